@@ -1,0 +1,54 @@
+"""Instruction sets, and nothing else: decoding, references, moving instructions, jump forms, calling convention."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from hotpatch.arch.base import (
+    HPAT_POINTER_DISTANCE,
+    HPAT_SLOT_SIZE,
+    Architecture,
+    CallingConvention,
+    CodeWrite,
+    EntrySite,
+    FixupKind,
+    Flow,
+    Instruction,
+    JumpTable,
+    Machine,
+    Redirect,
+    Reference,
+    Trampoline,
+    Use,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "HPAT_POINTER_DISTANCE",
+    "HPAT_SLOT_SIZE",
+    "Architecture",
+    "CallingConvention",
+    "CodeWrite",
+    "EntrySite",
+    "FixupKind",
+    "Flow",
+    "Instruction",
+    "JumpTable",
+    "Machine",
+    "Redirect",
+    "Reference",
+    "Trampoline",
+    "Use",
+    "architecture",
+]
+
+
+@cache
+def architecture(machine: Machine) -> Architecture:
+    """The one look-up from a machine to its instruction set."""
+    module = import_module(f"hotpatch.arch.{machine.value}")
+    return cast("Callable[[], Architecture]", module.create)()

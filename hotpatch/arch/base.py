@@ -1,0 +1,329 @@
+"""What every instruction set answers, in one interface.
+
+Nothing here knows files, processes or policy. Addresses are plain integers in whatever space the caller decodes in (RVAs for images,
+VAs for processes): a reference's target comes out in the space of the address that was passed in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+
+class Machine(StrEnum):
+    """The instruction sets of the images that the project takes."""
+
+    X64 = "x64"
+    ARM64 = "arm64"
+
+
+class Flow(StrEnum):
+    """Where control goes after an instruction."""
+
+    NEXT = "next"
+    CALL = "call"
+    CALL_INDIRECT = "call-indirect"
+    JUMP = "jump"
+    JUMP_INDIRECT = "jump-indirect"
+    BRANCH = "branch"
+    RETURN = "return"
+    TRAP = "trap"
+
+
+class FixupKind(StrEnum):
+    """How an address is encoded in bytes; names after the COFF relocation types (PE format, "COFF Relocations").
+
+    ``REL8``, ``BRANCH19``, ``BRANCH14``, ``REL21`` and ``LITERAL19`` reach too little to leave a patch image and are only ever resolved within it.
+    """
+
+    ADDR64 = "addr64"
+    """64-bit address."""
+    ADDR32NB = "addr32nb"
+    """32-bit distance from the image base."""
+    REL8 = "rel8"
+    """x64: 8-bit distance from the end of the field."""
+    REL32 = "rel32"
+    """x64: 32-bit distance from the end of the field (the addend accounts for bytes between the field and the instruction's end)."""
+    BRANCH26 = "branch26"
+    BRANCH19 = "branch19"
+    BRANCH14 = "branch14"
+    LITERAL19 = "literal19"
+    """Arm64: LDR/LDRSW/PRFM (literal), 19-bit word distance."""
+    REL21 = "rel21"
+    """Arm64: ADR."""
+    PAGEBASE_REL21 = "pagebase-rel21"
+    """Arm64: ADRP."""
+    PAGEOFFSET_12A = "pageoffset-12a"
+    """Arm64: ADD (immediate), low twelve bits."""
+    PAGEOFFSET_12L = "pageoffset-12l"
+    """Arm64: load or store (unsigned immediate), low twelve bits scaled by the access size."""
+
+
+class Use(StrEnum):
+    """What an instruction does with the address that it refers to."""
+
+    CALL = "call"
+    JUMP = "jump"
+    BRANCH = "branch"
+    DATA = "data"
+    """Reads, writes, or takes the address."""
+
+
+class Redirect(StrEnum):
+    """How a call of the base function is made to reach the new one."""
+
+    HPAT = "hpat"
+    DIRECT = "direct"
+    INLINE = "inline"
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One decoded instruction.
+
+    Attributes:
+        address: Of its first byte, in the caller's space.
+        size: In bytes.
+        mnemonic: Capstone's.
+        operands: Capstone's operand text.
+        flow: Where control goes next.
+        target: Of a direct call, jump or branch.
+    """
+
+    address: int
+    size: int
+    mnemonic: str
+    operands: str
+    flow: Flow
+    target: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An operand that names another address.
+
+    ``value encoded = target + addend`` relative to what ``kind`` says. An Arm64 ADRP with the ADD or load that completes it gives two references with
+    the same (full) target: one PAGEBASE_REL21, one PAGEOFFSET_12x.
+
+    Attributes:
+        offset: Of the instruction from the start of the code, in bytes.
+        size: Of the instruction, in bytes.
+        field: Offset of the encoded field from the start of the code (Arm64: equals ``offset``).
+        kind: How it is encoded.
+        use: What the instruction does with it.
+        target: The address referred to, in the caller's space.
+        addend: Added to the target before encoding (x64: minus the bytes between the field's end and the instruction's end).
+    """
+
+    offset: int
+    size: int
+    field: int
+    kind: FixupKind
+    use: Use
+    target: int
+    addend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JumpTable:
+    """A table that an indirect jump goes through.
+
+    Entry ``i`` encodes ``(targets[i] - anchor) >> shift`` in ``entry_size`` little-endian bytes, signed where ``signed``.
+
+    Attributes:
+        jump: Offset of the indirect jump from the start of the code.
+        address: Of the table, in the caller's space.
+        entry_size: 1, 2, 4 or 8 bytes.
+        shift: Bits that entries are shifted left by before use.
+        signed: Whether entries are sign-extended.
+        anchor: What entries are relative to: the table, the image base, a label in the code, or 0.
+        targets: Where each entry leads, in the caller's space.
+    """
+
+    jump: int
+    address: int
+    entry_size: int
+    shift: int
+    signed: bool
+    anchor: int
+    targets: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Of the whole table, in bytes."""
+        return self.entry_size * len(self.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeWrite:
+    """Bytes to store at an address so that a redirect takes effect; only the last of a redirect's writes makes it visible."""
+
+    va: int
+    new: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySite:
+    """What a redirect needs at a function's entry.
+
+    Attributes:
+        before: Bytes of padding that it writes before the entry.
+        displaced: Bytes that it overwrites from the entry on.
+    """
+
+    before: int
+    displaced: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trampoline:
+    """Displaced instructions, moved, with a jump back, so that the original stays callable.
+
+    Attributes:
+        code: The whole instructions that cover the displaced bytes, moved, then the jump to ``resume_va`` (none where the displaced code itself
+            leaves on every path), then any literals that the moved code needs.
+        resume_va: Address of the first original instruction that was not moved.
+        offsets: Source offset of each moved instruction → its offset in ``code``.
+    """
+
+    code: bytes
+    resume_va: int
+    offsets: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CallingConvention:
+    """The Windows calling convention, by register names as Unicorn and Capstone spell them, lower case.
+
+    Attributes:
+        integer_arguments: In order.
+        float_arguments: In order; x64 uses the same position for either kind, Arm64 counts them apart.
+        positional: Whether integer and floating-point arguments share positions (x64).
+        result: Integer result register.
+        float_result: Floating-point result register.
+        home_space: Bytes that the caller leaves above the return address (x64: 32).
+        link: Register with the return address, or ``None`` where it is on the stack.
+        preserved: Integer registers that a callee keeps.
+        sp: The stack pointer.
+        pc: The program counter.
+        thread: Register that holds the TEB (Arm64: x18), or ``None`` (x64: the gs base).
+    """
+
+    integer_arguments: tuple[str, ...]
+    float_arguments: tuple[str, ...]
+    positional: bool
+    result: str
+    float_result: str
+    home_space: int
+    link: str | None
+    preserved: tuple[str, ...]
+    sp: str
+    pc: str
+    thread: str | None
+
+
+class Architecture(ABC):
+    """One instruction set. Stateless; get it with :func:`hotpatch.arch.architecture`."""
+
+    machine: Machine
+    instruction_alignment: int
+    """Bytes."""
+    convention: CallingConvention
+    branch_reach: int
+    """Largest distance in bytes of the direct jump and call (x64: 2**31 - 1, Arm64: 2**27 - 4)."""
+    padding_bytes: tuple[bytes, ...]
+    """What compilers and linkers fill gaps between functions with, as whole instructions, longest first."""
+
+    # reading -----------------------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
+        """Decode until the first undecodable byte; the caller sees that by the sizes not adding up."""
+
+    @abstractmethod
+    def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
+        """Every operand of ``code`` that names an address, inside or outside of it, by offset.
+
+        ``image_base`` is the image's base in the caller's space (0 when ``address`` is an RVA): arithmetic on a register that holds it gives ADDR32NB references.
+        """
+
+    @abstractmethod
+    def jump_tables(
+        self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0
+    ) -> tuple[JumpTable, ...]:
+        """The tables that indirect jumps in ``code`` go through; ``read(address, size)`` gives the image's bytes (shorter at an end)."""
+
+    @abstractmethod
+    def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
+        """``code`` with the field of each of ``references`` zeroed (for Arm64: only the immediate's bits)."""
+
+    # binding -----------------------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
+        """``field`` (as long as ``kind`` needs: see :meth:`field_size`) changed to refer from address ``site`` to ``target`` (addend included).
+
+        Raises:
+            OutOfReach: The distance, the alignment or the page cannot be encoded.
+        """
+
+    @abstractmethod
+    def resolve(self, kind: FixupKind, field: bytes, site: int, *, image_base: int = 0) -> int:
+        """The inverse of :meth:`bind`: what ``field`` at ``site`` refers to (addend included).
+
+        For PAGEBASE_REL21 the page's address, for PAGEOFFSET_12x the offset in the page.
+        """
+
+    @abstractmethod
+    def field_size(self, kind: FixupKind) -> int:
+        """Bytes that a field of ``kind`` takes."""
+
+    # redirecting -------------------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def entry_site(self, strategy: Redirect) -> EntrySite:
+        """What ``strategy`` needs at an entry."""
+
+    @abstractmethod
+    def redirect_writes(self, strategy: Redirect, entry_va: int, destination_va: int) -> tuple[CodeWrite, ...]:
+        """What to store, padding first and the entry last, so that a call of ``entry_va`` goes to ``destination_va`` (for HPAT: a slot).
+
+        Raises:
+            OutOfReach: The jump cannot reach, or (Arm64 HPAT) does not go forward.
+        """
+
+    @abstractmethod
+    def redirect_destination(self, strategy: Redirect, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
+        """Where a redirect of ``strategy`` at ``entry_va`` leads, or ``None`` where the bytes there are none."""
+
+    @abstractmethod
+    def foreign_jump(self, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
+        """Target of an unconditional jump that stands at ``entry_va`` in any form that hooks use, or ``None``."""
+
+    @abstractmethod
+    def hpat_slot(self) -> bytes:
+        """The 8 bytes of a slot: a jump through the pointer :data:`HPAT_POINTER_DISTANCE` bytes after it."""
+
+    @abstractmethod
+    def absolute_jump(self, target: int) -> bytes:
+        """A jump to anywhere that changes no register that a callee may expect (a veneer)."""
+
+    @abstractmethod
+    def trampoline(self, code: bytes, *, source_va: int, trampoline_va: int, displaced: int) -> Trampoline:
+        """Move the whole instructions that cover ``displaced`` bytes of ``code`` from ``source_va`` to ``trampoline_va``.
+
+        Raises:
+            CannotRelocate: With the rule, the instruction and its bytes.
+        """
+
+
+HPAT_SLOT_SIZE = 8
+"""Bytes of a slot. Source: microsoft/Detours ``src/detours.cpp``; the slot distance is inferred (docs/mechanics.md)."""
+
+HPAT_POINTER_DISTANCE = 0x1000
+"""Bytes from a slot to the pointer that it jumps through. Source: microsoft/Detours ``src/detours.cpp``, PR 318."""
