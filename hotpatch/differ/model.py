@@ -1,0 +1,113 @@
+"""What a comparison of two images found."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.errors import Refusal
+    from hotpatch.image import Function, Image
+
+
+class Verdict(StrEnum):
+    """What became of a function."""
+
+    IDENTICAL = "identical"
+    RELOCATED = "relocated"
+    CHANGED = "changed"
+    ADDED = "added"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionMatch:
+    """A function of either image or a pair of both.
+
+    Attributes:
+        base: ``None`` when added.
+        fixed: ``None`` when removed.
+        verdict: What became of it.
+        matched_by: The evidence: ``name``, ``body``, ``references``, ``order``, ``entry-point`` …; ``""`` for added and removed.
+        similarity: 1.0 for identical and relocated, 0.0 for added and removed.
+        notes: Observations for a reader.
+    """
+
+    base: Function | None
+    fixed: Function | None
+    verdict: Verdict
+    matched_by: str
+    similarity: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str | None:
+        """The base's name, else the fixed image's."""
+        return (self.base.name if self.base else None) or (self.fixed.name if self.fixed else None)
+
+
+@dataclass(frozen=True, slots=True)
+class DatumMatch:
+    """A stretch of data that both images have: ``fixed + i`` corresponds to ``base + i`` for ``0 ≤ i < size``.
+
+    Attributes:
+        matched_by: ``name``, ``content``, ``votes``, ``import`` …
+        writable: Whether the base's lies in a writable section.
+    """
+
+    base: Rva
+    fixed: Rva
+    size: int
+    matched_by: str
+    writable: bool
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageDiff:
+    """The comparison of ``base`` and ``fixed``.
+
+    Attributes:
+        functions: One row per function or pair, by base RVA, then added ones by fixed RVA.
+        data: Matched data, by fixed RVA, never overlapping.
+        findings: What forbids a patch no matter which function travels: data layout, initial values, exports; refusals as values.
+    """
+
+    base: Image
+    fixed: Image
+    functions: tuple[FunctionMatch, ...]
+    data: tuple[DatumMatch, ...]
+    findings: tuple[Refusal, ...]
+
+    def of(self, verdict: Verdict) -> tuple[FunctionMatch, ...]:
+        """The rows with that verdict."""
+        return tuple(row for row in self.functions if row.verdict is verdict)
+
+    @cached_property
+    def summary(self) -> Mapping[str, int]:
+        """How many rows each verdict has."""
+        return {verdict.value: len(self.of(verdict)) for verdict in Verdict}
+
+    @cached_property
+    def base_entries(self) -> Mapping[Rva, Rva]:
+        """Fixed entry → base entry of every matched pair."""
+        return {row.fixed.entry: row.base.entry for row in self.functions if row.base and row.fixed}
+
+    def base_datum(self, fixed: Rva) -> Rva | None:
+        """Where the base has the datum that the fixed image has at ``fixed``, or ``None`` when nothing matches it."""
+        at = bisect_right(self._datum_starts, fixed) - 1
+        if at < 0:
+            return None
+        match = self.data[at]
+        return Rva(match.base + fixed - match.fixed) if fixed < match.fixed + match.size else None
+
+    @cached_property
+    def _datum_starts(self) -> tuple[int, ...]:
+        return tuple(match.fixed for match in self.data)

@@ -1,0 +1,116 @@
+"""What the engine needs of a process, and nothing more: the engine's only door to it.
+
+The emulator implements it. Another kind of target (a process, a core file) could; none does. All addresses are VAs, all sizes bytes.
+While any method runs, no thread of the target runs: a target is stopped by definition when the engine is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.address import Va
+    from hotpatch.arch import Machine
+    from hotpatch.image import Image
+
+
+class Rights(IntFlag):
+    """What the program itself may do with a page."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    EXECUTE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """An image as it stands in the process.
+
+    Attributes:
+        name: File name, lower case, without a folder.
+        va: Of its first byte.
+        size: ``SizeOfImage``.
+        image: The image that the loader mapped.
+    """
+
+    name: str
+    va: Va
+    size: int
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread as it stands now; ``registers`` by lower-case name (``rip``/``pc`` and ``rsp``/``sp`` among them)."""
+
+    id: int
+    pc: Va
+    sp: Va
+    registers: Mapping[str, int]
+
+
+class Target(Protocol):
+    """A stopped process.
+
+    Every method raises a :class:`hotpatch.errors.HotpatchError` on failure and then has changed nothing.
+    """
+
+    @property
+    def machine(self) -> Machine:
+        """The instruction set that its threads run."""
+
+    def modules(self) -> tuple[Module, ...]:
+        """Loaded modules in load order, patch images included."""
+
+    def threads(self) -> tuple[Thread, ...]:
+        """Live threads by id."""
+
+    def set_registers(self, thread: int, registers: Mapping[str, int]) -> None:
+        """Change some registers of a thread."""
+
+    def read(self, va: Va, size: int) -> bytes:
+        """Memory as it is, whatever the program's own rights."""
+
+    def write_data(self, va: Va, data: bytes) -> None:
+        """Store into memory that holds no code that has run, whatever the program's own rights."""
+
+    def write_code(self, va: Va, expected: bytes, new: bytes) -> None:
+        """Compare, store through a view that the program does not have, flush the instruction cache.
+
+        ``expected`` and ``new`` have the same length. No page right changes hands.
+
+        Raises:
+            ApplyRefused: Memory does not hold ``expected`` (rule unexpected-bytes); nothing was stored.
+        """
+
+    def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool = True) -> Va:
+        """Reserve and commit zeroed memory, page aligned, at the free place nearest to ``near`` with every byte within ``reach`` of it.
+
+        ``above``: only past ``near``. Threads and allocations of the program never get that memory.
+
+        Raises:
+            ApplyRefused: None is free (rule no-address-space).
+        """
+
+    def unmap(self, va: Va) -> None:
+        """Give back what :meth:`map` returned."""
+
+    def protect(self, va: Va, size: int, rights: Rights) -> None:
+        """Set rights of whole pages inside one mapping of :meth:`map`, before any of it has run."""
+
+    def add_module(self, name: str, va: Va, image: Image) -> None:
+        """Make a mapped patch image known, so that faults name its functions and stacks are walked with its unwind data."""
+
+    def remove_module(self, va: Va) -> None:
+        """Take back :meth:`add_module`."""
+
+    def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
+        """Where the process has that export (of a module or of the system), or ``None``."""
+
+    def event(self, kind: str, **details: object) -> None:
+        """Tell whoever watches: ``apply``, ``redirect``, ``revert`` …; details are JSON-compatible."""

@@ -1,0 +1,243 @@
+"""One PE file as a value: what it holds, where its functions are, what it refers to. Read once, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag, StrEnum
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+
+if TYPE_CHECKING:
+    from hotpatch.address import FileOffset
+
+
+class SectionFlags(IntFlag):
+    """The section characteristics that matter here (PE format, "Section Flags")."""
+
+    CODE = 0x00000020
+    INITIALIZED_DATA = 0x00000040
+    UNINITIALIZED_DATA = 0x00000080
+    DISCARDABLE = 0x02000000
+    EXECUTE = 0x20000000
+    READ = 0x40000000
+    WRITE = 0x80000000
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """Half-open range of an image."""
+
+    start: Rva
+    end: Rva
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.end - self.start
+
+    def __contains__(self, rva: int) -> bool:
+        """Whether ``rva`` lies in the range."""
+        return self.start <= rva < self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section; sizes in bytes."""
+
+    name: str
+    rva: Rva
+    virtual_size: int
+    raw_size: int
+    offset: FileOffset
+    flags: SectionFlags
+
+    @property
+    def range(self) -> Range:
+        """Where it is mapped: the larger of its sizes."""
+        return Range(self.rva, Rva(self.rva + max(self.virtual_size, self.raw_size if not self.virtual_size else 0)))
+
+
+class FunctionSource(IntFlag):
+    """Who says that a function starts there."""
+
+    PDATA = 1
+    PDB = 2
+    EXPORT = 4
+    COFF = 8
+    ENTRY_POINT = 16
+    CALL = 32
+    CFFI = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """An entry and its ranges; the first range starts at the entry, others are cold parts and chained fragments.
+
+    Attributes:
+        entry: Of the function.
+        ranges: Sorted but for the first, which holds the entry; never overlapping those of another function.
+        names: All names at the entry, best first (folded functions have several); empty when nothing names it.
+        source: Who says so.
+    """
+
+    entry: Rva
+    ranges: tuple[Range, ...]
+    names: tuple[str, ...]
+    source: FunctionSource
+
+    @property
+    def name(self) -> str | None:
+        """The best name, if any."""
+        return self.names[0] if self.names else None
+
+    @property
+    def label(self) -> str:
+        """The name, or ``rva:0x…``, as FUNCTION arguments are spelt."""
+        return self.name or f"rva:0x{self.entry:x}"
+
+    @property
+    def size(self) -> int:
+        """Of all ranges, in bytes."""
+        return sum(part.size for part in self.ranges)
+
+
+class DatumSource(StrEnum):
+    """Who names a datum."""
+
+    PDB = "pdb"
+    EXPORT = "export"
+    COFF = "coff"
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """A named datum; ``size`` in bytes where the source knows it."""
+
+    rva: Rva
+    size: int | None
+    name: str
+    source: DatumSource
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An imported function or datum.
+
+    Attributes:
+        library: The DLL's name as the image spells it.
+        name: Imported name, or ``None`` where it comes by ordinal.
+        ordinal: Or ``None``.
+        slot: Of the import address table.
+        delay: Whether it is bound on first use.
+    """
+
+    library: str
+    name: str | None
+    ordinal: int | None
+    slot: Rva
+    delay: bool
+
+    @property
+    def label(self) -> str:
+        """``library!name`` or ``library!#ordinal``, lower-case library."""
+        return f"{self.library.lower()}!{self.name if self.name is not None else f'#{self.ordinal}'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An export; ``rva`` is ``None`` for a forwarder, ``name`` for one by ordinal only."""
+
+    name: str | None
+    ordinal: int
+    rva: Rva | None
+    forwarder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnwindEntry:
+    """A function-table entry (``.pdata``) as it stands.
+
+    Attributes:
+        range: Of code that it covers (Arm64: length from the packed word or the ``.xdata`` header).
+        words: Its 32-bit words (x64: begin, end, unwind information; Arm64: begin, packed word or ``.xdata`` RVA).
+        info: RVA of the unwind information, ``None`` for a packed Arm64 entry.
+        primary: Entry RVA of the function whose chained fragment this is, or its own begin.
+    """
+
+    range: Range
+    words: tuple[int, ...]
+    info: Rva | None
+    primary: Rva
+
+
+class Hybrid(StrEnum):
+    """Kinds of image with code for two machines."""
+
+    NONE = "none"
+    CHPE = "chpe"
+    ARM64EC = "arm64ec"
+    ARM64X = "arm64x"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfiguration:
+    """What the load configuration says; RVAs (not VAs), ``None`` where the file's structure is too short or the field 0."""
+
+    range: Range
+    security_cookie: Rva | None
+    guard_check_pointer: Rva | None
+    guard_dispatch_pointer: Rva | None
+    guard_flags: int
+    hot_patch_table_offset: int
+    hot_patch_table: Rva | None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsDirectory:
+    """Thread-local storage: template, index variable, callbacks; RVAs."""
+
+    template: Range
+    zero_fill: int
+    index: Rva
+    callbacks: tuple[Rva, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InlineSite:
+    """A function inlined into another, as the PDB says: the ranges of code that came from it."""
+
+    caller: Rva
+    name: str
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseIdentity:
+    """What tells one build from another.
+
+    Attributes:
+        time_date_stamp: From the COFF header.
+        checksum: From the optional header (0 in most real files).
+        size_of_image: In bytes.
+        digest: SHA-256, hexadecimal, of the read-only sections as mapped at RVA 0's preferred base, with the relocated fields, import address
+            tables and loader-written guard pointers zeroed (:func:`hotpatch.image.identity.digest`).
+        sha256: Of the file.
+    """
+
+    time_date_stamp: int
+    checksum: int
+    size_of_image: int
+    digest: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """What a symbol provider knows of an image; merged into :class:`hotpatch.image.Image`."""
+
+    functions: tuple[tuple[Rva, int | None, str], ...] = ()
+    data: tuple[Datum, ...] = ()
+    inlines: tuple[InlineSite, ...] = ()
+    contributions: tuple[tuple[Rva, int, str], ...] = field(default=())
+

@@ -1,0 +1,135 @@
+"""The patch as a value: what travels, what it replaces, and what must be bound when it is applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hotpatch.address import Rva
+    from hotpatch.arch import FixupKind, Machine, Redirect
+    from hotpatch.image import BaseIdentity, Image
+
+
+class Space(StrEnum):
+    """Whose RVA a fixup's target is."""
+
+    BASE = "base"
+    PATCH = "patch"
+
+
+class CarriedKind(StrEnum):
+    """What comes along besides the patched functions."""
+
+    FUNCTION = "function"
+    CONSTANT = "constant"
+    DATA = "data"
+    IMPORT = "import"
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedFunction:
+    """A base function that is replaced.
+
+    Attributes:
+        name: If known.
+        base_rva: Its entry in the base.
+        patch_rva: The new function's entry in the patch image.
+        size: Of the new function, all parts, in bytes.
+        redirect: How calls are made to reach it.
+        why: ``changed``, ``inlines changed code``, …, and after a semicolon why the redirect is not the one asked for.
+        entry_bytes: What the base has at the entry: at least the bytes that the redirect displaces, rounded up to whole instructions, and as many more as
+            :func:`hotpatch.arch.Architecture.trampoline` needs to see branches back (the whole first range).
+        padding_bytes: What the base has right before the entry, as many bytes as the redirect writes there.
+    """
+
+    name: str | None
+    base_rva: Rva
+    patch_rva: Rva
+    size: int
+    redirect: Redirect
+    why: str
+    entry_bytes: bytes
+    padding_bytes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Something new that the patch image holds; sizes in bytes."""
+
+    name: str | None
+    patch_rva: Rva
+    size: int
+    kind: CarriedKind
+
+
+@dataclass(frozen=True, slots=True)
+class Fixup:
+    """A reference in the patch image that is bound when it is applied.
+
+    Attributes:
+        kind: How it is encoded.
+        site: RVA of the field in the patch image.
+        space: Whose RVA ``target`` is.
+        target: RVA referred to.
+        addend: Added to the target's address before encoding.
+    """
+
+    kind: FixupKind
+    site: Rva
+    space: Space
+    target: Rva
+    addend: int
+
+
+@dataclass(frozen=True, slots=True)
+class PatchImport:
+    """An import that the base lacks: ``slot`` in the patch image gets the address of ``library!name``."""
+
+    library: str
+    name: str | None
+    ordinal: int | None
+    slot: Rva
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a patch comes from; hexadecimal SHA-256 of both inputs, and the builder's version."""
+
+    base_name: str
+    base_sha256: str
+    fixed_name: str
+    fixed_sha256: str
+    builder: str
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A hot patch for one build of one image.
+
+    Attributes:
+        machine: Instruction set.
+        base: Identity of the image that it patches.
+        sequence: Its sequence number, ≥ 1; newer patches have larger ones.
+        functions: What it replaces, by base RVA.
+        carried: What it brings along, by patch RVA.
+        fixups: By site.
+        imports: By slot.
+        provenance: Inputs and builder.
+        overrides: Rules that the builder was told to override.
+        data: The patch image file's bytes.
+        image: The same, read as an image.
+    """
+
+    machine: Machine
+    base: BaseIdentity
+    sequence: int
+    functions: tuple[PatchedFunction, ...]
+    carried: tuple[Carried, ...]
+    fixups: tuple[Fixup, ...]
+    imports: tuple[PatchImport, ...]
+    provenance: Provenance
+    overrides: tuple[str, ...]
+    data: bytes
+    image: Image
