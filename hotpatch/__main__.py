@@ -1,0 +1,5 @@
+"""``python -m hotpatch``."""
+
+from hotpatch.cli import main
+
+main()

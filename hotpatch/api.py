@@ -1,0 +1,107 @@
+"""The functions of the public surface: one short step of the road each, rooms wired together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import Machine, Redirect, architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from os import PathLike
+
+    from hotpatch.arch import Trampoline
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Image
+    from hotpatch.patch import Patch
+    from hotpatch.verifier import Call, VerifyReport
+
+
+def open(path: str | PathLike[str]) -> Image:  # noqa: A001  the public name is `hotpatch.open`
+    """Read an x64 or Arm64 PE32+ file, with the PDB beside it where GUID and age match.
+
+    Raises:
+        InputError: The file is missing, unreadable, not such a file, truncated or malformed.
+        Refused: It holds code for two machines (rule hybrid-image).
+    """
+    from hotpatch.image import open_image
+
+    return open_image(path)
+
+
+def diff(base: Image, fixed: Image) -> ImageDiff:
+    """Decide which function and datum of ``base`` is which of ``fixed``, and what changed.
+
+    Raises:
+        Refused: The machines differ (rule machine-differs).
+    """
+    from hotpatch.differ import diff_images
+
+    return diff_images(base, fixed)
+
+
+def build(
+    diff: ImageDiff,
+    *,
+    only: Iterable[str] = (),
+    sequence: int = 1,
+    redirect: Redirect | str = Redirect.HPAT,
+    allow: Iterable[str] = (),
+) -> Patch:
+    """Make the patch that turns the base's behaviour into the fixed image's.
+
+    Args:
+        diff: What :func:`diff` found.
+        only: Functions (names, or ``rva:0x…``) to patch; all changed ones when empty.
+        sequence: The patch's sequence number, from 1.
+        redirect: The strategy asked for; a function that it does not fit gets another, and the patch says why.
+        allow: Rules to override.
+
+    Raises:
+        NotHotpatchable: With every refusal in ``.refusals``.
+        NothingToDo: There is no functional change.
+    """
+    from hotpatch.builder import build_patch
+
+    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=Redirect(redirect), allow=tuple(allow))
+
+
+def load(path: str | PathLike[str]) -> Patch:
+    """Read a patch image back.
+
+    Raises:
+        InputError: The file is missing, unreadable, or no patch image of this project.
+        Refused: It is damaged (rule malformed-patch).
+    """
+    from hotpatch.patch import load as load_patch
+
+    return load_patch(path)
+
+
+def verify(base: Image, patch: Patch, *, fixed: Image, calls: Sequence[Call], bound: int = 100_000) -> VerifyReport:
+    """Apply ``patch`` at every instruction boundary of each call and compare every run with the base's and the fixed image's.
+
+    Args:
+        base: The image that the patch is for.
+        patch: The patch.
+        fixed: The image that it was built from.
+        calls: ``(function, argument, …)`` tuples, arguments as :meth:`Process.call` takes them.
+        bound: Largest number of boundaries tried; the report says whether that was all of them.
+
+    Raises:
+        HotpatchError: A call could not be made at all.
+    """
+    from hotpatch.verifier import verify_calls
+
+    return verify_calls(base, patch, fixed=fixed, calls=calls, bound=bound)
+
+
+def trampoline(machine: Machine | str, code: bytes, *, source_va: int, trampoline_va: int, displaced: int) -> Trampoline:
+    """Move the whole instructions that cover ``displaced`` bytes of ``code`` from ``source_va`` to ``trampoline_va``.
+
+    ``code`` may be longer than ``displaced``, so that branches back into the displaced bytes are seen. Addresses are VAs, sizes bytes.
+
+    Raises:
+        CannotRelocate: With the rule, the instruction and its bytes.
+    """
+    return architecture(Machine(machine)).trampoline(code, source_va=source_va, trampoline_va=trampoline_va, displaced=displaced)
