@@ -1,0 +1,53 @@
+"""Where the shipped cases are: in the package (an installed wheel) or at the checkout's root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hotpatch.cases.model import MANIFEST, Case, read_case
+from hotpatch.errors import InputError
+
+PACKAGED = "_fixtures"
+"""Folder inside the package that a wheel's ``force-include`` puts the fixtures into."""
+CHECKOUT = "fixtures"
+
+
+def fixtures_folder() -> Path:
+    """The folder that holds the cases.
+
+    Raises:
+        InputError: Neither the package nor a checkout around it has one.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / PACKAGED, package.parent / CHECKOUT):
+        if folder.is_dir():
+            return folder
+    raise InputError(CHECKOUT, f"no shipped cases in {package / PACKAGED} nor {package.parent / CHECKOUT}; install the package again")
+
+
+def case_names(folder: Path | None = None) -> tuple[str, ...]:
+    """Names of the cases in ``folder`` (default: the shipped ones), sorted."""
+    return tuple(sorted(path.parent.name for path in (folder or fixtures_folder()).glob(f"*/{MANIFEST}")))
+
+
+def load_cases(folder: Path | None = None) -> tuple[Case, ...]:
+    """Every case in ``folder`` (default: the shipped ones), by name.
+
+    Raises:
+        InputError: A manifest breaks the format.
+    """
+    root = folder or fixtures_folder()
+    return tuple(read_case(root / name) for name in case_names(root))
+
+
+def find_case(name: str, folder: Path | None = None) -> Case:
+    """The case called ``name``.
+
+    Raises:
+        InputError: There is none; the message lists those that there are.
+    """
+    root = folder or fixtures_folder()
+    names = case_names(root)
+    if name not in names:
+        raise InputError(name, f"no such case; there are: {', '.join(names)}")
+    return read_case(root / name)

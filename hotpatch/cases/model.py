@@ -1,0 +1,330 @@
+"""A shipped case as a value: what ``fixtures/<case>/case.toml`` says, read once and checked.
+
+``fixtures/<case>/`` holds the sources (``base.c``, ``fixed.c``; ``other.c`` where a third image is needed), and per machine the images built from
+them with their PDBs: ``x64/base.dll``, ``x64/base.pdb``, ``arm64/fixed.exe`` … A case that must be refused has a name ending in ``-refused``.
+
+The manifest, one format (keys that a case does not need are left out)::
+
+    title = "…"                     # one line for a list
+    shows = "…"                     # what the case is for
+    origin = "KP"                   # whose lesson it is, as the list of cases abbreviates them
+    kind = "dll"                    # or "exe"
+
+    [build.all]                     # how it is built; x64, arm64, base, fixed, other add to or override "all", in this order
+    hotpatch = true                 # -fms-hotpatch (x64: no one-byte instruction at an entry)
+    functionpadmin = true           # x64: six bytes of padding before each function
+    entry = "start"                 # a DLL without one has no entry point; an exe's is "start"
+    kernel32 = false                # link fixtures/common/kernel32.def's import library
+    common = ["memory.c"]           # sources of fixtures/common to link
+    cflags = []                     # added to the compiler's command line
+    ldflags = []                    # added to the linker's
+
+    [verdicts.all]                  # with PDBs; functions not named must be identical or relocated
+    parse = "changed"               # identical, relocated, changed, added, removed
+    [verdicts.arm64]                # machine overrides: x64, arm64
+    [verdicts.without_pdb]          # what is reported of names that are still known without PDBs; functions not named: no claim
+
+    [expect]
+    outcome = "patched"             # "patched", "nothing" (nothing to do), "refused" (by the builder), "apply-refused" (by the engine)
+    rule = "wrong-base"             # of a refusal
+    apply_to = "other"              # which image the patch is applied to (default base)
+    travels = ["parse"]             # exactly the functions that get redirected
+    carried = ["helper"]            # at least these new things come along
+    [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
+    parse = "inline"
+    [expect.no_pdb]                 # overrides of outcome and rule where no PDB is there
+
+    [[call]]                        # in this order, in each phase, all on one process
+    function = "parse"
+    args = ["7", "str:text"]        # as the command line has them
+    before = 5                      # phases: before → apply → patched → revert → reverted → apply again → again
+    patched = 0
+    reverted = 5                    # default: before
+    again = 0                       # default: patched
+    buffers_before = ["00ff"]       # every hex: and buf: argument read back, in order; likewise buffers_patched, …_reverted, …_again
+
+    [[program]]                     # a whole run of an exe
+    title = "…"
+    args = ["4"]                    # after the program's name
+    stdin = "text"
+    before = {exit_code = 0, output = "…"}
+    patched = {exit_code = 0, output = "…"}     # the patch goes in before the first instruction
+    [program.anywhere]              # the patch goes in at any instruction
+    exit_codes = [0]
+    lines = "either"                # each output line as before or as patched in the same place; or
+    patterns = ["calls 100", "wrong \\\\d+"]      # regular expressions, one a line, each for a whole line
+
+Results: an integer is the integer result register, unsigned 64 bits (negative numbers stand for their two's complement); a float is
+the floating-point result register.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from hotpatch.differ.model import Verdict
+from hotpatch.errors import InputError, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MachineName = Literal["x64", "arm64"]
+Side = Literal["base", "fixed", "other"]
+Phase = Literal["before", "patched", "reverted", "again"]
+Outcome = Literal["patched", "nothing", "refused", "apply-refused"]
+
+MACHINES: tuple[MachineName, ...] = ("x64", "arm64")
+SIDES: tuple[Side, ...] = ("base", "fixed", "other")
+PHASES: tuple[Phase, ...] = ("before", "patched", "reverted", "again")
+MANIFEST = "case.toml"
+REFUSED_SUFFIX = "-refused"
+_WORD = 1 << 64
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the manifest: immutable, and a key that is not known is an error."""
+
+
+class BuildFlags(_Table):
+    """Options of one ``[build.…]`` table; ``None`` leaves what stands."""
+
+    hotpatch: bool | None = None
+    functionpadmin: bool | None = None
+    entry: str | None = None
+    kernel32: bool | None = None
+    common: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+
+
+class BuildOptions(_Table):
+    """How one image is built, all tables merged."""
+
+    hotpatch: bool = True
+    functionpadmin: bool = True
+    entry: str = ""
+    kernel32: bool = False
+    common: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+
+    def with_flags(self, flags: BuildFlags) -> BuildOptions:
+        """These options with ``flags`` on top: single values override, lists add."""
+        return BuildOptions(
+            hotpatch=self.hotpatch if flags.hotpatch is None else flags.hotpatch,
+            functionpadmin=self.functionpadmin if flags.functionpadmin is None else flags.functionpadmin,
+            entry=self.entry if flags.entry is None else flags.entry,
+            kernel32=self.kernel32 if flags.kernel32 is None else flags.kernel32,
+            common=self.common + flags.common,
+            cflags=self.cflags + flags.cflags,
+            ldflags=self.ldflags + flags.ldflags,
+        )
+
+
+class Verdicts(_Table):
+    """Expected verdicts by function name."""
+
+    all: dict[str, Verdict] = {}
+    x64: dict[str, Verdict] = {}
+    arm64: dict[str, Verdict] = {}
+    without_pdb: dict[str, Verdict] = {}
+
+
+class Redirects(_Table):
+    """Expected redirect strategies by function name."""
+
+    x64: dict[str, str] = {}
+    arm64: dict[str, str] = {}
+
+
+class NoPdb(_Table):
+    """What is expected instead where no PDB is there."""
+
+    outcome: Outcome
+    rule: Rule | None = None
+
+
+class Expectation(_Table):
+    """What building and applying must lead to."""
+
+    outcome: Outcome
+    rule: Rule | None = None
+    apply_to: Side = "base"
+    travels: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    redirect: Redirects = Redirects()
+    no_pdb: NoPdb | None = None
+
+
+class Call(_Table):
+    """One call, made in every phase on the same process."""
+
+    function: str
+    before: int | float
+    patched: int | float
+    args: tuple[str, ...] = ()
+    reverted: int | float | None = None
+    again: int | float | None = None
+    buffers_before: tuple[str, ...] | None = None
+    buffers_patched: tuple[str, ...] | None = None
+    buffers_reverted: tuple[str, ...] | None = None
+    buffers_again: tuple[str, ...] | None = None
+
+    def expected(self, phase: Phase) -> int | float:
+        """The result in ``phase``: unsigned 64 bits, or a float where the floating-point register is meant."""
+        fallback = {"before": self.before, "patched": self.patched, "reverted": self.before, "again": self.patched}[phase]
+        own = {"before": None, "patched": None, "reverted": self.reverted, "again": self.again}[phase]
+        value = fallback if own is None else own
+        return value % _WORD if isinstance(value, int) else value
+
+    def expected_buffers(self, phase: Phase) -> tuple[bytes, ...] | None:
+        """What the buffers hold after the call in ``phase``, or ``None`` where the case does not say."""
+        before, patched = self.buffers_before, self.buffers_patched
+        texts = {
+            "before": before,
+            "patched": patched,
+            "reverted": before if self.buffers_reverted is None else self.buffers_reverted,
+            "again": patched if self.buffers_again is None else self.buffers_again,
+        }[phase]
+        return None if texts is None else tuple(map(bytes.fromhex, texts))
+
+
+class Run(_Table):
+    """How a run of a program ends."""
+
+    exit_code: int
+    output: str
+
+
+class Anywhere(_Table):
+    """What holds wherever the patch goes in."""
+
+    exit_codes: tuple[int, ...] = (0,)
+    lines: Literal["either"] | None = None
+    patterns: tuple[str, ...] = ()
+
+
+class Program(_Table):
+    """A run of a whole program."""
+
+    title: str
+    before: Run
+    patched: Run
+    args: tuple[str, ...] = ()
+    stdin: str = ""
+    anywhere: Anywhere = Anywhere()
+
+    def problem_anywhere(self, exit_code: int | None, output: str) -> str | None:
+        """What is wrong with a run during which the patch went in at some instruction, or ``None``."""
+        if exit_code not in self.anywhere.exit_codes:
+            return f"exit code {exit_code}, expected one of {list(self.anywhere.exit_codes)}"
+        lines = output.splitlines()
+        wanted = self._allowed_lines()
+        if wanted is not None and len(lines) != len(wanted):
+            return f"{len(lines)} output lines, expected {len(wanted)}"
+        for number, (line, allowed) in enumerate(zip(lines, wanted or (), strict=True), 1):
+            if not any(pattern.fullmatch(line) for pattern in allowed):
+                return f"output line {number} is {line!r}, expected one of {[pattern.pattern for pattern in allowed]}"
+        return None
+
+    def _allowed_lines(self) -> list[tuple[re.Pattern[str], ...]] | None:
+        if self.anywhere.lines == "either":
+            pairs = zip(self.before.output.splitlines(), self.patched.output.splitlines(), strict=True)
+            return [(re.compile(re.escape(old)), re.compile(re.escape(new))) for old, new in pairs]
+        if self.anywhere.patterns:
+            return [(re.compile(pattern),) for pattern in self.anywhere.patterns]
+        return None
+
+
+class Manifest(_Table):
+    """The whole of ``case.toml``."""
+
+    title: str
+    shows: str
+    origin: str
+    kind: Literal["dll", "exe"]
+    expect: Expectation
+    build: dict[str, BuildFlags] = {}
+    verdicts: Verdicts = Verdicts()
+    call: tuple[Call, ...] = ()
+    program: tuple[Program, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case: its manifest, and where its files are.
+
+    Attributes:
+        folder: Where its files are; its name is the case's.
+        manifest: What must happen.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """``dll`` or ``exe``: the images' extension."""
+        return self.manifest.kind
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the name says that it must be refused."""
+        return self.name.endswith(REFUSED_SUFFIX)
+
+    @cached_property
+    def sides(self) -> tuple[Side, ...]:
+        """Which images it has, base first."""
+        return tuple(side for side in SIDES if (self.folder / f"{side}.c").is_file())
+
+    def image(self, machine: str, side: str = "base") -> Path:
+        """Path of an image."""
+        return self.folder / machine / f"{side}.{self.kind}"
+
+    def pdb(self, machine: str, side: str = "base") -> Path:
+        """Path of an image's PDB."""
+        return self.folder / machine / f"{side}.pdb"
+
+    def build_options(self, machine: str, side: str) -> BuildOptions:
+        """How the image of ``side`` for ``machine`` is built."""
+        options = BuildOptions()
+        for key in ("all", machine, side):
+            options = options.with_flags(self.manifest.build.get(key, BuildFlags()))
+        return options
+
+    def verdicts(self, machine: str) -> Mapping[str, Verdict]:
+        """Expected verdicts with PDBs; functions not named must be identical or relocated."""
+        verdicts = self.manifest.verdicts
+        return verdicts.all | (verdicts.x64 if machine == "x64" else verdicts.arm64)
+
+    def redirects(self, machine: str) -> Mapping[str, str]:
+        """Redirects expected where they are not what was asked for."""
+        redirect = self.manifest.expect.redirect
+        return redirect.x64 if machine == "x64" else redirect.arm64
+
+
+def read_case(folder: Path) -> Case:
+    """Read the manifest of a case's folder.
+
+    Raises:
+        InputError: There is no manifest, or it breaks the format; the message names the key.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise InputError(str(path), error.strerror or "cannot be read") from error
+    except msgspec.MsgspecError as error:
+        raise InputError(str(path), str(error)) from error
+    return Case(folder, manifest)

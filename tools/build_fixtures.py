@@ -1,0 +1,165 @@
+"""Build ``fixtures/<case>/<machine>/<side>.{dll,exe,pdb}`` from the C sources beside them, byte for byte the same anywhere.
+
+The compiler, linker and import librarian are those of the pinned ``ziglang`` package (extra ``fixtures``). Nothing of the machine, the
+folder or the clock reaches the outputs: sources are copied into a fresh folder, compiled there by relative name with prefix maps, and linked
+with ``/Brepro``.
+
+    python tools/build_fixtures.py [--only CASE …] [--check]
+
+``--check`` builds into a temporary folder and compares with what is committed; it changes nothing and exits 1 where bytes differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from hotpatch.cases import MACHINES, BuildOptions, Case, load_cases  # noqa: E402  the checkout's own package, whatever is installed
+
+FIXTURES = ROOT / "fixtures"
+COMMON = "common"
+COMPILER = "ziglang==0.17.1"
+TARGETS = {"x64": "x86_64-windows-msvc", "arm64": "aarch64-windows-msvc"}
+LIBRARY_MACHINES = {"x64": "i386:x86-64", "arm64": "arm64"}
+COMPILE = (
+    "-std=gnu11",
+    "-O2",
+    "-fomit-frame-pointer",
+    "-g",
+    "-gcodeview",
+    "-ffreestanding",
+    "-ffunction-sections",
+    "-fno-vectorize",
+    "-fno-slp-vectorize",
+    "-fno-unroll-loops",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+)
+"""Loops stay as written, so that listings fit a slide. Each function is a section of its own, because the linker's ``/functionpadmin`` pads sections, not functions."""
+REPRODUCIBLE_COMPILE = ("-gno-codeview-command-line", "-ffile-compilation-dir=.")
+LINK = ("/nodefaultlib", "/debug", "/Brepro", "/release", "/incremental:no", "/pdbsourcepath:c:\\f", "/nologo")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to build."""
+
+    case: Case
+    machine: str
+    side: str
+
+    @property
+    def outputs(self) -> tuple[Path, Path]:
+        """The image and its PDB, relative to the fixtures' folder."""
+        folder = Path(self.case.name) / self.machine
+        return folder / f"{self.side}.{self.case.kind}", folder / f"{self.side}.pdb"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build or check; returns the exit code."""
+    options = _parse(arguments)
+    jobs = [job for case in load_cases(FIXTURES) if not options.only or case.name in options.only for job in jobs_of(case)]
+    with tempfile.TemporaryDirectory() as work:
+        target = Path(work) / "out" if options.check else FIXTURES
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for done in pool.map(lambda job: build(job, FIXTURES, target, Path(work)), jobs):
+                sys.stderr.write(f"{done.case.name} {done.machine} {done.side}\n")
+        differing = [path for job in jobs for path in job.outputs if options.check and not same(target / path, FIXTURES / path)]
+    for path in differing:
+        sys.stderr.write(f"differs from the committed file: fixtures/{path}; rebuild with: python tools/build_fixtures.py\n")
+    return 1 if differing else 0
+
+
+def jobs_of(case: Case) -> Iterable[Job]:
+    """Every image of a case: each C file in its folder, for each machine."""
+    return [Job(case, machine, side) for machine in MACHINES for side in case.sides]
+
+
+def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
+    """Compile and link one image into ``target``, working in a fresh folder below ``scratch``."""
+    options = job.case.build_options(job.machine, job.side)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        here = Path(folder)
+        shutil.copytree(sources / COMMON, here / COMMON)
+        for source in (sources / job.case.name).glob("*.[ch]"):
+            shutil.copy(source, here / source.name)
+        objects = [
+            _compile(here, job, options, f"{job.side}.c"),
+            *(_compile(here, job, options, f"{COMMON}/{extra}") for extra in options.common),
+        ]
+        if options.kernel32:
+            objects.append(_import_library(here, job))
+        _link(here, job, options, objects)
+        for path in job.outputs:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            built = here / (f"{job.case.name}.{job.case.kind}" if path.suffix != ".pdb" else path.name)
+            shutil.copyfile(built, target / path)
+    return job
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether both files exist and hold the same bytes."""
+    return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+
+
+def _compile(here: Path, job: Job, options: BuildOptions, source: str) -> str:
+    output = Path(source).stem + ".obj"
+    flags = [*COMPILE, *REPRODUCIBLE_COMPILE, f"-ffile-prefix-map={here}=.", "-Xclang", f"-object-file-name={output}"]
+    if options.hotpatch:
+        flags.append("-fms-hotpatch")
+    _zig(here, "cc", "-target", TARGETS[job.machine], *flags, *options.cflags, "-c", source, "-o", output)
+    return output
+
+
+def _import_library(here: Path, job: Job) -> str:
+    _zig(here, "dlltool", "-m", LIBRARY_MACHINES[job.machine], "-d", f"{COMMON}/kernel32.def", "-l", "kernel32.lib")
+    return "kernel32.lib"
+
+
+def _link(here: Path, job: Job, options: BuildOptions, objects: Sequence[str]) -> None:
+    """Link under the case's own name, so that both sides name themselves alike, as two builds of one product do."""
+    flags = [*LINK, f"/out:{job.case.name}.{job.case.kind}", f"/pdb:{job.side}.pdb", f"/pdbaltpath:{job.side}.pdb"]
+    if job.case.kind == "dll":
+        flags += ["/dll", f"/entry:{options.entry}" if options.entry else "/noentry"]
+    else:
+        flags += ["/subsystem:console", f"/entry:{options.entry or 'start'}"]
+    if options.functionpadmin and job.machine == "x64":
+        flags.append("/functionpadmin")
+    _zig(here, "lld-link", *flags, *options.ldflags, *objects)
+
+
+def _zig(here: Path, *command: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZIG_", "SOURCE_DATE"))}
+    environment |= {"ZIG_LOCAL_CACHE_DIR": str(here / "cache"), "ZIG_GLOBAL_CACHE_DIR": str(here / "cache"), "LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", *command], cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=f"Build the fixtures with {COMPILER}.")
+    parser.add_argument("--only", metavar="CASE", nargs="+", help="these cases only")
+    parser.add_argument("--check", action="store_true", help="compare with the committed files instead of writing them")
+    parser.add_argument("--jobs", type=int, default=2, help="images built at a time (default 2)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The code of a fixture's images by function, read with pefile, purepdb and capstone and nothing of the package: a second opinion.
+
+    python tools/fixture_code.py CASE [--machine x64] [--function F …]
+
+prints each function of both sides whose code differs (or the functions asked for).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import capstone
+import pefile
+import purepdb
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+DISASSEMBLERS = {
+    0x8664: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
+    0xAA64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
+}
+RIP_RELATIVE = re.compile(r"\[rip [+-] (0x[0-9a-f]+|\d+)\]")
+ADDRESS = re.compile(r"#?0x[0-9a-f]+")
+PAGE_OFFSET = re.compile(r", #(0x)?[0-9a-f]+\]$|\]$|#(0x)?[0-9a-f]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One instruction; ``rva`` and ``target`` are RVAs."""
+
+    rva: int
+    raw: bytes
+    mnemonic: str
+    operands: str
+    target: int | None
+
+    def __str__(self) -> str:
+        return f"{self.rva:06x}  {self.raw.hex():<22} {self.mnemonic} {self.operands}"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A function: its RVA, bytes and instructions."""
+
+    name: str
+    rva: int
+    raw: bytes
+    lines: tuple[Line, ...]
+
+    @property
+    def mnemonics(self) -> list[str]:
+        """Of its instructions, in order."""
+        return [line.mnemonic for line in self.lines]
+
+    def shape(self) -> list[str]:
+        """Its instructions with everything that names an address outside of the function masked."""
+        paged: set[str] = set()
+        shape = []
+        for line in self.lines:
+            shape.append(f"{line.mnemonic} {self._masked(line, paged)}")
+        return shape
+
+    def _masked(self, line: Line, paged: set[str]) -> str:
+        operands = RIP_RELATIVE.sub("[rip + *]", line.operands)
+        if line.mnemonic == "adrp":
+            register = operands.split(",")[0]
+            paged.add(register)
+            return f"{register}, *"
+        if line.target is not None:
+            inside = self.rva <= line.target < self.rva + len(self.raw)
+            return (
+                ADDRESS.sub(f"+{line.target - self.rva:x}" if inside else "*", operands)
+                if line.target != self.rva
+                else ADDRESS.sub("*", operands)
+            )
+        if any(f"{register}, #" in operands or f"[{register}" in operands or f"{register}," in operands for register in paged):
+            return PAGE_OFFSET.sub("*", operands)
+        return operands
+
+
+@dataclass(frozen=True)
+class FixtureImage:
+    """An image of a fixture with its PDB."""
+
+    path: Path
+
+    @cached_property
+    def pe(self) -> pefile.PE:
+        """The parsed file."""
+        return pefile.PE(str(self.path))
+
+    @cached_property
+    def mapped(self) -> bytes:
+        """As mapped at its preferred base."""
+        return bytes(self.pe.get_memory_mapped_image())
+
+    @cached_property
+    def functions(self) -> dict[str, Code]:
+        """Every function of the PDB by name."""
+        engine = capstone.Cs(*DISASSEMBLERS[self.pe.FILE_HEADER.Machine])
+        engine.detail = True
+        found = {}
+        with purepdb.PDB.open(str(self.path.with_suffix(".pdb"))) as pdb:
+            for function in pdb.functions():
+                if function.rva is None or not function.code_size:
+                    continue
+                raw = self.mapped[function.rva : function.rva + function.code_size]
+                lines = tuple(self._line(one) for one in engine.disasm(raw, function.rva))
+                for name in function.names:
+                    found[name] = Code(name, function.rva, raw, lines)
+        return found
+
+    @cached_property
+    def data(self) -> dict[str, int]:
+        """Every datum of the PDB by name, as an RVA."""
+        with purepdb.PDB.open(str(self.path.with_suffix(".pdb"))) as pdb:
+            return {symbol.name: pdb.to_rva(symbol.segment, symbol.offset) for symbol in pdb.data_symbols()}
+
+    @staticmethod
+    def _line(one: capstone.CsInsn) -> Line:
+        target = None
+        if one.group(capstone.CS_GRP_JUMP) or one.group(capstone.CS_GRP_CALL) or one.group(capstone.CS_GRP_BRANCH_RELATIVE):
+            immediates = [operand.imm for operand in one.operands if operand.type == capstone.CS_OP_IMM]
+            target = immediates[-1] if immediates else None
+        return Line(one.address, bytes(one.bytes), one.mnemonic, one.op_str, target)
+
+
+def changed(base: FixtureImage, fixed: FixtureImage) -> dict[str, str]:
+    """Functions whose instructions differ beyond addresses (``changed``), or that only one image has (``added``, ``removed``)."""
+    verdicts = {name: "removed" for name in base.functions.keys() - fixed.functions.keys()}
+    verdicts |= {name: "added" for name in fixed.functions.keys() - base.functions.keys()}
+    for name in base.functions.keys() & fixed.functions.keys():
+        if base.functions[name].shape() != fixed.functions[name].shape():
+            verdicts[name] = "changed"
+    return dict(sorted(verdicts.items()))
+
+
+def main() -> None:
+    """Print code side after side."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("case")
+    parser.add_argument("--machine", nargs="+", default=["x64", "arm64"])
+    parser.add_argument("--function", nargs="+")
+    options = parser.parse_args()
+    for machine in options.machine:
+        folder = FIXTURES / options.case / machine
+        images = {path.stem: FixtureImage(path) for path in sorted(folder.iterdir()) if path.suffix in {".dll", ".exe"}}
+        verdicts = changed(images["base"], images["fixed"])
+        sys.stdout.write(f"== {options.case} {machine}: {verdicts}\n")
+        sys.stdout.write(f"   all: {sorted(images['base'].functions)} data: {sorted(images['base'].data)}\n")
+        for side, image in images.items():
+            for name in options.function or verdicts:
+                if name in image.functions:
+                    code = image.functions[name]
+                    pad = image.mapped[code.rva - 8 : code.rva].hex()
+                    sys.stdout.write(f"-- {side} {name} rva {code.rva:#x} size {len(code.raw)} before {pad}\n")
+                    sys.stdout.writelines(f"   {line}\n" for line in code.lines)
+
+
+if __name__ == "__main__":
+    main()
