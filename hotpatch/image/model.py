@@ -57,6 +57,12 @@ class Section:
         """Where it is mapped: the larger of its sizes."""
         return Range(self.rva, Rva(self.rva + max(self.virtual_size, self.raw_size if not self.virtual_size else 0)))
 
+    @property
+    def rights(self) -> str:
+        """What the program may do with it, as ``rwx`` with ``-`` for what it may not."""
+        letters = (("r", SectionFlags.READ), ("w", SectionFlags.WRITE), ("x", SectionFlags.EXECUTE))
+        return "".join(letter if self.flags & flag else "-" for letter, flag in letters)
+
 
 class FunctionSource(IntFlag):
     """Who says that a function starts there."""

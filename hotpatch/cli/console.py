@@ -1,0 +1,121 @@
+"""The two streams of the command line: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
+
+    from hotpatch.report.documents import Document
+
+_PIPE_WIDTH = 200
+"""Columns when standard output is no terminal: wide enough that no table folds."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """Options that every verb takes.
+
+    Attributes:
+        json: Print one JSON document instead of text.
+        quiet: Print nothing but the result and errors.
+        verbose: Also print what is being done, on standard error.
+        color: Colour the text: when it goes to a terminal (auto), always, or never. NO_COLOR is honoured.
+    """
+
+    json: Annotated[bool, Parameter(name="--json", negative=())] = False
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
+    color: Literal["auto", "always", "never"] = "auto"
+
+
+DEFAULT = Options()
+
+
+class Output:
+    """Where a verb puts its result, its log and its progress."""
+
+    def __init__(self, options: Options) -> None:
+        """Write as ``options`` say."""
+        self.options = options
+
+    @cached_property
+    def stdout(self) -> Console:
+        """For results."""
+        return self._console(stderr=False)
+
+    @cached_property
+    def stderr(self) -> Console:
+        """For progress, logs and warnings."""
+        return self._console(stderr=True)
+
+    def _console(self, *, stderr: bool) -> Console:
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        colour = self.options.color
+        plain = colour == "never" or (colour == "auto" and bool(os.environ.get("NO_COLOR")))
+        return Console(
+            stderr=stderr,
+            force_terminal=True if colour == "always" else None,
+            no_color=plain or None,
+            color_system=None if plain else "auto",
+            width=None if stream.isatty() else _PIPE_WIDTH,
+            highlight=False,
+            emoji=False,
+            markup=False,
+        )
+
+    def result(self, document: Document, text: RenderableType) -> None:
+        """Print ``document`` where JSON was asked for, else ``text``."""
+        if self.options.json:
+            self.document(document)
+        else:
+            self.text(text)
+
+    def document(self, document: Document) -> None:
+        """Print one JSON document."""
+        from hotpatch.report.documents import encode
+
+        sys.stdout.write(encode(document) + "\n")
+
+    def text(self, text: RenderableType) -> None:
+        """Print text."""
+        if sys.stdout.isatty():
+            self.stdout.print(text)
+            return
+        with self.stdout.capture() as captured:
+            self.stdout.print(text)
+        lines = captured.get().splitlines()
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+    def log(self, text: str) -> None:
+        """Say what is being done, where verbose was asked for."""
+        if self.options.verbose and not self.options.quiet:
+            sys.stderr.write(f"hotpatch: {text}\n")
+
+    def warn(self, text: str) -> None:
+        """Warn, unless quiet was asked for."""
+        if not self.options.quiet:
+            sys.stderr.write(f"hotpatch: warning: {text}\n")
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[None]:
+        """Show that ``text`` is going on; nothing where standard error is no terminal."""
+        self.log(text)
+        if self.options.quiet or self.options.verbose or not sys.stderr.isatty():
+            yield
+            return
+        with self.stderr.status(text):
+            yield

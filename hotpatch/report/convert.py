@@ -1,0 +1,236 @@
+"""From values of the other rooms to the documents of the interface."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from hotpatch.report.documents import (
+    BuildDocument,
+    CarriedDocument,
+    DiffDocument,
+    DiffSummary,
+    FaultDocument,
+    FrameDocument,
+    FunctionVerdict,
+    HotPatchBaseDocument,
+    HotPatchInfoDocument,
+    HotPatchRecordDocument,
+    HotpatchSupport,
+    IdentityDocument,
+    ImageSummary,
+    InspectedFunction,
+    InspectImageDocument,
+    InspectPatchDocument,
+    PatchedFunctionDocument,
+    ProvenanceDocument,
+    RefusalDocument,
+    SectionDocument,
+    SignatureDocument,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hotpatch.differ import ImageDiff
+    from hotpatch.errors import Fault, Refusal
+    from hotpatch.image import BaseIdentity, Image
+    from hotpatch.patch import HotPatchInfo, Patch
+    from hotpatch.report.documents import SideLine
+
+
+def plain(value: object) -> Any:
+    """``value`` as JSON has it: bytes as hexadecimal text, enumerations as their values, sets sorted, tuples as lists."""
+    match value:
+        case bytes() | bytearray():
+            return value.hex()
+        case bool() | None | float():
+            return value
+        case str():
+            return str(value)
+        case int():
+            return int(value)
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case set() | frozenset():
+            return sorted(plain(item) for item in value)
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case _:
+            return str(value)
+
+
+def refusals(values: Iterable[Refusal]) -> list[RefusalDocument]:
+    """Refusals, in their order."""
+    return [
+        RefusalDocument(rule=item.rule.value, function=item.function, rva=item.rva, reason=item.reason, evidence=plain(dict(item.evidence)))
+        for item in values
+    ]
+
+
+def fault(value: Fault | None) -> FaultDocument | None:
+    """A fault, if there was one."""
+    if value is None:
+        return None
+    return FaultDocument(
+        kind=value.kind.value,
+        address=value.address,
+        pc=value.pc,
+        function=value.function,
+        access=value.access,  # type: ignore[arg-type]  the value is one of the three words
+        stack=[FrameDocument(pc=frame.pc, function=frame.function) for frame in value.stack],
+        detail=value.detail,
+    )
+
+
+def _summary(image: Image) -> ImageSummary:
+    return ImageSummary(
+        path=image.path,
+        sha256=image.sha256,
+        time_date_stamp=image.time_date_stamp,
+        checksum=image.checksum,
+        function_count=len(image.functions),
+    )
+
+
+def diff(value: ImageDiff, listing: list[SideLine] | None = None) -> DiffDocument:
+    """The document of ``hotpatch diff``."""
+    rows = [
+        FunctionVerdict(
+            name=row.name,
+            base_rva=row.base.entry if row.base else None,
+            fixed_rva=row.fixed.entry if row.fixed else None,
+            base_size=row.base.size if row.base else None,
+            fixed_size=row.fixed.size if row.fixed else None,
+            verdict=row.verdict.value,
+            matched_by=row.matched_by,
+            similarity=round(row.similarity, 4),
+            notes=list(row.notes),
+        )
+        for row in value.functions
+    ]
+    return DiffDocument(
+        machine=value.base.machine.value,
+        base=_summary(value.base),
+        fixed=_summary(value.fixed),
+        functions=rows,
+        summary=DiffSummary(**value.summary),
+        findings=refusals(value.findings),
+        listing=listing,
+    )
+
+
+def identity(value: BaseIdentity) -> IdentityDocument:
+    """Which build a patch is for."""
+    return IdentityDocument(
+        sha256=value.sha256,
+        time_date_stamp=value.time_date_stamp,
+        checksum=value.checksum,
+        size_of_image=value.size_of_image,
+        digest=value.digest,
+    )
+
+
+def _functions(patch: Patch) -> list[PatchedFunctionDocument]:
+    return [
+        PatchedFunctionDocument(
+            name=item.name, base_rva=item.base_rva, patch_rva=item.patch_rva, size=item.size, redirect=item.redirect.value, why=item.why
+        )
+        for item in patch.functions
+    ]
+
+
+def _carried(patch: Patch) -> list[CarriedDocument]:
+    return [CarriedDocument(name=item.name, patch_rva=item.patch_rva, size=item.size, kind=item.kind.value) for item in patch.carried]
+
+
+def build(patch: Patch, path: str) -> BuildDocument:
+    """The document of a ``hotpatch build`` that made a patch."""
+    return BuildDocument(
+        patch=path,
+        sequence=patch.sequence,
+        bytes=len(patch.data),
+        base=identity(patch.base),
+        functions=_functions(patch),
+        carried=_carried(patch),
+        refused=[],
+    )
+
+
+def no_build(base: Image, sequence: int, refused: Iterable[Refusal]) -> BuildDocument:
+    """The document of a ``hotpatch build`` that made none."""
+    return BuildDocument(
+        patch=None, sequence=sequence, bytes=0, base=identity(base.identity), functions=[], carried=[], refused=refusals(refused)
+    )
+
+
+def hot_patch_info(value: HotPatchInfo) -> HotPatchInfoDocument:
+    """The public hot patch structures of an image."""
+    return HotPatchInfoDocument(
+        version=value.version,
+        sequence_number=value.sequence_number,
+        min_sequence_number=value.min_sequence_number,
+        bases=[
+            HotPatchBaseDocument(
+                sequence_number=base.sequence_number,
+                original_time_date_stamp=base.original_time_date_stamp,
+                original_checksum=base.original_checksum,
+                records=[
+                    HotPatchRecordDocument(
+                        type=record.type_name, source_rva=record.source_rva, target_rva=record.target_rva, raw=record.raw.hex()
+                    )
+                    for record in base.records
+                ],
+            )
+            for base in value.bases
+        ],
+    )
+
+
+def inspect_image(image: Image, info: HotPatchInfo | None) -> InspectImageDocument:
+    """The document of ``hotpatch inspect`` of an ordinary image."""
+    table = image.load_configuration.hot_patch_table if image.load_configuration else None
+    return InspectImageDocument(
+        path=image.path,
+        machine=image.machine.value,
+        sha256=image.sha256,
+        time_date_stamp=image.time_date_stamp,
+        checksum=image.checksum,
+        symbols=image.has_symbols,
+        sections=[SectionDocument(name=item.name, rva=item.rva, size=item.range.size, rights=item.rights) for item in image.sections],
+        functions=[
+            InspectedFunction(
+                name=item.name,
+                rva=item.entry,
+                size=item.size,
+                entry_patchable=image.entry_patchable(item),
+                padding=image.padding_before(item),
+            )
+            for item in image.functions
+        ],
+        hotpatch=HotpatchSupport(compatible_flag=image.hotpatch_compatible, table_rva=table, hybrid=image.hybrid.value),
+        hot_patch_info=hot_patch_info(info) if info else None,
+    )
+
+
+def inspect_patch(patch: Patch, path: str, info: HotPatchInfo) -> InspectPatchDocument:
+    """The document of ``hotpatch inspect`` of a patch image."""
+    counts = Counter(item.kind.value for item in patch.fixups)
+    return InspectPatchDocument(
+        path=path,
+        machine=patch.machine.value,
+        base=identity(patch.base),
+        sequence=patch.sequence,
+        functions=_functions(patch),
+        carried=_carried(patch),
+        fixups=dict(sorted(counts.items())),
+        hot_patch_info=hot_patch_info(info),
+        signature=SignatureDocument(status="none"),
+        provenance=ProvenanceDocument(
+            base=patch.provenance.base_name,
+            base_sha256=patch.provenance.base_sha256,
+            fixed=patch.provenance.fixed_name,
+            fixed_sha256=patch.provenance.fixed_sha256,
+            builder=patch.provenance.builder,
+        ),
+    )

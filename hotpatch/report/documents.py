@@ -1,0 +1,393 @@
+"""The JSON documents, as types: ``docs/schemas`` is made from these, and every ``--json`` output is one of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Machine = Literal["x64", "arm64"]
+VerdictName = Literal["identical", "relocated", "changed", "added", "removed"]
+RedirectName = Literal["hpat", "direct", "inline"]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all documents and their parts."""
+
+
+class RefusalDocument(Document, frozen=True, kw_only=True):
+    """Why something was not done."""
+
+    rule: str
+    function: str | None
+    rva: int | None
+    reason: str
+    evidence: dict[str, Any]
+
+
+class ImageSummary(Document, frozen=True, kw_only=True):
+    """One of the two images of a comparison; ``path`` as typed."""
+
+    path: str
+    sha256: str
+    time_date_stamp: int
+    checksum: int
+    function_count: int
+
+
+class FunctionVerdict(Document, frozen=True, kw_only=True):
+    """One row of a comparison; RVAs, sizes in bytes."""
+
+    name: str | None
+    base_rva: int | None
+    fixed_rva: int | None
+    base_size: int | None
+    fixed_size: int | None
+    verdict: VerdictName
+    matched_by: str
+    similarity: float
+    notes: list[str]
+
+
+class DiffSummary(Document, frozen=True, kw_only=True):
+    """How many functions have each verdict."""
+
+    identical: int
+    relocated: int
+    changed: int
+    added: int
+    removed: int
+
+
+class SideLine(Document, frozen=True, kw_only=True):
+    """One line of the side-by-side listing: the instruction of each side, addresses abstracted away."""
+
+    kind: Literal["same", "changed", "added", "removed"]
+    base_rva: int | None
+    base: str | None
+    fixed_rva: int | None
+    fixed: str | None
+
+
+class DiffDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch diff``."""
+
+    schema: Literal["hotpatch.diff/1"] = "hotpatch.diff/1"
+    machine: Machine
+    base: ImageSummary
+    fixed: ImageSummary
+    functions: list[FunctionVerdict]
+    summary: DiffSummary
+    findings: list[RefusalDocument] = []
+    listing: list[SideLine] | None = None
+    refused: list[RefusalDocument] = []
+
+
+class IdentityDocument(Document, frozen=True, kw_only=True):
+    """Which build a patch is for."""
+
+    sha256: str
+    time_date_stamp: int
+    checksum: int
+    size_of_image: int | None = None
+    digest: str | None = None
+
+
+class PatchedFunctionDocument(Document, frozen=True, kw_only=True):
+    """A function that the patch replaces."""
+
+    name: str | None
+    base_rva: int
+    patch_rva: int
+    size: int
+    redirect: RedirectName
+    why: str
+
+
+class CarriedDocument(Document, frozen=True, kw_only=True):
+    """Something new that the patch brings along."""
+
+    name: str | None
+    patch_rva: int
+    size: int
+    kind: Literal["function", "constant", "data", "import"]
+
+
+class BuildDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch build``."""
+
+    schema: Literal["hotpatch.build/1"] = "hotpatch.build/1"
+    patch: str | None
+    sequence: int
+    bytes: int
+    base: IdentityDocument
+    functions: list[PatchedFunctionDocument]
+    carried: list[CarriedDocument]
+    refused: list[RefusalDocument]
+
+
+class InspectedFunction(Document, frozen=True, kw_only=True):
+    """A function of an inspected image."""
+
+    name: str | None
+    rva: int
+    size: int
+    entry_patchable: bool
+    padding: int
+
+
+class HotpatchSupport(Document, frozen=True, kw_only=True):
+    """What an image says of hot patching."""
+
+    compatible_flag: bool
+    table_rva: int | None
+    hybrid: Literal["none", "chpe", "arm64ec", "arm64x"]
+
+
+class SectionDocument(Document, frozen=True, kw_only=True):
+    """A section of an inspected image."""
+
+    name: str
+    rva: int
+    size: int
+    rights: str
+
+
+class InspectImageDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch inspect`` of an ordinary image."""
+
+    schema: Literal["hotpatch.inspect-image/1"] = "hotpatch.inspect-image/1"
+    path: str
+    machine: Machine
+    sha256: str
+    time_date_stamp: int
+    checksum: int
+    symbols: bool
+    sections: list[SectionDocument]
+    functions: list[InspectedFunction]
+    hotpatch: HotpatchSupport
+    hot_patch_info: HotPatchInfoDocument | None = None
+
+
+class HotPatchRecordDocument(Document, frozen=True, kw_only=True):
+    """A record of a patch table, by our published reading; ``raw`` is the whole record."""
+
+    type: str
+    source_rva: int | None
+    target_rva: int | None
+    raw: str
+
+
+class HotPatchBaseDocument(Document, frozen=True, kw_only=True):
+    """An ``IMAGE_HOT_PATCH_BASE``."""
+
+    sequence_number: int
+    original_time_date_stamp: int
+    original_checksum: int
+    records: list[HotPatchRecordDocument]
+
+
+class HotPatchInfoDocument(Document, frozen=True, kw_only=True):
+    """An ``IMAGE_HOT_PATCH_INFO``."""
+
+    version: int
+    sequence_number: int
+    min_sequence_number: int
+    bases: list[HotPatchBaseDocument]
+
+
+class SignatureDocument(Document, frozen=True, kw_only=True):
+    """State of a patch's signature."""
+
+    status: Literal["none", "valid", "invalid", "untrusted"]
+
+
+class ProvenanceDocument(Document, frozen=True, kw_only=True):
+    """Where a patch comes from."""
+
+    base: str
+    base_sha256: str
+    fixed: str
+    fixed_sha256: str
+    builder: str
+
+
+class InspectPatchDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch inspect`` of a patch image."""
+
+    schema: Literal["hotpatch.inspect-patch/1"] = "hotpatch.inspect-patch/1"
+    path: str
+    machine: Machine
+    base: IdentityDocument
+    sequence: int
+    functions: list[PatchedFunctionDocument]
+    carried: list[CarriedDocument]
+    fixups: dict[str, int]
+    hot_patch_info: HotPatchInfoDocument
+    signature: SignatureDocument
+    provenance: ProvenanceDocument
+
+
+class FrameDocument(Document, frozen=True, kw_only=True):
+    """A stack frame; ``pc`` is a VA."""
+
+    pc: int
+    function: str | None
+
+
+class FaultDocument(Document, frozen=True, kw_only=True):
+    """A fault of the emulated program; VAs."""
+
+    kind: str
+    address: int
+    pc: int
+    function: str | None
+    access: Literal["read", "write", "execute"] | None
+    stack: list[FrameDocument]
+    detail: str = ""
+
+
+class AppliedDocument(Document, frozen=True, kw_only=True):
+    """A patch that went in: after how many instructions, and how many functions."""
+
+    patch: str
+    at: int
+    functions: int
+
+
+class CallDocument(Document, frozen=True, kw_only=True, rename={"return_": "return"}):
+    """``hotpatch call``."""
+
+    schema: Literal["hotpatch.call/1"] = "hotpatch.call/1"
+    return_: int | None
+    return_hex: str | None
+    return_float: float | None
+    buffers: list[str]
+    instructions: int
+    output: str
+    applied: list[AppliedDocument]
+    refused: list[RefusalDocument]
+    fault: FaultDocument | None
+
+
+class ThreadStopDocument(Document, frozen=True, kw_only=True):
+    """A thread as ``--stop-at`` shows it; VAs."""
+
+    thread: int
+    state: str
+    pc: int
+    function: str | None
+    registers: dict[str, int]
+    code: list[str]
+    stack: list[FrameDocument]
+
+
+class RunDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch run``."""
+
+    schema: Literal["hotpatch.run/1"] = "hotpatch.run/1"
+    exit_code: int | None
+    output: str
+    instructions: int
+    threads: int
+    status: dict[str, Any]
+    events: list[dict[str, Any]]
+    refused: list[RefusalDocument]
+    fault: FaultDocument | None
+    stopped: list[ThreadStopDocument] | None = None
+
+
+class OutcomesDocument(Document, frozen=True, kw_only=True):
+    """How runs ended."""
+
+    old: int
+    new: int
+    per_call: int
+    mixed: int
+    wrong: int
+
+
+class ViolationDocument(Document, frozen=True, kw_only=True):
+    """A counterexample; ``pc`` is a VA."""
+
+    boundary: int
+    thread: int
+    pc: int
+    function: str | None
+    what: str
+    schedule: list[int]
+
+
+class VerifyDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch verify``."""
+
+    schema: Literal["hotpatch.verify/1"] = "hotpatch.verify/1"
+    boundaries: int
+    schedules: int
+    outcomes: OutcomesDocument
+    violations: list[ViolationDocument]
+    exhaustive: bool
+    bound: str
+    refused: list[RefusalDocument]
+
+
+class CaseDocument(Document, frozen=True, kw_only=True):
+    """A shipped case."""
+
+    name: str
+    title: str
+    shows: str
+    kind: str
+    machines: list[str]
+    outcome: str
+
+
+class CasesDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch cases``."""
+
+    schema: Literal["hotpatch.cases/1"] = "hotpatch.cases/1"
+    cases: list[CaseDocument]
+
+
+class DemoStepDocument(Document, frozen=True, kw_only=True):
+    """One step of a demo's story: what was done, and what was seen."""
+
+    machine: Machine
+    kind: str
+    text: str
+    details: dict[str, Any]
+
+
+class DemoDocument(Document, frozen=True, kw_only=True):
+    """``hotpatch demo``."""
+
+    schema: Literal["hotpatch.demo/1"] = "hotpatch.demo/1"
+    case: str
+    machines: list[Machine]
+    steps: list[DemoStepDocument]
+    fixed: bool
+
+
+DOCUMENTS: dict[str, type[Document]] = {
+    "diff": DiffDocument,
+    "build": BuildDocument,
+    "inspect-image": InspectImageDocument,
+    "inspect-patch": InspectPatchDocument,
+    "call": CallDocument,
+    "run": RunDocument,
+    "verify": VerifyDocument,
+    "cases": CasesDocument,
+    "demo": DemoDocument,
+}
+"""Each document by the name of its schema file."""
+
+
+def encode(document: Document) -> str:
+    """The document as indented JSON text, keys in the order of its type, without a final newline."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of :data:`DOCUMENTS` entry ``name``."""
+    document = msgspec.json.schema(DOCUMENTS[name])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"hotpatch {name}", **document}
