@@ -54,6 +54,15 @@ class Thread:
     registers: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Committed memory of the process with the same rights throughout; ``size`` in bytes."""
+
+    va: Va
+    size: int
+    rights: Rights
+
+
 class Target(Protocol):
     """A stopped process.
 
@@ -69,6 +78,12 @@ class Target(Protocol):
 
     def threads(self) -> tuple[Thread, ...]:
         """Live threads by id."""
+
+    def regions(self) -> tuple[Region, ...]:
+        """All committed memory by address: modules, stacks, heaps, what :meth:`map` gave. Regions never overlap.
+
+        A thread's stack reaches from its ``sp`` to the end of the region that holds it.
+        """
 
     def set_registers(self, thread: int, registers: Mapping[str, int]) -> None:
         """Change some registers of a thread."""
