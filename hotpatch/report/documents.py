@@ -80,7 +80,13 @@ class DiffDocument(Document, frozen=True, kw_only=True):
     summary: DiffSummary
     findings: list[RefusalDocument] = []
     listing: list[SideLine] | None = None
-    refused: list[RefusalDocument] = []
+
+
+class RefusedDocument(Document, frozen=True, kw_only=True):
+    """A verb that could not begin: why."""
+
+    schema: Literal["hotpatch.refused/1"] = "hotpatch.refused/1"
+    refused: list[RefusalDocument]
 
 
 class IdentityDocument(Document, frozen=True, kw_only=True):
@@ -370,6 +376,7 @@ class DemoDocument(Document, frozen=True, kw_only=True):
 
 DOCUMENTS: dict[str, type[Document]] = {
     "diff": DiffDocument,
+    "refused": RefusedDocument,
     "build": BuildDocument,
     "inspect-image": InspectImageDocument,
     "inspect-patch": InspectPatchDocument,

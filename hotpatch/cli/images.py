@@ -1,0 +1,178 @@
+"""The verbs that read and write files: inspect, diff, build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from hotpatch.cli.console import DEFAULT, Options, Output
+from hotpatch.cli.outcome import Exit, one_line
+from hotpatch.errors import InputError, NothingToDo, Refused
+
+if TYPE_CHECKING:
+    from hotpatch.image import Image
+
+Many = Parameter(negative=(), consume_multiple=False)
+
+
+def inspect(file: str, /, *, options: Options = DEFAULT) -> int:
+    """Show an image's functions, padding and hot patch table, or a patch's contents, base identity, records and signature.
+
+    Example: hotpatch inspect fix.dll
+
+    Args:
+        file: An x64 or Arm64 PE file, or a patch image.
+    """
+    from hotpatch.api import load, open  # noqa: A004
+    from hotpatch.patch import hot_patch_info, is_patch
+    from hotpatch.report import convert, text
+
+    out = Output(options)
+    with out.progress(f"reading {file}"):
+        image = open(file)
+        info = hot_patch_info(image)
+        if info is not None and is_patch(image):
+            patched = convert.inspect_patch(load(file), file, info)
+            out.result(patched, text.inspect_patch(patched))
+        else:
+            document = convert.inspect_image(image, info)
+            out.result(document, text.inspect_image(document))
+    return Exit.DONE
+
+
+def diff(
+    base: str,
+    fixed: str,
+    /,
+    *,
+    function: str | None = None,
+    html: str | None = None,
+    all: Annotated[bool, Parameter(negative=())] = False,  # noqa: A002  the option's name
+    options: Options = DEFAULT,
+) -> int:
+    """Tell which functions of two builds differ, and how.
+
+    Example: hotpatch diff base.dll fixed.dll --function parse
+
+    Args:
+        base: The build that runs.
+        fixed: The build with the fix.
+        function: Show both versions of this function side by side (a name, or rva:0x… in the base).
+        html: Also write one self-contained page to this file.
+        all: List identical and relocated functions too.
+    """
+    from hotpatch.api import diff as diff_images
+    from hotpatch.report import convert, text
+
+    out = Output(options)
+    with out.progress(f"comparing {base} with {fixed}"):
+        try:
+            found = diff_images(*_pair(base, fixed))
+        except Refused as error:
+            _refused(out, error)
+            return Exit.REFUSED
+        listing = None
+        if function is not None:
+            from hotpatch.report.sides import listing_of
+
+            listing = listing_of(found, function)
+        document = convert.diff(found, listing)
+    if html is not None:
+        from hotpatch.report.page import diff_page
+
+        write_atomically(html, diff_page(found, document).encode())
+        out.log(f"wrote {html}")
+    if listing is not None and function is not None:
+        out.result(document, text.side_by_side(listing, function))
+    else:
+        out.result(document, text.diff(document, everything=all))
+    return Exit.DONE
+
+
+def build(
+    base: str,
+    fixed: str,
+    /,
+    *,
+    output: Annotated[str, Parameter(name=["--output", "-o"])],
+    only: Annotated[list[str] | None, Many] = None,
+    sequence: int = 1,
+    redirect: Literal["hpat", "direct", "inline"] = "hpat",
+    allow: Annotated[list[str] | None, Many] = None,
+    check: Annotated[bool, Parameter(negative=())] = False,
+    options: Options = DEFAULT,
+) -> int:
+    """Build the patch image that turns one build's behaviour into the other's, or say why that cannot be done.
+
+    Example: hotpatch build base.dll fixed.dll -o fix.dll --check
+
+    Args:
+        base: The build that runs.
+        fixed: The build with the fix.
+        output: The patch image to write; nothing is written when the patch is refused.
+        only: Patch only this function (may be given several times).
+        sequence: The patch's sequence number; a newer patch needs a larger one.
+        redirect: How calls reach the new functions; where it does not fit, another is chosen and the report says why.
+        allow: Override this rule (may be given several times); the patch records it.
+        check: Rehearse the patch in a fresh emulated process before writing it: apply, follow each redirect, revert, compare all memory.
+    """
+    from hotpatch.api import build as build_patch
+    from hotpatch.api import diff as diff_images
+    from hotpatch.report import convert, text
+
+    out = Output(options)
+    images = _pair(base, fixed)
+    try:
+        with out.progress(f"building {output}"):
+            patch = build_patch(diff_images(*images), only=only or (), sequence=sequence, redirect=redirect, allow=allow or ())
+            if check:
+                from hotpatch.verifier import rehearse
+
+                out.log("rehearsing the patch in an emulated process")
+                rehearse(images[0], patch)
+    except NothingToDo as error:
+        if options.json:
+            out.document(convert.no_build(images[0], sequence, ()))
+        else:
+            out.text(f"nothing to do: {one_line(error)}")
+        return Exit.NOTHING_TO_DO
+    except Refused as error:
+        document = convert.no_build(images[0], sequence, error.refusals)
+        out.result(document, text.build(document))
+        return Exit.REFUSED
+    write_atomically(output, patch.data)
+    document = convert.build(patch, output)
+    out.result(document, text.build(document))
+    return Exit.DONE
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: The folder is missing or cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(path, f"cannot be written: {error.strerror}") from error
+
+
+def _pair(base: str, fixed: str) -> tuple[Image, Image]:
+    from hotpatch.api import open  # noqa: A004
+
+    return open(base), open(fixed)
+
+
+def _refused(out: Output, error: Refused) -> None:
+    from hotpatch.report import convert, text
+    from hotpatch.report.documents import RefusedDocument
+
+    document = RefusedDocument(refused=convert.refusals(error.refusals))
+    out.result(document, text.refusals(document.refused))
