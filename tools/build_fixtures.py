@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hotpatch.cases import MACHINES, BuildOptions, Case, load_cases  # noqa: E402  the checkout's own package, whatever is installed
+from hotpatch.arch import Machine  # noqa: E402
+from hotpatch.cases import BuildOptions, Case, Side, load_cases  # noqa: E402  the checkout's own package, whatever is installed
 
 FIXTURES = ROOT / "fixtures"
 COMMON = "common"
 COMPILER = "ziglang==0.17.1"
-TARGETS = {"x64": "x86_64-windows-msvc", "arm64": "aarch64-windows-msvc"}
-LIBRARY_MACHINES = {"x64": "i386:x86-64", "arm64": "arm64"}
+TARGETS = {Machine.X64: "x86_64-windows-msvc", Machine.ARM64: "aarch64-windows-msvc"}
+LIBRARY_MACHINES = {Machine.X64: "i386:x86-64", Machine.ARM64: "arm64"}
 COMPILE = (
     "-std=gnu11",
     "-O2",
@@ -60,8 +61,8 @@ class Job:
     """One image to build."""
 
     case: Case
-    machine: str
-    side: str
+    machine: Machine
+    side: Side
 
     @property
     def outputs(self) -> tuple[Path, Path]:
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def jobs_of(case: Case) -> Iterable[Job]:
     """Every image of a case: each C file in its folder, for each machine."""
-    return [Job(case, machine, side) for machine in MACHINES for side in case.sides]
+    return [Job(case, machine, side) for machine in Machine for side in case.sides]
 
 
 def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
@@ -138,7 +139,7 @@ def _link(here: Path, job: Job, options: BuildOptions, objects: Sequence[str]) -
         flags += ["/dll", f"/entry:{options.entry}" if options.entry else "/noentry"]
     else:
         flags += ["/subsystem:console", f"/entry:{options.entry or 'start'}"]
-    if options.functionpadmin and job.machine == "x64":
+    if options.functionpadmin and job.machine is Machine.X64:
         flags.append("/functionpadmin")
     _zig(here, "lld-link", *flags, *options.ldflags, *objects)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from hotpatch.cases.locate import case_names, find_case, fixtures_folder, load_cases
-from hotpatch.cases.model import MACHINES, PHASES, BuildOptions, Call, Case, MachineName, Manifest, Phase, Program, Side, read_case
+from hotpatch.cases.model import PHASES, BuildOptions, Call, Case, Manifest, Phase, Program, Side, read_case
 
 __all__ = [
-    "MACHINES",
     "PHASES",
     "BuildOptions",
     "Call",
     "Case",
-    "MachineName",
     "Manifest",
     "Phase",
     "Program",

@@ -67,6 +67,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from hotpatch.arch import Machine, Redirect
 from hotpatch.differ.model import Verdict
 from hotpatch.errors import InputError, Rule
 
@@ -74,12 +75,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-MachineName = Literal["x64", "arm64"]
 Side = Literal["base", "fixed", "other"]
 Phase = Literal["before", "patched", "reverted", "again"]
 Outcome = Literal["patched", "nothing", "refused", "apply-refused"]
 
-MACHINES: tuple[MachineName, ...] = ("x64", "arm64")
 SIDES: tuple[Side, ...] = ("base", "fixed", "other")
 PHASES: tuple[Phase, ...] = ("before", "patched", "reverted", "again")
 MANIFEST = "case.toml"
@@ -139,8 +138,8 @@ class Verdicts(_Table):
 class Redirects(_Table):
     """Expected redirect strategies by function name."""
 
-    x64: dict[str, str] = {}
-    arm64: dict[str, str] = {}
+    x64: dict[str, Redirect] = {}
+    arm64: dict[str, Redirect] = {}
 
 
 class NoPdb(_Table):
@@ -288,30 +287,30 @@ class Case:
         """Which images it has, base first."""
         return tuple(side for side in SIDES if (self.folder / f"{side}.c").is_file())
 
-    def image(self, machine: str, side: str = "base") -> Path:
+    def image(self, machine: Machine, side: Side = "base") -> Path:
         """Path of an image."""
         return self.folder / machine / f"{side}.{self.kind}"
 
-    def pdb(self, machine: str, side: str = "base") -> Path:
+    def pdb(self, machine: Machine, side: Side = "base") -> Path:
         """Path of an image's PDB."""
         return self.folder / machine / f"{side}.pdb"
 
-    def build_options(self, machine: str, side: str) -> BuildOptions:
+    def build_options(self, machine: Machine, side: Side) -> BuildOptions:
         """How the image of ``side`` for ``machine`` is built."""
         options = BuildOptions()
         for key in ("all", machine, side):
             options = options.with_flags(self.manifest.build.get(key, BuildFlags()))
         return options
 
-    def verdicts(self, machine: str) -> Mapping[str, Verdict]:
+    def verdicts(self, machine: Machine) -> Mapping[str, Verdict]:
         """Expected verdicts with PDBs; functions not named must be identical or relocated."""
         verdicts = self.manifest.verdicts
-        return verdicts.all | (verdicts.x64 if machine == "x64" else verdicts.arm64)
+        return verdicts.all | (verdicts.x64 if machine is Machine.X64 else verdicts.arm64)
 
-    def redirects(self, machine: str) -> Mapping[str, str]:
+    def redirects(self, machine: Machine) -> Mapping[str, Redirect]:
         """Redirects expected where they are not what was asked for."""
         redirect = self.manifest.expect.redirect
-        return redirect.x64 if machine == "x64" else redirect.arm64
+        return redirect.x64 if machine is Machine.X64 else redirect.arm64
 
 
 def read_case(folder: Path) -> Case:
