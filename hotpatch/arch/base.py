@@ -62,6 +62,12 @@ class FixupKind(StrEnum):
     """Arm64: ADD (immediate), low twelve bits."""
     PAGEOFFSET_12L = "pageoffset-12l"
     """Arm64: load or store (unsigned immediate), low twelve bits scaled by the access size."""
+    IMAGEREL_HIGH12A = "imagerel-high12a"
+    """Arm64: ADD (immediate, LSL #12), bits 12 to 23 of the distance from the image base; resolves to the address without its low twelve bits."""
+    IMAGEREL_LOW12A = "imagerel-low12a"
+    """Arm64: ADD (immediate) behind IMAGEREL_HIGH12A, low twelve bits of the distance from the image base."""
+    IMAGEREL_LOW12L = "imagerel-low12l"
+    """Arm64: load or store (unsigned immediate) behind IMAGEREL_HIGH12A, low twelve bits scaled by the access size."""
 
 
 class Use(StrEnum):
@@ -143,6 +149,8 @@ class JumpTable:
         signed: Whether entries are sign-extended.
         anchor: What entries are relative to: the table, the image base, a label in the code, or 0.
         targets: Where each entry leads, in the caller's space.
+        index: Address (in the caller's space) and size in bytes of the table of byte-sized entry numbers in front of it, where there is one
+            (x64: MSVC's two-level switches).
     """
 
     jump: int
@@ -152,6 +160,7 @@ class JumpTable:
     signed: bool
     anchor: int
     targets: tuple[int, ...]
+    index: tuple[int, int] | None = None
 
     @property
     def size(self) -> int:

@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Row = tuple[int, int, int, bytes, bytes, bytes]
-"""Capstone's instruction number, address, size in bytes, encoding (padded to 24 bytes), mnemonic and operand text (ASCII, padded with NUL)."""
+"""Capstone's instruction number, address, size in bytes, encoding (padded to 24 bytes), mnemonic and operand text (ASCII, padded
+with NUL)."""
+
+
+_library: Any = capstone._cs
+_instruction: Any = capstone._cs_insn
 
 
 def _row_layout() -> struct.Struct:
     """The wanted fields of Capstone's ``cs_insn`` (capstone.h), at the offsets that its own ctypes declaration gives them."""
     layout, position = "<", 0
     for name, code in (("id", "I"), ("address", "Q"), ("size", "H"), ("bytes", "24s"), ("mnemonic", "32s"), ("op_str", "160s")):
-        declared = getattr(capstone._cs_insn, name)
+        declared = getattr(_instruction, name)
         layout += f"{declared.offset - position}x{code}"
         position = declared.offset + declared.size
-    return struct.Struct(f"{layout}{ctypes.sizeof(capstone._cs_insn) - position}x")
+    return struct.Struct(f"{layout}{ctypes.sizeof(_instruction) - position}x")
 
 
 class LiteDecoder:
@@ -36,20 +41,21 @@ class LiteDecoder:
 
     def __init__(self, architecture: int, mode: int) -> None:
         """Open a Capstone handle for ``architecture`` and ``mode`` (``CS_ARCH_*``, ``CS_MODE_*``)."""
-        self.handle: Any = capstone.Cs(architecture, mode)
+        constructor: Any = capstone.Cs
+        self.handle = constructor(architecture, mode)
         self._layout = _row_layout()
 
     def rows(self, code: bytes, address: int) -> Iterator[Row]:
         """Decode ``code`` until the first undecodable byte."""
-        instructions = ctypes.POINTER(capstone._cs_insn)()
-        count = capstone._cs.cs_disasm(self.handle.csh, code, len(code), address, 0, ctypes.byref(instructions))
+        instructions = ctypes.POINTER(_instruction)()
+        count = _library.cs_disasm(self.handle.csh, code, len(code), address, 0, ctypes.byref(instructions))
         if not count:
             return iter(())
         try:
             block = ctypes.string_at(instructions, count * self._layout.size)
         finally:
-            capstone._cs.cs_free(instructions, count)
-        return self._layout.iter_unpack(block)  # type: ignore[return-value]  # the layout gives exactly a Row
+            _library.cs_free(instructions, count)
+        return self._layout.iter_unpack(block)
 
     def text(self, code: bytes, address: int) -> str:
         """The first instruction of ``code`` as one line of assembly, or its bytes where it is none."""

@@ -18,18 +18,14 @@ OPERAND_SIZE_PREFIX = 0x66
 ADDRESS_SIZE_PREFIX = 0x67
 LEGACY_PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, OPERAND_SIZE_PREFIX, ADDRESS_SIZE_PREFIX, 0xF0, 0xF2, 0xF3))
 
-CONDITIONAL_JUMPS = frozenset(
-    getattr(x86_const, f"X86_INS_J{name}") for name in "A AE B BE E G GE L LE NE NO NP NS O P S".split()
-)
-COUNTED_JUMPS = frozenset(
-    (
-        x86_const.X86_INS_JRCXZ,
-        x86_const.X86_INS_JECXZ,
-        x86_const.X86_INS_LOOP,
-        x86_const.X86_INS_LOOPE,
-        x86_const.X86_INS_LOOPNE,
-    )
-)
+
+def instruction_numbers(names: str) -> frozenset[int]:
+    """Capstone's numbers of the instructions in ``names``, which are separated by spaces."""
+    return frozenset(getattr(x86_const, f"X86_INS_{name}") for name in names.split())
+
+
+CONDITIONAL_JUMPS = instruction_numbers("JA JAE JB JBE JE JG JGE JL JLE JNE JNO JNP JNS JO JP JS")
+COUNTED_JUMPS = instruction_numbers("JRCXZ JECXZ LOOP LOOPE LOOPNE")
 """Jumps that only exist with an 8-bit distance (opcodes E0 to E3)."""
 
 CALL = x86_const.X86_INS_CALL
@@ -44,12 +40,12 @@ FLOW = {
     TRANSACTION: Flow.BRANCH,
     INTERRUPT: Flow.TRAP,
     **dict.fromkeys(CONDITIONAL_JUMPS | COUNTED_JUMPS, Flow.BRANCH),
-    **{getattr(x86_const, f"X86_INS_{name}"): Flow.RETURN for name in "RET RETF RETFQ IRET IRETD IRETQ SYSRET SYSEXIT".split()},
-    **{getattr(x86_const, f"X86_INS_{name}"): Flow.TRAP for name in "INT1 INT3 INTO UD0 UD1 UD2 HLT".split()},
+    **dict.fromkeys(instruction_numbers("RET RETF RETFQ IRET IRETD IRETQ SYSRET SYSEXIT"), Flow.RETURN),
+    **dict.fromkeys(instruction_numbers("INT1 INT3 INTO UD0 UD1 UD2 HLT"), Flow.TRAP),
 }
 """Flow of every instruction that does not simply go on; calls and jumps through an operand are told apart by their encoding."""
 
-NEVER_RETURNING_TRAPS = frozenset(getattr(x86_const, f"X86_INS_{name}") for name in "UD0 UD1 UD2".split())
+NEVER_RETURNING_TRAPS = instruction_numbers("UD0 UD1 UD2")
 FAST_FAIL = b"\xcd\x29"
 """``int 29h``, the compiler's __fastfail: the process ends (MS Learn, "__fastfail")."""
 
@@ -128,3 +124,8 @@ def branch_field(code: bytes, size: int) -> tuple[int, int] | None:
     if (first == 0x0F and code[opcode + 1] & 0xF0 == 0x80) or (first == 0xC7 and code[opcode + 1] == 0xF8):
         return (size - 4, 4) if size - opcode == 6 else None
     return None
+
+
+def is_lea(number: int) -> bool:
+    """Whether the instruction only takes an address, without going there."""
+    return bool(number == x86_const.X86_INS_LEA)

@@ -1,0 +1,100 @@
+"""The x64 instruction set, put together from its parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import x64_binding, x64_redirect, x64_references, x64_tables, x64_trampoline
+from hotpatch.arch.base import Architecture, CallingConvention, Machine
+from hotpatch.arch.x64_padding import PADDING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from hotpatch.arch.base import CodeWrite, EntrySite, FixupKind, Instruction, JumpTable, Redirect, Reference, Trampoline
+
+CONVENTION = CallingConvention(
+    integer_arguments=("rcx", "rdx", "r8", "r9"),
+    float_arguments=("xmm0", "xmm1", "xmm2", "xmm3"),
+    positional=True,
+    result="rax",
+    float_result="xmm0",
+    home_space=32,
+    link=None,
+    preserved=("rbx", "rbp", "rdi", "rsi", "r12", "r13", "r14", "r15", "rsp"),
+    sp="rsp",
+    pc="rip",
+    thread=None,
+)
+"""Source: MS Learn, "x64 calling convention"."""
+
+
+class X64(Architecture):
+    """x64 (AMD64), 64-bit mode."""
+
+    machine = Machine.X64
+    instruction_alignment = 1
+    convention = CONVENTION
+    branch_reach = 2**31 - 1
+    padding_bytes = PADDING
+
+    def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
+        """See :meth:`Architecture.disassemble`."""
+        return x64_references.disassemble(code, address)
+
+    def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
+        """See :meth:`Architecture.references`."""
+        return x64_references.references(code, address, image_base)
+
+    def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
+        """See :meth:`Architecture.jump_tables`."""
+        return x64_tables.jump_tables(code, address, read, image_base)
+
+    def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
+        """See :meth:`Architecture.mask`."""
+        return x64_binding.mask(code, references)
+
+    def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
+        """See :meth:`Architecture.bind`; x64 fields are written whole, so what ``field`` holds does not matter."""
+        return x64_binding.bind(kind, site, target, image_base)
+
+    def resolve(self, kind: FixupKind, field: bytes, site: int, *, image_base: int = 0) -> int:
+        """See :meth:`Architecture.resolve`."""
+        return x64_binding.resolve(kind, field, site, image_base)
+
+    def field_size(self, kind: FixupKind) -> int:
+        """See :meth:`Architecture.field_size`."""
+        return x64_binding.field_size(kind)
+
+    def entry_site(self, strategy: Redirect) -> EntrySite:
+        """See :meth:`Architecture.entry_site`; a hotpatchable image has six bytes of padding, of which five are written."""
+        return x64_redirect.entry_site(strategy)
+
+    def redirect_writes(self, strategy: Redirect, entry_va: int, destination_va: int) -> tuple[CodeWrite, ...]:
+        """See :meth:`Architecture.redirect_writes`."""
+        return x64_redirect.redirect_writes(strategy, entry_va, destination_va)
+
+    def redirect_destination(self, strategy: Redirect, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
+        """See :meth:`Architecture.redirect_destination`."""
+        return x64_redirect.redirect_destination(strategy, entry_va, read)
+
+    def foreign_jump(self, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
+        """See :meth:`Architecture.foreign_jump`."""
+        return x64_redirect.foreign_jump(entry_va, read)
+
+    def hpat_slot(self) -> bytes:
+        """See :meth:`Architecture.hpat_slot`."""
+        return x64_redirect.hpat_slot()
+
+    def absolute_jump(self, target: int) -> bytes:
+        """See :meth:`Architecture.absolute_jump`."""
+        return x64_redirect.absolute_jump(target)
+
+    def trampoline(self, code: bytes, *, source_va: int, trampoline_va: int, displaced: int) -> Trampoline:
+        """See :meth:`Architecture.trampoline`."""
+        return x64_trampoline.move(code, source_va, trampoline_va, displaced)
+
+
+def create() -> Architecture:
+    """The x64 instruction set."""
+    return X64()

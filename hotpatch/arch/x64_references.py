@@ -1,0 +1,64 @@
+"""x64: instructions, and what they refer to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import x64_encoding as encoding
+from hotpatch.arch import x64_values
+from hotpatch.arch.base import FixupKind, Flow, Instruction, Reference, Use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_USES = {
+    encoding.CALL: Use.CALL,
+    encoding.JUMP: Use.JUMP,
+    encoding.TRANSACTION: Use.BRANCH,
+    **dict.fromkeys(encoding.CONDITIONAL_JUMPS | encoding.COUNTED_JUMPS, Use.BRANCH),
+}
+_INDIRECT = {Flow.CALL: Flow.CALL_INDIRECT, Flow.JUMP: Flow.JUMP_INDIRECT}
+
+
+def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
+    """Decode until the first undecodable byte."""
+    for number, at, size, encoded, mnemonic, operands in encoding.decoder().rows(code, address):
+        flow = encoding.FLOW.get(number, Flow.NEXT)
+        target = None
+        if number in _USES:
+            field = encoding.branch_field(encoded, size)
+            if field is None:
+                flow = _INDIRECT.get(flow, flow)
+            else:
+                offset, width = field
+                target = at + size + int.from_bytes(encoded[offset : offset + width], "little", signed=True)
+        yield Instruction(at, size, mnemonic.rstrip(b"\0").decode(), operands.rstrip(b"\0").decode(), flow, target)
+
+
+def references(code: bytes, address: int, image_base: int = 0) -> tuple[Reference, ...]:
+    """Every operand that names an address, by offset.
+
+    Direct branches and RIP-relative operands come from one sweep over the bytes; functions that load the image base into a register are
+    interpreted once more for the displacements that are RVAs (:mod:`hotpatch.arch.x64_values`).
+    """
+    found: list[Reference] = []
+    holds_image_base = False
+    from_bytes = int.from_bytes
+    for number, at, size, encoded, _, operands in encoding.decoder().rows(code, address):
+        use = _USES.get(number)
+        if use is not None and (field := encoding.branch_field(encoded, size)) is not None:
+            start, width = field
+            kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
+            target = at + size + from_bytes(encoded[start : start + width], "little", signed=True)
+            offset = at - address
+            found.append(Reference(offset, size, offset + start, kind, use, target))
+        elif b"[rip" in operands:
+            start = encoding.modrm_offset(encoded) + 1
+            target = at + size + from_bytes(encoded[start : start + 4], "little", signed=True)
+            offset = at - address
+            found.append(Reference(offset, size, offset + start, FixupKind.REL32, Use.DATA, target, start + 4 - size))
+            holds_image_base |= target == image_base
+    if holds_image_base:
+        found += x64_values.image_relative(code, address, image_base)
+        found.sort(key=lambda reference: reference.field)
+    return tuple(found)

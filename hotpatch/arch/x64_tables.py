@@ -1,0 +1,97 @@
+"""x64: the tables that switches jump through.
+
+Forms: entries relative to the table (clang, gcc), to the image base with or without a table of byte-sized indices in front (MSVC), and
+whole addresses. The number of entries comes from the bound check before the jump; without one, a table ends where an entry leads out of
+the function or another table begins.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hotpatch.arch.base import JumpTable
+from hotpatch.arch.x64_values import Dispatch, Entry, Interpreter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MAY_DISPATCH = re.compile(rb"\xff(?:[\xe0-\xe7\x20-\x27\x60-\x67\xa0-\xa7])")
+"""``jmp r/m64`` (FF /4) through a register or memory, wherever it may stand in the bytes."""
+_MOST_ENTRIES = 0x4000
+_ALLOCATION_GRANULARITY = 0x10000
+"""Image bases are multiples of it (PE format, "ImageBase")."""
+
+
+def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
+    """The tables that indirect jumps in ``code`` go through, by jump."""
+    if not _MAY_DISPATCH.search(code):
+        return ()
+    interpreter = Interpreter(code, address, image_base)
+    interpreter.run()
+    reader = _Reader(interpreter, address, len(code), read)
+    tables = (reader.table(dispatch) for dispatch in interpreter.dispatches)
+    return tuple(table for table in tables if table is not None)
+
+
+class _Reader:
+    """Reads the tables of one function."""
+
+    def __init__(self, interpreter: Interpreter, address: int, size: int, read: Callable[[int, int], bytes]) -> None:
+        self.address, self.end, self.read = address, address + size, read
+        self.instructions = frozenset(interpreter.places)
+        self.starts = sorted({dispatch.entry.table for dispatch in interpreter.dispatches})
+
+    def table(self, dispatch: Dispatch) -> JumpTable | None:
+        """The table of one jump; ``None`` where what is read does not look like one."""
+        entry = dispatch.entry
+        index = self._index_table(entry)
+        count = entry.limit
+        if index is not None:
+            count = 1 + max(self.read(*index), default=-1)
+        values = self._values(entry, count)
+        anchor = dispatch.anchor if dispatch.anchor is not None else self._anchor(values)
+        if anchor is None:
+            return None
+        targets = [value + anchor for value in values]
+        if count is None or dispatch.anchor is None:
+            inside = next((number for number, target in enumerate(targets) if target not in self.instructions), len(targets))
+            if count is not None and inside < count:
+                return None  # a table of functions, called last
+            targets = targets[:inside]
+        if not targets:
+            return None
+        return JumpTable(
+            dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed or entry.size == 8, anchor, tuple(targets), index
+        )
+
+    def _index_table(self, entry: Entry) -> tuple[int, int] | None:
+        """Address and size of the table of indices in front."""
+        front = entry.selector
+        if not isinstance(front, Entry) or front.size != 1 or front.limit is None or front.limit > _MOST_ENTRIES:
+            return None
+        return front.table, front.limit
+
+    def _values(self, entry: Entry, count: int | None) -> list[int]:
+        wanted = min(count if count is not None else _MOST_ENTRIES, _MOST_ENTRIES)
+        if count is None:
+            following = next((start for start in self.starts if start > entry.table), None)
+            if following is not None:
+                wanted = min(wanted, (following - entry.table) // entry.size)
+            block = self.read(entry.table, min(wanted * entry.size, _ALLOCATION_GRANULARITY))
+        else:
+            block = self.read(entry.table, wanted * entry.size)
+        whole = len(block) - len(block) % entry.size
+        signed = entry.signed and entry.size < 8
+        return [int.from_bytes(block[place : place + entry.size], "little", signed=signed) for place in range(0, whole, entry.size)]
+
+    def _anchor(self, values: list[int]) -> int | None:
+        """What to add to whole addresses to come into the caller's space: nothing, or minus the base that the file prefers."""
+        if not values:
+            return None
+        first = values[0]
+        if self.address <= first < self.end:
+            return 0
+        shift = (first - self.address) % _ALLOCATION_GRANULARITY
+        candidates = range(self.address + shift, self.end, _ALLOCATION_GRANULARITY)
+        return candidates[0] - first if len(candidates) == 1 else None
