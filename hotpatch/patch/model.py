@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hotpatch.errors import InputError
+
 if TYPE_CHECKING:
+    from os import PathLike
+
     from hotpatch.address import Rva
     from hotpatch.arch import FixupKind, Machine, Redirect
     from hotpatch.image import BaseIdentity, Image
@@ -39,8 +44,8 @@ class PatchedFunction:
         size: Of the new function, all parts, in bytes.
         redirect: How calls are made to reach it.
         why: ``changed``, ``inlines changed code``, …, and after a semicolon why the redirect is not the one asked for.
-        entry_bytes: What the base has at the entry: at least the bytes that the redirect displaces, rounded up to whole instructions, and as many more as
-            :func:`hotpatch.arch.Architecture.trampoline` needs to see branches back (the whole first range).
+        entry_bytes: What the base has at the entry: at least the bytes that the redirect displaces, rounded up to whole instructions, and
+            as many more as :func:`hotpatch.arch.Architecture.trampoline` needs to see branches back (the whole first range).
         padding_bytes: What the base has right before the entry, as many bytes as the redirect writes there.
     """
 
@@ -133,3 +138,14 @@ class Patch:
     overrides: tuple[str, ...]
     data: bytes
     image: Image
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the patch file.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        try:
+            Path(path).write_bytes(self.data)
+        except (OSError, ValueError) as error:
+            raise InputError(str(path), getattr(error, "strerror", None) or str(error)) from error

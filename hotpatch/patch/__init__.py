@@ -1,0 +1,36 @@
+"""The patch: a value, its file form (a PE image), and the public hot patch structures of any image."""
+
+from hotpatch.patch.container import SECTION_NAME
+from hotpatch.patch.imports import ImportTable, import_table
+from hotpatch.patch.info import HotPatchBase, HotPatchInfo, hot_patch_info
+from hotpatch.patch.layout import ChunkType
+from hotpatch.patch.model import Carried, CarriedKind, Fixup, Patch, PatchedFunction, PatchImport, Provenance, Space
+from hotpatch.patch.pe import PatchContents, PatchSection, write_patch
+from hotpatch.patch.reader import is_patch, load, loads, save
+from hotpatch.patch.records import Record
+
+__all__ = [
+    "SECTION_NAME",
+    "Carried",
+    "CarriedKind",
+    "ChunkType",
+    "Fixup",
+    "HotPatchBase",
+    "HotPatchInfo",
+    "ImportTable",
+    "Patch",
+    "PatchContents",
+    "PatchImport",
+    "PatchSection",
+    "PatchedFunction",
+    "Provenance",
+    "Record",
+    "Space",
+    "hot_patch_info",
+    "import_table",
+    "is_patch",
+    "load",
+    "loads",
+    "save",
+    "write_patch",
+]
