@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from typing import TYPE_CHECKING
 
@@ -54,8 +54,18 @@ class Section:
 
     @property
     def range(self) -> Range:
-        """Where it is mapped: the larger of its sizes."""
-        return Range(self.rva, Rva(self.rva + max(self.virtual_size, self.raw_size if not self.virtual_size else 0)))
+        """Where it is mapped."""
+        return Range(self.rva, Rva(self.rva + (self.virtual_size or self.raw_size)))
+
+    @property
+    def executable(self) -> bool:
+        """Whether code in it can run."""
+        return bool(self.flags & SectionFlags.EXECUTE)
+
+    @property
+    def writable(self) -> bool:
+        """Whether the program can store into it."""
+        return bool(self.flags & SectionFlags.WRITE)
 
     @property
     def rights(self) -> str:
@@ -73,7 +83,12 @@ class FunctionSource(IntFlag):
     COFF = 8
     ENTRY_POINT = 16
     CALL = 32
+    """A direct call, or a tail call from outside."""
     CFFI = 64
+    GUARD = 128
+    """A control-flow-guard table."""
+    POINTER = 256
+    """Its address is taken: by a relocated pointer, or by code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +203,10 @@ class Hybrid(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadConfiguration:
-    """What the load configuration says; RVAs (not VAs), ``None`` where the file's structure is too short or the field 0."""
+    """What the load configuration says; RVAs (not VAs), ``None`` where the file's structure is too short or the field 0.
+
+    ``loader_written``: 8-byte fields that the loader stores into while it maps the image (guard check and dispatch pointers and their kin).
+    """
 
     range: Range
     security_cookie: Rva | None
@@ -197,6 +215,7 @@ class LoadConfiguration:
     guard_flags: int
     hot_patch_table_offset: int
     hot_patch_table: Rva | None
+    loader_written: tuple[Rva, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +245,8 @@ class BaseIdentity:
         time_date_stamp: From the COFF header.
         checksum: From the optional header (0 in most real files).
         size_of_image: In bytes.
-        digest: SHA-256, hexadecimal, of the read-only sections as mapped at RVA 0's preferred base, with the relocated fields, import address
-            tables and loader-written guard pointers zeroed (:func:`hotpatch.image.identity.digest`).
+        digest: SHA-256, hexadecimal, of the read-only sections as mapped at the preferred base, with import address tables and loader-written
+            guard pointers zeroed (:func:`hotpatch.image.identity.digest`).
         sha256: Of the file.
     """
 
@@ -240,10 +259,19 @@ class BaseIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """What a symbol provider knows of an image; merged into :class:`hotpatch.image.Image`."""
+    """What a symbol provider knows of an image; merged into :class:`hotpatch.image.Image`.
+
+    Attributes:
+        functions: Entry, size in bytes where known, name; several rows for an entry with several names, the best first.
+        data: Named data.
+        inlines: Inlined bodies.
+        contributions: What each linker input put into the image: start, size in bytes, the input's name.
+        separated: Cold parts: entry of the function, start and size in bytes of the part.
+    """
 
     functions: tuple[tuple[Rva, int | None, str], ...] = ()
     data: tuple[Datum, ...] = ()
     inlines: tuple[InlineSite, ...] = ()
-    contributions: tuple[tuple[Rva, int, str], ...] = field(default=())
+    contributions: tuple[tuple[Rva, int, str], ...] = ()
+    separated: tuple[tuple[Rva, Rva, int], ...] = ()
 

@@ -1,0 +1,48 @@
+"""One PE file, read once and never changed: sections, functions with their bounds, symbols, relocations, imports, load configuration."""
+
+from __future__ import annotations
+
+from hotpatch.image.identity import digest, normalise
+from hotpatch.image.image import Image
+from hotpatch.image.model import (
+    BaseIdentity,
+    Datum,
+    DatumSource,
+    Export,
+    Function,
+    FunctionSource,
+    Hybrid,
+    Import,
+    InlineSite,
+    LoadConfiguration,
+    Range,
+    Section,
+    SectionFlags,
+    Symbols,
+    TlsDirectory,
+    UnwindEntry,
+)
+from hotpatch.image.opening import open_image
+
+__all__ = [
+    "BaseIdentity",
+    "Datum",
+    "DatumSource",
+    "Export",
+    "Function",
+    "FunctionSource",
+    "Hybrid",
+    "Image",
+    "Import",
+    "InlineSite",
+    "LoadConfiguration",
+    "Range",
+    "Section",
+    "SectionFlags",
+    "Symbols",
+    "TlsDirectory",
+    "UnwindEntry",
+    "digest",
+    "normalise",
+    "open_image",
+]

@@ -1,0 +1,75 @@
+"""Named data: what the PDB, the exports and the COFF symbols call, and how far each reaches."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.image.model import Datum, DatumSource
+
+if TYPE_CHECKING:
+    from hotpatch.address import Rva
+    from hotpatch.image.image import Image
+
+
+def symbols(image: Image) -> tuple[Datum, ...]:
+    """All named data by RVA and name; one row per name."""
+    found: dict[tuple[Rva, str], Datum] = {}
+    for datum in image.symbols.data:
+        if _is_data(image, datum.rva):
+            found[datum.rva, datum.name] = datum
+    for export in image.exports:
+        if export.rva is not None and export.name is not None and _is_data(image, export.rva):
+            found.setdefault((export.rva, export.name), Datum(export.rva, None, export.name, DatumSource.EXPORT))
+    for symbol in image.coff_symbols:
+        if not symbol.is_function and not symbol.name.startswith(".") and _is_data(image, symbol.rva):
+            found.setdefault((symbol.rva, symbol.name), Datum(symbol.rva, None, symbol.name, DatumSource.COFF))
+    return tuple(found[key] for key in sorted(found))
+
+
+def _is_data(image: Image, rva: Rva) -> bool:
+    section = image.section_at(rva)
+    return section is not None and not section.executable
+
+
+@dataclass(frozen=True, slots=True)
+class DataIndex:
+    """Data by address: the best-known datum of each start, with its size derived where the source has none."""
+
+    starts: tuple[Rva, ...]
+    data: tuple[Datum, ...]
+
+    @classmethod
+    def of(cls, image: Image) -> DataIndex:
+        """The index of ``image``."""
+        best: dict[Rva, Datum] = {}
+        for datum in image.data_symbols:
+            known = best.get(datum.rva)
+            if known is None or (known.size is None and datum.size is not None):
+                best[datum.rva] = datum
+        starts = tuple(sorted(best))
+        contributions = sorted((start, start + size) for start, size, _ in image.symbols.contributions)
+        edges = [start for start, _ in contributions]
+        data = []
+        for index, rva in enumerate(starts):
+            datum = best[rva]
+            if datum.size is None:
+                section = image.section_at(rva)
+                end: int = section.range.end if section else rva
+                if index + 1 < len(starts):
+                    end = min(end, starts[index + 1])
+                at = bisect_right(edges, rva) - 1
+                if at >= 0 and rva < contributions[at][1]:
+                    end = min(end, contributions[at][1])
+                datum = Datum(rva, end - rva, datum.name, datum.source)
+            data.append(datum)
+        return cls(starts, tuple(data))
+
+    def at(self, rva: int) -> Datum | None:
+        """The datum that covers ``rva``."""
+        index = bisect_right(self.starts, rva) - 1
+        if index < 0:
+            return None
+        datum = self.data[index]
+        return datum if rva < datum.rva + (datum.size or 0) else None

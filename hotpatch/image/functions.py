@@ -1,0 +1,259 @@
+"""Which functions an image has: the union of what its tables, its symbols and its code say, without overlaps."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Use
+from hotpatch.image.flow import end_of_function, padding_length
+from hotpatch.image.model import Function, FunctionSource, Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hotpatch.image.image import Image
+
+_ROUND_LIMIT = 64
+_GAP_LIMIT = 64
+"""Bytes before a possible entry that are looked at for filler."""
+_POINTER_KINDS = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.REL21})
+"""How code takes an address; a load's own displacement (PAGEOFFSET_12L, literals) is data."""
+
+
+def discover(image: Image, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Function, ...]:
+    """Every function of ``image`` by entry; ``names`` are those of each entry, best first."""
+    finder = _Finder(image)
+    finder.take_symbols()
+    finder.take_function_table()
+    finder.take_named_starts()
+    finder.follow()
+    return finder.result(names)
+
+
+class _Finder:
+    """Ranges claimed so far; ``owner`` and ``end`` by start, ``starts`` sorted."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.starts: list[int] = []
+        self.end: dict[int, int] = {}
+        self.owner: dict[int, int] = {}
+        self.source: dict[int, FunctionSource] = {}
+        self.executable = tuple(section.range for section in image.sections if section.executable)
+        self.unsized: set[int] = set()
+        self.decoded: dict[int, int] = {}
+
+    # claiming ----------------------------------------------------------------------------------------------------------------------------
+
+    def is_code(self, rva: int) -> bool:
+        return any(rva in part for part in self.executable) and rva % self.image.architecture.instruction_alignment == 0
+
+    def containing(self, rva: int) -> int | None:
+        """Start of the claimed range that ``rva`` lies in."""
+        index = bisect_right(self.starts, rva) - 1
+        if index < 0:
+            return None
+        start = self.starts[index]
+        return start if rva < self.end[start] else None
+
+    def claim(self, start: int, end: int, owner: int) -> None:
+        """Give ``owner`` what is still free of ``start`` to ``end``."""
+        section = next((part for part in self.executable if start in part), None)
+        if section is None:
+            return
+        end = min(end, section.end)
+        while start < end:
+            inside = self.containing(start)
+            if inside is not None:
+                start = self.end[inside]
+                continue
+            index = bisect_left(self.starts, start)
+            stop = min(end, self.starts[index]) if index < len(self.starts) else end
+            insort(self.starts, start)
+            self.end[start] = stop
+            self.owner[start] = owner
+            start = stop
+
+    def split(self, at: int) -> None:
+        """Cut the range around ``at`` so that a function can begin there; the rest of the range becomes that function's."""
+        inside = self.containing(at)
+        if inside is None or inside == at:
+            return
+        insort(self.starts, at)
+        self.end[at], self.end[inside] = self.end[inside], at
+        self.owner[at] = at
+
+    def note(self, entry: int, source: FunctionSource) -> None:
+        self.source[entry] = self.source.get(entry, FunctionSource(0)) | source
+
+    # evidence ----------------------------------------------------------------------------------------------------------------------------
+
+    def take_symbols(self) -> None:
+        """Procedures with sizes from the PDB, and their separated parts."""
+        symbols = self.image.symbols
+        sized = {rva: size for rva, size, _ in reversed(symbols.functions) if size is not None and self.is_code(rva)}
+        for rva in sorted(sized):
+            following = self.containing(rva)
+            if following is not None:
+                self.split(rva)
+            else:
+                self.claim(rva, rva + sized[rva], rva)
+            self.note(rva, FunctionSource.PDB)
+        for entry, start, size in symbols.separated:
+            if entry in sized:
+                self.claim(start, start + size, entry)
+
+    def take_function_table(self) -> None:
+        """Function-table entries, chained ones under their primary; pieces inside of a known procedure are that procedure's."""
+        entries = sorted(self.image.unwind_entries, key=lambda entry: (entry.primary != entry.range.start, entry.range))
+        for entry in entries:
+            inside = self.containing(entry.range.start)
+            if inside is not None:
+                owner = self.owner[inside]
+            else:
+                owner = self._owner_of(entry.primary)
+            if not self.is_code(entry.range.start):
+                continue
+            if owner == entry.range.start or owner not in self.source:
+                self.note(owner, FunctionSource.PDATA)
+            elif entry.primary == owner:
+                self.note(owner, FunctionSource.PDATA)
+            self.claim(entry.range.start, entry.range.end, owner)
+
+    def _owner_of(self, primary: int) -> int:
+        inside = self.containing(primary)
+        return self.owner[inside] if inside is not None else primary
+
+    def take_named_starts(self) -> None:
+        """Starts without a size that something outside of the code vouches for; they cut a range that they lie in."""
+        image = self.image
+        rows: list[tuple[int, FunctionSource]] = [(rva, FunctionSource.PDB) for rva, _, _ in image.symbols.functions]
+        rows += [(export.rva, FunctionSource.EXPORT) for export in image.exports if export.rva is not None]
+        rows += [(symbol.rva, FunctionSource.COFF) for symbol in image.coff_symbols if symbol.is_function]
+        rows += [(rva, FunctionSource.GUARD) for rva in image.guard_functions]
+        rows += [(rva, FunctionSource.CFFI) for rva in image.cffi_names]
+        if image.entry_point is not None:
+            rows.append((image.entry_point, FunctionSource.ENTRY_POINT))
+        if image.tls is not None:
+            rows += [(rva, FunctionSource.ENTRY_POINT) for rva in image.tls.callbacks]
+        for rva, source in rows:
+            if self.is_code(rva):
+                self._start(rva, source, cuts=True)
+
+    def _start(self, rva: int, source: FunctionSource, *, cuts: bool) -> None:
+        inside = self.containing(rva)
+        if inside is None:
+            self.unsized.add(rva)
+        elif inside != rva or self.owner[inside] != rva:
+            if not cuts and self.owner[inside] not in self.unsized:
+                return
+            self.split(rva)
+            self.owner[rva] = rva
+        self.note(rva, source)
+
+    # code --------------------------------------------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Bound what has no size, decode, take new targets, until nothing new turns up."""
+        pointers = sorted(set(self._relocated_pointers()))
+        for _ in range(_ROUND_LIMIT):
+            self._bound()
+            calls, taken = self._targets()
+            fresh = [(rva, FunctionSource.CALL) for rva in calls if self._is_fresh(rva)]
+            if not fresh:
+                candidates = [rva for rva in sorted({*pointers, *taken}) if self.containing(rva) is None and self._looks_like_entry(rva)]
+                fresh = [(rva, FunctionSource.POINTER) for rva in candidates]
+                pointers = []
+            for rva in calls:
+                if rva in self.owner and self.owner[rva] == rva:
+                    self.note(rva, FunctionSource.CALL)
+            for rva, source in fresh:
+                self._start(rva, source, cuts=False)
+            if not fresh:
+                break
+
+    def _is_fresh(self, rva: int) -> bool:
+        inside = self.containing(rva)
+        if inside is None:
+            return rva not in self.unsized
+        return inside != rva and self.owner[inside] in self.unsized
+
+    def _bound(self) -> None:
+        for start in sorted(self.unsized):
+            if start in self.end:
+                continue
+            section = next(part for part in self.executable if start in part)
+            index = bisect_right(self.starts, start)
+            limit = min(section.end, self.starts[index] if index < len(self.starts) else section.end)
+            code = self.image.read(start, limit - start)
+            end = end_of_function(self.image.architecture, code, start, self.unsized, self.image.read)
+            if end is None:
+                self.unsized.discard(start)
+                self.source.pop(start, None)
+            else:
+                self.claim(start, end, start)
+
+    def _targets(self) -> tuple[list[int], list[int]]:
+        """Call and tail-call targets, and addresses taken, of ranges not looked at yet."""
+        calls: set[int] = set()
+        taken: set[int] = set()
+        for start in list(self.starts):
+            end = self.end[start]
+            if self.decoded.get(start) == end:
+                continue
+            self.decoded[start] = end
+            owner = self.owner[start]
+            for reference in self.image.references_in(Range(Rva(start), Rva(end))):
+                target = reference.target
+                if start <= target < end or not self.is_code(target):
+                    continue
+                if reference.use is Use.CALL:
+                    calls.add(target)
+                elif reference.use is Use.DATA:
+                    if reference.kind in _POINTER_KINDS:
+                        taken.add(target)
+                elif reference.use is Use.JUMP:
+                    inside = self.containing(target)
+                    if inside is None or self.owner[inside] != owner:
+                        calls.add(target)
+        return sorted(calls), sorted(taken)
+
+    def _relocated_pointers(self) -> Iterable[int]:
+        for site in self.image.relocations:
+            target = self.image.u64(site) - self.image.preferred_base
+            if self.is_code(target):
+                yield target
+
+    def _looks_like_entry(self, rva: int) -> bool:
+        """Whether a function may begin at an address that is only ever taken: after filler, or right after other code, and decodable."""
+        index = bisect_left(self.starts, rva) - 1
+        previous = self.end[self.starts[index]] if index >= 0 else 0
+        section = next(part for part in self.executable if rva in part)
+        start = max(previous, section.start)
+        gap = self.image.read(max(start, rva - _GAP_LIMIT), rva - max(start, rva - _GAP_LIMIT))
+        if gap and not padding_length(self.image.architecture, gap):
+            return False
+        following = self.starts[index + 1] if index + 1 < len(self.starts) else section.end
+        code = self.image.read(rva, min(following, section.end) - rva)
+        return end_of_function(self.image.architecture, code, rva, self.unsized, self.image.read) is not None
+
+    # result ------------------------------------------------------------------------------------------------------------------------------
+
+    def result(self, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Function, ...]:
+        """Ranges grouped by owner, neighbours of one owner merged."""
+        parts: dict[int, list[Range]] = {}
+        for start in self.starts:
+            own = parts.setdefault(self.owner[start], [])
+            if own and own[-1].end == start and start != self.owner[start]:
+                own[-1] = Range(own[-1].start, Rva(self.end[start]))
+            else:
+                own.append(Range(Rva(start), Rva(self.end[start])))
+        found = []
+        for owner, ranges in sorted(parts.items()):
+            entry = Rva(owner) if any(part.start == owner for part in ranges) else ranges[0].start
+            first = next(part for part in ranges if part.start == entry)
+            rest = tuple(part for part in ranges if part is not first)
+            found.append(Function(entry, (first, *rest), names.get(entry, ()), self.source.get(owner, FunctionSource.PDATA)))
+        return tuple(found)

@@ -1,0 +1,399 @@
+"""The image as a value: everything that other rooms ask of a PE file, computed once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.arch import Redirect, Use, architecture
+from hotpatch.errors import Refusal, Refused, Rule
+from hotpatch.image import cffi, data, identity, lookup
+from hotpatch.image.flow import padding_length
+from hotpatch.image.functions import discover
+from hotpatch.image.memory import MappedBytes
+from hotpatch.image.model import Function, Hybrid, Range, Symbols
+from hotpatch.image.names import function_names
+from hotpatch.image.parse import parse
+from hotpatch.image.pdata import read_function_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.arch import Architecture, JumpTable, Machine, Reference
+    from hotpatch.image.model import (
+        BaseIdentity,
+        Datum,
+        Export,
+        Import,
+        InlineSite,
+        LoadConfiguration,
+        Section,
+        TlsDirectory,
+        UnwindEntry,
+    )
+    from hotpatch.image.parse import CoffSymbol, Parsed
+
+_PADDING_LIMIT = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One PE file; compared by identity. Addresses are RVAs, sizes bytes.
+
+    Attributes:
+        path: As the user gave it.
+        data: The file's bytes.
+        parsed: What the file says of itself.
+        symbols: What a matching PDB says of it.
+        pdb_path: That PDB's path, or ``None``.
+    """
+
+    path: str
+    data: bytes = field(repr=False)
+    parsed: Parsed = field(repr=False)
+    symbols: Symbols = field(repr=False)
+    pdb_path: str | None = None
+    _references: dict[Range, tuple[Reference, ...]] = field(default_factory=dict, repr=False)
+    _jump_tables: dict[Rva, tuple[JumpTable, ...]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "<memory>", pdb: Symbols | None = None) -> Image:
+        """An image that is in memory, called ``name`` in errors; ``pdb`` is what is known of its symbols.
+
+        Raises:
+            InputError: The bytes are no image that the project takes.
+            Refused: It is a hybrid image (rule hybrid-image).
+        """
+        parsed = parse(data, name)
+        refuse_hybrid(parsed.hybrid, name)
+        return cls(name, data, parsed, pdb or Symbols())
+
+    # headers and tables ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return PurePath(self.path).name
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def machine(self) -> Machine:
+        """Whose code it holds."""
+        return self.parsed.machine
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The instruction set of its code."""
+        return architecture(self.parsed.machine)
+
+    @property
+    def hybrid(self) -> Hybrid:
+        """Always ``Hybrid.NONE`` for an image that could be opened."""
+        return self.parsed.hybrid
+
+    @property
+    def time_date_stamp(self) -> int:
+        """Of the COFF header."""
+        return self.parsed.time_date_stamp
+
+    @property
+    def characteristics(self) -> int:
+        """Of the COFF header."""
+        return self.parsed.characteristics
+
+    @property
+    def is_dll(self) -> bool:
+        """Whether the COFF header says so (``IMAGE_FILE_DLL``)."""
+        return bool(self.parsed.characteristics & 0x2000)
+
+    @property
+    def checksum(self) -> int:
+        """Of the optional header; 0 in most files."""
+        return self.parsed.checksum
+
+    @property
+    def size_of_image(self) -> int:
+        """Bytes that it takes when mapped."""
+        return self.parsed.size_of_image
+
+    @property
+    def headers_size(self) -> int:
+        """Bytes of the file that are mapped at RVA 0."""
+        return self.parsed.headers_size
+
+    @property
+    def section_alignment(self) -> int:
+        """In bytes."""
+        return self.parsed.section_alignment
+
+    @property
+    def preferred_base(self) -> Va:
+        """Where it is linked to be mapped."""
+        return Va(self.parsed.preferred_base)
+
+    @property
+    def entry_point(self) -> Rva | None:
+        """Where the loader starts it, if anywhere."""
+        return self.parsed.entry_point
+
+    @property
+    def subsystem(self) -> int:
+        """``IMAGE_SUBSYSTEM_*``."""
+        return self.parsed.subsystem
+
+    @property
+    def dll_characteristics(self) -> int:
+        """``IMAGE_DLLCHARACTERISTICS_*``."""
+        return self.parsed.dll_characteristics
+
+    @property
+    def hotpatch_compatible(self) -> bool:
+        """Whether the extended DLL characteristics say so."""
+        return self.parsed.hotpatch_compatible
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """By RVA."""
+        return self.parsed.sections
+
+    @property
+    def imports(self) -> tuple[Import, ...]:
+        """In table order, delayed ones last."""
+        return self.parsed.imports
+
+    @property
+    def exports(self) -> tuple[Export, ...]:
+        """By ordinal."""
+        return self.parsed.exports
+
+    @property
+    def relocations(self) -> tuple[Rva, ...]:
+        """Sites of 64-bit pointers that the loader adjusts, sorted."""
+        return self.parsed.relocations
+
+    @property
+    def load_configuration(self) -> LoadConfiguration | None:
+        """Or ``None`` where there is none."""
+        return self.parsed.load_configuration
+
+    @property
+    def tls(self) -> TlsDirectory | None:
+        """Or ``None`` where there is none."""
+        return self.parsed.tls
+
+    @property
+    def coff_symbols(self) -> tuple[CoffSymbol, ...]:
+        """Of the COFF symbol table, by RVA."""
+        return self.parsed.coff_symbols
+
+    @property
+    def guard_functions(self) -> tuple[Rva, ...]:
+        """Of the control-flow-guard table, sorted."""
+        return self.parsed.guard_functions
+
+    @property
+    def import_address_tables(self) -> tuple[Range, ...]:
+        """The ranges that the loader binds imports in."""
+        return self.parsed.import_address_tables
+
+    @property
+    def inlines(self) -> tuple[InlineSite, ...]:
+        """Inlined bodies that the PDB knows, by caller."""
+        return self.symbols.inlines
+
+    @property
+    def has_symbols(self) -> bool:
+        """Whether a matching PDB was used."""
+        return self.pdb_path is not None
+
+    @cached_property
+    def imports_by_slot(self) -> Mapping[Rva, Import]:
+        """Import address table slot → import."""
+        return {entry.slot: entry for entry in self.imports}
+
+    @cached_property
+    def exports_by_name(self) -> Mapping[str, Export]:
+        """Named exports, forwarders among them."""
+        return {export.name: export for export in self.exports if export.name is not None}
+
+    @cached_property
+    def identity(self) -> BaseIdentity:
+        """What tells this build from another."""
+        return identity.identity(self)
+
+    # bytes -------------------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _bytes(self) -> MappedBytes:
+        return MappedBytes(self.data, self.sections, self.headers_size, self.size_of_image)
+
+    def read(self, rva: int, size: int) -> bytes:
+        """``size`` bytes from ``rva`` as mapped at the preferred base: zeros where the file has none, fewer only past the image's end."""
+        return self._bytes.read(rva, size)
+
+    def code(self, part: Range) -> bytes:
+        """The bytes of ``part``."""
+        return self._bytes.read(part.start, part.size)
+
+    def u32(self, rva: int) -> int:
+        """The 32-bit number at ``rva``."""
+        return int.from_bytes(self._bytes.read(rva, 4), "little")
+
+    def u64(self, rva: int) -> int:
+        """The 64-bit number at ``rva``, unrelocated."""
+        return int.from_bytes(self._bytes.read(rva, 8), "little")
+
+    @cached_property
+    def mapped(self) -> bytes:
+        """The whole image as mapped at its preferred base."""
+        return self._bytes.read(0, self.size_of_image)
+
+    def section_at(self, rva: int) -> Section | None:
+        """The section that ``rva`` lies in."""
+        return next((section for section in self.sections if rva in section.range), None)
+
+    def relocations_in(self, part: Range) -> tuple[Rva, ...]:
+        """The relocated sites that begin in ``part``."""
+        sites = self.relocations
+        return sites[bisect_left(sites, part.start) : bisect_left(sites, part.end)]
+
+    # functions ---------------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def unwind_entries(self) -> tuple[UnwindEntry, ...]:
+        """The function table's entries by start."""
+        return read_function_table(self.machine, self.parsed.function_table, self.read)
+
+    @cached_property
+    def _unwind_starts(self) -> tuple[Rva, ...]:
+        return tuple(entry.range.start for entry in self.unwind_entries)
+
+    def unwind_entry_at(self, rva: int) -> UnwindEntry | None:
+        """The function-table entry that covers ``rva``."""
+        index = bisect_right(self._unwind_starts, rva) - 1
+        if index < 0 or rva not in self.unwind_entries[index].range:
+            return None
+        return self.unwind_entries[index]
+
+    @cached_property
+    def cffi_names(self) -> Mapping[Rva, str]:
+        """Functions that a cffi module's own table names."""
+        return cffi.function_names(self)
+
+    @cached_property
+    def functions(self) -> tuple[Function, ...]:
+        """By entry."""
+        return discover(self, function_names(self))
+
+    @cached_property
+    def _by_entry(self) -> Mapping[Rva, Function]:
+        return {function.entry: function for function in self.functions}
+
+    @cached_property
+    def _ranges(self) -> tuple[tuple[Range, Function], ...]:
+        return tuple(sorted(((part, function) for function in self.functions for part in function.ranges), key=lambda row: row[0]))
+
+    @cached_property
+    def _range_starts(self) -> tuple[Rva, ...]:
+        return tuple(part.start for part, _ in self._ranges)
+
+    def function_at(self, rva: int) -> Function | None:
+        """The function that ``rva`` lies in, in any of its ranges."""
+        index = bisect_right(self._range_starts, rva) - 1
+        if index < 0 or rva not in self._ranges[index][0]:
+            return None
+        return self._ranges[index][1]
+
+    def function_of_entry(self, rva: int) -> Function | None:
+        """The function that begins at ``rva``."""
+        return self._by_entry.get(Rva(rva))
+
+    def function_named(self, text: str) -> Function:
+        """The function called ``text``: an export, a symbol, or ``rva:0x…``.
+
+        Raises:
+            Refused: There is none, or several (rule no-such-function); the reason lists near names.
+        """
+        return lookup.function_named(self, text)
+
+    def references(self, function: Function) -> tuple[tuple[Reference, ...], ...]:
+        """What each range of ``function`` refers to; offsets count from the range's start, targets are RVAs."""
+        return tuple(self.references_in(part) for part in function.ranges)
+
+    def references_in(self, part: Range) -> tuple[Reference, ...]:
+        """What the code in ``part`` refers to, decoded once."""
+        found = self._references.get(part)
+        if found is None:
+            found = self.architecture.references(self.code(part), part.start)
+            self._references[part] = found
+        return found
+
+    def jump_tables(self, function: Function) -> tuple[JumpTable, ...]:
+        """The tables that the function's indirect jumps go through; ``jump`` counts from the start of the range that holds the jump."""
+        found = self._jump_tables.get(function.entry)
+        if found is None:
+            found = tuple(
+                table for part in function.ranges for table in self.architecture.jump_tables(self.code(part), part.start, self.read)
+            )
+            self._jump_tables[function.entry] = found
+        return found
+
+    def padding_before(self, function: Function) -> int:
+        """Bytes of whole filler instructions right before the entry that belong to no function and no datum."""
+        entry = function.entry
+        index = bisect_left(self._range_starts, entry) - 1
+        start = self._ranges[index][0].end if index >= 0 else 0
+        section = self.section_at(entry)
+        start = max(start, section.rva if section else entry, entry - _PADDING_LIMIT)
+        datum = self.datum_at(entry - 1)
+        if datum is not None and datum.size is not None:
+            start = max(start, datum.rva + datum.size)
+        return padding_length(self.architecture, self.read(start, entry - start)) if start < entry else 0
+
+    def entry_patchable(self, function: Function) -> bool:
+        """Whether the entry's first instruction can be overwritten by one store and nothing in the function jumps back to it.
+
+        (MS Learn, "/hotpatch": the first instruction is at least two bytes, and no jump within the function goes to it.)
+        """
+        entry = function.entry
+        needed = self.architecture.entry_site(Redirect.HPAT).displaced
+        first = next(iter(self.architecture.disassemble(self.read(entry, 16), entry)), None)
+        if first is None or first.size < needed or first.size > function.ranges[0].size:
+            return False
+        jumps = (reference for part in self.references(function) for reference in part if reference.use in {Use.JUMP, Use.BRANCH})
+        return not any(entry <= reference.target < entry + first.size for reference in jumps)
+
+    # data --------------------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data_symbols(self) -> tuple[Datum, ...]:
+        """Named data by RVA, all names of each."""
+        return data.symbols(self)
+
+    @cached_property
+    def _data_index(self) -> data.DataIndex:
+        return data.DataIndex.of(self)
+
+    def datum_at(self, rva: int) -> Datum | None:
+        """The named datum that covers ``rva``; where its size is unknown, up to the next symbol, contribution or section end."""
+        return self._data_index.at(rva)
+
+
+def refuse_hybrid(hybrid: Hybrid, name: str) -> None:
+    """Refuse an image with code for two machines.
+
+    Raises:
+        Refused: Rule hybrid-image.
+    """
+    if hybrid is not Hybrid.NONE:
+        reason = f"{name} holds code for two machines ({hybrid.value}), which cannot be told apart safely; use a plain x64 or Arm64 build of it."
+        raise Refused([Refusal(Rule.HYBRID_IMAGE, None, None, reason, {"hybrid": hybrid.value})])

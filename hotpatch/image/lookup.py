@@ -1,0 +1,61 @@
+"""From what a user calls a function to the function."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from hotpatch.errors import Refusal, Refused, Rule
+
+if TYPE_CHECKING:
+    from hotpatch.address import Rva
+    from hotpatch.image.image import Image
+    from hotpatch.image.model import Function
+
+_RVA_PREFIX = "rva:"
+_NEAR_NAMES = 5
+
+
+def function_named(image: Image, text: str) -> Function:
+    """The function of ``image`` called ``text``: an export, then a symbol, or ``rva:0x…``.
+
+    Raises:
+        Refused: There is none, or several (rule no-such-function).
+    """
+    if text.startswith(_RVA_PREFIX):
+        return _by_rva(image, text)
+    export = image.exports_by_name.get(text)
+    if export is not None:
+        if export.rva is None:
+            raise _refused(text, None, f"{text} is exported by forwarding to {export.forwarder}; name a function of that module.", {})
+        function = image.function_of_entry(export.rva)
+        if function is None:
+            raise _refused(text, export.rva, f"{text} is exported but is no function; name a function.", {"rva": export.rva})
+        return function
+    found = [function for function in image.functions if text in function.names]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        places = [f"rva:0x{function.entry:x}" for function in found]
+        raise _refused(text, None, f"{len(found)} functions are called {text}; name one by its address: {', '.join(places)}.", {"at": places})
+    names = sorted({name for function in image.functions for name in function.names})
+    near = get_close_matches(text, names, _NEAR_NAMES, 0.5)
+    hint = f"near names are {', '.join(near)}" if near else "hotpatch inspect lists what it has"
+    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}.", {"near": near})
+
+
+def _by_rva(image: Image, text: str) -> Function:
+    try:
+        rva = int(text.removeprefix(_RVA_PREFIX), 0)
+    except ValueError:
+        raise _refused(text, None, f"{text} is no address; write one as rva:0x1234.", {}) from None
+    function = image.function_of_entry(rva)
+    if function is not None:
+        return function
+    around = image.function_at(rva)
+    hint = f"that is inside of {around.label}, which begins at rva:0x{around.entry:x}" if around else "hotpatch inspect lists the entries"
+    raise _refused(text, None, f"no function of {image.name} begins at 0x{rva:x}; {hint}.", {"rva": rva})
+
+
+def _refused(text: str, rva: Rva | None, reason: str, evidence: dict[str, object]) -> Refused:
+    return Refused([Refusal(Rule.NO_SUCH_FUNCTION, text, rva, reason, evidence)])

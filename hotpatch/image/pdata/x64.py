@@ -1,0 +1,63 @@
+"""x64 function tables: ``RUNTIME_FUNCTION`` and the chaining part of ``UNWIND_INFO`` (MS Learn, "x64 exception handling")."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.image.model import Range, UnwindEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ENTRY = struct.Struct("<III")
+_HEADER = struct.Struct("<BBBB")
+_CODE_SIZE = 2
+_FLAG_CHAINED = 0x4
+_INDIRECT = 0x1
+"""In the unwind word: the rest is the RVA of the function-table entry to use instead (``RUNTIME_FUNCTION_INDIRECT`` of winnt.h)."""
+_CHAIN_LIMIT = 32
+
+
+def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntry, ...]:
+    """The table's entries by start."""
+    found: dict[Range, UnwindEntry] = {}
+    raw = read(table.start, table.size)
+    for begin, end, word in _ENTRY.iter_unpack(raw[: len(raw) // _ENTRY.size * _ENTRY.size]):
+        if not begin < end:
+            continue
+        effective = _effective(begin, end, word, read)
+        entry = UnwindEntry(Range(Rva(begin), Rva(end)), (begin, end, word), Rva(effective[2]), Rva(_primary(effective, read)))
+        found.setdefault(entry.range, entry)
+    return tuple(found[key] for key in sorted(found))
+
+
+def chained(info: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int] | None:
+    """The entry that the unwind information at ``info`` (RVA) continues, or ``None`` where it stands alone."""
+    header = read(info, _HEADER.size)
+    if len(header) < _HEADER.size:
+        return None
+    version_flags, _, count, _ = _HEADER.unpack(header)
+    if not version_flags >> 3 & _FLAG_CHAINED:
+        return None
+    raw = read(info + _HEADER.size + (count + 1 & ~1) * _CODE_SIZE, _ENTRY.size)
+    return _ENTRY.unpack(raw) if len(raw) == _ENTRY.size else None
+
+
+def _effective(begin: int, end: int, word: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int]:
+    """The entry itself, or the one that it says to use instead."""
+    if word & _INDIRECT:
+        raw = read(word & ~_INDIRECT, _ENTRY.size)
+        if len(raw) == _ENTRY.size and not _ENTRY.unpack(raw)[2] & _INDIRECT:
+            return _ENTRY.unpack(raw)
+    return begin, end, word
+
+
+def _primary(entry: tuple[int, int, int], read: Callable[[int, int], bytes]) -> int:
+    for _ in range(_CHAIN_LIMIT):
+        outer = chained(entry[2], read)
+        if outer is None or not outer[0] < outer[1]:
+            break
+        entry = outer
+    return entry[0]
