@@ -1,0 +1,125 @@
+"""Arm64 (A64 as Windows runs it): what :class:`hotpatch.arch.base.Architecture` asks, put together."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import capstone
+
+from hotpatch.arch import arm64_fields, arm64_redirect, arm64_references, arm64_tables, arm64_trampoline
+from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine
+from hotpatch.arch.common import LiteDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from hotpatch.arch.base import CodeWrite, EntrySite, FixupKind, JumpTable, Redirect, Reference, Trampoline
+
+_TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
+
+CONVENTION = CallingConvention(
+    integer_arguments=tuple(f"x{number}" for number in range(8)),
+    float_arguments=tuple(f"q{number}" for number in range(8)),
+    positional=False,
+    result="x0",
+    float_result="q0",
+    home_space=0,
+    link="x30",
+    preserved=(*(f"x{number}" for number in range(19, 29)), "x29"),
+    sp="sp",
+    pc="pc",
+    thread="x18",
+)
+"""Source: MS Learn, "Overview of ARM64 ABI conventions". A double is the low 64 bits of a q register. x18 holds the TEB and is kept too; callees keep the
+low halves of q8 to q15. Variadic functions take floating-point arguments in the integer registers."""
+
+
+class Arm64(Architecture):
+    """The Arm64 instruction set."""
+
+    machine = Machine.ARM64
+    instruction_alignment = a64.WORD
+    convention = CONVENTION
+    branch_reach = (1 << 27) - 4
+    padding_bytes = tuple(struct.pack("<I", word) for word in (a64.UDF_0, a64.NOP, a64.BRK_UNREACHABLE))
+
+    def __init__(self) -> None:
+        """Open the decoder."""
+        self._decoder = LiteDecoder(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
+
+    def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
+        """Decode until the first undecodable word."""
+        for _, at, size, encoding, mnemonic, operands in self._decoder.rows(code, address):
+            word = int.from_bytes(encoding[: a64.WORD], "little")
+            flow = a64.flow_of(word)
+            target = None
+            if flow in _TARGETED:
+                form = a64.FORM_OF_TOP[word >> 24]
+                if form is not None:
+                    target = arm64_fields.decode(form.kind, word, at)
+            yield Instruction(at, size, _text(mnemonic), _text(operands), flow, target)
+
+    def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
+        """See :func:`hotpatch.arch.arm64_references.references`."""
+        return arm64_references.references(code, address, image_base)
+
+    def jump_tables(
+        self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0
+    ) -> tuple[JumpTable, ...]:
+        """See :mod:`hotpatch.arch.arm64_tables` for the forms."""
+        return arm64_tables.jump_tables(code, address, read, image_base)
+
+    def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
+        """``code`` with the immediates of ``references`` zeroed."""
+        return arm64_fields.mask(code, references)
+
+    def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
+        """See :func:`hotpatch.arch.arm64_fields.bind`."""
+        return arm64_fields.bind(kind, field, site, target, image_base)
+
+    def resolve(self, kind: FixupKind, field: bytes, site: int, *, image_base: int = 0) -> int:
+        """See :func:`hotpatch.arch.arm64_fields.resolve`."""
+        return arm64_fields.resolve(kind, field, site, image_base)
+
+    def field_size(self, kind: FixupKind) -> int:
+        """Bytes that a field of ``kind`` takes."""
+        return arm64_fields.field_size(kind)
+
+    def entry_site(self, strategy: Redirect) -> EntrySite:
+        """One instruction, no padding."""
+        return arm64_redirect.entry_site(strategy)
+
+    def redirect_writes(self, strategy: Redirect, entry_va: int, destination_va: int) -> tuple[CodeWrite, ...]:
+        """See :func:`hotpatch.arch.arm64_redirect.redirect_writes`."""
+        return arm64_redirect.redirect_writes(strategy, entry_va, destination_va)
+
+    def redirect_destination(self, strategy: Redirect, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
+        """See :func:`hotpatch.arch.arm64_redirect.redirect_destination`."""
+        return arm64_redirect.redirect_destination(strategy, entry_va, read)
+
+    def foreign_jump(self, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
+        """See :func:`hotpatch.arch.arm64_redirect.foreign_jump`."""
+        return arm64_redirect.foreign_jump(entry_va, read)
+
+    def hpat_slot(self) -> bytes:
+        """``ldr x16, [pc+0x1000]; br x16``."""
+        return arm64_redirect.HPAT_SLOT
+
+    def absolute_jump(self, target: int) -> bytes:
+        """``ldr x16, [pc+8]; br x16`` and the address."""
+        return arm64_redirect.absolute_jump(target)
+
+    def trampoline(self, code: bytes, *, source_va: int, trampoline_va: int, displaced: int) -> Trampoline:
+        """See :func:`hotpatch.arch.arm64_trampoline.trampoline`."""
+        return arm64_trampoline.trampoline(code, source_va, trampoline_va, displaced, self._decoder)
+
+
+def _text(field: bytes) -> str:
+    return field[: field.index(0)].decode("ascii")
+
+
+def create() -> Architecture:
+    """The Arm64 instruction set."""
+    return Arm64()

@@ -1,0 +1,88 @@
+"""Arm64: a function's words, classified by their top bytes at the speed of ``bytes.translate`` and regular expressions."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import arm64_fields as fields
+from hotpatch.arch import arm64_words as a64
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TOPS_BY_CLASS = {
+    "J": (0x14, 0x15, 0x16, 0x17),
+    "C": (0x94, 0x95, 0x96, 0x97),
+    "Q": (0x54, 0x34, 0x35, 0xB4, 0xB5, 0x36, 0x37, 0xB6, 0xB7),
+    "R": (0xD6, 0xD7),
+    "P": (0x90, 0xB0, 0xD0, 0xF0),
+    "A": (0x10, 0x30, 0x50, 0x70),
+    "+": (a64.ADD_IMMEDIATE_TOP,),
+    "M": a64.UNSIGNED_IMMEDIATE_TOPS,
+    "l": (0x18, 0x58, 0x98, 0xD8, 0x1C, 0x5C, 0x9C),
+}
+"""Classes by the words' top bytes; everything else is ``.``."""
+
+JUMP, CALL, BRANCH, REGISTER, PAGE, ADDRESS, ADD, MEMORY, LITERAL, OTHER = b"JCQRPA+Ml."
+
+_CLASS_OF_TOP = bytes(next((ord(name) for name, tops in _TOPS_BY_CLASS.items() if top in tops), ord(".")) for top in range(256))
+_DIRECT = re.compile(rb"[JCQAl]")
+ENDS_BLOCK = re.compile(rb"[JQR]")
+PAGES = re.compile(rb"P")
+_REGISTER_BRANCHES = re.compile(rb"R")
+
+
+class Code:
+    """A function's words, classified.
+
+    Attributes:
+        address: Of the first word.
+        words: All whole words.
+        classes: A byte for each word, see ``_TOPS_BY_CLASS``.
+    """
+
+    __slots__ = ("address", "classes", "words")
+
+    def __init__(self, code: bytes, address: int) -> None:
+        """Split ``code``; bytes past the last whole word are left out."""
+        count = len(code) // a64.WORD
+        self.address = address
+        self.words: tuple[int, ...] = struct.unpack_from(f"<{count}I", code)
+        self.classes = code[3 : count * a64.WORD : a64.WORD].translate(_CLASS_OF_TOP)
+
+    def site(self, index: int) -> int:
+        """Address of a word."""
+        return self.address + index * a64.WORD
+
+    def index(self, address: int) -> int | None:
+        """Index of the word at ``address``, or ``None`` where it lies outside or between words."""
+        distance = address - self.address
+        return distance >> 2 if 0 <= distance < len(self.words) * a64.WORD and not distance & 3 else None
+
+    def direct(self) -> Iterator[tuple[int, a64.Form, int]]:
+        """Word index, form and target of every PC-relative instruction but ADRP."""
+        address, words, form_of_top = self.address, self.words, a64.FORM_OF_TOP
+        for match in _DIRECT.finditer(self.classes):
+            index = match.start()
+            form = form_of_top[words[index] >> 24]
+            if form is not None:
+                yield index, form, fields.decode(form.kind, words[index], address + index * a64.WORD)
+
+    def has_pages(self) -> bool:
+        """Whether there is an ADRP."""
+        return b"P" in self.classes
+
+    def pages(self) -> list[int]:
+        """Indices of the words that are ADRP."""
+        return [match.start() for match in PAGES.finditer(self.classes)]
+
+    def register_jumps(self) -> list[int]:
+        """Indices of the words that are BR."""
+        return [m.start() for m in _REGISTER_BRANCHES.finditer(self.classes) if a64.is_branch_register(self.words[m.start()])]
+
+    def branch_target(self, index: int) -> int | None:
+        """Index of the word that a direct jump or branch leads to, where it lies inside."""
+        form = a64.FORM_OF_TOP[self.words[index] >> 24]
+        return None if form is None else self.index(fields.decode(form.kind, self.words[index], self.site(index)))

@@ -1,0 +1,184 @@
+"""Arm64: what the forward analysis knows about registers, and how single instructions change that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.base import FixupKind
+
+
+class Page(NamedTuple):
+    """The page that the ADRPs at ``sites`` (word indices) load."""
+
+    page: int
+    sites: frozenset[int]
+
+
+class Whole(NamedTuple):
+    """A whole address."""
+
+    address: int
+
+
+class ImageBase(NamedTuple):
+    """The image base plus something unknown."""
+
+
+class ImagePage(NamedTuple):
+    """The image base plus something unknown plus ``high``, added by the ADDs at ``sites`` (word indices)."""
+
+    high: int
+    sites: frozenset[int]
+
+
+class Entry(NamedTuple):
+    """An entry that was loaded from a table; ``entries`` of them where a bound of the index is known."""
+
+    table: int
+    size: int
+    signed: bool
+    entries: int | None
+
+
+class Destination(NamedTuple):
+    """``anchor`` plus an entry shifted left by ``shift``."""
+
+    entry: Entry
+    anchor: int
+    shift: int
+
+
+class Bound(NamedTuple):
+    """The largest value of an unsigned number; ``register`` where it is a comparison that waits for its branch."""
+
+    largest: int
+    register: int = a64.ZERO_REGISTER
+
+
+Fact = Page | Whole | ImageBase | ImagePage | Entry | Destination | Bound
+State = dict[int, Fact]
+"""Facts by register; a register's bound stands at its number plus :data:`BOUND`."""
+
+BOUND = 64
+FLAGS = 200
+"""Key of the comparison that the flags come from."""
+LAST_BOUND = 201
+"""Key of the bound that the last bounds check gave, for indices that went through memory."""
+NO_FACTS: State = {}
+
+
+class Completion(NamedTuple):
+    """An instruction (word index ``user``) that completes the address ``target`` begun by the instructions at ``sites``."""
+
+    user: int
+    sites: frozenset[int]
+    kind: FixupKind
+    target: int
+
+
+_INDEX_BITS = 16
+"""Bounds of more bits say nothing about a table."""
+
+
+def meet(one: State, other: State) -> State:
+    """What both states agree on; pages agree where the page is the same, whoever loaded it."""
+    met: State = {}
+    for key, fact in one.items():
+        against = other.get(key)
+        if against == fact:
+            met[key] = fact
+        elif isinstance(fact, Page) and isinstance(against, Page) and fact.page == against.page:
+            met[key] = Page(fact.page, fact.sites | against.sites)
+        elif isinstance(fact, ImagePage) and isinstance(against, ImagePage) and fact.high == against.high:
+            met[key] = ImagePage(fact.high, fact.sites | against.sites)
+    return met
+
+
+def forget(state: State, written: int, first: int = 0) -> None:
+    """Drop the facts about the registers whose bits are set in ``written``; ``first`` is the key of register 0."""
+    if written & (written - 1) == 0:
+        state.pop(first + written.bit_length() - 1, None)
+        return
+    for key in [key for key in state if 0 <= key - first < a64.ZERO_REGISTER and written >> key - first & 1]:
+        del state[key]
+
+
+def escape(fact: Fact | None, index: int, sink: list[Completion]) -> None:
+    """Note that the instruction at ``index`` uses a page that nothing completes."""
+    if isinstance(fact, Page):
+        sink.append(Completion(index, fact.sites, FixupKind.PAGEBASE_REL21, fact.page))
+    elif isinstance(fact, ImagePage):
+        sink.append(Completion(index, fact.sites, FixupKind.IMAGEREL_HIGH12A, fact.high))
+
+
+def address_operands(word: int) -> tuple[bool, bool]:
+    """Whether ``word`` computes with, or accesses memory through, Rn and Rm, in the forms that a compiler gives an address to."""
+    group = word >> 25 & 15
+    if group in (0b0100, 0b0110, 0b1100, 0b1110):
+        shape = word >> 28 & 3
+        if shape == 0b11:
+            return True, word & 0x01200C00 == 0x00200800
+        return shape == 0b10 or shape == 0b00, False
+    if word & 0x1F000000 == 0x11000000 or word & 0x1F800000 == 0x12000000:  # ADD, SUB, logical (immediate)
+        return True, False
+    additive = word & 0x1F000000 == 0x0B000000
+    logical = word & 0x1F000000 == 0x0A000000
+    select = word & 0x1FE00000 == 0x1A800000
+    return (True, True) if additive or logical or select else (False, False)
+
+
+def entry_of(state: State, word: int) -> Entry | None:
+    """LDRB, LDRH, LDR, LDRSB, LDRSH, LDRSW (register) from a table at a whole address."""
+    if word & 0x3F200C00 != 0x38200800 or not word >> 22 & 3:
+        return None
+    table = state.get(a64.rn(word))
+    scale = word >> 30
+    if not isinstance(table, Whole) or (scale == 3 and word >> 22 & 3 == 2):
+        return None
+    if scale and not word & 1 << 12:  # the index is not scaled
+        return None
+    bound = state.get(BOUND + a64.rm(word), state.get(LAST_BOUND))
+    entries = bound.largest + 1 if isinstance(bound, Bound) else None
+    return Entry(table.address, 1 << scale, bool(word & 1 << 23), entries)
+
+
+def destination_of(state: State, word: int) -> Destination | None:
+    """ADD of an anchor and an entry that is shifted or extended."""
+    if word & 0xFF000000 != 0x8B000000:
+        return None
+    first, second = state.get(a64.rn(word)), state.get(a64.rm(word))
+    extended = bool(word & 1 << 21)
+    if not extended and word & 0x00C00000:  # LSR, ASR
+        return None
+    shift = word >> 10 & 7 if extended else word >> 10 & 63
+    if not extended and not shift and isinstance(first, Entry):
+        first, second = second, first
+    if not isinstance(first, Whole) or not isinstance(second, Entry):
+        return None
+    option = word >> 13 & 7
+    if extended and option >= 4 and 1 << (option & 3) == second.size:
+        second = second._replace(signed=True)
+    return Destination(second, first.address, shift)
+
+
+def bound_of(state: State, word: int) -> Bound | None:
+    """The bound of what AND (immediate) with a low mask, UBFX, LSR and MOV give."""
+    low, high = word >> 16 & 63, word >> 10 & 63
+    if word & 0x7F800000 == 0x12000000:  # AND (immediate): N, immr, imms
+        single_run = word & 1 << 22 if word >> 31 else not word & 1 << 22 and high < 32
+        return Bound((2 << high) - 1) if single_run and not low and high < _INDEX_BITS else None
+    if word & 0x7F800000 == 0x53000000:  # UBFM
+        return Bound((2 << high - low) - 1) if 0 <= high - low < _INDEX_BITS else None
+    if word & 0x7FE0FFE0 == 0x2A0003E0:  # MOV (register), either width
+        bound = state.get(BOUND + a64.rm(word))
+        return bound if isinstance(bound, Bound) else None
+    return None
+
+
+def comparison_of(word: int) -> Bound | None:
+    """CMP or SUBS with an immediate: the largest value is the immediate, for the register where SUBS leaves it alone."""
+    if word & 0x7F800000 != 0x71000000 or word & a64.SHIFT_12:
+        return None
+    register = a64.rn(word)
+    return Bound(a64.immediate12(word), a64.ZERO_REGISTER if register == a64.rd(word) else register)

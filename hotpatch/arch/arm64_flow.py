@@ -1,0 +1,326 @@
+"""Arm64: which register holds which address, by a forward analysis over a function's basic blocks.
+
+The analysis knows pages (ADRP), whole addresses (ADRP and ADD, ADR), the image base and what is added to it, entries loaded from tables, and upper bounds
+of indices. At a join a register keeps what all predecessors agree on; one ADRP may reach a join from several places as long as the page is the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import arm64_code as classes
+from hotpatch.arch import arm64_facts as facts
+from hotpatch.arch import arm64_fields as fields
+from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Whole
+from hotpatch.arch.base import FixupKind, Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.arch.arm64_code import Code
+    from hotpatch.arch.arm64_facts import Fact
+
+_FALLS_THROUGH = frozenset((Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH, Flow.TRAP))
+
+
+class Analysis:
+    """A solved forward analysis of a function.
+
+    Blocks that nothing leads to (cases of a table that was not read, handlers that the system calls) begin with what holds at every jump through an
+    unread table, or with nothing where there is none.
+    """
+
+    def __init__(
+        self, code: Code, *, image_base: int, edges: Mapping[int, tuple[int, ...]], data: frozenset[int] = frozenset(), tables: bool = False
+    ) -> None:
+        """Analyse ``code``.
+
+        Args:
+            code: The function.
+            image_base: In the caller's space.
+            edges: Word indices that a jump through a table (by its own word index) leads to; such a jump that is missing here is unread.
+            data: Word indices that hold no instructions.
+            tables: Whether to follow what only jump tables need: whole addresses, bounds and entries.
+        """
+        self._code = code
+        self._image_base = image_base
+        self._edges = edges
+        self._data = data
+        self._tables = tables
+        self._pages = code.pages()
+        self._starts = self._split()
+        self._before: dict[int, State] = {}
+        self._unread: dict[int, State] = {}
+        if code.words:
+            self._solve()
+
+    def completions(self) -> list[Completion]:
+        """Every completed address, and every escape of a page (kind PAGEBASE_REL21), in order of the code."""
+        sink: list[Completion] = []
+        for block in sorted(self._before):
+            self._run(block, sink)
+        return sink
+
+    def destinations(self) -> dict[int, Destination]:
+        """What each jump through a table (by word index) goes to; ``tables`` must have been asked for."""
+        found = {}
+        for block in sorted(self._before):
+            last = self._end(block) - 1
+            if self._is_register_jump(last):
+                destination = _destination(self._run(block), self._code.words[last])
+                if destination is not None:
+                    found[last] = destination
+        return found
+
+    # blocks ------------------------------------------------------------------------------------------------------------------------------
+
+    def _split(self) -> list[int]:
+        code, data = self._code, self._data
+        starts = {0}
+        for match in classes.ENDS_BLOCK.finditer(code.classes):
+            index = match.start()
+            if index not in data:
+                starts.add(index + 1)
+                target = code.branch_target(index)
+                if target is not None:
+                    starts.add(target)
+        for index in data:
+            starts.update((index, index + 1))
+        for targets in self._edges.values():
+            starts.update(targets)
+        return sorted(start for start in starts if start < len(code.words))
+
+    def _end(self, block: int) -> int:
+        return self._starts[block + 1] if block + 1 < len(self._starts) else len(self._code.words)
+
+    def _block_of(self, index: int) -> int:
+        return bisect_right(self._starts, index) - 1
+
+    def _is_register_jump(self, index: int) -> bool:
+        return self._code.classes[index] == classes.REGISTER and a64.is_branch_register(self._code.words[index])
+
+    # the fixed point ---------------------------------------------------------------------------------------------------------------------
+
+    def _solve(self) -> None:
+        self._spread([(0, facts.NO_FACTS)])
+        if len(self._before) == len(self._starts):
+            return
+        self._spread([(block, self._facts_at_unread()) for block in self._orphans()])
+        for block, start in enumerate(self._starts):
+            if block not in self._before and start not in self._data:
+                self._spread([(block, facts.NO_FACTS)])
+
+    def _spread(self, seeds: list[tuple[int, State]]) -> None:
+        work = [block for block, state in seeds if self._join(block, state)]
+        while work:
+            block = work.pop()
+            work.extend(successor for successor, state in self._out(block) if self._join(successor, state))
+
+    def _join(self, block: int, state: State) -> bool:
+        """Meet ``state`` into what holds before ``block``; whether that changed it."""
+        known = self._before.get(block)
+        if known is None:
+            self._before[block] = state
+            return True
+        if not known or known == state:
+            return False
+        met = facts.meet(known, state)
+        if met == known:
+            return False
+        self._before[block] = met
+        return True
+
+    def _orphans(self) -> list[int]:
+        """Blocks that nothing reached so far and that no branch, jump or block before leads to."""
+        led_to: set[int] = set()
+        for block, start in enumerate(self._starts):
+            if start not in self._data:
+                led_to.update(successor for successor, _ in self._direct_out(block, facts.NO_FACTS))
+        return [b for b, start in enumerate(self._starts) if b not in self._before and b not in led_to and start not in self._data]
+
+    def _facts_at_unread(self) -> State:
+        common: State | None = None
+        for _, state in sorted(self._unread.items()):
+            common = state if common is None else facts.meet(common, state)
+        return common or facts.NO_FACTS
+
+    def _out(self, block: int) -> list[tuple[int, State]]:
+        """Blocks that follow ``block``, with what holds on the way to each."""
+        state = self._run(block)
+        last = self._end(block) - 1
+        if not self._is_register_jump(last):
+            return self._direct_out(block, state)
+        targets = self._edges.get(last)
+        if targets is not None:
+            return [(self._block_of(target), state) for target in targets]
+        if self._reads_unread_table(block, last):
+            self._unread[last] = state
+        return []
+
+    def _reads_unread_table(self, block: int, last: int) -> bool:
+        """Whether a register addition in the block gives the address that its BR goes to: a table, not a tail call."""
+        register = a64.rn(self._code.words[last])
+        for index in range(last - 1, self._starts[block] - 1, -1):
+            word = self._code.words[index]
+            if a64.written_registers(word) >> register & 1:
+                return word & 0xFF000000 == 0x8B000000
+        return False
+
+    def _direct_out(self, block: int, state: State) -> list[tuple[int, State]]:
+        last = self._end(block) - 1
+        word = self._code.words[last]
+        flow = a64.flow_of(word)
+        following: list[tuple[int, State]] = []
+        falls, taken = _refine(word, state) if self._tables and flow is Flow.BRANCH else (state, state)
+        if flow in _FALLS_THROUGH and last + 1 < len(self._code.words) and last + 1 not in self._data:
+            following.append((block + 1, falls))
+        if flow in (Flow.JUMP, Flow.BRANCH):
+            target = self._code.branch_target(last)
+            if target is not None and target not in self._data:
+                following.append((self._block_of(target), taken))
+        return following
+
+    # one block ---------------------------------------------------------------------------------------------------------------------------
+
+    def _run(self, block: int, sink: list[Completion] | None = None) -> State:
+        """What holds behind ``block``; completions on the way go to ``sink``."""
+        words, kinds, pages = self._code.words, self._code.classes, self._pages
+        state = dict(self._before[block])
+        index, end = self._starts[block], self._end(block)
+        while index < end:
+            if not state and not self._tables:
+                at = bisect_left(pages, index)
+                if at == len(pages) or pages[at] >= end:
+                    break
+                index = pages[at]
+            word, kind = words[index], kinds[index]
+            made = self._made(state, index, word, kind, sink)
+            if self._tables:
+                made = self._made_for_tables(state, index, word, kind, made)
+            else:
+                facts.forget(state, a64.written_registers(word))
+            if made is not None and word & 31 != a64.ZERO_REGISTER:
+                state[word & 31] = made
+            index += 1
+        return state
+
+    def _made(self, state: State, index: int, word: int, kind: int, sink: list[Completion] | None) -> Fact | None:
+        """The fact about Rd that ``word`` makes of the facts in ``state``, which it leaves alone."""
+        if kind == classes.PAGE:
+            return Page(fields.decode(FixupKind.PAGEBASE_REL21, word, self._code.site(index)), frozenset((index,)))
+        if not state:
+            return None
+        fact = state.get(word >> 5 & 31)
+        if kind == classes.ADD:
+            return None if fact is None else self._add_immediate(fact, index, word, sink)
+        if kind == classes.MEMORY:
+            if isinstance(fact, Page | ImagePage):
+                _complete(fact, index, word, sink)
+            if sink is not None and word >> 22 == 0x3E4:  # STR (immediate), 64 bits: what is stored escapes
+                facts.escape(state.get(word & 31), index, sink)
+            return None
+        if kind != classes.OTHER:
+            return None
+        if a64.is_move_register(word):
+            return state.get(a64.rm(word))
+        other = state.get(a64.rm(word))
+        if word & 0xFF000000 == 0x8B000000:  # ADD (shifted register), ADD (extended register)
+            if isinstance(fact, ImageBase | ImagePage):
+                return fact
+            if isinstance(other, ImageBase | ImagePage) and not word & 0x00E0FC00:
+                return other
+        if sink is not None:
+            _escape_operands(state, fact, other, index, word, sink)
+        return None
+
+    def _add_immediate(self, fact: Fact, index: int, word: int, sink: list[Completion] | None) -> Fact | None:
+        if a64.is_add_immediate(word):
+            if isinstance(fact, Page):
+                target = _complete(fact, index, word, sink)
+                if target == self._image_base:
+                    return ImageBase()
+                return Whole(target) if self._tables else None
+            if isinstance(fact, ImagePage):
+                _complete(fact, index, word, sink)
+                return None
+            if isinstance(fact, Whole):
+                return Whole(fact.address + a64.immediate12(word))
+            return fact if isinstance(fact, ImageBase) else None
+        if isinstance(fact, ImageBase) and a64.is_add_immediate_shifted(word):
+            return ImagePage(self._image_base + (a64.immediate12(word) << 12), frozenset((index,)))
+        if sink is not None:
+            facts.escape(fact, index, sink)
+        return None
+
+    def _made_for_tables(self, state: State, index: int, word: int, kind: int, made: Fact | None) -> Fact | None:
+        """The rest of a step where bounds, whole addresses and entries are wanted: also forgets what ``word`` writes."""
+        bound = compared = None
+        if kind == classes.ADDRESS:
+            made = Whole(fields.decode(FixupKind.REL21, word, self._code.site(index)))
+        elif kind == classes.OTHER:
+            made = made or facts.entry_of(state, word) or facts.destination_of(state, word)
+            bound = facts.bound_of(state, word)
+            compared = facts.comparison_of(word)
+        written = a64.written_registers(word)
+        facts.forget(state, written)
+        facts.forget(state, written, facts.BOUND)
+        if bound is not None and word & 31 != a64.ZERO_REGISTER:
+            state[facts.BOUND + (word & 31)] = bound
+        call = kind == classes.CALL or kind == classes.REGISTER
+        if call:
+            state.pop(facts.LAST_BOUND, None)
+        if compared is not None:
+            state[facts.FLAGS] = compared
+        elif call or a64.writes_flags(word):
+            state.pop(facts.FLAGS, None)
+        return made
+
+
+def _destination(state: State, jump: int) -> Destination | None:
+    """What the BR ``jump`` goes to, where it is an entry of a table or is made of one."""
+    fact = state.get(a64.rn(jump))
+    if isinstance(fact, Entry) and fact.size == 8:
+        return Destination(fact, 0, 0)
+    return fact if isinstance(fact, Destination) else None
+
+
+def _refine(word: int, state: State) -> tuple[State, State]:
+    """``state`` where a branch falls through and where it is taken, with the bound that its comparison gives."""
+    compared = state.get(facts.FLAGS)
+    condition = a64.condition_of(word)
+    exclusive = condition in (a64.CONDITION_HS, a64.CONDITION_LO)
+    if word >> 24 != 0x54 or not isinstance(compared, Bound) or not (exclusive or condition in (a64.CONDITION_HI, a64.CONDITION_LS)):
+        return state, state
+    bound = Bound(compared.largest - exclusive)
+    if bound.largest < 0:
+        return state, state
+    bounded: State = {**state, facts.LAST_BOUND: bound}
+    if compared.register != a64.ZERO_REGISTER:
+        bounded[facts.BOUND + compared.register] = bound
+    return (bounded, state) if condition in (a64.CONDITION_HI, a64.CONDITION_HS) else (state, bounded)
+
+
+def _complete(fact: Page | ImagePage, index: int, word: int, sink: list[Completion] | None) -> int:
+    """The address that the ADD, load or store ``word`` makes of ``fact``."""
+    memory = a64.is_unsigned_immediate(word)
+    target = fact[0] + (a64.immediate12(word) << (a64.access_scale(word) if memory else 0))
+    if sink is not None:
+        if isinstance(fact, Page):
+            kind = FixupKind.PAGEOFFSET_12L if memory else FixupKind.PAGEOFFSET_12A
+        else:
+            kind = FixupKind.IMAGEREL_LOW12L if memory else FixupKind.IMAGEREL_LOW12A
+        sink.append(Completion(index, fact.sites, kind, target))
+    return target
+
+
+def _escape_operands(state: State, fact: Fact | None, other: Fact | None, index: int, word: int, sink: list[Completion]) -> None:
+    base, index_register = facts.address_operands(word)
+    if base:
+        facts.escape(fact, index, sink)
+    if index_register:
+        facts.escape(other, index, sink)
+    if word & 0xFE400000 == 0xA8000000:  # STP and STNP, 64 bits: what is stored escapes
+        facts.escape(state.get(word & 31), index, sink)
+        facts.escape(state.get(word >> 10 & 31), index, sink)

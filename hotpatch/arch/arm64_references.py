@@ -1,0 +1,94 @@
+"""Arm64: every operand that names an address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import arm64_fields as fields
+from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.arm64_code import Code
+from hotpatch.arch.arm64_flow import Analysis
+from hotpatch.arch.arm64_tables import data_words, tables_inside
+from hotpatch.arch.base import FixupKind, Reference, Use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hotpatch.arch.base import JumpTable
+
+LITERAL_BYTES = {0x18: 4, 0x58: 8, 0x98: 4, 0xD8: 0, 0x1C: 4, 0x5C: 8, 0x9C: 16}
+"""Bytes that a load (literal) reads, by its top byte; PRFM reads none."""
+
+
+def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ...]:
+    """The references of ``raw``, by offset; those of one ADRP with the target of its first user first.
+
+    Words that hold jump tables (found by :func:`hotpatch.arch.arm64_tables.tables_inside`) or literals are no instructions. An ADRP gives one
+    PAGEBASE_REL21 for each target that its page is completed to, one with the page itself where the page escapes or nothing uses it.
+    A register that holds ``&__ImageBase`` (ADRP and ADD) is followed through additions: ``add x, x, #high, lsl #12`` gives IMAGEREL_HIGH12A, the ADD,
+    load or store that completes it IMAGEREL_LOW12A or IMAGEREL_LOW12L.
+
+    Not found: pages that went through memory and came back (their ADRP is given with the page), image-relative values that are built by MOVZ and MOVK,
+    offsets in thread-local storage (``add x, x, #high, lsl #12; ldr [x, #low]`` on the thread's block: no addresses, equal in every build that keeps the
+    layout of the block), and image-relative distances below 4096 (fields of the headers).
+    """
+    code = Code(raw, address)
+    tables = tables_inside(code, raw, image_base) if code.register_jumps() else ()
+    data = data_words(code, tables)
+    direct = [row for row in code.direct() if row[0] not in data]
+    literals = _literal_words(code, direct)
+    if literals:
+        data |= literals
+        direct = [row for row in direct if row[0] not in data]
+    found = [
+        Reference(index * a64.WORD, a64.WORD, index * a64.WORD, form.kind, form.use, target) for index, form, target in direct
+    ]
+    if code.has_pages():
+        found += _page_references(code, image_base, tables, data)
+        found.sort(key=_offset)
+    return tuple(found)
+
+
+def _offset(reference: Reference) -> int:
+    return reference.offset
+
+
+def _literal_words(code: Code, direct: Iterable[tuple[int, a64.Form, int]]) -> frozenset[int]:
+    words: set[int] = set()
+    for index, form, target in direct:
+        if form.kind is FixupKind.LITERAL19:
+            first = target - code.address
+            end = first + LITERAL_BYTES[code.words[index] >> 24]
+            if 0 <= first < end <= len(code.words) * a64.WORD:
+                words.update(range(first // a64.WORD, end // a64.WORD))
+    return frozenset(words)
+
+
+def _page_references(code: Code, image_base: int, tables: tuple[JumpTable, ...], data: frozenset[int]) -> list[Reference]:
+    edges = {
+        table.jump // a64.WORD: tuple(sorted({index for target in table.targets if (index := code.index(target)) is not None}))
+        for table in tables
+    }
+    found: list[Reference] = []
+    targets: dict[int, dict[int, None]] = {index: {} for index in _pages(code, data)}
+    image_pages: dict[int, dict[int, None]] = {}
+    for completion in Analysis(code, image_base=image_base, edges=edges, data=data).completions():
+        relative = completion.kind in (FixupKind.IMAGEREL_LOW12A, FixupKind.IMAGEREL_LOW12L, FixupKind.IMAGEREL_HIGH12A)
+        for site in sorted(completion.sites):
+            (image_pages if relative else targets).setdefault(site, {})[completion.target] = None
+        if completion.kind not in (FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A):
+            found.append(_reference(completion.user, completion.kind, completion.target))
+    for site, named in targets.items():
+        page = fields.decode(FixupKind.PAGEBASE_REL21, code.words[site], code.site(site))
+        found += [_reference(site, FixupKind.PAGEBASE_REL21, target) for target in named or (page,)]
+    for site, named in image_pages.items():
+        found += [_reference(site, FixupKind.IMAGEREL_HIGH12A, target) for target in named]
+    return found
+
+
+def _pages(code: Code, data: frozenset[int]) -> list[int]:
+    return [index for index in code.pages() if index not in data]
+
+
+def _reference(index: int, kind: FixupKind, target: int) -> Reference:
+    return Reference(index * a64.WORD, a64.WORD, index * a64.WORD, kind, Use.DATA, target)

@@ -1,0 +1,107 @@
+"""Arm64: jump tables of clang and MSVC.
+
+Known forms, with any registers and any distance between their instructions:
+
+- clang for Windows: ``adrp``/``add`` table in ``.rdata``, ``adr`` anchor, ``ldrb``/``ldrh``/``ldrsw`` entry, ``add`` anchor and entry (``lsl #2``), ``br``;
+- MSVC: ``adr`` (or ``adrp``/``add``) table behind the function's code, ``ldrsb``/``ldrsh``/``ldrsw`` entry, ``add`` table (or a second ``adr``) and entry (``lsl #2``), ``br``;
+- a table of whole addresses, ``ldr`` and ``br``, where all its targets lie in the function.
+
+The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO, a mask or a shift), otherwise from the targets: they stay in the function.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.arm64_code import Code
+from hotpatch.arch.arm64_flow import Analysis
+from hotpatch.arch.base import JumpTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hotpatch.arch.arm64_facts import Destination
+
+_MOST_ENTRIES = 1 << 16
+_MOST_ROUNDS = 16
+"""Nesting of switches that is followed: each round may find tables in the cases of those before."""
+
+
+def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
+    """See :meth:`hotpatch.arch.base.Architecture.jump_tables`."""
+    return _tables(Code(code, address), read, image_base)
+
+
+def tables_inside(code: Code, raw: bytes, image_base: int) -> tuple[JumpTable, ...]:
+    """The tables that lie in ``code`` itself, whose bytes are ``raw``."""
+
+    def read(address: int, size: int) -> bytes:
+        at = address - code.address
+        return raw[at : at + size] if at >= 0 else b""
+
+    return _tables(code, read, image_base)
+
+
+def data_words(code: Code, tables: tuple[JumpTable, ...]) -> frozenset[int]:
+    """Indices of the words in ``code`` that hold entries of ``tables``."""
+    words: set[int] = set()
+    for table in tables:
+        first, end = table.address - code.address, table.address + table.size - code.address
+        words.update(range(max(first, 0) // a64.WORD, min(-(-end // a64.WORD), len(code.words))))
+    return frozenset(words)
+
+
+def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
+    if not code.register_jumps():
+        return ()
+    found: dict[int, JumpTable] = {}
+    for _ in range(_MOST_ROUNDS):
+        edges = {jump: tuple(sorted({index for target in table.targets if (index := code.index(target)) is not None})) for jump, table in found.items()}
+        analysis = Analysis(code, image_base=image_base, edges=edges, data=data_words(code, tuple(found.values())), tables=True)
+        again = {}
+        for jump, destination in analysis.destinations().items():
+            table = _read_table(code, jump, destination, read)
+            if table is not None:
+                again[jump] = table
+        if again == found:
+            break
+        found = again
+    return tuple(found[jump] for jump in sorted(found))
+
+
+def _read_table(code: Code, jump: int, destination: Destination, read: Callable[[int, int], bytes]) -> JumpTable | None:
+    entry = destination.entry
+    whole = entry.size == 8
+    if entry.entries is not None and not whole:
+        targets = _targets(destination, read(entry.table, entry.entries * entry.size), entry.entries)
+        if len(targets) < entry.entries or any(target & 3 for target in targets):
+            return None
+    else:
+        wanted = min(entry.entries or _MOST_ENTRIES, len(code.words))
+        targets = []
+        for target in _targets(destination, read(entry.table, wanted * entry.size), wanted):
+            if code.index(target) is None:
+                break
+            targets.append(target)
+        if whole and len(targets) < min(entry.entries or 2, wanted):
+            return None
+    if not targets or all(code.index(target) is None for target in targets):
+        return None
+    return JumpTable(
+        jump=jump * a64.WORD,
+        address=entry.table,
+        entry_size=entry.size,
+        shift=destination.shift,
+        signed=entry.signed,
+        anchor=destination.anchor,
+        targets=tuple(targets),
+    )
+
+
+def _targets(destination: Destination, raw: bytes, count: int) -> list[int]:
+    entry = destination.entry
+    return [
+        destination.anchor + (int.from_bytes(raw[at : at + entry.size], "little", signed=entry.signed) << destination.shift)
+        for at in range(0, min(count * entry.size, len(raw) // entry.size * entry.size), entry.size)
+    ]
