@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hotpatch.image.image import Image
 
 
-def symbols(image: Image) -> tuple[Datum, ...]:
+def named_data(image: Image) -> tuple[Datum, ...]:
     """All named data by RVA and name; one row per name."""
     found: dict[tuple[Rva, str], Datum] = {}
     for datum in image.symbols.data:

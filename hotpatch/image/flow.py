@@ -21,8 +21,8 @@ def end_of_function(
 ) -> int | None:
     """One past the last byte that control reaches from ``address`` within ``code``, or ``None`` where the bytes there are no code.
 
-    ``code`` runs from ``address`` up to whatever certainly is no part of the function; ``starts`` are known entries of others. An unconditional
-    jump forward over filler counts as a tail call, since compilers lay a function's own blocks out without gaps.
+    ``code`` runs from ``address`` up to whatever certainly is no part of the function; ``starts`` are known entries of others. An
+    unconditional jump forward over filler counts as a tail call, since compilers lay a function's own blocks out without gaps.
     """
     limit = address + len(code)
     pending = [address]

@@ -110,15 +110,10 @@ class _Finder:
         entries = sorted(self.image.unwind_entries, key=lambda entry: (entry.primary != entry.range.start, entry.range))
         for entry in entries:
             inside = self.containing(entry.range.start)
-            if inside is not None:
-                owner = self.owner[inside]
-            else:
-                owner = self._owner_of(entry.primary)
+            owner = self.owner[inside] if inside is not None else self._owner_of(entry.primary)
             if not self.is_code(entry.range.start):
                 continue
-            if owner == entry.range.start or owner not in self.source:
-                self.note(owner, FunctionSource.PDATA)
-            elif entry.primary == owner:
+            if owner in {entry.range.start, entry.primary} or owner not in self.source:
                 self.note(owner, FunctionSource.PDATA)
             self.claim(entry.range.start, entry.range.end, owner)
 

@@ -21,7 +21,14 @@ MACHINES = {0x8664: Machine.X64, 0xAA64: Machine.ARM64}
 """``IMAGE_FILE_MACHINE_*`` of the images that are taken (PE format, "Machine Types")."""
 
 HYBRID_MACHINES = {0xA641: "Arm64EC", 0xA64E: "Arm64X"}
-_OTHER_MACHINES = {0x14C: "32-bit x86", 0x1C4: "32-bit Arm", 0x1C0: "32-bit Arm", 0x200: "Itanium", 0x5064: "RISC-V 64", 0x6264: "LoongArch 64"}
+_OTHER_MACHINES = {
+    0x14C: "32-bit x86",
+    0x1C0: "32-bit Arm",
+    0x1C4: "32-bit Arm",
+    0x200: "Itanium",
+    0x5064: "RISC-V 64",
+    0x6264: "LoongArch 64",
+}
 
 _DOS = struct.Struct("<2s58xI")
 _COFF = struct.Struct("<4sHHIIIHH")
@@ -76,8 +83,10 @@ def check(data: bytes, subject: str) -> Headers:
         raise InputError(subject, f"not a PE file (signature {signature.hex()}, expected 50450000)")
     _check_machine(machine, subject)
     at += _COFF.size
-    if optional_size < _OPTIONAL.size or at + optional_size > len(data):
-        raise InputError(subject, "truncated in the optional header" if optional_size >= _OPTIONAL.size else "the optional header is too short")
+    if optional_size < _OPTIONAL.size:
+        raise InputError(subject, f"the optional header has {optional_size} bytes; a 64-bit image needs {_OPTIONAL.size}")
+    if at + optional_size > len(data):
+        raise InputError(subject, "truncated in the optional header")
     optional = _OPTIONAL.unpack_from(data, at)
     if optional[0] != _PE32_PLUS:
         what = {_PE32: "a 32-bit image (PE32)", _ROM: "a ROM image"}.get(optional[0], f"an image of unknown kind (magic 0x{optional[0]:x})")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from hotpatch.address import Rva, Va
 from hotpatch.image.model import BaseIdentity, SectionFlags
 
 if TYPE_CHECKING:
+    from hotpatch.address import Rva, Va
     from hotpatch.image.image import Image
     from hotpatch.image.model import Section
 
@@ -32,10 +32,10 @@ def read_only_sections(image: Image) -> tuple[Section, ...]:
 
 
 def normalise(image: Image, memory: bytes, va: Va) -> bytes:
-    """The read-only sections of ``memory``, one after the other, as they would be at the preferred base and before the loader bound anything.
+    """The read-only sections of ``memory``, one after the other, as they would be at the preferred base, before the loader bound anything.
 
-    ``memory`` is the whole mapped image (``size_of_image`` bytes) as it stands at ``va``. Relocated fields are brought back to the preferred base,
-    import address tables and the fields that the loader writes (:attr:`LoadConfiguration.loader_written`) are zeroed.
+    ``memory`` is the whole mapped image (``size_of_image`` bytes) as it stands at ``va``. Relocated fields are brought back to the
+    preferred base; import address tables and the fields that the loader writes (:attr:`LoadConfiguration.loader_written`) are zeroed.
     """
     view = bytearray(memory)
     delta = va - image.preferred_base

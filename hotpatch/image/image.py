@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Redirect, Use, architecture
 from hotpatch.errors import Refusal, Refused, Rule
-from hotpatch.image import cffi, data, identity, lookup
+from hotpatch.image import cffi, identity, lookup
+from hotpatch.image.data import DataIndex, named_data
 from hotpatch.image.flow import padding_length
 from hotpatch.image.functions import discover
 from hotpatch.image.memory import MappedBytes
@@ -285,7 +286,7 @@ class Image:
         return self.unwind_entries[index]
 
     @cached_property
-    def cffi_names(self) -> Mapping[Rva, str]:
+    def cffi_names(self) -> Mapping[Rva, tuple[str, ...]]:
         """Functions that a cffi module's own table names."""
         return cffi.function_names(self)
 
@@ -377,11 +378,11 @@ class Image:
     @cached_property
     def data_symbols(self) -> tuple[Datum, ...]:
         """Named data by RVA, all names of each."""
-        return data.symbols(self)
+        return named_data(self)
 
     @cached_property
-    def _data_index(self) -> data.DataIndex:
-        return data.DataIndex.of(self)
+    def _data_index(self) -> DataIndex:
+        return DataIndex.of(self)
 
     def datum_at(self, rva: int) -> Datum | None:
         """The named datum that covers ``rva``; where its size is unknown, up to the next symbol, contribution or section end."""
@@ -395,5 +396,5 @@ def refuse_hybrid(hybrid: Hybrid, name: str) -> None:
         Refused: Rule hybrid-image.
     """
     if hybrid is not Hybrid.NONE:
-        reason = f"{name} holds code for two machines ({hybrid.value}), which cannot be told apart safely; use a plain x64 or Arm64 build of it."
+        reason = f"{name} holds code for two machines ({hybrid.value}), which are not told apart; use a plain x64 or Arm64 build of it."
         raise Refused([Refusal(Rule.HYBRID_IMAGE, None, None, reason, {"hybrid": hybrid.value})])

@@ -37,7 +37,8 @@ def function_named(image: Image, text: str) -> Function:
         return found[0]
     if found:
         places = [f"rva:0x{function.entry:x}" for function in found]
-        raise _refused(text, None, f"{len(found)} functions are called {text}; name one by its address: {', '.join(places)}.", {"at": places})
+        reason = f"{len(found)} functions are called {text}; name one by its address: {', '.join(places)}."
+        raise _refused(text, None, reason, {"at": places})
     names = sorted({name for function in image.functions for name in function.names})
     near = get_close_matches(text, names, _NEAR_NAMES, 0.5)
     hint = f"near names are {', '.join(near)}" if near else "hotpatch inspect lists what it has"

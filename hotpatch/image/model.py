@@ -245,8 +245,8 @@ class BaseIdentity:
         time_date_stamp: From the COFF header.
         checksum: From the optional header (0 in most real files).
         size_of_image: In bytes.
-        digest: SHA-256, hexadecimal, of the read-only sections as mapped at the preferred base, with import address tables and loader-written
-            guard pointers zeroed (:func:`hotpatch.image.identity.digest`).
+        digest: SHA-256, hexadecimal, of the read-only sections as mapped at the preferred base, with import address tables and
+            loader-written guard pointers zeroed (:func:`hotpatch.image.identity.digest`).
         sha256: Of the file.
     """
 

@@ -22,6 +22,6 @@ def function_names(image: Image) -> Mapping[Rva, tuple[str, ...]]:
     for symbol in image.coff_symbols:
         if symbol.is_function:
             found.setdefault(symbol.rva, {})[symbol.name] = None
-    for rva, name in image.cffi_names.items():
-        found.setdefault(rva, {})[name] = None
+    for rva, rows in image.cffi_names.items():
+        found.setdefault(rva, {}).update(dict.fromkeys(rows))
     return {rva: tuple(names) for rva, names in found.items()}

@@ -173,13 +173,11 @@ class _Reader:
         )
 
     def _imports(self) -> tuple[Import, ...]:
-        found = []
+        found: list[Import] = []
         for library in self.binary.imports:
-            for entry in library.entries:
-                found.append(self._import(library.name, entry, entry.iat_address, delay=False))
+            found += [self._import(library.name, entry, entry.iat_address, delay=False) for entry in library.entries]
         for delayed in self.binary.delay_imports:
-            for index, late in enumerate(delayed.entries):
-                found.append(self._import(delayed.name, late, delayed.iat + 8 * index, delay=True))
+            found += [self._import(delayed.name, late, delayed.iat + 8 * at, delay=True) for at, late in enumerate(delayed.entries)]
         return tuple(entry for entry in found if self._inside(entry.slot))
 
     @staticmethod
