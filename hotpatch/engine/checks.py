@@ -1,0 +1,207 @@
+"""Whether the memory to be replaced is what the builder saw.
+
+Three answers, each by name: it is; somebody else's jump stands there (foreign-hook, with its target); or something else does
+(unexpected-bytes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.engine.redirect import changes
+from hotpatch.engine.registry import SiteKey
+from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Rule
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hotpatch.arch import Architecture
+    from hotpatch.engine.registry import Application, Registry
+    from hotpatch.engine.target import Module, Target
+    from hotpatch.engine.undo import OriginalView
+    from hotpatch.patch import Patch, PatchedFunction
+
+    Reader = Callable[[int, int], bytes]
+
+_ADDRESS_SIZE = 8
+_SHOWN = 32
+"""Bytes of evidence that a refusal shows from the first difference on."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFunction:
+    """A function whose memory is what the builder saw; ``code`` is its first range as it stands in the process, without our redirects."""
+
+    key: SiteKey
+    entry: Va
+    function: PatchedFunction
+    code: bytes
+
+
+def check_sequence(standing: tuple[Application, ...], patch: Patch) -> None:
+    """Check that a patch is newer than what stands.
+
+    Raises:
+        ApplyRefused: Rule sequence.
+    """
+    newest = max((application.patch.sequence for application in standing), default=0)
+    if patch.sequence <= newest:
+        raise ApplyRefused(
+            [
+                Refusal(
+                    Rule.SEQUENCE,
+                    None,
+                    None,
+                    f"a patch with sequence {newest} stands and this one has {patch.sequence}; "
+                    f"revert that one first, or build this one with --sequence {newest + 1}",
+                    {"standing": newest, "patch": patch.sequence},
+                )
+            ]
+        )
+
+
+def check_functions(
+    target: Target, arch: Architecture, registry: Registry, module: Module, patch: Patch, original: OriginalView
+) -> tuple[CheckedFunction, ...]:
+    """Compare every function that the patch replaces with memory.
+
+    Raises:
+        ApplyRefused: With a refusal for each function that fails: malformed-patch, foreign-hook, unexpected-bytes.
+    """
+    refusals: list[Refusal] = []
+    checked: list[CheckedFunction] = []
+    refusals.extend(_malformed(arch, module, patch))
+    if refusals:
+        raise ApplyRefused(refusals)
+    for function in patch.functions:
+        entry = Va(module.va + function.base_rva)
+        key = SiteKey(module.va, function.base_rva)
+        expected = _relocated(module, function.base_rva, function.entry_bytes)
+        refusal = _standing_changed(target, arch, registry, key, function) or _compare(target, arch, function, entry, expected, original)
+        if refusal:
+            refusals.append(refusal)
+        checked.append(CheckedFunction(key, entry, function, expected))
+    if refusals:
+        raise ApplyRefused(refusals)
+    return tuple(checked)
+
+
+def _malformed(arch: Architecture, module: Module, patch: Patch) -> Iterator[Refusal]:
+    taken: list[tuple[int, int, PatchedFunction]] = []
+    for function in patch.functions:
+        site = arch.entry_site(function.redirect)
+        start, end = function.base_rva - site.before, function.base_rva + site.displaced
+        problem = None
+        if start < 0 or end > module.size:
+            problem = "lies outside of the base image"
+        elif len(function.entry_bytes) < site.displaced or len(function.padding_bytes) < site.before:
+            problem = "comes without the bytes that its redirect replaces"
+        elif not 0 <= function.patch_rva < patch.image.size_of_image:
+            problem = "leads outside of the patch image"
+        if problem:
+            yield _malformed_function(function, problem)
+        taken.append((start, end, function))
+    taken.sort(key=lambda item: item[:2])
+    for (_, end, _), (start, _, function) in pairwise(taken):
+        if start < end:
+            yield _malformed_function(function, "has a redirect whose bytes are also those of another function's redirect")
+
+
+def _malformed_function(function: PatchedFunction, problem: str) -> Refusal:
+    return Refusal(Rule.MALFORMED_PATCH, function.name, function.base_rva, f"the function {problem}; build the patch again")
+
+
+def _relocated(module: Module, rva: Rva, code: bytes) -> bytes:
+    """``code`` of the file at ``rva`` as the loader leaves it at the module's address."""
+    delta = module.va - module.image.preferred_base
+    if not delta:
+        return code
+    result = bytearray(code)
+    for site in module.image.relocations_in(Range(rva, Rva(rva + len(code)))):
+        offset = site - rva
+        value = int.from_bytes(module.image.read(site, _ADDRESS_SIZE), "little") + delta
+        field = (value % (1 << 64)).to_bytes(_ADDRESS_SIZE, "little")
+        start, end = max(offset, 0), min(offset + _ADDRESS_SIZE, len(code))
+        result[start:end] = field[start - offset : end - offset]
+    return bytes(result)
+
+
+def _standing_changed(target: Target, arch: Architecture, registry: Registry, key: SiteKey, function: PatchedFunction) -> Refusal | None:
+    """A refusal where our own redirect of the function is no longer what was written."""
+    site = registry.sites.get(key)
+    if site is None:
+        return None
+    for va, expected, found in changes(target, site):
+        hook = arch.foreign_jump(key.entry, _reader(target))
+        return _changed(target, function, va, expected, found, hook)
+    return None
+
+
+def _compare(
+    target: Target, arch: Architecture, function: PatchedFunction, entry: Va, expected: bytes, original: OriginalView
+) -> Refusal | None:
+    before = len(function.padding_bytes)
+    start = Va(entry - before)
+    wanted = function.padding_bytes + expected
+    found = original.read(start, len(wanted))
+    if found == wanted:
+        return None
+    difference = next((index for index, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), len(found))
+    hook = arch.foreign_jump(entry, _reader(target)) if found[before:] != expected else None
+    if hook is not None and hook == arch.foreign_jump(entry, _overlay(target, entry, expected)):
+        hook = None  # the function itself begins with this jump
+    shown = slice(difference, difference + _SHOWN)
+    return _changed(target, function, Va(start + difference), wanted[shown], found[shown], hook)
+
+
+def _changed(target: Target, function: PatchedFunction, va: Va, expected: bytes, found: bytes, hook: int | None) -> Refusal:
+    evidence: dict[str, object] = {"va": va, "expected": expected.hex(), "found": found.hex()}
+    if hook is None:
+        return Refusal(
+            Rule.UNEXPECTED_BYTES,
+            function.name,
+            function.base_rva,
+            f"memory at 0x{va:x} does not hold what the patch was built for; find out what changed it before you apply",
+            evidence,
+        )
+    evidence["jump_target"] = hook
+    owner = next((module for module in target.modules() if module.va <= hook < module.va + module.size), None)
+    if owner:
+        evidence["jump_module"] = owner.name
+        evidence["jump_rva"] = hook - owner.va
+    return Refusal(
+        Rule.FOREIGN_HOOK,
+        function.name,
+        function.base_rva,
+        f"somebody else's jump to 0x{hook:x}{f' in {owner.name}' if owner else ''} stands at the entry; remove that hook, then apply",
+        evidence,
+    )
+
+
+def _reader(target: Target) -> Reader:
+    """Reads that come out empty where nothing is mapped, as a hook's own pointers may be wrong."""
+
+    def read(va: int, size: int) -> bytes:
+        try:
+            return target.read(Va(va), size)
+        except HotpatchError:
+            return b""
+
+    return read
+
+
+def _overlay(target: Target, entry: Va, code: bytes) -> Reader:
+    """Memory as the builder saw it: ``code`` at ``entry``."""
+    elsewhere = _reader(target)
+
+    def read(va: int, size: int) -> bytes:
+        offset = va - entry
+        if offset >= 0 and offset + size <= len(code):
+            return code[offset : offset + size]
+        return elsewhere(va, size)
+
+    return read

@@ -1,0 +1,114 @@
+"""Finding the module that a patch was written for, and refusing every other.
+
+Names are not trusted: a module is taken for what its headers say and what its memory holds. The memory is compared by the digest of its
+normalised read-only sections, with our own redirects undone first (:class:`hotpatch.engine.undo.OriginalView`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.errors import ApplyRefused, Refusal, Rule
+from hotpatch.image.identity import normalise, read_only_sections
+
+if TYPE_CHECKING:
+    from hotpatch.engine.target import Module, Target
+    from hotpatch.engine.undo import OriginalView
+    from hotpatch.patch import Patch
+
+_HEADER_FIELDS = ("time_date_stamp", "checksum", "size_of_image")
+
+
+def find_module(target: Target, patch: Patch) -> Module:
+    """The first module in load order whose headers are those of the patch's base.
+
+    Raises:
+        ApplyRefused: The process runs on another machine (machine-differs), has another build of that file loaded (wrong-base), or none
+            (module-not-loaded).
+    """
+    if target.machine is not patch.machine:
+        raise _refusal(
+            Rule.MACHINE_DIFFERS,
+            f"the patch is for {patch.machine.value} and the process runs {target.machine.value}; use the patch built for that",
+            patch=patch.machine.value,
+            process=target.machine.value,
+        )
+    modules = target.modules()
+    expected = {name: getattr(patch.base, name) for name in _HEADER_FIELDS}
+    for module in modules:
+        if _headers(module) == expected:
+            return module
+    base_name = patch.provenance.base_name.lower()
+    for module in modules:
+        if module.name == base_name:
+            raise _refusal(
+                Rule.WRONG_BASE,
+                f"the {module.name} in the process is another build than the patch was made for; use the patch for that build",
+                module=module.name,
+                module_va=module.va,
+                expected=expected,
+                found=_headers(module),
+            )
+    raise _refusal(
+        Rule.NOT_LOADED,
+        f"no module of the process is the build of {base_name} that the patch was made for; apply the patch once it is loaded",
+        expected=expected,
+        modules=[module.name for module in modules],
+    )
+
+
+def check_memory(module: Module, patch: Patch, original: OriginalView) -> None:
+    """Check that a module's read-only memory is what the builder saw.
+
+    Raises:
+        ApplyRefused: The file is another build with the same headers (wrong-base), or somebody changed its memory (unexpected-bytes).
+    """
+    memory = original.read(module.va, module.size)
+    found = normalise(module.image, memory, module.va)
+    digest = hashlib.sha256(found).hexdigest()
+    if digest == patch.base.digest:
+        return
+    file_digest = module.image.identity.digest
+    if file_digest != patch.base.digest:
+        raise _refusal(
+            Rule.WRONG_BASE,
+            f"{module.name} has the headers of the build that the patch was made for but other contents; use the patch for that build",
+            module=module.name,
+            module_va=module.va,
+            expected={"digest": patch.base.digest},
+            found={"digest": digest},
+        )
+    rva = _first_difference(module, found)
+    raise _refusal(
+        Rule.UNEXPECTED_BYTES,
+        f"somebody has changed read-only memory of {module.name}; remove what changed it, then apply",
+        rva=rva,
+        module=module.name,
+        module_va=module.va,
+        expected=file_digest,
+        found=digest,
+    )
+
+
+def _headers(module: Module) -> dict[str, int]:
+    return {name: getattr(module.image, name) for name in _HEADER_FIELDS}
+
+
+def _first_difference(module: Module, found: bytes) -> Rva | None:
+    """Where normalised memory first differs from the file's."""
+    image = module.image
+    expected = normalise(image, image.mapped, image.preferred_base)
+    difference = next((index for index, (one, other) in enumerate(zip(expected, found, strict=False)) if one != other), None)
+    if difference is None:
+        return None
+    for section in read_only_sections(image):
+        if difference < section.range.size:
+            return Rva(section.rva + difference)
+        difference -= section.range.size
+    return None
+
+
+def _refusal(rule: Rule, reason: str, rva: Rva | None = None, **evidence: object) -> ApplyRefused:
+    return ApplyRefused([Refusal(rule, None, rva, reason, evidence)])

@@ -1,0 +1,186 @@
+"""Putting a patch image into the process: a place within reach, sections, fixups, imports, rights."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.arch import FixupKind
+from hotpatch.engine.registry import ImageKey, MappedImage
+from hotpatch.engine.target import Rights
+from hotpatch.errors import ApplyRefused, OutOfReach, Refusal, Rule
+from hotpatch.image import SectionFlags
+from hotpatch.patch import Space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hotpatch.arch import Architecture
+    from hotpatch.engine.registry import Registry
+    from hotpatch.engine.target import Module, Target
+    from hotpatch.engine.transaction import Transaction
+    from hotpatch.patch import Fixup, Patch
+
+PAGE = 0x1000
+"""Bytes of a page, the same on both machines under Windows."""
+_ADDRESS_SIZE = 8
+
+
+def whole_pages(size: int) -> int:
+    """``size`` rounded up to pages."""
+    return -(-size // PAGE) * PAGE
+
+
+def place(step: Transaction, size: int, rights: Rights, low: Va, high: Va, reach: int, *, forward: bool = False) -> Va:
+    """Map ``size`` bytes such that no byte of them is farther than ``reach`` from anything in ``low`` … ``high``.
+
+    Memory past ``low`` is preferred, which is past the module's end, since nothing inside of a module is free; ``forward`` takes no other.
+
+    Raises:
+        ApplyRefused: Nothing free lies within reach (out-of-reach).
+    """
+    try:
+        return step.map(size, rights, near=low, reach=reach, above=True)
+    except ApplyRefused as full:
+        backward = reach - (high - low)
+        if not forward and backward >= size:
+            try:
+                return step.map(size, rights, near=low, reach=backward, above=False)
+            except ApplyRefused:
+                pass
+        raise ApplyRefused(
+            [
+                Refusal(
+                    Rule.OUT_OF_REACH,
+                    None,
+                    None,
+                    f"no {size} free bytes lie within reach of branches of the code at 0x{low:x}; load the module where more memory "
+                    "around it is free",
+                    {"low": low, "high": high, "reach": reach, "size": size, "forward": forward},
+                )
+            ]
+        ) from full
+
+
+def map_patch(
+    step: Transaction, target: Target, registry: Registry, arch: Architecture, module: Module, patch: Patch
+) -> tuple[ImageKey, MappedImage]:
+    """The patch image in the process, ready to run: the one that is still mapped from an earlier application, or a new one.
+
+    An image that is used again keeps the state of the data that it carries: callbacks and pointers into it may have outlived the revert,
+    and to them it never went away.
+
+    Raises:
+        ApplyRefused: out-of-reach, import-unavailable, malformed-patch.
+    """
+    key = ImageKey(module.va, hashlib.sha256(patch.data).hexdigest())
+    known = registry.images.get(key)
+    if known is not None:
+        return key, known
+    size = whole_pages(patch.image.size_of_image)
+    low, high = _span(module, patch)
+    va = place(step, size, Rights.READ, low, high, arch.branch_reach)
+    step.fill(va, _bound(target, arch, module, patch, va))
+    sections = list(_section_rights(patch, size))
+    for start, length, rights in sections:
+        step.protect(Va(va + start), length, rights)
+    step.add_module(patch.image.name.lower(), va, patch.image)
+    step.event(
+        "map", what="patch", va=va, size=size, module=module.va, name=patch.image.name, fixups=len(patch.fixups), imports=len(patch.imports)
+    )
+    registry.images[key] = mapped = MappedImage(va, size, patch)
+    return key, mapped
+
+
+def _span(module: Module, patch: Patch) -> tuple[Va, Va]:
+    """First and last address of the module that code of the patch must reach, or that must reach it."""
+    rvas = [fixup.target + fixup.addend for fixup in patch.fixups if fixup.space is Space.BASE and fixup.kind is not FixupKind.ADDR64]
+    rvas += [function.base_rva for function in patch.functions]
+    low, high = min(rvas, default=0), max(rvas, default=0)
+    return Va(module.va + max(low, 0)), Va(module.va + min(high, module.size))
+
+
+def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va: Va) -> bytes:
+    """The patch image's memory at ``va`` with everything bound."""
+    image = patch.image
+    memory = bytearray(image.mapped)
+    delta = va - image.preferred_base
+    fixed = {fixup.site for fixup in patch.fixups}
+    for rva in image.relocations:
+        if rva not in fixed:
+            value = int.from_bytes(memory[rva : rva + _ADDRESS_SIZE], "little") + delta
+            memory[rva : rva + _ADDRESS_SIZE] = (value % (1 << 64)).to_bytes(_ADDRESS_SIZE, "little")
+    for fixup in patch.fixups:
+        _bind(arch, module, patch, va, memory, fixup)
+    missing = []
+    for wanted in patch.imports:
+        address = target.resolve_import(wanted.library, wanted.name, wanted.ordinal)
+        if address is None:
+            label = wanted.name if wanted.name is not None else f"#{wanted.ordinal}"
+            missing.append(
+                Refusal(
+                    Rule.IMPORT_UNAVAILABLE,
+                    None,
+                    None,
+                    f"the patch needs {wanted.library}!{label}, which the process does not have; load that library first",
+                    {"library": wanted.library, "name": wanted.name, "ordinal": wanted.ordinal},
+                )
+            )
+        else:
+            memory[wanted.slot : wanted.slot + _ADDRESS_SIZE] = address.to_bytes(_ADDRESS_SIZE, "little")
+    if missing:
+        raise ApplyRefused(missing)
+    return bytes(memory)
+
+
+def _bind(arch: Architecture, module: Module, patch: Patch, va: Va, memory: bytearray, fixup: Fixup) -> None:
+    size = arch.field_size(fixup.kind)
+    field = bytes(memory[fixup.site : fixup.site + size])
+    origin = module.va if fixup.space is Space.BASE else va
+    try:
+        bound = arch.bind(fixup.kind, field, va + fixup.site, origin + fixup.target + fixup.addend, image_base=module.va)
+    except OutOfReach as far:
+        owner = next((function for function in patch.functions if 0 <= fixup.site - function.patch_rva < function.size), None)
+        raise ApplyRefused(
+            [
+                Refusal(
+                    Rule.OUT_OF_REACH,
+                    owner.name if owner else None,
+                    owner.base_rva if owner else None,
+                    f"the patch image at 0x{va:x} cannot refer to 0x{origin + fixup.target:x} by {fixup.kind.value}; "
+                    "load the module where more address space around it is free",
+                    {"kind": fixup.kind.value, "site": va + fixup.site, "target": origin + fixup.target, "addend": fixup.addend},
+                )
+            ]
+        ) from far
+    memory[fixup.site : fixup.site + size] = bound
+
+
+def _section_rights(patch: Patch, size: int) -> Iterator[tuple[Rva, int, Rights]]:
+    """Whole-page ranges of the patch image with other rights than its headers have (read)."""
+    for section in patch.image.sections:
+        rights = Rights.NONE
+        for flag, right in ((SectionFlags.READ, Rights.READ), (SectionFlags.WRITE, Rights.WRITE), (SectionFlags.EXECUTE, Rights.EXECUTE)):
+            if section.flags & flag:
+                rights |= right
+        length = whole_pages(section.range.size)
+        problem = None
+        if rights & Rights.WRITE and rights & Rights.EXECUTE:
+            problem = "is writable and executable"
+        elif section.rva % PAGE or section.rva + length > size:
+            problem = "does not lie on whole pages of the image"
+        if problem:
+            raise ApplyRefused(
+                [
+                    Refusal(
+                        Rule.MALFORMED_PATCH,
+                        None,
+                        None,
+                        f"section {section.name} of the patch image {problem}; build the patch again",
+                        {"section": section.name, "section_rva": section.rva, "flags": int(section.flags)},
+                    )
+                ]
+            )
+        if length and rights is not Rights.READ:
+            yield section.rva, length, rights

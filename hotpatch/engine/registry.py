@@ -1,0 +1,195 @@
+"""What the engine knows of a process: which patch stands where, and what stays mapped for the next time.
+
+A transaction works on a copy and the engine takes the copy over once everything has succeeded; a failed operation leaves the registry
+untouched because nothing was ever done to it.
+
+What is *standing* (``sites``, ``applications``, ``order``) goes away with a revert. What is *kept* (``images``, ``tables`` and their slots,
+``trampolines``, ``chunks``) stays mapped, because threads, callbacks and live pointers may still lead there, and is used again when the
+same patch, or another one for the same function, is applied. Only :meth:`hotpatch.engine.Engine.collect` gives it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hotpatch.address import Rva, Va
+    from hotpatch.arch import Redirect
+    from hotpatch.engine.hpat import HpatTable
+    from hotpatch.engine.undo import UndoRecord
+    from hotpatch.patch import Patch
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SiteKey:
+    """A function of a module in the process."""
+
+    module: Va
+    rva: Rva
+
+    @property
+    def entry(self) -> int:
+        """VA of the function's entry."""
+        return self.module + self.rva
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageKey:
+    """A patch image mapped for a module: ``digest`` is the SHA-256 of its file, hexadecimal."""
+
+    module: Va
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TrampolineKey:
+    """A trampoline of a function for a strategy that displaces so many bytes."""
+
+    site: SiteKey
+    displaced: int
+
+
+@dataclass(frozen=True, slots=True)
+class MappedImage:
+    """A patch image in the process; ``size`` in bytes, whole pages."""
+
+    va: Va
+    size: int
+    patch: Patch
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Pages that hold trampolines; ``size`` in bytes."""
+
+    va: Va
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTrampoline:
+    """A trampoline in the process.
+
+    Attributes:
+        va: Of its first byte.
+        code: Its bytes.
+        resume_va: Where it continues in the original.
+        offsets: Source offset of each moved instruction → its offset in ``code``.
+        chunk: Address of the chunk that holds it.
+    """
+
+    va: Va
+    code: bytes
+    resume_va: Va
+    offsets: Mapping[int, int]
+    chunk: Va
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One patch's version of a function.
+
+    Attributes:
+        application: Number of the application that put it there.
+        name: Of the function, as that patch knows it.
+        destination: Where calls go while this layer is on top: the new function, or the trampoline where a patch gives the original back.
+    """
+
+    application: int
+    name: str | None
+    destination: Va
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A redirected function.
+
+    Attributes:
+        strategy: Of the redirect that stands. It stays until the redirect is removed, also when a newer patch was built for another
+            strategy.
+        slot: HPAT slot that the redirect goes through, where it does.
+        trampoline: Of the original.
+        records: What the redirect wrote, padding first, the entry last; ``before`` is always the base's own.
+        layers: Versions in force and below, oldest first; never empty.
+    """
+
+    strategy: Redirect
+    slot: Va | None
+    trampoline: TrampolineKey
+    records: tuple[UndoRecord, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def top(self) -> Layer:
+        """The version in force."""
+        return self.layers[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A patch that stands."""
+
+    number: int
+    image: ImageKey
+    patch: Patch
+    sites: tuple[SiteKey, ...]
+
+
+@dataclass(slots=True)
+class Registry:
+    """All of it; compared by value."""
+
+    applied: int = 0
+    sites: dict[SiteKey, Site] = field(default_factory=dict)
+    applications: dict[int, Application] = field(default_factory=dict)
+    order: dict[Va, tuple[int, ...]] = field(default_factory=dict)
+    images: dict[ImageKey, MappedImage] = field(default_factory=dict)
+    tables: tuple[HpatTable, ...] = ()
+    slots: dict[SiteKey, Va] = field(default_factory=dict)
+    trampolines: dict[TrampolineKey, PlacedTrampoline] = field(default_factory=dict)
+    chunks: tuple[Chunk, ...] = ()
+
+    def copy(self) -> Registry:
+        """A copy to work on; values are frozen and shared, but for the tables' lists of free slots."""
+        return Registry(
+            self.applied,
+            dict(self.sites),
+            dict(self.applications),
+            dict(self.order),
+            dict(self.images),
+            tuple(table.copy() for table in self.tables),
+            dict(self.slots),
+            dict(self.trampolines),
+            self.chunks,
+        )
+
+    def standing(self, module: Va) -> tuple[Application, ...]:
+        """Patches that stand on a module, oldest first."""
+        return tuple(self.applications[number] for number in self.order.get(module, ()))
+
+    def records(self, module: Va) -> Iterator[UndoRecord]:
+        """Everything that our redirects have written into a module."""
+        for key, site in self.sites.items():
+            if key.module == module:
+                yield from site.records
+
+    def enter(self, key: ImageKey, patch: Patch, sites: tuple[SiteKey, ...]) -> Application:
+        """Put a patch on top of its module."""
+        self.applied += 1
+        application = Application(self.applied, key, patch, sites)
+        self.applications[application.number] = application
+        self.order[key.module] = (*self.order.get(key.module, ()), application.number)
+        return application
+
+    def leave(self, application: Application) -> None:
+        """Take the topmost patch of a module away; its sites have been dealt with."""
+        module = application.image.module
+        del self.applications[application.number]
+        remaining = self.order[module][:-1]
+        if remaining:
+            self.order[module] = remaining
+        else:
+            del self.order[module]

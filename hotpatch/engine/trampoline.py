@@ -1,0 +1,95 @@
+"""Making originals callable: a trampoline for each function that is redirected, in pages near its module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Va
+from hotpatch.engine.mapping import place, whole_pages
+from hotpatch.engine.refusals import located
+from hotpatch.engine.registry import Chunk, PlacedTrampoline, TrampolineKey
+from hotpatch.engine.target import Rights
+from hotpatch.errors import ApplyRefused, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hotpatch.arch import Architecture
+    from hotpatch.engine.checks import CheckedFunction
+    from hotpatch.engine.registry import Registry
+    from hotpatch.engine.transaction import Transaction
+    from hotpatch.errors import Refusal
+
+_ALIGNMENT = 16
+_ROOM = 64
+"""Bytes that a trampoline usually takes at most; pages are mapped by it, and more of them where it does not do."""
+
+
+class _Writer:
+    """Puts trampolines one behind another into fresh pages."""
+
+    def __init__(self, step: Transaction, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]) -> None:
+        self._step = step
+        self._registry = registry
+        self._arch = arch
+        self._low = Va(min(function.entry for function in functions))
+        self._high = Va(max(function.entry for function in functions))
+        self._left = len(functions)
+        self._chunk: Chunk | None = None
+        self._code = bytearray()
+
+    def add(self, function: CheckedFunction, key: TrampolineKey) -> None:
+        if not (self._chunk and self._fit(self._chunk, function, key)):
+            self.flush()
+            size = whole_pages(self._left * _ROOM)
+            va = place(self._step, size, Rights.READ | Rights.EXECUTE, self._low, self._high, self._arch.branch_reach)
+            self._step.event("map", what="trampolines", va=va, size=size, module=key.site.module)
+            self._chunk = Chunk(va, size)
+            self._registry.chunks = (*self._registry.chunks, self._chunk)
+            self._fit(self._chunk, function, key)
+        self._left -= 1
+
+    def flush(self) -> None:
+        """Store what was put into the current pages."""
+        if self._chunk:
+            self._step.fill(self._chunk.va, bytes(self._code))
+        self._chunk = None
+        self._code.clear()
+
+    def _fit(self, chunk: Chunk, function: CheckedFunction, key: TrampolineKey) -> bool:
+        offset = -(-len(self._code) // _ALIGNMENT) * _ALIGNMENT
+        va = Va(chunk.va + offset)
+        made = self._arch.trampoline(function.code, source_va=function.entry, trampoline_va=va, displaced=key.displaced)
+        if offset + len(made.code) > chunk.size:
+            return False
+        self._code.extend(bytes(offset - len(self._code)) + made.code)
+        self._registry.trampolines[key] = PlacedTrampoline(va, made.code, Va(made.resume_va), dict(made.offsets), chunk.va)
+        return True
+
+
+def make_callable(step: Transaction, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]) -> None:
+    """Give each function that is not redirected yet the trampoline that its redirect needs, unless it has it from an earlier time.
+
+    Raises:
+        ApplyRefused: With every entry that cannot be moved (cannot-relocate and its kin), or out-of-reach.
+    """
+    wanted = {
+        TrampolineKey(function.key, arch.entry_site(function.function.redirect).displaced): function
+        for function in functions
+        if function.key not in registry.sites
+    }
+    missing = {key: function for key, function in wanted.items() if key not in registry.trampolines}
+    if not missing:
+        return
+    writer = _Writer(step, registry, arch, list(missing.values()))
+    refusals: list[Refusal] = []
+    for key, function in missing.items():
+        try:
+            writer.add(function, key)
+        except ApplyRefused:
+            raise
+        except Refused as refused:
+            refusals.extend(located(refused, function.function))
+    if refusals:
+        raise ApplyRefused(refusals)
+    writer.flush()

@@ -1,0 +1,122 @@
+"""Changes to a target that are all made or not made at all.
+
+Every step pushes its inverse. Whatever ends the transaction early, a refusal, a failing target, or an exception of the host such as a
+keyboard interrupt, the inverses run in reverse order, and memory, mappings, modules and thread registers are as they were before.
+
+Events are kept until the end: what a watcher is told has happened. A watcher that fails still takes the whole transaction back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from hotpatch.errors import HotpatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from hotpatch.address import Va
+    from hotpatch.engine.target import Rights, Target, Thread
+    from hotpatch.image import Image
+
+
+class RollbackError(HotpatchError):
+    """An inverse failed: the target is not as it was. Its notes say which steps could not be taken back."""
+
+
+class Transaction:
+    """A run of changes to ``target``; use as a context manager and call :meth:`commit` last."""
+
+    def __init__(self, target: Target) -> None:
+        """Begin on ``target``."""
+        self._target = target
+        self._inverses: list[tuple[str, Callable[[], None]]] = []
+        self._events: list[tuple[str, dict[str, object]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._roll_back(error)
+
+    def commit(self) -> None:
+        """Tell what happened. The changes stay once this has returned and the block ends."""
+        for kind, details in self._events:
+            self._target.event(kind, **details)
+
+    def event(self, kind: str, **details: object) -> None:
+        """Keep an event for :meth:`commit`."""
+        self._events.append((kind, details))
+
+    def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool) -> Va:
+        """See :meth:`hotpatch.engine.target.Target.map`."""
+        va = self._target.map(size, rights, near=near, reach=reach, above=above)
+        self._push(f"unmap 0x{va:x}", lambda: self._target.unmap(va))
+        return va
+
+    def fill(self, va: Va, data: bytes) -> None:
+        """Store into memory that this transaction mapped; unmapping it is the inverse."""
+        self._target.write_data(va, data)
+
+    def protect(self, va: Va, size: int, rights: Rights) -> None:
+        """Set rights in memory that this transaction mapped; unmapping it is the inverse."""
+        self._target.protect(va, size, rights)
+
+    def write_data(self, va: Va, expected: bytes, new: bytes) -> None:
+        """Replace data that stood before the transaction; the caller has read ``expected`` there."""
+
+        def restore() -> None:
+            if self._target.read(va, len(expected)) != expected:
+                self._target.write_data(va, expected)
+
+        self._push(f"restore data at 0x{va:x}", restore)
+        self._target.write_data(va, new)
+
+    def write_code(self, va: Va, expected: bytes, new: bytes) -> None:
+        """See :meth:`hotpatch.engine.target.Target.write_code`."""
+
+        def restore() -> None:
+            if self._target.read(va, len(new)) == new != expected:
+                self._target.write_code(va, new, expected)
+
+        self._push(f"restore code at 0x{va:x}", restore)
+        self._target.write_code(va, expected, new)
+
+    def move_thread(self, thread: Thread, registers: Mapping[str, int]) -> None:
+        """Set some registers of a thread that stands as ``thread`` says."""
+        before = {name: thread.registers[name] for name in registers}
+        self._push(f"restore registers of thread {thread.id}", lambda: self._target.set_registers(thread.id, before))
+        self._target.set_registers(thread.id, registers)
+
+    def add_module(self, name: str, va: Va, image: Image) -> None:
+        """See :meth:`hotpatch.engine.target.Target.add_module`."""
+        self._target.add_module(name, va, image)
+        self._push(f"remove module {name}", lambda: self._target.remove_module(va))
+
+    def remove_module(self, name: str, va: Va, image: Image) -> None:
+        """See :meth:`hotpatch.engine.target.Target.remove_module`; ``name`` and ``image`` are what it was added with."""
+        self._target.remove_module(va)
+        self._push(f"add module {name}", lambda: self._target.add_module(name, va, image))
+
+    def unmap(self, va: Va) -> None:
+        """Give memory back. There is no inverse: it must be a transaction's last step."""
+        self._target.unmap(va)
+
+    def _push(self, what: str, inverse: Callable[[], None]) -> None:
+        self._inverses.append((what, inverse))
+
+    def _roll_back(self, cause: BaseException) -> None:
+        failed: list[str] = []
+        while self._inverses:
+            what, inverse = self._inverses.pop()
+            try:
+                inverse()
+            except Exception as problem:
+                failed.append(f"could not {what}: {problem}")
+        if failed:
+            error = RollbackError(f"taking back a failed change failed; the process is not as it was ({len(failed)} steps left standing)")
+            for line in failed:
+                error.add_note(line)
+            raise error from cause
