@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from capstone import x86_const
 
+from hotpatch.arch.common import text
 from hotpatch.arch.x64_encoding import instruction_numbers
 
 
@@ -63,9 +64,9 @@ _TERM = re.compile(r"([+-]?) ?([a-z0-9]+)(?:\*(\d))?")
 
 
 @lru_cache(maxsize=4096)
-def memory(text: str) -> Memory | None:
-    """``text`` read as a memory operand; ``None`` where it is something else, or relative to a segment."""
-    match = _MEMORY.match(text)
+def memory(operand: str) -> Memory | None:
+    """``operand`` read as a memory operand; ``None`` where it is something else, or relative to a segment."""
+    match = _MEMORY.match(operand)
     if match is None or match[2]:
         return None
     base = scaled = None
@@ -83,10 +84,10 @@ def memory(text: str) -> Memory | None:
     return Memory(_SIZES.get(match[1] or "", 0), base, scaled, scale, displacement, match[3])
 
 
-def split(text: bytes) -> tuple[str, ...]:
+def split(operands: bytes) -> tuple[str, ...]:
     """Capstone's operand text, operand by operand."""
-    stripped = text.rstrip(b"\0").decode()
-    return tuple(stripped.split(", ")) if stripped else ()
+    whole = text(operands)
+    return tuple(whole.split(", ")) if whole else ()
 
 
 _FIRST_NOT_WRITTEN = instruction_numbers("CMP TEST PUSH BT NOP MUL DIV IDIV JMP CALL")
@@ -118,3 +119,18 @@ def written(number: int, operands: tuple[str, ...]) -> set[str]:
     if operands and number not in _FIRST_NOT_WRITTEN:
         registers.update(PARENTS[name] for name in operands[: 2 if number in _BOTH_WRITTEN else 1] if name in PARENTS)
     return registers
+
+
+def accessed(operands: tuple[str, ...]) -> Memory | None:
+    """The memory operand among ``operands``, also where it only makes an address."""
+    for operand in operands:
+        if operand[-1] == "]":
+            return memory(operand)
+    return None
+
+
+def stack_slot(operand: Memory | None) -> str | None:
+    """The name of a fixed place on the stack; ``None`` where ``operand`` is none."""
+    if operand is None or operand.scaled is not None or operand.base not in ("rsp", "rbp"):
+        return None
+    return operand.place

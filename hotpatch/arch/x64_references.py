@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_encoding as encoding
-from hotpatch.arch import x64_values
+from hotpatch.arch import x64_image_base
 from hotpatch.arch.base import FixupKind, Flow, Instruction, Reference, Use
+from hotpatch.arch.common import holds, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +33,14 @@ def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
             else:
                 offset, width = field
                 target = at + size + int.from_bytes(encoded[offset : offset + width], "little", signed=True)
-        yield Instruction(at, size, mnemonic.rstrip(b"\0").decode(), operands.rstrip(b"\0").decode(), flow, target)
+        yield Instruction(at, size, text(mnemonic), text(operands), flow, target)
 
 
 def references(code: bytes, address: int, image_base: int = 0) -> tuple[Reference, ...]:
     """Every operand that names an address, by offset.
 
     Direct branches and RIP-relative operands come from one sweep over the bytes; functions that load the image base into a register are
-    interpreted once more for the displacements that are RVAs (:mod:`hotpatch.arch.x64_values`).
+    interpreted once more for the displacements that are RVAs (:mod:`hotpatch.arch.x64_image_base`).
     """
     found: list[Reference] = []
     holds_image_base = False
@@ -52,13 +53,13 @@ def references(code: bytes, address: int, image_base: int = 0) -> tuple[Referenc
             target = at + size + from_bytes(encoded[start : start + width], "little", signed=True)
             offset = at - address
             found.append(Reference(offset, size, offset + start, kind, use, target))
-        elif b"[rip" in operands:
+        elif b"[rip" in operands and holds(operands, b"[rip"):
             start = encoding.modrm_offset(encoded) + 1
             target = at + size + from_bytes(encoded[start : start + 4], "little", signed=True)
             offset = at - address
             found.append(Reference(offset, size, offset + start, FixupKind.REL32, Use.DATA, target, start + 4 - size))
             holds_image_base |= target == image_base
     if holds_image_base:
-        found += x64_values.image_relative(code, address, image_base)
+        found += x64_image_base.image_relative(code, address, image_base)
         found.sort(key=lambda reference: reference.field)
     return tuple(found)

@@ -11,13 +11,14 @@ import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import JumpTable
-from hotpatch.arch.x64_values import Dispatch, Entry, Interpreter
+from hotpatch.arch.x64_flow import Blocks
+from hotpatch.arch.x64_values import Dispatch, Entry, Values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MAY_DISPATCH = re.compile(rb"\xff(?:[\xe0-\xe7\x20-\x27\x60-\x67\xa0-\xa7])")
-"""``jmp r/m64`` (FF /4) through a register or memory, wherever it may stand in the bytes."""
+_MAY_DISPATCH = re.compile(rb"\xff[\xe0-\xe7\x24\x64\xa4]")
+"""``jmp r/m64`` (FF /4) through a register or an indexed operand, wherever it may stand in the bytes."""
 _MOST_ENTRIES = 0x4000
 _ALLOCATION_GRANULARITY = 0x10000
 """Image bases are multiples of it (PE format, "ImageBase")."""
@@ -27,20 +28,24 @@ def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], im
     """The tables that indirect jumps in ``code`` go through, by jump."""
     if not _MAY_DISPATCH.search(code):
         return ()
-    interpreter = Interpreter(code, address, image_base)
-    interpreter.run()
-    reader = _Reader(interpreter, address, len(code), read)
-    tables = (reader.table(dispatch) for dispatch in interpreter.dispatches)
+    blocks = Blocks(code, address)
+    if not blocks.dispatches:
+        return ()
+    values = Values(blocks, image_base)
+    values.run()
+    dispatches = values.dispatches()
+    reader = _Reader(blocks, dispatches, address, len(code), read)
+    tables = (reader.table(dispatch) for dispatch in dispatches)
     return tuple(table for table in tables if table is not None)
 
 
 class _Reader:
     """Reads the tables of one function."""
 
-    def __init__(self, interpreter: Interpreter, address: int, size: int, read: Callable[[int, int], bytes]) -> None:
+    def __init__(self, blocks: Blocks, dispatches: list[Dispatch], address: int, size: int, read: Callable[[int, int], bytes]) -> None:
         self.address, self.end, self.read = address, address + size, read
-        self.instructions = frozenset(interpreter.places)
-        self.starts = sorted({dispatch.entry.table for dispatch in interpreter.dispatches})
+        self.instructions = frozenset(blocks.addresses)
+        self.starts = sorted({dispatch.entry.table for dispatch in dispatches})
 
     def table(self, dispatch: Dispatch) -> JumpTable | None:
         """The table of one jump; ``None`` where what is read does not look like one."""

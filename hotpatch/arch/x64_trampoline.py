@@ -20,7 +20,7 @@ from typing import NoReturn
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_redirect
 from hotpatch.arch.base import FixupKind, Flow, Trampoline
-from hotpatch.arch.common import cannot_relocate
+from hotpatch.arch.common import cannot_relocate, holds
 from hotpatch.arch.x64_binding import bind
 from hotpatch.arch.x64_padding import padding_reaches
 from hotpatch.errors import HotpatchError, OutOfReach, Rule
@@ -70,7 +70,7 @@ def _pieces(code: bytes) -> list[_Piece]:
     pieces = []
     for number, offset, size, encoded, _, operands in encoding.decoder().rows(code, 0):
         flow = encoding.FLOW.get(number, Flow.NEXT)
-        relative = b"[rip" in operands
+        relative = holds(operands, b"[rip")
         where: tuple[int, int] | None = None
         if relative:
             where = (encoding.modrm_offset(encoded) + 1, 4)

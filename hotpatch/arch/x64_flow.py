@@ -1,0 +1,175 @@
+"""x64: the basic blocks of a function, and running an analysis over them until nothing changes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from functools import cached_property
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from hotpatch.arch import x64_encoding as encoding
+from hotpatch.arch import x64_operands
+from hotpatch.arch.base import Flow
+from hotpatch.arch.common import holds
+
+if TYPE_CHECKING:
+    from hotpatch.arch.common import Row
+
+_MOST_VISITS = 16
+"""Of one block: a bound on the work that a strange function can make."""
+
+
+class Blocks:
+    """A function's instructions and the blocks that they form; positions are indices into ``rows``."""
+
+    def __init__(self, code: bytes, address: int) -> None:
+        """Decode ``code``."""
+        self.rows: list[Row] = list(encoding.decoder().rows(code, address))
+        self.addresses = [row[1] for row in self.rows]
+        self.targets = [self._target(row) for row in self.rows]
+        self.leaders = self._find_leaders()
+
+    @cached_property
+    def operands(self) -> list[tuple[str, ...]]:
+        """The operands of each instruction, as text."""
+        return [x64_operands.split(row[5]) for row in self.rows]
+
+    @cached_property
+    def dispatches(self) -> tuple[int, ...]:
+        """Positions of the jumps through a register or an indexed operand."""
+        return tuple(
+            position
+            for position, row in enumerate(self.rows)
+            if row[0] == encoding.JUMP and self.targets[position] is None and not holds(row[5], b"[rip")
+        )
+
+    def block_of(self, position: int) -> int:
+        """The leader of the block that ``position`` lies in."""
+        return self.leaders[bisect_right(self.leaders, position) - 1]
+
+    def end(self, leader: int) -> int:
+        """The position behind the block's last instruction."""
+        following = bisect_right(self.leaders, leader)
+        return self.leaders[following] if following < len(self.leaders) else len(self.rows)
+
+    def successors(self, leader: int) -> tuple[tuple[int, bool], ...]:
+        """Blocks that control goes to from this one, and whether by a taken branch."""
+        end = self.end(leader)
+        row = self.rows[end - 1]
+        flow = encoding.FLOW.get(row[0], Flow.NEXT)
+        target = self.targets[end - 1]
+        taken = self._position(target) if target is not None else None
+        successors = [] if taken is None else [(taken, True)]
+        leaves = flow in (Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN) or row[0] in encoding.NEVER_RETURNING_TRAPS
+        if not leaves and end < len(self.rows):
+            successors.append((end, False))
+        return tuple(successors)
+
+    @staticmethod
+    def _target(row: Row) -> int | None:
+        number, at, size, encoded, _, _ = row
+        if encoding.FLOW.get(number) not in (Flow.JUMP, Flow.BRANCH) or (found := encoding.branch_field(encoded, size)) is None:
+            return None
+        start, width = found
+        return at + size + int.from_bytes(encoded[start : start + width], "little", signed=True)
+
+    def _position(self, address: int) -> int | None:
+        position = bisect_left(self.addresses, address)
+        return position if position < len(self.addresses) and self.addresses[position] == address else None
+
+    def _find_leaders(self) -> list[int]:
+        leaders = {0} if self.rows else set()
+        for position, (row, target) in enumerate(zip(self.rows, self.targets, strict=True)):
+            if target is not None and (found := self._position(target)) is not None:
+                leaders.add(found)
+            if encoding.FLOW.get(row[0], Flow.CALL) is not Flow.CALL and position + 1 < len(self.rows):
+                leaders.add(position + 1)
+        return sorted(leaders)
+
+
+class State(Protocol):
+    """What an analysis knows at one place."""
+
+    def copy(self) -> State:
+        """Another one that changes by itself."""
+
+
+S = TypeVar("S", bound=State)
+
+
+class Analysis(Generic[S]):
+    """A forward analysis. Blocks that nothing is seen to lead to start with what the function's indirect jumps leave."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        """Analyse ``blocks``."""
+        self.blocks = blocks
+        self.entries: dict[int, S] = {}
+
+    def initial(self) -> S:
+        """What is known at the function's entry."""
+        raise NotImplementedError
+
+    def step(self, position: int, state: S) -> None:
+        """Change ``state`` as the instruction does."""
+        raise NotImplementedError
+
+    def merge(self, known: S, other: S, leader: int) -> bool:
+        """Merge ``other`` into ``known`` where paths meet at ``leader``; whether ``known`` changed."""
+        raise NotImplementedError
+
+    def along(self, state: S, position: int, *, taken: bool) -> S:
+        """A copy of ``state`` as it is on one side of the branch at ``position``."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Fill ``entries``: what is known at the start of each block."""
+        if not self.blocks.rows:
+            return
+        self._settle(0, self.initial())
+        for leader in self.blocks.leaders:
+            if leader not in self.entries:
+                self._settle(leader, self._left_by_dispatches(leader))
+
+    def at(self, position: int) -> S:
+        """What is known before the instruction at ``position``, in a block that was reached."""
+        leader = self.blocks.block_of(position)
+        state: S = self.entries[leader].copy()  # type: ignore[assignment]
+        for earlier in range(leader, position):
+            self.step(earlier, state)
+        return state
+
+    def _settle(self, start: int, state: S) -> None:
+        self.entries[start] = state
+        work, waiting = [start], {start}
+        visits: dict[int, int] = {}
+        while work:
+            leader = heappop(work)
+            waiting.discard(leader)
+            visits[leader] = visits.get(leader, 0) + 1
+            if visits[leader] > _MOST_VISITS:
+                continue
+            last = self.blocks.end(leader) - 1
+            left = self.at(last)
+            self.step(last, left)
+            for successor, taken in self.blocks.successors(leader):
+                arriving = self.along(left, last, taken=taken)
+                known = self.entries.get(successor)
+                if known is None:
+                    self.entries[successor] = arriving
+                elif not self.merge(known, arriving, successor):
+                    continue
+                if successor not in waiting:
+                    waiting.add(successor)
+                    heappush(work, successor)
+
+    def _left_by_dispatches(self, leader: int) -> S:
+        left: S | None = None
+        for position in self.blocks.dispatches:
+            if self.blocks.block_of(position) not in self.entries:
+                continue
+            state = self.at(position)
+            if left is None:
+                left = state
+            else:
+                self.merge(left, state, leader)
+        return self.initial() if left is None else left
