@@ -25,6 +25,8 @@ DISASSEMBLERS = {
 }
 RIP_RELATIVE = re.compile(r"\[rip [+-] (0x[0-9a-f]+|\d+)\]")
 ADDRESS = re.compile(r"#?0x[0-9a-f]+")
+PAGE_BASE = re.compile(r"(?:\[|^\w+, )(?P<base>x\d+)(?=, #|\])")
+PAGE_USERS = ("ld", "st", "add")
 PAGE_OFFSET = re.compile(r", #(0x)?[0-9a-f]+\]$|\]$|#(0x)?[0-9a-f]+$")
 
 
@@ -77,8 +79,10 @@ class Code:
                 if line.target != self.rva
                 else ADDRESS.sub("*", operands)
             )
-        if any(f"{register}, #" in operands or f"[{register}" in operands or f"{register}," in operands for register in paged):
-            return PAGE_OFFSET.sub("*", operands)
+        if (match := PAGE_BASE.search(operands)) and match["base"] in paged and line.mnemonic.startswith(PAGE_USERS):
+            operands = PAGE_OFFSET.sub("*", operands)
+        if not line.mnemonic.startswith("st"):
+            paged.discard(operands.split(",")[0])
         return operands
 
 

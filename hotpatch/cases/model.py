@@ -32,7 +32,7 @@ The manifest, one format (keys that a case does not need are left out)::
     carried = ["helper"]            # at least these new things come along
     [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
     parse = "inline"
-    [expect.no_pdb]                 # overrides of outcome and rule where no PDB is there
+    [expect.no_pdb]                 # outcome and rule where no PDB is there; outcome "any" claims nothing
 
     [[call]]                        # in this order, in each phase, all on one process
     function = "parse"
@@ -145,7 +145,7 @@ class Redirects(_Table):
 class NoPdb(_Table):
     """What is expected instead where no PDB is there."""
 
-    outcome: Outcome
+    outcome: Outcome | Literal["any"]
     rule: Rule | None = None
 
 
