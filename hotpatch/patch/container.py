@@ -40,6 +40,9 @@ KIND_CODES = {
     FixupKind.PAGEBASE_REL21: 5,
     FixupKind.PAGEOFFSET_12A: 6,
     FixupKind.PAGEOFFSET_12L: 7,
+    FixupKind.IMAGEREL_HIGH12A: 8,
+    FixupKind.IMAGEREL_LOW12A: 9,
+    FixupKind.IMAGEREL_LOW12L: 10,
 }
 """The kinds that may leave a patch image, by their codes in the file; the others reach too little and are resolved within it."""
 _KIND_OF_CODE = {code: kind for kind, code in KIND_CODES.items()}
