@@ -12,6 +12,16 @@ from hotpatch.arch import arm64_words as a64
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_COPIES_AND_FLAGS = (0xAA, 0x8B, 0x3A, 0xBA, 0x7A, 0xFA)
+"""Data processing (register) that may copy an address, or writes the flags alone."""
+
+_PLAIN = tuple(
+    top
+    for top in range(256)
+    if (top >> 2 & 7 == 0b100 and top & 0x1F != 0x10 and top != a64.ADD_IMMEDIATE_TOP) or (top >> 1 & 7 == 0b101 and top not in _COPIES_AND_FLAGS)
+)
+"""Data processing that writes Rd and makes nothing of an address but an escape."""
+
 _TOPS_BY_CLASS = {
     "J": (0x14, 0x15, 0x16, 0x17),
     "C": (0x94, 0x95, 0x96, 0x97),
@@ -22,16 +32,21 @@ _TOPS_BY_CLASS = {
     "+": (a64.ADD_IMMEDIATE_TOP,),
     "M": a64.UNSIGNED_IMMEDIATE_TOPS,
     "l": (0x18, 0x58, 0x98, 0xD8, 0x1C, 0x5C, 0x9C),
+    "D": _PLAIN,
 }
 """Classes by the words' top bytes; everything else is ``.``."""
 
-JUMP, CALL, BRANCH, REGISTER, PAGE, ADDRESS, ADD, MEMORY, LITERAL, OTHER = b"JCQRPA+Ml."
+JUMP, CALL, BRANCH, REGISTER, PAGE, ADDRESS, ADD, MEMORY, LITERAL, PLAIN, OTHER = b"JCQRPA+MlD."
 
 _CLASS_OF_TOP = bytes(next((ord(name) for name, tops in _TOPS_BY_CLASS.items() if top in tops), ord(".")) for top in range(256))
 _DIRECT = re.compile(rb"[JCQAl]")
 ENDS_BLOCK = re.compile(rb"[JQR]")
 PAGES = re.compile(rb"P")
 _REGISTER_BRANCHES = re.compile(rb"R")
+
+
+_NEAR = 32
+"""Words before a jump through a table that may hold the last step of its address."""
 
 
 class Code:
@@ -81,6 +96,15 @@ class Code:
     def register_jumps(self) -> list[int]:
         """Indices of the words that are BR."""
         return [m.start() for m in _REGISTER_BRANCHES.finditer(self.classes) if a64.is_branch_register(self.words[m.start()])]
+
+    def may_read_table(self, jump: int) -> bool:
+        """Whether the last word before the BR ``jump`` that writes its register is an addition or a load with a register offset, not a tail call's load."""
+        register = a64.rn(self.words[jump])
+        for index in range(jump - 1, max(jump - _NEAR, 0) - 1, -1):
+            word = self.words[index]
+            if a64.written_registers(word) >> register & 1:
+                return word & 0xFF000000 == 0x8B000000 or word & 0xFFE00C00 == 0xF8600800
+        return False
 
     def branch_target(self, index: int) -> int | None:
         """Index of the word that a direct jump or branch leads to, where it lies inside."""

@@ -6,7 +6,7 @@ of indices. At a join a register keeps what all predecessors agree on; one ADRP 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_code as classes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.arm64_facts import Fact
 
 _FALLS_THROUGH = frozenset((Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH, Flow.TRAP))
+_OPERATIONS = (classes.OTHER, classes.PLAIN)
 
 
 class Analysis:
@@ -50,6 +51,8 @@ class Analysis:
         self._data = data
         self._tables = tables
         self._pages = code.pages()
+        self._following: list[tuple[int, int]] = []
+        self._numbers: dict[int, int] = {}
         self._starts = self._split()
         self._before: dict[int, State] = {}
         self._unread: dict[int, State] = {}
@@ -77,26 +80,40 @@ class Analysis:
     # blocks ------------------------------------------------------------------------------------------------------------------------------
 
     def _split(self) -> list[int]:
-        code, data = self._code, self._data
+        """Where blocks start; notes which blocks each of them leads to by itself: the next one and a branch's target, -1 for neither."""
+        code, data, words = self._code, self._data, self._code.words
         starts = {0}
+        ends: dict[int, tuple[bool, int | None]] = {}
         for match in classes.ENDS_BLOCK.finditer(code.classes):
             index = match.start()
-            if index not in data:
-                starts.add(index + 1)
+            if index in data:
+                continue
+            kind = code.classes[index]
+            if kind == classes.REGISTER:
+                ends[index] = (a64.flow_of(words[index]) in _FALLS_THROUGH, None)
+            else:
                 target = code.branch_target(index)
                 if target is not None:
                     starts.add(target)
+                ends[index] = (kind == classes.BRANCH and not a64.is_conditional_always(words[index]), target)
+            starts.add(index + 1)
         for index in data:
             starts.update((index, index + 1))
         for targets in self._edges.values():
             starts.update(targets)
-        return sorted(start for start in starts if start < len(code.words))
+        ordered = sorted(start for start in starts if start < len(words))
+        numbers = {start: number for number, start in enumerate(ordered) if start not in data}
+        self._following = []
+        for number, start in enumerate(ordered):
+            end = ordered[number + 1] if number + 1 < len(ordered) else len(words)
+            falls, target = ends.get(end - 1, (True, None))
+            next_block = numbers.get(end, -1) if falls and start not in data else -1
+            self._following.append((next_block, -1 if target is None else numbers.get(target, -1)))
+        self._numbers = numbers
+        return ordered
 
     def _end(self, block: int) -> int:
         return self._starts[block + 1] if block + 1 < len(self._starts) else len(self._code.words)
-
-    def _block_of(self, index: int) -> int:
-        return bisect_right(self._starts, index) - 1
 
     def _is_register_jump(self, index: int) -> bool:
         return self._code.classes[index] == classes.REGISTER and a64.is_branch_register(self._code.words[index])
@@ -105,11 +122,11 @@ class Analysis:
 
     def _solve(self) -> None:
         self._spread([(0, facts.NO_FACTS)])
-        if len(self._before) == len(self._starts):
+        if len(self._before) == len(self._numbers):
             return
         self._spread([(block, self._facts_at_unread()) for block in self._orphans()])
-        for block, start in enumerate(self._starts):
-            if block not in self._before and start not in self._data:
+        for block in self._numbers.values():
+            if block not in self._before:
                 self._spread([(block, facts.NO_FACTS)])
 
     def _spread(self, seeds: list[tuple[int, State]]) -> None:
@@ -134,11 +151,8 @@ class Analysis:
 
     def _orphans(self) -> list[int]:
         """Blocks that nothing reached so far and that no branch, jump or block before leads to."""
-        led_to: set[int] = set()
-        for block, start in enumerate(self._starts):
-            if start not in self._data:
-                led_to.update(successor for successor, _ in self._direct_out(block, facts.NO_FACTS))
-        return [b for b, start in enumerate(self._starts) if b not in self._before and b not in led_to and start not in self._data]
+        led_to = {successor for following in self._following for successor in following}
+        return [block for block in self._numbers.values() if block not in self._before and block not in led_to]
 
     def _facts_at_unread(self) -> State:
         common: State | None = None
@@ -150,54 +164,44 @@ class Analysis:
         """Blocks that follow ``block``, with what holds on the way to each."""
         state = self._run(block)
         last = self._end(block) - 1
-        if not self._is_register_jump(last):
-            return self._direct_out(block, state)
-        targets = self._edges.get(last)
-        if targets is not None:
-            return [(self._block_of(target), state) for target in targets]
-        if self._reads_unread_table(block, last):
-            self._unread[last] = state
-        return []
-
-    def _reads_unread_table(self, block: int, last: int) -> bool:
-        """Whether a register addition in the block gives the address that its BR goes to: a table, not a tail call."""
-        register = a64.rn(self._code.words[last])
-        for index in range(last - 1, self._starts[block] - 1, -1):
-            word = self._code.words[index]
-            if a64.written_registers(word) >> register & 1:
-                return word & 0xFF000000 == 0x8B000000
-        return False
-
-    def _direct_out(self, block: int, state: State) -> list[tuple[int, State]]:
-        last = self._end(block) - 1
-        word = self._code.words[last]
-        flow = a64.flow_of(word)
-        following: list[tuple[int, State]] = []
-        falls, taken = _refine(word, state) if self._tables and flow is Flow.BRANCH else (state, state)
-        if flow in _FALLS_THROUGH and last + 1 < len(self._code.words) and last + 1 not in self._data:
-            following.append((block + 1, falls))
-        if flow in (Flow.JUMP, Flow.BRANCH):
-            target = self._code.branch_target(last)
-            if target is not None and target not in self._data:
-                following.append((self._block_of(target), taken))
-        return following
+        if self._code.classes[last] == classes.REGISTER and a64.is_branch_register(self._code.words[last]):
+            targets = self._edges.get(last)
+            if targets is not None:
+                return [(self._numbers[target], state) for target in targets if target in self._numbers]
+            if self._code.may_read_table(last):
+                self._unread[last] = state
+            return []
+        following, target = self._following[block]
+        falls = taken = state
+        if self._tables and target >= 0:
+            falls, taken = _refine(self._code.words[last], state)
+        return [(number, facts_there) for number, facts_there in ((following, falls), (target, taken)) if number >= 0]
 
     # one block ---------------------------------------------------------------------------------------------------------------------------
 
     def _run(self, block: int, sink: list[Completion] | None = None) -> State:
         """What holds behind ``block``; completions on the way go to ``sink``."""
-        words, kinds, pages = self._code.words, self._code.classes, self._pages
-        state = dict(self._before[block])
+        words, kinds, pages, tables = self._code.words, self._code.classes, self._pages, self._tables
         index, end = self._starts[block], self._end(block)
+        state = self._before[block]
+        if not state and not tables:
+            at = bisect_left(pages, index)
+            if at == len(pages) or pages[at] >= end:
+                return facts.NO_FACTS
+        state = dict(state)
         while index < end:
-            if not state and not self._tables:
+            if not state and not tables:
                 at = bisect_left(pages, index)
                 if at == len(pages) or pages[at] >= end:
                     break
                 index = pages[at]
             word, kind = words[index], kinds[index]
+            if kind == classes.PLAIN and sink is None and not tables:
+                state.pop(word & 31, None)
+                index += 1
+                continue
             made = self._made(state, index, word, kind, sink)
-            if self._tables:
+            if tables:
                 made = self._made_for_tables(state, index, word, kind, made)
             else:
                 facts.forget(state, a64.written_registers(word))
@@ -221,7 +225,7 @@ class Analysis:
             if sink is not None and word >> 22 == 0x3E4:  # STR (immediate), 64 bits: what is stored escapes
                 facts.escape(state.get(word & 31), index, sink)
             return None
-        if kind != classes.OTHER:
+        if kind not in _OPERATIONS:
             return None
         if a64.is_move_register(word):
             return state.get(a64.rm(word))
@@ -259,7 +263,7 @@ class Analysis:
         bound = compared = None
         if kind == classes.ADDRESS:
             made = Whole(fields.decode(FixupKind.REL21, word, self._code.site(index)))
-        elif kind == classes.OTHER:
+        elif kind in _OPERATIONS:
             made = made or facts.entry_of(state, word) or facts.destination_of(state, word)
             bound = facts.bound_of(state, word)
             compared = facts.comparison_of(word)

@@ -53,7 +53,8 @@ def data_words(code: Code, tables: tuple[JumpTable, ...]) -> frozenset[int]:
 
 
 def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
-    if not code.register_jumps():
+    candidates = [jump for jump in code.register_jumps() if code.may_read_table(jump)]
+    if not candidates:
         return ()
     found: dict[int, JumpTable] = {}
     for _ in range(_MOST_ROUNDS):
@@ -64,9 +65,11 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> t
             table = _read_table(code, jump, destination, read)
             if table is not None:
                 again[jump] = table
-        if again == found:
+        if again.keys() <= found.keys():
             break
         found = again
+        if len(found) == len(candidates):
+            break
     return tuple(found[jump] for jump in sorted(found))
 
 
