@@ -115,8 +115,10 @@ def disp32_offset(code: bytes) -> int | None:
 
 def branch_field(code: bytes, size: int) -> tuple[int, int] | None:
     """Offset and size of the distance of a direct call, jump or branch of ``size`` bytes; ``None`` where the operand is not a distance."""
-    opcode = prefixes(code).opcode
-    first = code[opcode]
+    first, opcode = code[0], 0
+    if first in LEGACY_PREFIXES or first & 0xF0 == 0x40:
+        opcode = prefixes(code).opcode
+        first = code[opcode]
     if first in (0xE8, 0xE9):
         return (size - 4, 4) if size - opcode == 5 else None
     if first == 0xEB or first & 0xF0 == 0x70 or first & 0xFC == 0xE0:

@@ -25,7 +25,8 @@ LOWEST_SECTION_RVA = 0x1000
 
 _CALL_CHANGES = frozenset(x64_operands.VOLATILE)
 _WHOLE_REGISTERS = frozenset(PARENTS.values())
-_NOTHING: frozenset[str] = frozenset()
+_Effect = tuple[frozenset[str], str | None, str | None]
+"""Places overwritten, then the place that 64 bits go to and the one that they come from."""
 
 
 class _ImageBase(Analysis[set[str]]):
@@ -33,19 +34,25 @@ class _ImageBase(Analysis[set[str]]):
 
     def __init__(self, blocks: Blocks, image_base: int) -> None:
         super().__init__(blocks)
-        self._effects = [self._effect(position, image_base) for position in range(len(blocks.rows))]
+        self._makers = {position: operands[0] for position, operands in self._loads(image_base)}
+        self._effects: list[_Effect | None] = [None] * len(blocks.rows)
 
-    def _effect(self, position: int, image_base: int) -> tuple[frozenset[str], str | None, str | None]:
-        """What the instruction overwrites; where it puts the image base, and from which place it takes it (``None``: it makes it)."""
-        number, at, size, _, _, _ = self.blocks.rows[position]
-        operands = self.blocks.operands[position]
+    def _loads(self, image_base: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """The instructions that put the image base into a register."""
+        for position, (number, at, size, _, _, text) in enumerate(self.blocks.rows):
+            if number == x86_const.X86_INS_LEA:
+                operands = x64_operands.split(text)
+                accessed = x64_operands.memory(operands[1])
+                if accessed is not None and accessed.base == "rip" and at + size + accessed.displacement == image_base:
+                    yield position, operands
+
+    def _effect(self, position: int) -> _Effect:
+        """What an instruction overwrites, and between which places it moves 64 bits."""
+        number, _, _, _, _, text = self.blocks.rows[position]
         if number == encoding.CALL:
             return _CALL_CHANGES, None, None
+        operands = x64_operands.split(text)
         changed = frozenset(x64_operands.written(number, operands))
-        if number == x86_const.X86_INS_LEA:
-            accessed = x64_operands.memory(operands[1])
-            makes = accessed is not None and accessed.base == "rip" and at + size + accessed.displacement == image_base
-            return changed, operands[0] if makes and operands[0] in _WHOLE_REGISTERS else None, None
         if number == x86_const.X86_INS_MOV:
             destination, source = (self._place(operand) for operand in operands)
             if destination is not None:
@@ -63,14 +70,23 @@ class _ImageBase(Analysis[set[str]]):
         return set()
 
     def step(self, position: int, state: set[str]) -> None:
-        changed, destination, source = self._effects[position]
-        if destination is not None and (source is None or source in state):
-            state -= changed
+        made = self._makers.get(position)
+        if made is not None:
+            if made in _WHOLE_REGISTERS:
+                state.add(made)
+            return
+        if not state:
+            return
+        effect = self._effects[position]
+        if effect is None:
+            effect = self._effects[position] = self._effect(position)
+        changed, destination, source = effect
+        moved = source in state
+        state -= changed
+        if moved and destination is not None:
             state.add(destination)
-        elif state:
-            state -= changed
-            if "rsp" in changed:
-                state -= {place for place in state if "[rsp" in place}
+        if "rsp" in changed:
+            state -= {place for place in state if "[rsp" in place}
 
     def merge(self, known: set[str], other: set[str], leader: int) -> bool:
         if other <= known:
@@ -93,7 +109,7 @@ class _ImageBase(Analysis[set[str]]):
                 self.step(position, state)
 
     def _reference(self, position: int, state: set[str], address: int, image_base: int) -> Reference | None:
-        accessed = x64_operands.accessed(self.blocks.operands[position])
+        accessed = x64_operands.accessed(x64_operands.split(self.blocks.rows[position][5]))
         if accessed is None or accessed.displacement < LOWEST_SECTION_RVA:
             return None
         if accessed.base not in state and (accessed.scale != 1 or accessed.scaled not in state):

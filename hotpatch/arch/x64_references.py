@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_image_base
 from hotpatch.arch.base import FixupKind, Flow, Instruction, Reference, Use
-from hotpatch.arch.common import holds, text
+from hotpatch.arch.common import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,21 +44,22 @@ def references(code: bytes, address: int, image_base: int = 0) -> tuple[Referenc
     """
     found: list[Reference] = []
     holds_image_base = False
-    from_bytes = int.from_bytes
-    for number, at, size, encoded, _, operands in encoding.decoder().rows(code, address):
-        use = _USES.get(number)
-        if use is not None and (field := encoding.branch_field(encoded, size)) is not None:
-            start, width = field
-            kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
-            target = at + size + from_bytes(encoded[start : start + width], "little", signed=True)
-            offset = at - address
-            found.append(Reference(offset, size, offset + start, kind, use, target))
-        elif b"[rip" in operands and holds(operands, b"[rip"):
+    rows = encoding.decoder().rows(code, address)
+    branches = [position for position, number in enumerate(rows.numbers()) if number in _USES]
+    relative = set(rows.holding(b"[rip"))
+    for position in sorted(relative.union(branches)):
+        number, at, size, encoded, _, _ = rows[position]
+        offset = at - address
+        if position in relative:
             start = encoding.modrm_offset(encoded) + 1
-            target = at + size + from_bytes(encoded[start : start + 4], "little", signed=True)
-            offset = at - address
+            target = at + size + int.from_bytes(encoded[start : start + 4], "little", signed=True)
             found.append(Reference(offset, size, offset + start, FixupKind.REL32, Use.DATA, target, start + 4 - size))
             holds_image_base |= target == image_base
+        elif (field := encoding.branch_field(encoded, size)) is not None:
+            start, width = field
+            target = at + size + int.from_bytes(encoded[start : start + width], "little", signed=True)
+            kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
+            found.append(Reference(offset, size, offset + start, kind, _USES[number], target))
     if holds_image_base:
         found += x64_image_base.image_relative(code, address, image_base)
         found.sort(key=lambda reference: reference.field)

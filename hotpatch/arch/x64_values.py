@@ -1,8 +1,8 @@
 """x64: what registers hold, as far as jump tables need it.
 
-A register or stack slot holds a known address, an entry loaded from a table, a table entry made into an address, or an unknown value that is
-named by where it came from, so that copies of it share its bound. Where paths meet with different values the result is unknown, but for the
-image base, which stays where any path has it (:mod:`hotpatch.arch.x64_image_base` says why).
+A register or stack slot holds a known address, an entry loaded from a table, a table entry made into an address, or an unknown value that
+is named by where it came from, so that copies of it share its bound. Where paths meet with different values the result is unknown, but for
+the image base, which stays where any path has it (:mod:`hotpatch.arch.x64_image_base` says why).
 """
 
 from __future__ import annotations
@@ -66,9 +66,11 @@ class State:
     compared: tuple[Value, int] | None = None
 
     def copy(self) -> State:
+        """Another state that changes by itself."""
         return State(dict(self.values), dict(self.bounds), self.compared)
 
     def get(self, place: str) -> Value:
+        """What ``place`` holds."""
         return self.values.get(place, Unknown(-1, place))
 
     def join(self, other: State, block: int, image_base: int) -> bool:
