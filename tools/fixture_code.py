@@ -13,21 +13,26 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import capstone
 import pefile
 import purepdb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DISASSEMBLERS = {
     0x8664: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
     0xAA64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
 }
-RIP_RELATIVE = re.compile(r"\[rip [+-] (0x[0-9a-f]+|\d+)\]")
-ADDRESS = re.compile(r"#?0x[0-9a-f]+")
-PAGE_BASE = re.compile(r"(?:\[|^\w+, )(?P<base>x\d+)(?=, #|\])")
+RIP_RELATIVE = re.compile(r"\[rip ([+-] (?:0x[0-9a-f]+|\d+))\]")
+ADDRESS = re.compile(r"#?0x[0-9a-f]+$")
+PAGE_OFFSET = re.compile(r"(?:\[|^\w+, )(?P<base>x\d+)(?:, #(?P<offset>(?:0x)?[0-9a-f]+))?(?=\]$|$)")
 PAGE_USERS = ("ld", "st", "add")
-PAGE_OFFSET = re.compile(r", #(0x)?[0-9a-f]+\]$|\]$|#(0x)?[0-9a-f]+$")
+KEEPS_REGISTER = ("st", "cmp", "cmn", "tst", "ccmp", "cb", "tb", "ldp")
+"""Mnemonics whose first operand is no destination, or (ldp) restores registers in an epilogue amid the function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +63,28 @@ class Code:
         """Of its instructions, in order."""
         return [line.mnemonic for line in self.lines]
 
-    def shape(self) -> list[str]:
-        """Its instructions with everything that names an address outside of the function masked."""
-        paged: set[str] = set()
-        shape = []
-        for line in self.lines:
-            shape.append(f"{line.mnemonic} {self._masked(line, paged)}")
-        return shape
+    def shape(self, names: Mapping[int, str]) -> list[str]:
+        """Its instructions with every address outside of the function replaced by its name, or by ``*`` where it has none."""
+        pages: dict[str, int] = {}
+        return [f"{line.mnemonic} {self._named(line, pages, names)}" for line in self.lines]
 
-    def _masked(self, line: Line, paged: set[str]) -> str:
-        operands = RIP_RELATIVE.sub("[rip + *]", line.operands)
-        if line.mnemonic == "adrp":
-            register = operands.split(",")[0]
-            paged.add(register)
-            return f"{register}, *"
+    def _named(self, line: Line, pages: dict[str, int], names: Mapping[int, str]) -> str:
+        operands = line.operands
+        if match := RIP_RELATIVE.search(operands):
+            distance = int(match[1].replace(" ", ""), 16)
+            return operands.replace(match[0], f"[{names.get(line.rva + len(line.raw) + distance, '*')}]")
+        if line.mnemonic in {"adrp", "adr"}:
+            register, address = operands.split(", #")
+            pages[register] = int(address, 16)
+            return f"{register}, page" if line.mnemonic == "adrp" else f"{register}, +{pages.pop(register) - self.rva:x}"
         if line.target is not None:
-            inside = self.rva <= line.target < self.rva + len(self.raw)
-            return (
-                ADDRESS.sub(f"+{line.target - self.rva:x}" if inside else "*", operands)
-                if line.target != self.rva
-                else ADDRESS.sub("*", operands)
-            )
-        if (match := PAGE_BASE.search(operands)) and match["base"] in paged and line.mnemonic.startswith(PAGE_USERS):
-            operands = PAGE_OFFSET.sub("*", operands)
-        if not line.mnemonic.startswith("st"):
-            paged.discard(operands.split(",")[0])
+            inside = self.rva < line.target < self.rva + len(self.raw)
+            return ADDRESS.sub(f"+{line.target - self.rva:x}" if inside else names.get(line.target, "*"), operands)
+        if (match := PAGE_OFFSET.search(operands)) and match["base"] in pages and line.mnemonic.startswith(PAGE_USERS):
+            address = pages[match["base"]] + int(match["offset"] or "0", 0)
+            operands = operands[: match.start("base")] + names.get(address, "*")
+        if not line.mnemonic.startswith(KEEPS_REGISTER):
+            pages.pop(operands.split(",")[0], None)
         return operands
 
 
@@ -124,6 +126,11 @@ class FixtureImage:
         with purepdb.PDB.open(str(self.path.with_suffix(".pdb"))) as pdb:
             return {symbol.name: pdb.to_rva(symbol.segment, symbol.offset) for symbol in pdb.data_symbols()}
 
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """Functions and data by RVA."""
+        return {rva: name for name, rva in self.data.items()} | {code.rva: name for name, code in self.functions.items()}
+
     @staticmethod
     def _line(one: capstone.CsInsn) -> Line:
         target = None
@@ -138,7 +145,7 @@ def changed(base: FixtureImage, fixed: FixtureImage) -> dict[str, str]:
     verdicts = {name: "removed" for name in base.functions.keys() - fixed.functions.keys()}
     verdicts |= {name: "added" for name in fixed.functions.keys() - base.functions.keys()}
     for name in base.functions.keys() & fixed.functions.keys():
-        if base.functions[name].shape() != fixed.functions[name].shape():
+        if base.functions[name].shape(base.names) != fixed.functions[name].shape(fixed.names):
             verdicts[name] = "changed"
     return dict(sorted(verdicts.items()))
 
