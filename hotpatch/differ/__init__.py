@@ -1,0 +1,8 @@
+"""Which function and datum of the base is which of the fixed image, and whether it changed."""
+
+from __future__ import annotations
+
+from hotpatch.differ.images import diff_images
+from hotpatch.differ.model import DatumMatch, FunctionMatch, ImageDiff, Verdict
+
+__all__ = ["DatumMatch", "FunctionMatch", "ImageDiff", "Verdict", "diff_images"]

@@ -1,0 +1,100 @@
+"""The longest common subsequence of two token sequences, fast where they are nearly equal."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+_TABLE_LIMIT = 60_000
+"""Cells of the exact table; beyond it, the longest-block heuristic of :mod:`difflib` is near enough."""
+
+
+def align(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> tuple[tuple[int, int], ...]:
+    """Pairs of indices of equal tokens, rising on both sides.
+
+    Common ends pair first; then tokens that occur once on either side anchor what lies between them; what remains is solved exactly where
+    it is small. The result is deterministic.
+    """
+    return tuple(_align(base, fixed, 0, len(base), 0, len(fixed)))
+
+
+def _align(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> Iterator[tuple[int, int]]:
+    while b0 < b1 and f0 < f1 and base[b0] == fixed[f0]:
+        yield b0, f0
+        b0 += 1
+        f0 += 1
+    tail = 0
+    while b0 < b1 - tail and f0 < f1 - tail and base[b1 - tail - 1] == fixed[f1 - tail - 1]:
+        tail += 1
+    b1 -= tail
+    f1 -= tail
+    if b0 < b1 and f0 < f1:
+        anchors = _anchors(base, fixed, b0, b1, f0, f1)
+        if anchors:
+            for b, f in anchors:
+                yield from _align(base, fixed, b0, b, f0, f)
+                yield b, f
+                b0, f0 = b + 1, f + 1
+            yield from _align(base, fixed, b0, b1, f0, f1)
+        elif (b1 - b0) * (f1 - f0) <= _TABLE_LIMIT:
+            yield from _table(base, fixed, b0, b1, f0, f1)
+        else:
+            for block in SequenceMatcher(None, base[b0:b1], fixed[f0:f1], autojunk=False).get_matching_blocks():
+                for step in range(block.size):
+                    yield b0 + block.a + step, f0 + block.b + step
+    for step in range(tail):
+        yield b1 + step, f1 + step
+
+
+def _anchors(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> list[tuple[int, int]]:
+    """The longest rising run of tokens that are unique on both sides (patience diff)."""
+    in_base, in_fixed = Counter(base[b0:b1]), Counter(fixed[f0:f1])
+    where = {fixed[f]: f for f in range(f0, f1) if in_fixed[fixed[f]] == 1}
+    pairs = [(b, where[base[b]]) for b in range(b0, b1) if in_base[base[b]] == 1 and base[b] in where]
+    ends: list[int] = []
+    best: list[int] = []
+    previous: list[int] = []
+    for number, (_, f) in enumerate(pairs):
+        at = bisect_left(ends, f)
+        if at == len(ends):
+            ends.append(f)
+            best.append(number)
+        else:
+            ends[at] = f
+            best[at] = number
+        previous.append(best[at - 1] if at else -1)
+    chain: list[tuple[int, int]] = []
+    number = best[-1] if best else -1
+    while number >= 0:
+        chain.append(pairs[number])
+        number = previous[number]
+    return chain[::-1]
+
+
+def _table(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> Iterator[tuple[int, int]]:
+    """Exact, by dynamic programming from the ends; ties prefer the earlier base token."""
+    width = f1 - f0
+    rows = [[0] * (width + 1)]
+    for b in range(b1 - 1, b0 - 1, -1):
+        below = rows[-1]
+        row = [0] * (width + 1)
+        token = base[b]
+        for f in range(width - 1, -1, -1):
+            row[f] = below[f + 1] + 1 if token == fixed[f0 + f] else max(below[f], row[f + 1])
+        rows.append(row)
+    rows.reverse()
+    b, f = b0, f0
+    while b < b1 and f < f1:
+        if base[b] == fixed[f]:
+            yield b, f
+            b += 1
+            f += 1
+        elif rows[b - b0][f - f0 + 1] > rows[b - b0 + 1][f - f0]:
+            f += 1
+        else:
+            b += 1

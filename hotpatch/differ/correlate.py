@@ -1,0 +1,280 @@
+"""Which function of the base is which of the fixed image.
+
+Evidence is tried from the strongest to the weakest; each new pair can make stronger evidence speak again, so after every success the
+search starts over. Pairs are never taken back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import FixupKind
+from hotpatch.differ.correspond import aligned_lines
+from hotpatch.differ.likeness import affinity, best_partners
+from hotpatch.differ.matching import Evidence, Matching
+from hotpatch.differ.names import match_names, same_names
+from hotpatch.differ.view import ENTRY, PlaceKind
+from hotpatch.differ.votes import Site, Votes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+
+    from hotpatch.differ.view import Link, Place, View
+    from hotpatch.differ.votes import Pair
+
+_TELLING_SIZE = 24
+"""Bytes of code from which on a body that is unique in both images is evidence by itself; a shorter one may be a coincidence."""
+_LABEL_BYTES = 8
+_SAME_BODY_WEIGHT = 2
+_WEAK_AFFINITY = 0.3
+_NEIGHBOUR_AFFINITY = 0.4
+_GAP_LIMIT = 400
+"""Pairs of functions between two matched neighbours that are compared at most."""
+
+
+def correlate(base: View, fixed: View) -> Matching:
+    """Match the functions of two images."""
+    return _Correlator(base, fixed).run()
+
+
+class _Correlator:
+    def __init__(self, base: View, fixed: View) -> None:
+        self.base, self.fixed = base, fixed
+        self.matching = Matching()
+        self.votes = Votes()
+        self.weak = Votes()
+        self._heard: set[int] = set()
+        self._heard_weakly: set[int] = set()
+        self._heard_data: set[Pair] = set()
+
+    def run(self) -> Matching:
+        match_names(self.base, self.fixed, self.matching)
+        self._entry_points()
+        steps: tuple[Callable[[], bool], ...] = (
+            self._telling_bodies,
+            self._strong_votes,
+            self._bodies_in_context,
+            self._short_bodies,
+            self._repeated_names,
+            self._repeated_bodies,
+            self._weak_votes,
+            self._neighbours,
+            self._look_alikes,
+        )
+        while any(step() for step in steps):
+            pass
+        return self.matching
+
+    # what is left ------------------------------------------------------------------------------------------------------------------------
+
+    def _open_base(self) -> list[int]:
+        return [entry for entry in self.base.functions if entry not in self.matching.forward]
+
+    def _open_fixed(self) -> list[int]:
+        return [entry for entry in self.fixed.functions if entry not in self.matching.backward]
+
+    def _pair_all(self, pairs: Iterable[Pair], evidence: Evidence) -> bool:
+        return sum([self.matching.pair(base, fixed, evidence) for base, fixed in pairs]) > 0
+
+    def _same_body(self, base: int, fixed: int) -> bool:
+        return self.base.body(base).digest == self.fixed.body(fixed).digest
+
+    # evidence ----------------------------------------------------------------------------------------------------------------------------
+
+    def _entry_points(self) -> None:
+        there, here = self.base.image.entry_point, self.fixed.image.entry_point
+        if there in self.base.functions and here in self.fixed.functions:
+            self.matching.pair(there, here, Evidence.ENTRY_POINT)
+        for image_callbacks in (zip(_tls_callbacks(self.base), _tls_callbacks(self.fixed), strict=False),):
+            for old, new in image_callbacks:
+                if old in self.base.functions and new in self.fixed.functions:
+                    self.matching.pair(old, new, Evidence.ENTRY_POINT)
+
+    def _telling_bodies(self) -> bool:
+        return self._unique(lambda view, entry: view.body(entry).digest if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY)
+
+    def _short_bodies(self) -> bool:
+        return self._unique(lambda view, entry: view.body(entry).digest, Evidence.BODY)
+
+    def _bodies_in_context(self) -> bool:
+        return self._unique(self._context, Evidence.REFERENCES)
+
+    def _unique(self, key: Callable[[View, int], Hashable | None], evidence: Evidence) -> bool:
+        """Pair open functions whose key occurs once among the open functions of either image."""
+        there, here = _by_key(self.base, self._open_base(), key), _by_key(self.fixed, self._open_fixed(), key)
+        return self._pair_all(
+            [(entries[0], here[value][0]) for value, entries in there.items() if len(entries) == 1 and len(here.get(value, ())) == 1], evidence
+        )
+
+    def _context(self, view: View, entry: int) -> Hashable:
+        body = view.body(entry)
+        return body.digest, tuple(self._label(view, link) for link in body.links)
+
+    def _label(self, view: View, link: Link) -> Hashable:
+        """What a link refers to, as far as it can be said alike of both images."""
+        place = view.place(link.target)
+        match place.kind:
+            case PlaceKind.IMPORT:
+                return place.slot.label if place.slot else None
+            case PlaceKind.FUNCTION if place.function is not None:
+                entry: int | None = place.function.entry
+                if view is self.fixed:
+                    entry = self.matching.backward.get(place.function.entry)
+                return (entry, place.position) if entry in self.matching.forward else None
+            case PlaceKind.CONSTANT:
+                extent = view.extent(link.target)
+                return view.bare(extent.start, min(extent.size, _LABEL_BYTES))
+            case _:
+                return None
+
+    def _strong_votes(self) -> bool:
+        """Two functions of the same body refer to the same things, operand by operand."""
+        for base, fixed in sorted(self.matching.forward.items()):
+            if base in self._heard:
+                continue
+            self._heard.add(base)
+            if self._same_body(base, fixed):
+                for old, new in zip(self.base.body(base).links, self.fixed.body(fixed).links, strict=False):
+                    self._hear(self.votes, old, new, base, fixed)
+        return self._elect(self.votes)
+
+    def _weak_votes(self) -> bool:
+        """Instructions of changed functions that align refer to the same things, probably."""
+        for base, fixed in sorted(self.matching.forward.items()):
+            if base in self._heard_weakly or self._same_body(base, fixed):
+                continue
+            self._heard_weakly.add(base)
+            for old, new in aligned_links(self.base, self.fixed, base, fixed):
+                self._hear(self.weak, old, new, base, fixed)
+        return self._elect(self.weak, least_affinity=_WEAK_AFFINITY)
+
+    def _hear(self, votes: Votes, old: Link, new: Link, base: int, fixed: int) -> None:
+        if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
+            return
+        site = Site(base, fixed, self.base.functions[base].ranges[old.part].start + old.offset, self.fixed.functions[fixed].ranges[new.part].start + new.offset)
+        self._hear_pair(votes, (old.target, new.target), site)
+
+    def _hear_pair(self, votes: Votes, pair: Pair, site: Site) -> None:
+        """Count a vote for a pair of functions, or for those that two pointers in corresponding data lead to."""
+        waiting = [pair]
+        while waiting:
+            old, new = waiting.pop()
+            there, here = self.base.place(old), self.fixed.place(new)
+            if there.kind is not here.kind:
+                continue
+            if there.kind is PlaceKind.FUNCTION:
+                if _is_entry(there) and _is_entry(here):
+                    votes.add((old, new), site)
+            elif there.kind in (PlaceKind.CONSTANT, PlaceKind.WRITABLE) and (old, new) not in self._heard_data:
+                self._heard_data.add((old, new))
+                waiting += pointer_pairs(self.base, self.fixed, old, new)
+
+    def _elect(self, votes: Votes, least_affinity: float = 0.0) -> bool:
+        weight = {pair: _SAME_BODY_WEIGHT for pair in votes.pairs() if self._same_body(*pair)}
+        winners, _ = votes.clear_winners(self.matching.forward, weight)
+        if least_affinity:
+            winners = tuple(pair for pair in winners if affinity(self.base, self.fixed, *pair) >= least_affinity)
+        return self._pair_all((pair for pair in winners if same_names(self.base, self.fixed, *pair)), Evidence.REFERENCES)
+
+    def _repeated_names(self) -> bool:
+        """Static functions of one name, several times: in their order, when they are equally many."""
+        there, here = _by_name(self.base, self._open_base()), _by_name(self.fixed, self._open_fixed())
+        pairs = [pair for name, entries in sorted(there.items()) if len(entries) == len(here.get(name, ())) for pair in zip(entries, here[name], strict=True)]
+        return self._pair_all(pairs, Evidence.NAME)
+
+    def _repeated_bodies(self) -> bool:
+        """One body several times, and nothing else tells which is which: in their order, when they are equally many."""
+        there = _by_key(self.base, self._open_base(), lambda view, entry: view.body(entry).digest)
+        here = _by_key(self.fixed, self._open_fixed(), lambda view, entry: view.body(entry).digest)
+        pairs = []
+        for digest, entries in there.items():
+            if len(entries) == len(here.get(digest, ())):
+                pairs += [pair for pair in zip(entries, here[digest], strict=True) if same_names(self.base, self.fixed, *pair)]
+        return self._pair_all(pairs, Evidence.ORDER)
+
+    def _neighbours(self) -> bool:
+        """What stands between the same matched neighbours, where it is alike."""
+        for there, here in _gaps(self.base, self.fixed, self.matching):
+            if len(there) * len(here) > _GAP_LIMIT:
+                continue
+            scored = [
+                (affinity(self.base, self.fixed, base, fixed), base, fixed)
+                for base in there
+                for fixed in here
+                if same_names(self.base, self.fixed, base, fixed)
+            ]
+            good = sorted(((score, base, fixed) for score, base, fixed in scored if score >= _NEIGHBOUR_AFFINITY), key=lambda row: (-row[0], *row[1:]))
+            if good and self.matching.pair(good[0][1], good[0][2], Evidence.ORDER):
+                return True
+        return False
+
+    def _look_alikes(self) -> bool:
+        pairs = best_partners(self.base, self.fixed, self._open_base(), self._open_fixed())
+        return self._pair_all((pair for pair in pairs if same_names(self.base, self.fixed, *pair)), Evidence.SIMILARITY)
+
+
+def aligned_links(base: View, fixed: View, base_entry: int, fixed_entry: int) -> Iterator[tuple[Link, Link]]:
+    """Links of two functions that stand in instructions that align."""
+    there, here = base.lines(base_entry), fixed.lines(fixed_entry)
+    old, new = base.body(base_entry).links, fixed.body(fixed_entry).links
+    for b, f in aligned_lines(there, here):
+        for old_link, new_link in zip(there[b].links, here[f].links, strict=False):
+            yield old[old_link], new[new_link]
+
+
+def _tls_callbacks(view: View) -> tuple[int, ...]:
+    return view.image.tls.callbacks if view.image.tls is not None else ()
+
+
+def _is_entry(place: Place) -> bool:
+    return place.function is not None and place.position == ENTRY
+
+
+def _by_key(view: View, entries: Sequence[int], key: Callable[[View, int], Hashable | None]) -> dict[Hashable, list[int]]:
+    found: dict[Hashable, list[int]] = defaultdict(list)
+    for entry in entries:
+        value = key(view, entry)
+        if value is not None:
+            found[value].append(entry)
+    return found
+
+
+def _by_name(view: View, entries: Sequence[int]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for entry in entries:
+        for name in view.functions[entry].names:
+            found[name].append(entry)
+    return found
+
+
+def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
+    """Targets of the pointers in two data that have equally many in the same places and the same size."""
+    there, here = base.symbol(old) or base.extent(old), fixed.symbol(new) or fixed.extent(new)
+    if there.size != here.size or not here.size:
+        return []
+    sites = base.pointers(old, old + here.size)
+    if not sites or sites != fixed.pointers(new, new + here.size):
+        return []
+    return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
+
+
+def _gaps(base: View, fixed: View, matching: Matching) -> Iterator[tuple[list[int], list[int]]]:
+    """Open functions between neighbours that are matched to neighbours."""
+    order = {entry: number for number, entry in enumerate(fixed.functions)}
+    fixed_entries = list(fixed.functions)
+    gap: list[int] = []
+    left = -1
+    for entry in (*base.functions, None):
+        partner = None if entry is None else matching.forward.get(entry)
+        if entry is not None and partner is None:
+            gap.append(entry)
+            continue
+        right = len(fixed_entries) if partner is None else order[partner]
+        if gap and left < right:
+            between = fixed_entries[left + 1 : right]
+            if between and not any(candidate in matching.backward for candidate in between):
+                yield gap, between
+        gap, left = [], right
+
+

@@ -1,0 +1,150 @@
+"""Whether two references refer to corresponding things."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from hotpatch.differ.align import align
+from hotpatch.differ.view import ENTRY, PlaceKind, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hotpatch.differ.matching import Matching
+    from hotpatch.differ.view import Line, Place, View
+    from hotpatch.differ.votes import Pair
+
+
+class Ranges:
+    """Stretches of live data that correspond: the lookup behind ``fixed + i`` ↔ ``base + i``."""
+
+    def __init__(self, stretches: Sequence[tuple[int, int, int]] = ()) -> None:
+        """``stretches``: fixed start, base start, size; never overlapping on the fixed side."""
+        self._stretches = sorted(stretches)
+        self._starts = [start for start, _, _ in self._stretches]
+
+    def base_of(self, fixed: int) -> int | None:
+        """Where the base has what the fixed image has at ``fixed``."""
+        at = bisect_right(self._starts, fixed) - 1
+        if at < 0:
+            return None
+        start, base, size = self._stretches[at]
+        return base + fixed - start if fixed < start + size else None
+
+
+class Correspondence:
+    """The relation "refers to the same thing" between addresses of the two images, under what is matched now.
+
+    It is coinductive: constants that point at each other correspond unless something that they reach does not.
+    """
+
+    def __init__(self, base: View, fixed: View, matching: Matching, live: Ranges) -> None:
+        """Judge by ``matching`` for functions and ``live`` for writable data."""
+        self.base, self.fixed, self.matching, self.live = base, fixed, matching, live
+        self._known: dict[Pair, bool] = {}
+        self._aligned: dict[Pair, Mapping[Position, Position]] = {}
+        self._roles = {rva: role for role, rva in base.special_data.items()}, {rva: role for role, rva in fixed.special_data.items()}
+
+    def same(self, base: int, fixed: int) -> bool:
+        """Whether what lies at ``base`` in the base and at ``fixed`` in the fixed image are the same thing."""
+        known = self._known.get((base, fixed))
+        if known is not None:
+            return known
+        seen = {(base, fixed)}
+        open_pairs = [(base, fixed)]
+        while open_pairs:
+            pair = open_pairs.pop()
+            if self._known.get(pair):
+                continue
+            further = None if self._known.get(pair) is False else self._further(*pair)
+            if further is None:
+                self._known[pair] = self._known[base, fixed] = False
+                return False
+            for child in further:
+                if child not in seen:
+                    seen.add(child)
+                    open_pairs.append(child)
+        self._known.update(dict.fromkeys(seen, True))
+        return True
+
+    def _further(self, base: int, fixed: int) -> Sequence[Pair] | None:
+        """``None`` where the two differ by themselves, else the pairs that must correspond too."""
+        there, here = self.base.place(base), self.fixed.place(fixed)
+        if there.kind is not here.kind:
+            return None
+        match there.kind:
+            case PlaceKind.FUNCTION:
+                return () if self._same_position(there, here) else None
+            case PlaceKind.IMPORT:
+                return () if there.slot and here.slot and there.slot.label == here.slot.label else None
+            case PlaceKind.TABLE:
+                return _table_pairs(there, here)
+            case PlaceKind.WRITABLE:
+                return () if self.live.base_of(fixed) == base else None
+            case PlaceKind.CONSTANT:
+                return self._constant_pairs(base, fixed)
+            case PlaceKind.NOTHING:
+                return () if base == fixed else None
+
+    def _same_position(self, there: Place, here: Place) -> bool:
+        if there.function is None or here.function is None or not self.matching.same(there.function.entry, here.function.entry):
+            return False
+        if there.position == ENTRY or here.position == ENTRY:
+            return there.position == here.position
+        pair = (there.function.entry, here.function.entry)
+        if self.base.body(pair[0]).digest == self.fixed.body(pair[1]).digest:
+            return there.position == here.position
+        return self.aligned_positions(*pair).get(there.position) == here.position
+
+    def aligned_positions(self, base: int, fixed: int) -> Mapping[Position, Position]:
+        """Base position → fixed position of the instructions of two functions that align."""
+        aligned = self._aligned.get((base, fixed))
+        if aligned is None:
+            there, here = self.base.lines(base), self.fixed.lines(fixed)
+            aligned = self._aligned[base, fixed] = {there[b].position: here[f].position for b, f in aligned_lines(there, here)}
+        return aligned
+
+    def constant_size(self, base: int, fixed: int) -> tuple[int, int, int] | None:
+        """Start in the base, start in the fixed image and size in bytes of the constants at the two addresses, where they can correspond."""
+        there, here = self.base.symbol(base), self.fixed.symbol(fixed)
+        if there is not None and here is not None:
+            if there.size != here.size or here.size is None or base - there.rva != fixed - here.rva:
+                return None
+            return there.rva, here.rva, here.size
+        old, new = self.base.extent(base), self.fixed.extent(fixed)
+        size = new.size
+        if size > old.size and not any(self.fixed.image.read(old_end := type(new.start)(new.start + old.size), new.end - old_end)):
+            size = old.size
+        return old.start, new.start, size
+
+    def _constant_pairs(self, base: int, fixed: int) -> Sequence[Pair] | None:
+        roles, fixed_roles = self._roles
+        if base in roles or fixed in fixed_roles:
+            return () if roles.get(base) == fixed_roles.get(fixed) else None
+        sizes = self.constant_size(base, fixed)
+        if sizes is None:
+            return None
+        return self.content_pairs(*sizes)
+
+    def content_pairs(self, base: int, fixed: int, size: int) -> Sequence[Pair] | None:
+        """``None`` where initial bytes or the places of pointers differ, else the targets of the pointers."""
+        sites = self.fixed.pointers(fixed, fixed + size)
+        if sites != self.base.pointers(base, base + size) or self.base.bare(base, size) != self.fixed.bare(fixed, size):
+            return None
+        return [(self.base.pointer(base + offset), self.fixed.pointer(fixed + offset)) for offset in sites]
+
+
+def _table_pairs(there: Place, here: Place) -> Sequence[Pair] | None:
+    """Jump tables correspond when they have the same form and their entries lead to the same places."""
+    old, new = there.table, here.table
+    if old is None or new is None:
+        return None
+    if (old.entry_size, old.shift, old.signed, len(old.targets)) != (new.entry_size, new.shift, new.signed, len(new.targets)):
+        return None
+    return list(zip(old.targets, new.targets, strict=True))
+
+
+def aligned_lines(base: Sequence[Line], fixed: Sequence[Line]) -> tuple[tuple[int, int], ...]:
+    """Indices of the instructions of two functions that do the same but for where their references lead."""
+    return align([line.token for line in base], [line.token for line in fixed])

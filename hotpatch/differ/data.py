@@ -1,0 +1,242 @@
+"""Which live (writable) datum of the base is which of the fixed image.
+
+Names decide where there are any. Otherwise functions vote: two of the same body refer to the same things operand by operand, which is
+proof; instructions of changed functions that align are weaker and only heard where nothing speaks against them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import FixupKind
+from hotpatch.differ.correlate import aligned_links, pointer_pairs
+from hotpatch.differ.correspond import Ranges
+from hotpatch.differ.matching import Evidence
+from hotpatch.differ.view import PlaceKind
+from hotpatch.differ.votes import Site, Tie, Votes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hotpatch.differ.matching import Matching
+    from hotpatch.differ.view import Link, View
+    from hotpatch.differ.votes import Pair
+
+_EQUAL_CONTENT_WEIGHT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Live data that correspond: ``fixed + i`` ↔ ``base + i`` for ``0 ≤ i < size`` (RVAs, bytes)."""
+
+    fixed: int
+    base: int
+    size: int
+    evidence: Evidence
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """Live data about which the evidence contradicts itself, with who says what."""
+
+    tie: Tie
+    sites: tuple[tuple[Site, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Functions of the same body that agree that a part of a named datum has moved inside of it."""
+
+    name: str
+    base: int
+    fixed: int
+    sites: tuple[Site, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveData:
+    """What is known of live data."""
+
+    stretches: tuple[Stretch, ...]
+    disputes: tuple[Dispute, ...]
+    shifts: tuple[Shift, ...]
+
+    def ranges(self) -> Ranges:
+        """The lookup."""
+        return Ranges([(stretch.fixed, stretch.base, stretch.size) for stretch in self.stretches])
+
+
+def correlate_data(base: View, fixed: View, matching: Matching) -> LiveData:
+    """Match the live data of two images whose functions are matched."""
+    search = _Search(base, fixed, matching)
+    search.named()
+    search.headers()
+    search.proven()
+    search.probable()
+    search.repeated_names()
+    return LiveData(search.stretches(), tuple(search.disputes), tuple(search.shifts))
+
+
+class _Search:
+    def __init__(self, base: View, fixed: View, matching: Matching) -> None:
+        self.base, self.fixed, self.matching = base, fixed, matching
+        self.pairs: dict[int, int] = {}
+        """Base start → fixed start."""
+        self.evidence: dict[int, Evidence] = {}
+        self.disputes: list[Dispute] = []
+        self.shifts: list[Shift] = []
+        self._moved: dict[Pair, dict[int, Site]] = defaultdict(dict)
+        self._stayed: set[int] = set()
+        self._names = {view: _live_names(view) for view in (base, fixed)}
+
+    # evidence ----------------------------------------------------------------------------------------------------------------------------
+
+    def named(self) -> None:
+        """Names that either image has once."""
+        there, here = self._names[self.base], self._names[self.fixed]
+        for name, starts in there.items():
+            others = here.get(name, ())
+            if len(starts) == 1 and len(others) == 1:
+                self._pair(starts[0], others[0], Evidence.NAME)
+
+    def headers(self) -> None:
+        """What the headers give a role."""
+        there, here = self.base.special_data, self.fixed.special_data
+        for role in sorted(there.keys() & here.keys()):
+            if self.base.place(there[role]).kind is PlaceKind.WRITABLE is self.fixed.place(here[role]).kind:
+                self._pair(there[role], here[role], Evidence.HEADERS)
+
+    def proven(self) -> None:
+        """What functions of the same body refer to."""
+        votes = Votes()
+        for pair in sorted(self.matching.forward.items()):
+            old, new = self.base.body(pair[0]), self.fixed.body(pair[1])
+            if old.digest == new.digest:
+                self._hear(votes, pair, zip(old.links, new.links, strict=False), proof=True)
+        self._elect(votes, {})
+        self.shifts = [
+            Shift(self._label(pair[0]), *pair, tuple(site for _, site in sorted(sites.items())))
+            for pair, sites in sorted(self._moved.items())
+            if len(sites) > 1 and pair[0] not in self._stayed
+        ]
+
+    def probable(self) -> None:
+        """What aligned instructions of changed functions refer to."""
+        votes = Votes()
+        for pair in sorted(self.matching.forward.items()):
+            if self.base.body(pair[0]).digest != self.fixed.body(pair[1]).digest:
+                self._hear(votes, pair, aligned_links(self.base, self.fixed, *pair), proof=False)
+        self._elect(votes, {pair: _EQUAL_CONTENT_WEIGHT for pair in votes.pairs() if self._equal_content(*pair)})
+
+    def repeated_names(self) -> None:
+        """One name several times, as static locals have: in their order, when they are equally many."""
+        there, here = self._names[self.base], self._names[self.fixed]
+        for name, starts in there.items():
+            open_base = [start for start in starts if start not in self.pairs]
+            taken = set(self.pairs.values())
+            open_fixed = [start for start in here.get(name, ()) if start not in taken]
+            if open_base and len(open_base) == len(open_fixed):
+                for old, new in zip(open_base, open_fixed, strict=True):
+                    self._pair(old, new, Evidence.ORDER)
+
+    # votes -------------------------------------------------------------------------------------------------------------------------------
+
+    def _hear(self, votes: Votes, functions: Pair, links: Iterable[tuple[Link, Link]], *, proof: bool) -> None:
+        seen: set[Pair] = set()
+        for old, new in links:
+            if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
+                continue
+            site = Site(*functions, _address(self.base, functions[0], old), _address(self.fixed, functions[1], new))
+            waiting = [(old.target, new.target)]
+            while waiting:
+                pair = waiting.pop()
+                if pair in seen:
+                    continue
+                seen.add(pair)
+                kinds = {self.base.place(pair[0]).kind, self.fixed.place(pair[1]).kind}
+                if kinds == {PlaceKind.WRITABLE}:
+                    self._hear_pair(votes, pair, site, proof=proof)
+                if proof and (kinds in ({PlaceKind.WRITABLE}, {PlaceKind.CONSTANT})):
+                    waiting += pointer_pairs(self.base, self.fixed, *pair)
+
+    def _hear_pair(self, votes: Votes, pair: Pair, site: Site, *, proof: bool) -> None:
+        there, here = self.base.symbol(pair[0]), self.fixed.symbol(pair[1])
+        if there is None and here is None:
+            votes.add(pair, site)
+            return
+        if there is None or here is None:
+            if not (self.base.image.has_symbols and self.fixed.image.has_symbols):
+                votes.add(pair, site)
+            return
+        starts, offsets = (there.rva, here.rva), (pair[0] - there.rva, pair[1] - here.rva)
+        if there.name != here.name and (there.name in self._names[self.fixed] or here.name in self._names[self.base]):
+            return
+        if offsets[0] == offsets[1]:
+            self._stayed.add(pair[0])
+            votes.add(starts, site)
+        elif proof and self.pairs.get(starts[0]) == starts[1]:
+            self._moved[pair].setdefault(site.base_function, site)
+
+    def _elect(self, votes: Votes, weight: Mapping[Pair, int]) -> None:
+        winners, ties = votes.clear_winners(self.pairs, weight)
+        for pair in winners:
+            self._pair(*pair, Evidence.VOTES)
+        self.disputes += [Dispute(tie, tuple(votes.sites(pair) for pair in tie.pairs)) for tie in ties]
+
+    def _pair(self, base: int, fixed: int, evidence: Evidence) -> None:
+        if base not in self.pairs and fixed not in self.pairs.values():
+            self.pairs[base] = fixed
+            self.evidence[base] = evidence
+
+    def _equal_content(self, base: int, fixed: int) -> bool:
+        size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
+        content = self.base.bare(base, size)
+        return any(content) and content == self.fixed.bare(fixed, size)
+
+    def _label(self, base: int) -> str:
+        symbol = self.base.symbol(base)
+        return symbol.name if symbol else f"rva:0x{base:x}"
+
+    # stretches ---------------------------------------------------------------------------------------------------------------------------
+
+    def stretches(self) -> tuple[Stretch, ...]:
+        """How far each pair reaches; never overlapping on the fixed side."""
+        anchors = sorted((fixed, base) for base, fixed in self.pairs.items())
+        found: list[Stretch] = []
+        for number, (fixed, base) in enumerate(anchors):
+            if found and fixed < found[-1].fixed + found[-1].size:
+                last = found[-1]
+                if base - last.base == fixed - last.fixed:
+                    continue
+                found[-1] = Stretch(last.fixed, last.base, fixed - last.fixed, last.evidence, last.name)
+            following = anchors[number + 1] if number + 1 < len(anchors) else None
+            symbol = self.base.symbol(base)
+            name = symbol.name if symbol is not None and symbol.rva == base else None
+            found.append(Stretch(fixed, base, self._size(base, fixed, following), self.evidence[base], name))
+        return tuple(found)
+
+    def _size(self, base: int, fixed: int, following: Pair | None) -> int:
+        there, here = self.base.symbol(base), self.fixed.symbol(fixed)
+        if there is not None and here is not None and there.rva == base and here.rva == fixed:
+            return min(there.size or 0, here.size or 0)
+        size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
+        if following is not None and not (there or here):
+            gap = following[0] - fixed
+            if gap > size and following[1] - base == gap and self.base.bare(base, gap) == self.fixed.bare(fixed, gap):
+                return gap
+        return size
+
+
+def _address(view: View, function: int, link: Link) -> int:
+    return view.functions[function].ranges[link.part].start + link.offset
+
+
+def _live_names(view: View) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for datum in view.image.data_symbols:
+        if view.place(datum.rva).kind is PlaceKind.WRITABLE and datum.rva not in found[datum.name]:
+            found[datum.name].append(datum.rva)
+    return dict(found)

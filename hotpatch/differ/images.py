@@ -1,0 +1,102 @@
+"""The comparison of two images, from the outside in: correlate, compare, find what forbids a patch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.differ.constants import Constants
+from hotpatch.differ.correlate import correlate
+from hotpatch.differ.correspond import Correspondence
+from hotpatch.differ.data import correlate_data
+from hotpatch.differ.matching import Evidence
+from hotpatch.differ.model import DatumMatch, ImageDiff
+from hotpatch.differ.rules import findings
+from hotpatch.differ.verdicts import drop_unproven_folds, rows
+from hotpatch.differ.view import POINTER_SIZE, View
+from hotpatch.errors import Refusal, Refused, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hotpatch.differ.data import LiveData
+    from hotpatch.differ.matching import Matching
+    from hotpatch.image import Image
+
+
+def diff_images(base: Image, fixed: Image) -> ImageDiff:
+    """Compare two builds of an image.
+
+    Raises:
+        Refused: They are for different machines (rule machine-differs).
+    """
+    _require_same_machine(base, fixed)
+    views = View(base), View(fixed)
+    matching = correlate(*views)
+    live = correlate_data(*views, matching)
+    relation = Correspondence(*views, matching, live.ranges())
+    while drop_unproven_folds(relation, matching):
+        relation = Correspondence(*views, matching, live.ranges())
+    functions = rows(relation, matching)
+    data = _data(relation, live, matching)
+    return ImageDiff(base, fixed, functions, data, findings(relation, matching, live))
+
+
+def _require_same_machine(base: Image, fixed: Image) -> None:
+    if base.machine is not fixed.machine:
+        reason = f"{base.name} is for {base.machine} and {fixed.name} for {fixed.machine}; compare two builds for one machine."
+        raise Refused([Refusal(Rule.MACHINE_DIFFERS, None, None, reason, {"base": base.machine.value, "fixed": fixed.machine.value})])
+
+
+def _data(relation: Correspondence, live: LiveData, matching: Matching) -> tuple[DatumMatch, ...]:
+    """Imports, live data and constants, by fixed RVA; of those that overlap, the first kind in this order stays whole."""
+    kept: list[DatumMatch] = []
+    for batch in (_imports(relation), _live(live), _constants(relation, matching)):
+        kept = _merge(kept, batch)
+    return tuple(kept)
+
+
+def _imports(relation: Correspondence) -> list[DatumMatch]:
+    base, fixed = relation.base.image, relation.fixed.image
+    slots = {entry.label: entry.slot for entry in reversed(base.imports)}
+    writable = relation.base.writable
+    return [
+        DatumMatch(slots[entry.label], entry.slot, POINTER_SIZE, Evidence.IMPORT.value, writable(slots[entry.label]), entry.label)
+        for entry in fixed.imports
+        if entry.label in slots
+    ]
+
+
+def _live(live: LiveData) -> list[DatumMatch]:
+    return [
+        DatumMatch(Rva(stretch.base), Rva(stretch.fixed), stretch.size, stretch.evidence.value, writable=True, name=stretch.name)
+        for stretch in live.stretches
+        if stretch.size
+    ]
+
+
+def _constants(relation: Correspondence, matching: Matching) -> list[DatumMatch]:
+    found = []
+    for start, (base, size, evidence) in Constants(relation, matching).run().items():
+        symbol = relation.base.symbol(base)
+        name = symbol.name if symbol is not None and symbol.rva == base else None
+        found.append(DatumMatch(Rva(base), Rva(start), size, evidence.value, writable=False, name=name))
+    return found
+
+
+def _merge(kept: list[DatumMatch], batch: Iterable[DatumMatch]) -> list[DatumMatch]:
+    """``kept`` and of ``batch`` what begins outside of it, cut short where another begins; by fixed RVA."""
+    settled = {match.fixed: match for match in batch} | {match.fixed: match for match in kept}
+    prior = {id(match) for match in kept}
+    merged: list[DatumMatch] = []
+    for start in sorted(settled):
+        match = settled[start]
+        last = merged[-1] if merged else None
+        if last is not None and start < last.fixed + last.size:
+            if id(match) not in prior or id(last) in prior:
+                continue
+            merged[-1] = DatumMatch(last.base, last.fixed, start - last.fixed, last.matched_by, last.writable, last.name)
+        merged.append(match)
+    return merged
+
+

@@ -1,0 +1,192 @@
+"""What forbids a patch no matter which function travels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.differ.view import PlaceKind
+from hotpatch.errors import Refusal, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hotpatch.differ.correspond import Correspondence
+    from hotpatch.differ.data import LiveData, Stretch
+    from hotpatch.differ.matching import Matching
+    from hotpatch.differ.view import View
+    from hotpatch.differ.votes import Pair, Site
+    from hotpatch.image import Datum, Export
+
+_EVIDENCE_BYTES = 32
+
+
+def findings(relation: Correspondence, matching: Matching, live: LiveData) -> tuple[Refusal, ...]:
+    """Every finding, in a stable order."""
+    return (
+        *_layouts(relation.base, relation.fixed, live),
+        *_initial_values(relation, live),
+        *_exports(relation),
+        *_disputes(relation, live),
+        *_orphans(relation, matching, live),
+    )
+
+
+# layout ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def _layouts(base: View, fixed: View, live: LiveData) -> Iterator[Refusal]:
+    """Live data of another size, of another kind, or with parts in other places."""
+    there, here = _unique_data(base), _unique_data(fixed)
+    for name in sorted(there.keys() & here.keys(), key=lambda name: (there[name].rva, name)):
+        old, new = there[name], here[name]
+        kinds = base.place(old.rva).kind, fixed.place(new.rva).kind
+        if PlaceKind.WRITABLE not in kinds:
+            continue
+        facts = {"base_rva": old.rva, "fixed_rva": new.rva, "base_size": old.size, "fixed_size": new.size}
+        if kinds[0] is not kinds[1]:
+            was, became = ("writable", "constant") if kinds[0] is PlaceKind.WRITABLE else ("constant", "writable")
+            reason = f"{name} was {was} and became {became}; keep it {was}, or give the new datum another name."
+            yield Refusal(Rule.DATA_LAYOUT, name, old.rva, reason, {**facts, "base_kind": was, "fixed_kind": became})
+        elif old.size and new.size and old.size != new.size:
+            reason = (
+                f"{name} is {old.size} bytes in the base and {new.size} in the fixed image, but the running program's datum cannot be resized; "
+                "keep its layout and put what is new into a datum of its own."
+            )
+            yield Refusal(Rule.DATA_LAYOUT, name, old.rva, reason, facts)
+    for shift in live.shifts:
+        reason = (
+            f"{len(shift.sites)} unchanged functions use another offset of {shift.name} than in the base, so its parts have moved; keep its layout."
+        )
+        yield Refusal(Rule.DATA_LAYOUT, shift.name, Rva(shift.base), reason, _vote((shift.base, shift.fixed), shift.sites))
+
+
+def _unique_data(view: View) -> dict[str, Datum]:
+    found: dict[str, Datum] = {}
+    twice: set[str] = set()
+    for datum in view.image.data_symbols:
+        known = found.get(datum.name)
+        if known is not None and known.rva != datum.rva:
+            twice.add(datum.name)
+        if known is None or (known.size is None and datum.size is not None):
+            found[datum.name] = datum
+    return {name: datum for name, datum in found.items() if name not in twice}
+
+
+# initial values --------------------------------------------------------------------------------------------------------------------------
+
+
+def _initial_values(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
+    """Live data that start with another value; pointers compare by what they refer to."""
+    for stretch in live.stretches:
+        at = _first_difference(relation, stretch)
+        if at is None:
+            continue
+        old = relation.base.image.read(Rva(stretch.base + at), min(_EVIDENCE_BYTES, stretch.size - at))
+        new = relation.fixed.image.read(Rva(stretch.fixed + at), min(_EVIDENCE_BYTES, stretch.size - at))
+        what = stretch.name or f"the datum at rva 0x{stretch.base:x}"
+        reason = (
+            f"the initial value of {what} differs from byte {at} on, but the running program's datum has long had its first value; "
+            "keep the value, or let new code set it."
+        )
+        facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "offset": at, "base_bytes": old.hex(), "fixed_bytes": new.hex()}
+        yield Refusal(Rule.DATA_INIT, stretch.name, Rva(stretch.base), reason, facts)
+
+
+def _first_difference(relation: Correspondence, stretch: Stretch) -> int | None:
+    base, fixed = relation.base, relation.fixed
+    if base.special_data.get("security cookie") == stretch.base:
+        return None
+    old, new = base.bare(stretch.base, stretch.size), fixed.bare(stretch.fixed, stretch.size)
+    differences = [] if old == new else [next(at for at, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])]
+    there = base.pointers(stretch.base, stretch.base + stretch.size)
+    here = fixed.pointers(stretch.fixed, stretch.fixed + stretch.size)
+    differences += sorted(set(there) ^ set(here))[:1]
+    for offset in sorted(set(there) & set(here)):
+        if not relation.same(base.pointer(stretch.base + offset), fixed.pointer(stretch.fixed + offset)):
+            differences.append(offset)
+            break
+    return min(differences, default=None)
+
+
+# exports ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def _exports(relation: Correspondence) -> Iterator[Refusal]:
+    """Exports that are gone, have another ordinal, or lead elsewhere. New ones harm nobody."""
+    here = {_export_key(export): export for export in relation.fixed.image.exports}
+    for old in relation.base.image.exports:
+        label = old.name or f"#{old.ordinal}"
+        new = here.get(_export_key(old))
+        facts: dict[str, object] = {"base_ordinal": old.ordinal, "base_rva": old.rva, "base_forwarder": old.forwarder}
+        if new is None:
+            reason = f"{label} is no longer exported, but other modules may be bound to it; keep the export."
+            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
+            continue
+        facts |= {"fixed_ordinal": new.ordinal, "fixed_rva": new.rva, "fixed_forwarder": new.forwarder}
+        if old.ordinal != new.ordinal:
+            reason = f"{label} has ordinal {new.ordinal} instead of {old.ordinal}, but other modules may be bound by ordinal; keep the ordinal."
+            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
+        elif old.forwarder != new.forwarder:
+            reason = f"{label} leads to {new.forwarder or 'this image'} instead of {old.forwarder or 'this image'}; keep where it leads."
+            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
+        elif old.rva is not None and new.rva is not None and not _leads_alike(relation, old.rva, new.rva):
+            reason = f"{label} leads to something else than the base's {label}, to which other modules are bound; keep what it leads to."
+            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
+
+
+def _export_key(export: Export) -> str | int:
+    return export.name if export.name is not None else export.ordinal
+
+
+def _leads_alike(relation: Correspondence, old: Rva, new: Rva) -> bool:
+    there, here = relation.base.place(old), relation.fixed.place(new)
+    if there.function is not None and here.function is not None:
+        return relation.matching.same(there.function.entry, here.function.entry) and there.position == here.position
+    return relation.same(old, new)
+
+
+# evidence --------------------------------------------------------------------------------------------------------------------------------
+
+
+def _disputes(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
+    for dispute in live.disputes:
+        votes = [_vote(pair, sites) for pair, sites in zip(dispute.tie.pairs, dispute.sites, strict=True)]
+        base = Rva(min(pair[0] for pair in dispute.tie.pairs))
+        reason = (
+            f"it cannot be told which live datum of the fixed image is the base's datum at rva 0x{base:x}, "
+            "because instructions that correspond refer to different ones; compare builds that have PDBs."
+        )
+        yield Refusal(Rule.CONTRADICTING_VOTES, None, base, reason, {"votes": votes})
+
+
+def _orphans(relation: Correspondence, matching: Matching, live: LiveData) -> Iterator[Refusal]:
+    """Changed functions that lost one live datum and gained another, neither of them named: it may be the same one."""
+    ranges = live.ranges()
+    kept = [(stretch.base, stretch.base + stretch.size) for stretch in live.stretches]
+    for base, fixed in sorted(matching.forward.items()):
+        if relation.base.body(base).digest == relation.fixed.body(fixed).digest:
+            continue
+        gained = sorted({target for target in _live_targets(relation.fixed, fixed) if ranges.base_of(target) is None})
+        gained = [target for target in gained if relation.fixed.symbol(target) is None]
+        lost = sorted({target for target in _live_targets(relation.base, base) if not any(start <= target < end for start, end in kept)})
+        lost = [target for target in lost if relation.base.symbol(target) is None]
+        if gained and lost:
+            function = relation.base.functions[base]
+            reason = (
+                f"{function.label} no longer refers to the base's live datum at rva 0x{lost[0]:x} but to one at 0x{gained[0]:x}, which may or "
+                "may not be the same; compare builds that have PDBs."
+            )
+            yield Refusal(Rule.CONTRADICTING_VOTES, function.name, function.entry, reason, {"base_data": lost, "fixed_data": gained})
+
+
+def _live_targets(view: View, entry: int) -> Iterator[int]:
+    return (link.target for link in view.body(entry).links if view.place(link.target).kind is PlaceKind.WRITABLE)
+
+
+def _vote(pair: Pair, sites: tuple[Site, ...]) -> dict[str, object]:
+    return {
+        "base_rva": pair[0],
+        "fixed_rva": pair[1],
+        "sites": [{"base_function": site.base_function, "base_rva": site.base, "fixed_rva": site.fixed} for site in sites],
+    }

@@ -1,0 +1,118 @@
+"""What became of each function."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hotpatch.differ.correspond import aligned_lines
+from hotpatch.differ.matching import Evidence
+from hotpatch.differ.model import FunctionMatch, Verdict
+
+if TYPE_CHECKING:
+    from hotpatch.differ.correspond import Correspondence
+    from hotpatch.differ.matching import Matching
+    from hotpatch.differ.view import Body, View
+    from hotpatch.image import Function
+
+_ENTRY_BYTES = 16
+
+
+def verdict_of(relation: Correspondence, base_entry: int, fixed_entry: int) -> Verdict:
+    """Identical, relocated or changed: the verdict on a pair."""
+    old, new = relation.base.body(base_entry), relation.fixed.body(fixed_entry)
+    if old.digest != new.digest or not same_links(relation, old, new):
+        return Verdict.CHANGED
+    return Verdict.IDENTICAL if old.code == new.code else Verdict.RELOCATED
+
+
+def same_links(relation: Correspondence, old: Body, new: Body) -> bool:
+    """Whether two functions refer, in the same places and ways, to corresponding things."""
+    if len(old.links) != len(new.links):
+        return False
+    same = relation.same
+    return all(
+        there[:4] == here[:4] and same(there.target, here.target) for there, here in zip(old.links, new.links, strict=True)
+    )
+
+
+def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
+    """Take back extra pairs whose base function stands for another one too and whose bodies differ after all; says whether there were any."""
+    wrong = {
+        (base, fixed)
+        for base, fixed in matching.folded
+        if matching.forward.get(base) is not None and verdict_of(relation, base, fixed) is Verdict.CHANGED
+    }
+    matching.folded -= wrong
+    return bool(wrong)
+
+
+def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, ...]:
+    """One row for each pair and each function without a partner: by base RVA, then the added ones by fixed RVA."""
+    base, fixed = relation.base, relation.fixed
+    found: list[FunctionMatch] = []
+    extra = sorted(matching.folded)
+    reported_fixed = set(matching.backward)
+    for entry, function in base.functions.items():
+        folds = [other for first, other in extra if first == entry]
+        partner = matching.forward.get(entry)
+        names = function.names
+        if partner is not None:
+            split = {name for other in folds for name in fixed.functions[other].names}
+            kept = tuple(name for name in names if name not in split) or names
+            found.append(_row(relation, replace(function, names=kept), fixed.functions[partner], matching.evidence[entry], ()))
+        elif not folds:
+            found.append(FunctionMatch(function, None, Verdict.REMOVED, "", 0.0, _aliases(function)))
+        for other in folds:
+            shared = tuple(name for name in names if name in fixed.functions[other].names)
+            note = _fold_note(base, fixed, matching, entry, other)
+            found.append(_row(relation, replace(function, names=shared or names), fixed.functions[other], Evidence.FOLDED, (note,)))
+            reported_fixed.add(other)
+    for entry, function in fixed.functions.items():
+        if entry not in reported_fixed:
+            found.append(FunctionMatch(None, function, Verdict.ADDED, "", 0.0, (*_aliases(function), *_split_notes(base, function))))
+    return tuple(found)
+
+
+def _row(relation: Correspondence, old: Function, new: Function, evidence: Evidence, notes: tuple[str, ...]) -> FunctionMatch:
+    verdict = verdict_of(relation, old.entry, new.entry)
+    notes = (*_aliases(old), *notes)
+    if verdict is not Verdict.CHANGED:
+        return FunctionMatch(old, new, verdict, evidence.value, 1.0, notes)
+    similarity = _similarity(relation, old.entry, new.entry)
+    there, here = relation.base.body(old.entry), relation.fixed.body(new.entry)
+    if there.digest == here.digest:
+        notes += ("same instructions, but they refer to something else",)
+    elif there.masked[0][:_ENTRY_BYTES] == here.masked[0][:_ENTRY_BYTES]:
+        notes += ("entry unchanged",)
+    if old.size != new.size:
+        notes += (f"{'grew' if new.size > old.size else 'shrank'} by {abs(new.size - old.size)} bytes",)
+    return FunctionMatch(old, new, verdict, evidence.value, similarity, notes)
+
+
+def _similarity(relation: Correspondence, base_entry: int, fixed_entry: int) -> float:
+    """Twice the instructions that align and refer to corresponding things over all instructions of both."""
+    there, here = relation.base.lines(base_entry), relation.fixed.lines(fixed_entry)
+    old, new = relation.base.body(base_entry).links, relation.fixed.body(fixed_entry).links
+    matched = sum(
+        all(relation.same(old[b].target, new[f].target) for b, f in zip(there[i].links, here[j].links, strict=False))
+        for i, j in aligned_lines(there, here)
+    )
+    count = len(there) + len(here)
+    return round(2 * matched / count, 4) if count else 0.0
+
+
+def _aliases(function: Function) -> tuple[str, ...]:
+    return (f"also named {', '.join(function.names[1:])}",) if len(function.names) > 1 else ()
+
+
+def _fold_note(base: View, fixed: View, matching: Matching, entry: int, other: int) -> str:
+    if matching.forward.get(entry) is not None:
+        return f"folded in the base with {fixed.functions[matching.forward[entry]].label}"
+    return f"folded in the fixed image with {base.functions[matching.backward[other]].label}"
+
+
+def _split_notes(base: View, function: Function) -> tuple[str, ...]:
+    """For an added function: that the base has its name, on a body that stands for another function too."""
+    owner = next((other for name in function.names for other in base.functions.values() if name in other.names), None)
+    return (f"the base has it folded at 0x{owner.entry:x}, where other names share its body",) if owner else ()

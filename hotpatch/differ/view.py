@@ -1,0 +1,327 @@
+"""One image as the comparison sees it: functions with their references set apart, places, extents of data."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Flow, Use, architecture
+from hotpatch.image import Datum, Function, Import, Range, SectionFlags
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.arch import JumpTable
+    from hotpatch.image import Image
+
+_DISTANCES = frozenset({FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21})
+"""Kinds whose field holds the distance to the target: unchanged when code and target move together."""
+
+POINTER_SIZE = 8
+
+
+class Position(NamedTuple):
+    """A place in a function: which of its ranges, and how many bytes into it."""
+
+    part: int
+    offset: int
+
+
+ENTRY = Position(0, 0)
+
+
+class PlaceKind(StrEnum):
+    """What lies at an address."""
+
+    FUNCTION = "function"
+    IMPORT = "import"
+    WRITABLE = "writable"
+    CONSTANT = "constant"
+    TABLE = "table"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What lies at an address.
+
+    Attributes:
+        function: That holds it; for ``TABLE`` the one that jumps through it.
+        position: In that function.
+        slot: The import that is bound there.
+        table: The jump table that starts there.
+    """
+
+    kind: PlaceKind
+    function: Function | None = None
+    position: Position = ENTRY
+    slot: Import | None = None
+    table: JumpTable | None = None
+
+
+class Link(NamedTuple):
+    """A reference of a function, apart from distances within one range."""
+
+    part: int
+    offset: int
+    kind: FixupKind
+    use: Use
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A function's code and its references, apart.
+
+    Attributes:
+        code: Of each range.
+        masked: The same with the field of every link and every jump table that lies in it zeroed.
+        digest: Of ``masked``.
+        links: What was zeroed, by range and offset.
+    """
+
+    function: Function
+    code: tuple[bytes, ...]
+    masked: tuple[bytes, ...]
+    digest: bytes
+    links: tuple[Link, ...]
+
+
+class Line(NamedTuple):
+    """An instruction of a function.
+
+    Attributes:
+        token: Equal for instructions that do the same but for where their references lead.
+        links: The indices of its links in the body.
+    """
+
+    position: Position
+    size: int
+    token: tuple[object, ...]
+    text: str
+    links: tuple[int, ...]
+    inner: int | None
+
+    @property
+    def operation(self) -> str:
+        """What it does, operands apart."""
+        return self.text.partition(" ")[0]
+
+
+class View:
+    """One image as the comparison sees it. Everything is computed once, when it is first asked for."""
+
+    def __init__(self, image: Image) -> None:
+        """Look at ``image``."""
+        self.image = image
+        self.architecture = architecture(image.machine)
+        self._bodies: dict[int, Body] = {}
+        self._lines: dict[int, tuple[Line, ...]] = {}
+        self._places: dict[int, Place] = {}
+
+    # functions ---------------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def functions(self) -> Mapping[int, Function]:
+        """By entry."""
+        return {function.entry: function for function in self.image.functions}
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of all functions."""
+        return frozenset(name for function in self.image.functions for name in function.names)
+
+    def body(self, entry: int) -> Body:
+        """Of the function that starts there."""
+        body = self._bodies.get(entry)
+        if body is None:
+            body = self._bodies[entry] = self._body(self.functions[entry])
+        return body
+
+    def _body(self, function: Function) -> Body:
+        image, links, code, masked = self.image, [], [], []
+        digest = blake2b(digest_size=16)
+        for part, (stretch, references) in enumerate(zip(function.ranges, image.references(function), strict=True)):
+            raw = image.code(stretch)
+            start, end = stretch.start, stretch.end
+            outward = [reference for reference in references if reference.kind not in _DISTANCES or not start <= reference.target < end]
+            links += [Link(part, reference.offset, reference.kind, reference.use, reference.target) for reference in outward]
+            bare = self.architecture.mask(raw, outward) if outward else raw
+            for address in self._table_starts[bisect_left(self._table_starts, start) : bisect_left(self._table_starts, end)]:
+                at, size = address - start, self.tables[address][1].size
+                bare = bare[:at] + bytes(size) + bare[at + size :]
+            code.append(raw)
+            masked.append(bare)
+            digest.update(len(bare).to_bytes(8, "little"))
+            digest.update(bare)
+        return Body(function, tuple(code), tuple(masked), digest.digest(), tuple(links))
+
+    @cached_property
+    def tables(self) -> Mapping[int, tuple[Function, JumpTable]]:
+        """Jump tables by address, with the function that jumps through each."""
+        found: dict[int, tuple[Function, JumpTable]] = {}
+        for function in self.image.functions:
+            for table in self.image.jump_tables(function):
+                found.setdefault(table.address, (function, table))
+        return found
+
+    @cached_property
+    def _table_starts(self) -> tuple[int, ...]:
+        return tuple(sorted(self.tables))
+
+    def lines(self, entry: int) -> tuple[Line, ...]:
+        """The instructions of the function that starts there, with addresses set apart."""
+        lines = self._lines.get(entry)
+        if lines is None:
+            lines = self._lines[entry] = self._disassemble(self.body(entry))
+        return lines
+
+    def _disassemble(self, body: Body) -> tuple[Line, ...]:
+        at: dict[tuple[int, int], list[int]] = {}
+        for number, link in enumerate(body.links):
+            at.setdefault((link.part, link.offset), []).append(number)
+        lines = []
+        for part, stretch in enumerate(body.function.ranges):
+            masked = body.masked[part]
+            for instruction in self.architecture.disassemble(body.code[part], stretch.start):
+                offset = instruction.address - stretch.start
+                numbers = tuple(at.get((part, offset), ()))
+                inner = instruction.target if instruction.target is not None and instruction.target in stretch else None
+                token: tuple[object, ...]
+                if inner is not None and instruction.flow in (Flow.JUMP, Flow.BRANCH):
+                    register, _, _ = instruction.operands.rpartition(",")
+                    token = (instruction.mnemonic, register)
+                else:
+                    token = (masked[offset : offset + instruction.size], *(body.links[number].kind for number in numbers))
+                text = f"{instruction.mnemonic} {instruction.operands}".rstrip()
+                lines.append(Line(Position(part, offset), instruction.size, token, text, numbers, inner))
+        return tuple(lines)
+
+    # places ------------------------------------------------------------------------------------------------------------------------------
+
+    def place(self, rva: int) -> Place:
+        """What lies at ``rva``."""
+        place = self._places.get(rva)
+        if place is None:
+            place = self._places[rva] = self._place(Rva(rva))
+        return place
+
+    def _place(self, rva: Rva) -> Place:
+        slot = self.image.imports_by_slot.get(rva)
+        if slot is not None:
+            return Place(PlaceKind.IMPORT, slot=slot)
+        if rva in self.tables:
+            function, table = self.tables[rva]
+            return Place(PlaceKind.TABLE, function, table=table)
+        function_there = self.image.function_at(rva)
+        if function_there is not None:
+            return Place(PlaceKind.FUNCTION, function_there, position_in(function_there, rva))
+        section = self.image.section_at(rva)
+        if section is None:
+            return Place(PlaceKind.NOTHING)
+        return Place(PlaceKind.WRITABLE if section.flags & SectionFlags.WRITE else PlaceKind.CONSTANT)
+
+    def writable(self, rva: int) -> bool:
+        """Whether the section is."""
+        section = self.image.section_at(Rva(rva))
+        return section is not None and bool(section.flags & SectionFlags.WRITE)
+
+    # data --------------------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def boundaries(self) -> tuple[int, ...]:
+        """Every address at which a datum may start or must end, sorted: what anything refers to, symbols, slots, tables, sections."""
+        image = self.image
+        found: set[int] = set()
+        for function in image.functions:
+            found.update(link.target for link in self.body(function.entry).links if link.kind is not FixupKind.PAGEBASE_REL21)
+        found.update(self.pointer(site) for site in image.relocations)
+        found.update(datum.rva for datum in image.data_symbols)
+        found.update(datum.rva + datum.size for datum in image.data_symbols if datum.size)
+        found.update(export.rva for export in image.exports if export.rva is not None)
+        found.update(image.imports_by_slot)
+        for address, (_, table) in self.tables.items():
+            found.update((address, address + table.size))
+        for section in image.sections:
+            found.update((section.range.start, section.range.end))
+        found.update(self.special_data.values())
+        return tuple(sorted(found))
+
+    @cached_property
+    def special_data(self) -> Mapping[str, int]:
+        """What the headers say of data that every image has its own of, by role."""
+        found: dict[str, int | None] = {}
+        configuration, tls = self.image.load_configuration, self.image.tls
+        if configuration is not None:
+            found["load configuration"] = configuration.range.start
+            found["security cookie"] = configuration.security_cookie
+            found["guard check pointer"] = configuration.guard_check_pointer
+            found["guard dispatch pointer"] = configuration.guard_dispatch_pointer
+        if tls is not None:
+            found["tls index"] = tls.index
+            found["tls template"] = tls.template.start
+        return {role: rva for role, rva in found.items() if rva is not None}
+
+    def extent(self, rva: int) -> Range:
+        """From ``rva`` to the next boundary; empty outside of all sections."""
+        section = self.image.section_at(Rva(rva))
+        if section is None:
+            return Range(Rva(rva), Rva(rva))
+        at = bisect_right(self.boundaries, rva)
+        end = min(self.boundaries[at], section.range.end) if at < len(self.boundaries) else section.range.end
+        return Range(Rva(rva), Rva(end))
+
+    @cached_property
+    def _sized(self) -> tuple[Datum, ...]:
+        best: dict[int, Datum] = {}
+        for datum in self.image.data_symbols:
+            if datum.size:
+                best.setdefault(datum.rva, datum)
+        return tuple(best[rva] for rva in sorted(best))
+
+    @cached_property
+    def _sized_starts(self) -> tuple[int, ...]:
+        return tuple(datum.rva for datum in self._sized)
+
+    def symbol(self, rva: int) -> Datum | None:
+        """The symbol of known size that covers ``rva``."""
+        at = bisect_right(self._sized_starts, rva) - 1
+        return self._sized[at] if at >= 0 and rva < self._sized[at].rva + (self._sized[at].size or 0) else None
+
+    def pointer(self, site: int) -> int:
+        """Where the relocated pointer at ``site`` leads, as an RVA."""
+        return self.image.u64(Rva(site)) - self.image.preferred_base
+
+    def pointers(self, start: int, end: int) -> tuple[int, ...]:
+        """Offsets from ``start`` of the relocated pointers that lie wholly before ``end``."""
+        sites = self.image.relocations
+        return tuple(site - start for site in sites[bisect_left(sites, start) : bisect_left(sites, end)] if site + POINTER_SIZE <= end)
+
+    def bare(self, start: int, size: int) -> bytes:
+        """The initial bytes of data, with relocated pointers zeroed."""
+        raw = self.image.read(Rva(start), size)
+        raw += bytes(size - len(raw))
+        sites = self.pointers(start, start + size)
+        if not sites:
+            return raw
+        masked = bytearray(raw)
+        for offset in sites:
+            masked[offset : offset + POINTER_SIZE] = bytes(POINTER_SIZE)
+        return bytes(masked)
+
+
+def position_in(function: Function, rva: int) -> Position:
+    """Where in ``function`` the address lies.
+
+    Raises:
+        ValueError: It does not lie in the function.
+    """
+    for part, stretch in enumerate(function.ranges):
+        if stretch.start <= rva < stretch.end:
+            return Position(part, rva - stretch.start)
+    raise ValueError(f"0x{rva:x} is not in {function.label}")
