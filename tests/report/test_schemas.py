@@ -17,7 +17,7 @@ SCHEMAS = ROOT / "docs" / "schemas"
 
 
 def test_schema_files_are_those_of_the_types() -> None:
-    checked = subprocess.run([sys.executable, ROOT / "tools/make_schemas.py", "--check"], capture_output=True, text=True, cwd=ROOT, check=False)
+    checked = subprocess.run([sys.executable, "-m", "tools.make_schemas", "--check"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
