@@ -1,8 +1,8 @@
 """Build ``fixtures/<case>/<machine>/<side>.{dll,exe,pdb}`` from the C sources beside them, byte for byte the same anywhere.
 
-The compiler, linker and import librarian are those of the pinned ``ziglang`` package (extra ``fixtures``). Nothing of the machine, the
-folder or the clock reaches the outputs: sources are copied into a fresh folder, compiled there by relative name with prefix maps, and linked
-with ``/Brepro``.
+The compiler, linker and import librarian are those of the pinned ``ziglang`` package (extra ``fixtures``). Nothing of the machine,
+the folder or the clock reaches the outputs: sources are copied into a fresh folder, compiled there by relative name with prefix maps, and
+linked with ``/Brepro``.
 
     python tools/build_fixtures.py [--only CASE …] [--check]
 
@@ -51,7 +51,8 @@ COMPILE = (
     "-Wextra",
     "-Werror",
 )
-"""Loops stay as written, so that listings fit a slide. Each function is a section of its own, because the linker's ``/functionpadmin`` pads sections, not functions."""
+"""Loops stay as written, so that listings fit a slide. Each function is a section of its own, because the linker's
+``/functionpadmin`` pads sections, not functions."""
 REPRODUCIBLE_COMPILE = ("-gno-codeview-command-line", "-ffile-compilation-dir=.")
 LINK = ("/nodefaultlib", "/debug", "/Brepro", "/release", "/incremental:no", "/pdbsourcepath:c:\\f", "/nologo")
 

@@ -12,21 +12,24 @@ import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import capstone
-import pefile
 import purepdb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pefile: Any = import_module("pefile")  # has no annotations
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DISASSEMBLERS = {
     0x8664: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
     0xAA64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
 }
+DISASSEMBLER: Any = capstone.Cs
+GOES = {capstone.CS_GRP_JUMP, capstone.CS_GRP_CALL, capstone.CS_GRP_BRANCH_RELATIVE}
 RIP_RELATIVE = re.compile(r"\[rip ([+-] (?:0x[0-9a-f]+|\d+))\]")
 ADDRESS = re.compile(r"#?0x[0-9a-f]+$")
 PAGE_OFFSET = re.compile(r"(?:\[|^\w+, )(?P<base>x\d+)(?:, #(?P<offset>(?:0x)?[0-9a-f]+))?(?=\]$|$)")
@@ -74,8 +77,8 @@ class Code:
             distance = int(match[1].replace(" ", ""), 16)
             return operands.replace(match[0], f"[{names.get(line.rva + len(line.raw) + distance, '*')}]")
         if line.mnemonic in {"adrp", "adr"}:
-            register, address = operands.split(", #")
-            pages[register] = int(address, 16)
+            register, place = operands.split(", #")
+            pages[register] = int(place, 16)
             return f"{register}, page" if line.mnemonic == "adrp" else f"{register}, +{pages.pop(register) - self.rva:x}"
         if line.target is not None:
             inside = self.rva < line.target < self.rva + len(self.raw)
@@ -95,7 +98,7 @@ class FixtureImage:
     path: Path
 
     @cached_property
-    def pe(self) -> pefile.PE:
+    def pe(self) -> Any:  # noqa: ANN401  pefile has no annotations
         """The parsed file."""
         return pefile.PE(str(self.path))
 
@@ -107,7 +110,7 @@ class FixtureImage:
     @cached_property
     def functions(self) -> dict[str, Code]:
         """Every function of the PDB by name."""
-        engine = capstone.Cs(*DISASSEMBLERS[self.pe.FILE_HEADER.Machine])
+        engine = DISASSEMBLER(*DISASSEMBLERS[self.pe.FILE_HEADER.Machine])
         engine.detail = True
         found = {}
         with purepdb.PDB.open(str(self.path.with_suffix(".pdb"))) as pdb:
@@ -124,7 +127,8 @@ class FixtureImage:
     def data(self) -> dict[str, int]:
         """Every datum of the PDB by name, as an RVA."""
         with purepdb.PDB.open(str(self.path.with_suffix(".pdb"))) as pdb:
-            return {symbol.name: pdb.to_rva(symbol.segment, symbol.offset) for symbol in pdb.data_symbols()}
+            places = [(symbol.name, pdb.to_rva(symbol.segment, symbol.offset)) for symbol in pdb.data_symbols()]
+        return {name: rva for name, rva in places if rva is not None}
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -134,7 +138,7 @@ class FixtureImage:
     @staticmethod
     def _line(one: capstone.CsInsn) -> Line:
         target = None
-        if one.group(capstone.CS_GRP_JUMP) or one.group(capstone.CS_GRP_CALL) or one.group(capstone.CS_GRP_BRANCH_RELATIVE):
+        if GOES.intersection(one.groups):
             immediates = [operand.imm for operand in one.operands if operand.type == capstone.CS_OP_IMM]
             target = immediates[-1] if immediates else None
         return Line(one.address, bytes(one.bytes), one.mnemonic, one.op_str, target)
@@ -142,8 +146,8 @@ class FixtureImage:
 
 def changed(base: FixtureImage, fixed: FixtureImage) -> dict[str, str]:
     """Functions whose instructions differ beyond addresses (``changed``), or that only one image has (``added``, ``removed``)."""
-    verdicts = {name: "removed" for name in base.functions.keys() - fixed.functions.keys()}
-    verdicts |= {name: "added" for name in fixed.functions.keys() - base.functions.keys()}
+    verdicts = dict.fromkeys(base.functions.keys() - fixed.functions.keys(), "removed")
+    verdicts |= dict.fromkeys(fixed.functions.keys() - base.functions.keys(), "added")
     for name in base.functions.keys() & fixed.functions.keys():
         if base.functions[name].shape(base.names) != fixed.functions[name].shape(fixed.names):
             verdicts[name] = "changed"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hotpatch.cases.locate import case_names, find_case, fixtures_folder, load_cases
-from hotpatch.cases.model import PHASES, BuildOptions, Call, Case, Manifest, Phase, Program, Side, read_case
+from hotpatch.cases.model import PHASES, UNTOUCHED, BuildOptions, Call, Case, Manifest, Phase, Program, Side, read_case
 
 __all__ = [
     "PHASES",
+    "UNTOUCHED",
     "BuildOptions",
     "Call",
     "Case",

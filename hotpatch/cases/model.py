@@ -1,7 +1,8 @@
-"""A shipped case as a value: what ``fixtures/<case>/case.toml`` says, read once and checked.
+r"""A shipped case as a value: what ``fixtures/<case>/case.toml`` says, read once and checked.
 
-``fixtures/<case>/`` holds the sources (``base.c``, ``fixed.c``; ``other.c`` where a third image is needed), and per machine the images built from
-them with their PDBs: ``x64/base.dll``, ``x64/base.pdb``, ``arm64/fixed.exe`` … A case that must be refused has a name ending in ``-refused``.
+``fixtures/<case>/`` holds the sources (``base.c``, ``fixed.c``; ``other.c`` where a third image is needed), and per machine the images
+built from them with their PDBs: ``x64/base.dll``, ``x64/base.pdb``, ``arm64/fixed.exe`` … A case that must be refused has a name ending
+in ``-refused``.
 
 The manifest, one format (keys that a case does not need are left out)::
 
@@ -19,17 +20,17 @@ The manifest, one format (keys that a case does not need are left out)::
     cflags = []                     # added to the compiler's command line
     ldflags = []                    # added to the linker's
 
-    [verdicts.all]                  # with PDBs; functions not named must be identical or relocated
+    [verdicts.all]                  # functions not named must be identical or relocated
     parse = "changed"               # identical, relocated, changed, added, removed
-    [verdicts.arm64]                # machine overrides: x64, arm64
-    [verdicts.without_pdb]          # what is reported of names that are still known without PDBs; functions not named: no claim
+    [verdicts.arm64]                # overrides for one machine: x64, arm64
+    [verdicts.without_pdb]          # overrides where no PDB is there; names stand for the addresses that the PDBs give them
 
     [expect]
     outcome = "patched"             # "patched", "nothing" (nothing to do), "refused" (by the builder), "apply-refused" (by the engine)
     rule = "wrong-base"             # of a refusal
     apply_to = "other"              # which image the patch is applied to (default base)
     travels = ["parse"]             # exactly the functions that get redirected
-    carried = ["helper"]            # at least these new things come along
+    carried = ["helper"]            # at least these new things come along (told by name, so only with PDBs)
     [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
     parse = "inline"
     [expect.no_pdb]                 # outcome and rule where no PDB is there; outcome "any" claims nothing
@@ -52,7 +53,9 @@ The manifest, one format (keys that a case does not need are left out)::
     [program.anywhere]              # the patch goes in at any instruction
     exit_codes = [0]
     lines = "either"                # each output line as before or as patched in the same place; or
-    patterns = ["calls 100", "wrong \\\\d+"]      # regular expressions, one a line, each for a whole line
+    patterns = ["calls 100", "wrong \\d+"]      # regular expressions, one a line, each for a whole line
+
+Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say what the untouched process goes on to give.
 
 Results: an integer is the integer result register, unsigned 64 bits (negative numbers stand for their two's complement); a float is
 the floating-point result register.
@@ -83,6 +86,8 @@ SIDES: tuple[Side, ...] = ("base", "fixed", "other")
 PHASES: tuple[Phase, ...] = ("before", "patched", "reverted", "again")
 MANIFEST = "case.toml"
 REFUSED_SUFFIX = "-refused"
+UNTOUCHED = (Verdict.IDENTICAL, Verdict.RELOCATED)
+"""What functions that a case does not name must be."""
 _WORD = 1 << 64
 
 
@@ -90,7 +95,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the manifest: immutable, and a key that is not known is an error."""
 
 
-class BuildFlags(_Table):
+class BuildFlags(_Table, frozen=True):
     """Options of one ``[build.…]`` table; ``None`` leaves what stands."""
 
     hotpatch: bool | None = None
@@ -102,7 +107,7 @@ class BuildFlags(_Table):
     ldflags: tuple[str, ...] = ()
 
 
-class BuildOptions(_Table):
+class BuildOptions(_Table, frozen=True):
     """How one image is built, all tables merged."""
 
     hotpatch: bool = True
@@ -126,7 +131,7 @@ class BuildOptions(_Table):
         )
 
 
-class Verdicts(_Table):
+class Verdicts(_Table, frozen=True):
     """Expected verdicts by function name."""
 
     all: dict[str, Verdict] = {}
@@ -135,21 +140,21 @@ class Verdicts(_Table):
     without_pdb: dict[str, Verdict] = {}
 
 
-class Redirects(_Table):
+class Redirects(_Table, frozen=True):
     """Expected redirect strategies by function name."""
 
     x64: dict[str, Redirect] = {}
     arm64: dict[str, Redirect] = {}
 
 
-class NoPdb(_Table):
+class NoPdb(_Table, frozen=True):
     """What is expected instead where no PDB is there."""
 
     outcome: Outcome | Literal["any"]
     rule: Rule | None = None
 
 
-class Expectation(_Table):
+class Expectation(_Table, frozen=True):
     """What building and applying must lead to."""
 
     outcome: Outcome
@@ -161,7 +166,7 @@ class Expectation(_Table):
     no_pdb: NoPdb | None = None
 
 
-class Call(_Table):
+class Call(_Table, frozen=True):
     """One call, made in every phase on the same process."""
 
     function: str
@@ -194,14 +199,14 @@ class Call(_Table):
         return None if texts is None else tuple(map(bytes.fromhex, texts))
 
 
-class Run(_Table):
+class Run(_Table, frozen=True):
     """How a run of a program ends."""
 
     exit_code: int
     output: str
 
 
-class Anywhere(_Table):
+class Anywhere(_Table, frozen=True):
     """What holds wherever the patch goes in."""
 
     exit_codes: tuple[int, ...] = (0,)
@@ -209,7 +214,7 @@ class Anywhere(_Table):
     patterns: tuple[str, ...] = ()
 
 
-class Program(_Table):
+class Program(_Table, frozen=True):
     """A run of a whole program."""
 
     title: str
@@ -241,7 +246,7 @@ class Program(_Table):
         return None
 
 
-class Manifest(_Table):
+class Manifest(_Table, frozen=True):
     """The whole of ``case.toml``."""
 
     title: str
@@ -302,10 +307,15 @@ class Case:
             options = options.with_flags(self.manifest.build.get(key, BuildFlags()))
         return options
 
-    def verdicts(self, machine: Machine) -> Mapping[str, Verdict]:
-        """Expected verdicts with PDBs; functions not named must be identical or relocated."""
+    def verdicts(self, machine: Machine, *, pdb: bool = True) -> Mapping[str, Verdict]:
+        """Expected verdicts; functions not named must be identical or relocated."""
         verdicts = self.manifest.verdicts
-        return verdicts.all | (verdicts.x64 if machine is Machine.X64 else verdicts.arm64)
+        return verdicts.all | (verdicts.x64 if machine is Machine.X64 else verdicts.arm64) | ({} if pdb else verdicts.without_pdb)
+
+    def expected(self, *, pdb: bool = True) -> tuple[Outcome | Literal["any"], Rule | None]:
+        """Expected outcome, and the rule of a refusal."""
+        expect = self.manifest.expect
+        return (expect.outcome, expect.rule) if pdb or expect.no_pdb is None else (expect.no_pdb.outcome, expect.no_pdb.rule)
 
     def redirects(self, machine: Machine) -> Mapping[str, Redirect]:
         """Redirects expected where they are not what was asked for."""
