@@ -18,7 +18,9 @@ STACK, STACK_SIZE = 0x200000000, 0x4000
 DATA, DATA_SIZE = 0x210000000, 0x4000
 ELSEWHERE = 0x500000000
 LIMIT = 200
-SEEDS = range(12)
+COUNTS = (0, 1, 2, 3, 2**32, 2**63, DATA + 0x100)
+"""What counted jumps find in rcx; the last one is a pointer."""
+SEEDS = range(14)
 
 NAMES = ("RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", *(f"R{number}" for number in range(8, 16)))
 GENERAL = [getattr(uc, f"UC_X86_REG_{name}") for name in (*NAMES, "EFLAGS")]
@@ -43,7 +45,7 @@ class Run:
             machine.mem_write(*extra)
         for register in GENERAL[:-1]:
             machine.reg_write(register, DATA + rng.randrange(0, DATA_SIZE // 2, 8))
-        machine.reg_write(uc.UC_X86_REG_RCX, rng.choice([0, 1, 2, 3, 2**32, 2**63, DATA + 0x100]))
+        machine.reg_write(uc.UC_X86_REG_RCX, COUNTS[seed % len(COUNTS)])
         machine.reg_write(uc.UC_X86_REG_RSP, STACK + STACK_SIZE // 2)
         machine.reg_write(uc.UC_X86_REG_EFLAGS, 0x202 | rng.getrandbits(12) & ARITHMETIC_FLAGS)
         for register in VECTORS:
