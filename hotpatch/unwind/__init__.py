@@ -1,0 +1,23 @@
+"""Unwind data, per machine: carried into a patch image, and walked."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from hotpatch.unwind.model import FRAME_LIMIT, CarriedUnwind, Frame, Located, Meaning, Unwinder, UnwindReference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hotpatch.arch import Machine
+
+__all__ = ["FRAME_LIMIT", "CarriedUnwind", "Frame", "Located", "Meaning", "UnwindReference", "Unwinder", "unwinder"]
+
+
+@cache
+def unwinder(machine: Machine) -> Unwinder:
+    """The one look-up from a machine to its unwind data."""
+    module = import_module(f"hotpatch.unwind.{machine.value}")
+    return cast("Callable[[], Unwinder]", module.create)()

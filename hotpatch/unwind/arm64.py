@@ -1,0 +1,128 @@
+"""Arm64: walking with packed and full unwind data, and carrying it. Source: MS Learn, "ARM64 exception handling"."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import Machine
+from hotpatch.errors import NotHotpatchable, Refusal, Rule
+from hotpatch.unwind import handlers
+from hotpatch.unwind.arm64_codes import Op
+from hotpatch.unwind.arm64_record import packed, unpacked
+from hotpatch.unwind.model import CarriedUnwind, StackUnreadable, Unwinder, read_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hotpatch.address import Rva, Va
+    from hotpatch.image import Image, UnwindEntry
+    from hotpatch.unwind.arm64_codes import Code
+    from hotpatch.unwind.model import Read
+
+_ENTRY = struct.Struct("<II")
+_SLOT = 8
+_KIND = 3
+_FORWARDED = 3
+_VA_BITS = (1 << 48) - 1
+"""User addresses of Windows on Arm64; a signed return address has its signature above."""
+
+
+class Arm64Unwinder(Unwinder):
+    """Arm64."""
+
+    machine = Machine.ARM64
+
+    def carry(self, image: Image, entry: UnwindEntry) -> CarriedUnwind:
+        """See :meth:`Unwinder.carry`."""
+        try:
+            word = _word(image, entry)
+            if word & _KIND:
+                packed(word)
+                return CarriedUnwind(entry, b"", (), word)
+            record = unpacked(word, image.read)
+        except StackUnreadable as error:
+            raise _refused(image, entry, str(error)) from error
+        if record.handler is None:
+            return CarriedUnwind(entry, image.read(word, record.size), ())
+        return handlers.carry(image, entry, word, record.size, record.stack)
+
+    def pdata(self, entries: Iterable[tuple[Rva, Rva, int]]) -> bytes:
+        """See :meth:`Unwinder.pdata`."""
+        return b"".join(_ENTRY.pack(begin, word) for begin, _, word in sorted(entries))
+
+    def leave_leaf(self, registers: Mapping[str, int], read: Read) -> dict[str, int]:
+        """See :meth:`Unwinder.leave_leaf`."""
+        state = dict(registers)
+        state["pc"] = state["x30"] & _VA_BITS
+        return state
+
+    def step(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va) -> dict[str, int]:
+        """See :meth:`Unwinder.step`."""
+        entry = image.unwind_entry_at(rva)
+        if entry is None:
+            return self.leave_leaf(registers, read)
+        state = dict(registers)
+        word = _word(image, entry)
+        record = packed(word) if word & _KIND else unpacked(word, image.read)
+        if _undo(state, record.pending(rva - entry.range.start), read):
+            return state
+        return self.leave_leaf(state, read)
+
+
+def _word(image: Image, entry: UnwindEntry) -> int:
+    """The entry's second word, or that of the entry that it points at."""
+    word = entry.words[1]
+    if word & _KIND != _FORWARDED:
+        return word
+    word = image.u32((word & ~_KIND) + 4)
+    if word & _KIND == _FORWARDED:
+        raise StackUnreadable(f"the function-table entry at rva 0x{entry.range.start:x} points in a circle")
+    return word
+
+
+def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:
+    """Undo ``codes``; whether a machine frame gave the program counter itself."""
+    further = 0
+    for code in codes:
+        if code.op is Op.ALLOC:
+            state["sp"] += code.amount
+        elif code.op in {Op.SAVE, Op.SAVE_MOVING}:
+            at = state["sp"] + (code.amount if code.op is Op.SAVE else 0)
+            for index, register in enumerate(_extended(code.registers, further)):
+                state[register] = read_number(read, at + _SLOT * index, _SLOT)
+            further = 0
+            if code.op is Op.SAVE_MOVING:
+                state["sp"] += code.amount
+        elif code.op is Op.SAVE_NEXT:
+            further += 2
+        elif code.op is Op.SET_FP:
+            state["sp"] = state["x29"]
+        elif code.op is Op.ADD_FP:
+            state["sp"] = state["x29"] - code.amount
+        elif code.op is Op.SIGN:
+            state["x30"] &= _VA_BITS
+        elif code.op is Op.MACHINE_FRAME:
+            state["sp"], state["pc"] = read_number(read, state["sp"], _SLOT), read_number(read, state["sp"] + _SLOT, _SLOT)
+            return True
+    return False
+
+
+def _extended(registers: tuple[str, ...], further: int) -> tuple[str, ...]:
+    """``registers`` and the ``further`` ones that ``save_next`` codes stand for: after x28 come d8 and on."""
+    found = list(registers)
+    for _ in range(further):
+        bank, number = found[-1][0], int(found[-1][1:])
+        found.append("q8" if (bank, number) == ("x", 28) else f"{bank}{number + 1}")
+    return tuple(found)
+
+
+def _refused(image: Image, entry: UnwindEntry, problem: str) -> NotHotpatchable:
+    function = image.function_at(entry.range.start)
+    reason = f"its function-table entry cannot be carried ({problem}); leave this function out of the patch."
+    return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason)])
+
+
+def create() -> Unwinder:
+    """Unwind data of Arm64."""
+    return Arm64Unwinder()

@@ -1,0 +1,147 @@
+"""Arm64 unwind codes as values. Source: MS Learn, "ARM64 exception handling", "Unwind codes"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from hotpatch.unwind.model import StackUnreadable
+
+
+class Op(Enum):
+    """What a code undoes."""
+
+    ALLOC = auto()
+    """``amount``: bytes that the stack pointer moved."""
+    SAVE = auto()
+    """``registers`` were stored at sp + ``amount``, 8 bytes each."""
+    SAVE_MOVING = auto()
+    """``registers`` were stored at sp after it moved by ``amount`` bytes."""
+    SAVE_NEXT = auto()
+    """The pair after that of the code before it in the prologue (after it in this order)."""
+    SET_FP = auto()
+    """x29 = sp."""
+    ADD_FP = auto()
+    """x29 = sp + ``amount``."""
+    NOP = auto()
+    SIGN = auto()
+    """The return address was signed."""
+    END = auto()
+    END_C = auto()
+    MACHINE_FRAME = auto()
+    CLEAR_UNWOUND = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One unwind code: what it does, and the bytes that it takes."""
+
+    op: Op
+    size: int
+    amount: int = 0
+    registers: tuple[str, ...] = ()
+
+    @property
+    def instructions(self) -> int:
+        """Instructions of the prologue or epilogue that it stands for; ``end`` is an epilogue's return."""
+        return 0 if self.op in {Op.END_C, Op.MACHINE_FRAME, Op.CLEAR_UNWOUND} else 1
+
+
+END = Code(Op.END, 1)
+
+_NAMED = {
+    0xE1: Code(Op.SET_FP, 1),
+    0xE3: Code(Op.NOP, 1),
+    0xE4: END,
+    0xE5: Code(Op.END_C, 1),
+    0xE6: Code(Op.SAVE_NEXT, 1),
+    0xE9: Code(Op.MACHINE_FRAME, 1),
+    0xEC: Code(Op.CLEAR_UNWOUND, 1),
+    0xFC: Code(Op.SIGN, 1),
+}
+
+
+def integer(number: int, count: int = 2) -> tuple[str, ...]:
+    """``count`` registers from x``number`` on."""
+    return tuple(f"x{number + index}" for index in range(count))
+
+
+def floating(number: int, count: int = 2) -> tuple[str, ...]:
+    """``count`` registers from d``number`` on, by the names of the vector registers that hold them."""
+    return tuple(f"q{number + index}" for index in range(count))
+
+
+def decode(raw: bytes, at: int) -> Code:
+    """The code at ``at``.
+
+    Raises:
+        StackUnreadable: It is truncated, reserved, or of a form for routines of the system's own.
+    """
+    first = raw[at] if at < len(raw) else None
+    if first is None:
+        raise StackUnreadable("unwind codes end without an end code")
+    if first < 0xC0:
+        return _short(first)
+    if first in _NAMED:
+        return _NAMED[first]
+    if first == 0xE7:
+        return _any_register(raw[at : at + 3])
+    size = 4 if first == 0xE0 else 2
+    if at + size > len(raw):
+        raise StackUnreadable("unwind codes are truncated")
+    if first == 0xE0:
+        return Code(Op.ALLOC, 4, int.from_bytes(raw[at + 1 : at + 4], "big") * 16)
+    if first == 0xE2:
+        return Code(Op.ADD_FP, 2, raw[at + 1] * 8)
+    return _long(int.from_bytes(raw[at : at + 2], "big"))
+
+
+def _short(value: int) -> Code:
+    if value < 0x20:
+        return Code(Op.ALLOC, 1, value * 16)
+    if value < 0x40:
+        return Code(Op.SAVE_MOVING, 1, (value & 0x1F) * 8, integer(19))
+    if value < 0x80:
+        return Code(Op.SAVE, 1, (value & 0x3F) * 8, integer(29))
+    return Code(Op.SAVE_MOVING, 1, ((value & 0x3F) + 1) * 8, integer(29))
+
+
+def _long(value: int) -> Code:
+    """The two-byte codes, by their prefixes."""
+    offset, register = (value & 0x3F) * 8, value >> 6 & 0xF
+    if value >> 11 == 0b11000:
+        return Code(Op.ALLOC, 2, (value & 0x7FF) * 16)
+    if value >> 10 == 0b110010:
+        return Code(Op.SAVE, 2, offset, integer(19 + register))
+    if value >> 10 == 0b110011:
+        return Code(Op.SAVE_MOVING, 2, offset + 8, integer(19 + register))
+    if value >> 10 == 0b110100:
+        return Code(Op.SAVE, 2, offset, integer(19 + register, 1))
+    if value >> 9 == 0b1101010:
+        return Code(Op.SAVE_MOVING, 2, (value & 0x1F) * 8 + 8, integer(19 + (value >> 5 & 0xF), 1))
+    if value >> 9 == 0b1101011:
+        return Code(Op.SAVE, 2, offset, (f"x{19 + 2 * (register & 7)}", "x30"))
+    if value >> 9 == 0b1101100:
+        return Code(Op.SAVE, 2, offset, floating(8 + (register & 7)))
+    if value >> 9 == 0b1101101:
+        return Code(Op.SAVE_MOVING, 2, offset + 8, floating(8 + (register & 7)))
+    if value >> 9 == 0b1101110:
+        return Code(Op.SAVE, 2, offset, floating(8 + (register & 7), 1))
+    if value >> 8 == 0b11011110:
+        return Code(Op.SAVE_MOVING, 2, (value & 0x1F) * 8 + 8, floating(8 + (value >> 5 & 7), 1))
+    raise StackUnreadable(f"unwind code 0x{value >> 8:x} is not known")
+
+
+def _any_register(raw: bytes) -> Code:
+    """``save_any_reg`` (11100111'0pxrrrrr'ffoooooo): pair, writeback, register, kind (x, d, q), offset; LLVM ``llvm/Support/Win64EH.h``."""
+    if len(raw) < 3 or raw[1] & 0x80:
+        raise StackUnreadable("unwind code 0xe7 is not of a known form")
+    pair, moving, register = raw[1] >> 6 & 1, raw[1] >> 5 & 1, raw[1] & 0x1F
+    kind, offset = raw[2] >> 6, raw[2] & 0x3F
+    if kind == 3:
+        raise StackUnreadable("unwind code 0xe7 saves a scalable register, which is not supported")
+    scale = 16 if pair or moving or kind == 2 else 8
+    names = integer(register, 1 + pair) if kind == 0 else floating(register, 1 + pair)
+    if kind == 2:
+        raise StackUnreadable("unwind code 0xe7 saves a whole vector register, which is not supported")
+    return Code(Op.SAVE_MOVING if moving else Op.SAVE, 3, (offset + moving) * scale, names)

@@ -1,0 +1,186 @@
+"""What walking a stack and carrying unwind information give, the same for every machine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.arch import architecture
+from hotpatch.errors import HotpatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hotpatch.arch import FixupKind, Machine
+    from hotpatch.image import Function, Image, UnwindEntry
+
+    Read = Callable[[int, int], bytes]
+    Locate = Callable[[Va], "Located | None"]
+
+FRAME_LIMIT = 64
+"""Frames that a walk gives up after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What lies at an address of a process.
+
+    Attributes:
+        va: Of the module's first byte.
+        image: Its image.
+        original: Where in that module the code at the address was moved from, for a trampoline: the walk unwinds as if it stood there.
+    """
+
+    va: Va
+    image: Image
+    original: Va | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a walked stack; addresses are VAs.
+
+    Attributes:
+        pc: The next instruction: for a caller, the return address.
+        sp: The stack pointer as that instruction will find it.
+        registers: What is known of the registers at that point.
+        module: First byte of the module that ``pc`` lies in, ``None`` outside of every module.
+        function: The function that ``pc`` lies in (for a caller: that the call lies in).
+    """
+
+    pc: Va
+    sp: Va
+    registers: Mapping[str, int]
+    module: Va | None
+    function: Function | None
+
+
+class Meaning(StrEnum):
+    """What a field of carried unwind information refers to."""
+
+    CODE = "code"
+    """``target`` is the start of one of the carried function's ranges; ``addend`` leads from there."""
+    HANDLER = "handler"
+    """``target`` is the entry of the language-specific handler."""
+    INFO = "info"
+    """``target`` is the unwind information of another entry, which must be carried too."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnwindReference:
+    """A field of carried unwind information that must be bound anew: ``field = address of target + addend``.
+
+    ``offset``: of the field in :attr:`CarriedUnwind.info`, in bytes. ``target``: RVA in the image that it was carried from.
+    """
+
+    offset: int
+    target: Rva
+    addend: int
+    kind: FixupKind
+    meaning: Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedUnwind:
+    """Unwind information of one function-table entry, ready to be put into another image.
+
+    Attributes:
+        entry: The entry that it came from.
+        info: The bytes of its unwind information, to be placed at a multiple of 4; empty where ``packed`` holds it all.
+        references: Fields of ``info`` to bind.
+        packed: The second word of an Arm64 entry that has no separate information.
+    """
+
+    entry: UnwindEntry
+    info: bytes
+    references: tuple[UnwindReference, ...]
+    packed: int | None = None
+
+
+class StackUnreadable(HotpatchError):  # noqa: N818  it ends a walk, which is no error
+    """Memory that a walk needs cannot be read, or unwind data makes no sense; the walk ends there."""
+
+
+class Unwinder(ABC):
+    """Unwind data of one machine: carried over, and walked. Stateless; get it with :func:`hotpatch.unwind.unwinder`."""
+
+    machine: Machine
+
+    @abstractmethod
+    def carry(self, image: Image, entry: UnwindEntry) -> CarriedUnwind:
+        """The unwind information of ``entry``, so that a copy of its code in another image can be unwound.
+
+        Raises:
+            NotHotpatchable: It holds something that cannot be carried (rule unwind-data).
+        """
+
+    @abstractmethod
+    def pdata(self, entries: Iterable[tuple[Rva, Rva, int]]) -> bytes:
+        """A function table. Each row: begin, end, and the unwind information's RVA (Arm64: or the packed word)."""
+
+    @abstractmethod
+    def step(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va) -> dict[str, int]:
+        """The caller's registers, for a frame that stands at ``rva`` of ``image`` mapped at ``base``.
+
+        Raises:
+            StackUnreadable: The stack or the unwind data gives none.
+        """
+
+    @abstractmethod
+    def leave_leaf(self, registers: Mapping[str, int], read: Read) -> dict[str, int]:
+        """The caller's registers, for a function that has touched neither stack nor link register."""
+
+    def walk(self, registers: Mapping[str, int], read: Read, locate: Locate, limit: int = FRAME_LIMIT) -> tuple[Frame, ...]:
+        """Frames of a stopped thread, innermost first; nothing is guessed, so the walk ends where unwind data does.
+
+        ``registers`` by lower-case name (pc and sp as the calling convention names them). ``read(va, size)`` gives memory;
+        ``locate(va)`` the module there. The innermost frame may stand outside of every module (a system function just entered: its
+        return address is still where the call left it); a caller outside of every module is the last frame. A return address of 0
+        ends the walk.
+        """
+        convention = architecture(self.machine).convention
+        current = dict(registers)
+        frames: list[Frame] = []
+        for depth in range(limit):
+            pc, sp = Va(current[convention.pc]), Va(current[convention.sp])
+            if pc == 0 and depth:
+                break
+            where = locate(pc)
+            frames.append(_frame(pc, sp, current, where, called=depth > 0))
+            if where is None and depth:
+                break
+            try:
+                if where is None:
+                    following = self.leave_leaf(current, read)
+                else:
+                    stand = pc if where.original is None else where.original
+                    following = self.step(current, Rva(stand - where.va), where.image, read, where.va)
+            except HotpatchError:
+                break
+            if following[convention.sp] < sp or (following[convention.sp] == sp and following[convention.pc] == pc):
+                break
+            current = following
+        return tuple(frames)
+
+
+def _frame(pc: Va, sp: Va, registers: Mapping[str, int], where: Located | None, *, called: bool) -> Frame:
+    if where is None:
+        return Frame(pc, sp, dict(registers), None, None)
+    rva = (pc if where.original is None else where.original) - where.va
+    function = where.image.function_at(rva - 1 if called else rva)
+    return Frame(pc, sp, dict(registers), where.va, function)
+
+
+def read_number(read: Read, va: int, size: int) -> int:
+    """The little-endian number of ``size`` bytes at ``va``.
+
+    Raises:
+        StackUnreadable: Not all of it can be read.
+    """
+    raw = read(va, size)
+    if len(raw) < size:
+        raise StackUnreadable(f"{size} bytes at 0x{va:x} cannot be read")
+    return int.from_bytes(raw[:size], "little")
