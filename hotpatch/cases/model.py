@@ -16,7 +16,7 @@ The manifest, one format (keys that a case does not need are left out)::
     functionpadmin = true           # x64: six bytes of padding before each function
     entry = "start"                 # a DLL without one has no entry point; an exe's is "start"
     kernel32 = false                # link fixtures/common/kernel32.def's import library
-    common = ["memory.c"]           # sources of fixtures/common to link
+    common = ["console.c"]          # sources of fixtures/common to link
     cflags = []                     # added to the compiler's command line
     ldflags = []                    # added to the linker's
 
