@@ -1,7 +1,7 @@
 """Language-specific handlers: which one an entry names, what data follows, and which fields of it refer to code.
 
-Formats: ``SCOPE_TABLE_AMD64`` and its Arm64 twin (winnt.h) for ``__C_specific_handler``; for stack cookies a word with the cookie's place in
-the frame and three flags, and two more words where the frame is aligned. C++ exception data is not carried.
+Formats: ``SCOPE_TABLE_AMD64`` and its Arm64 twin (winnt.h) for ``__C_specific_handler``; for stack cookies a word with the cookie's
+place in the frame and three flags, and two more words where the frame is aligned. C++ exception data is not carried.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hotpatch.unwind.model import CarriedUnwind, Meaning, UnwindReference
 if TYPE_CHECKING:
     from hotpatch.image import Function, Image, UnwindEntry
 
-_U32 = struct.Struct("<I")
+_I32 = struct.Struct("<i")
 _SCOPE = struct.Struct("<IIII")
 """Begin, end, filter or finally block (1: always handle), target (0: a finally block); RVAs."""
 _SCOPE_LIMIT = 4096
@@ -103,10 +103,10 @@ def _cookie_size(image: Image, rva: int) -> int:
 
 
 def _is_cookie(image: Image, rva: int, frame: int) -> bool:
-    """Whether the word at ``rva`` is an offset in the frame, and no RVA of C++ exception data."""
-    value = image.u32(rva)
+    """Whether the word at ``rva`` is an offset in the frame (x64 counts up from its low end, Arm64 down from its top), and no RVA of data."""
+    (value,) = _I32.unpack(image.read(rva, _I32.size).ljust(_I32.size, b"\0"))
     section = image.section_at(value)
-    return value & ~_GS_FLAGS < frame and (section is None or section.executable)
+    return -frame <= value & ~_GS_FLAGS < frame and (section is None or section.executable)
 
 
 def _extent(image: Image, data: int) -> int:
