@@ -11,7 +11,9 @@ import capstone
 from hotpatch.errors import CannotRelocate, OutOfReach, Refusal, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from hotpatch.arch.base import JumpTable
 
 Row = tuple[int, int, int, bytes, bytes, bytes]
 """Capstone's instruction number, address, size in bytes, encoding (padded to 24 bytes), mnemonic and operand text (ASCII; what
@@ -129,3 +131,24 @@ def cannot_relocate(rule: Rule, reason: str, *, address: int, code: bytes, instr
     """The exception for an instruction that cannot be moved; ``code`` holds its bytes, ``more`` joins the evidence."""
     evidence: dict[str, object] = {"address": address, "bytes": code.hex(), "instruction": instruction, **more}
     return CannotRelocate([Refusal(rule, None, None, reason, evidence)])
+
+
+def code_spans(size: int, address: int, tables: Iterable[JumpTable]) -> tuple[tuple[int, int], ...]:
+    """The parts of ``size`` bytes at ``address`` that no table covers, as pairs of start and end offsets.
+
+    Compilers put jump tables, and the tables of indices in front of them, inside the range that unwind data gives to a function.
+    """
+    data = []
+    for table in tables:
+        data.append((table.address - address, table.size))
+        if table.index is not None:
+            data.append((table.index[0] - address, table.index[1]))
+    spans, start = [], 0
+    for begin, length in sorted(data):
+        if begin < size and begin + length > 0:
+            if begin > start:
+                spans.append((start, begin))
+            start = max(start, begin + length)
+    if start < size:
+        spans.append((start, size))
+    return tuple(spans)

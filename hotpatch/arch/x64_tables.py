@@ -67,7 +67,7 @@ class _Reader:
         if not targets:
             return None
         return JumpTable(
-            dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed or entry.size == 8, anchor, tuple(targets), index
+            dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed, anchor, tuple(targets), index
         )
 
     def _index_table(self, entry: Entry) -> tuple[int, int] | None:

@@ -1,0 +1,115 @@
+"""Jump tables of x64 functions, as the compilers lay them out."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hotpatch.arch import Machine, architecture
+from hotpatch.arch.common import code_spans
+
+X64 = architecture(Machine.X64)
+AT, TABLE = 0x1000, 0x2000
+PREFERRED_BASE = 0x180000000
+
+
+class Memory:
+    """Bytes by address; reads end where they end."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __call__(self, address, size):
+        for start, data in self.parts.items():
+            if start <= address < start + len(data):
+                return data[address - start : address - start + size]
+        return b""
+
+
+def words(*values, form="i"):
+    return struct.pack(f"<{len(values)}{form}", *values)
+
+
+def relative(*targets):
+    return words(*(target - TABLE for target in targets))
+
+
+CLANG = "83f903772489c8488d0df20f0000486304814801c8ffe0b801000000c3b802000000c3b803000000c331c0c3"
+MSVC = "4c8d05f9efffff83f902771c4863c1418b8c80002000004c01c1ffe1b801000000c3b802000000c331c0c3"
+MSVC_TWO_LEVELS = "8d41f083f805772b4c8d05f1efffff4898410fb6840010200000418b8c80002000004c01c1ffe1b801000000c3b802000000c331c0c3"
+ABSOLUTE = "83f902731889c8488d0df20f0000ff24c1b801000000c3b802000000c331c0c3"
+UNOPTIMISED = "4883ec18894c24148b44241448894424084883e801771b488b442408488d0ddd0f0000486304814801c8ffe0b801000000904883c418c3"
+NO_CHECK = "488d15f90f00000fb60648ffc6486304824801d0ffe0ffc1ebed89c8c3"
+MASKED = "83e101488d15f60f00004863048a4801d0ffe0b801000000c3b802000000c3"
+GARBAGE = words(0x7FFFFFF0, 1, 2, 3)
+
+# name, code, memory, jump, address, entry size, signed, anchor, targets, index
+# fmt: off
+FORMS = (
+    ("clang", CLANG, {TABLE: relative(0x1017, 0x101D, 0x1023, 0x1017) + relative(0x1017)},
+     0x15, TABLE, 4, True, TABLE, (0x1017, 0x101D, 0x1023, 0x1017), None),
+    ("clang-into-a-cold-part", CLANG, {TABLE: relative(0x1017, 0x5000, 0x1023, 0x1017)},
+     0x15, TABLE, 4, True, TABLE, (0x1017, 0x5000, 0x1023, 0x1017), None),
+    ("msvc", MSVC, {TABLE: words(0x101C, 0x1022, 0x1028, 0x101C)}, 0x1A, TABLE, 4, False, 0, (0x101C, 0x1022, 0x1028), None),
+    ("msvc-two-levels", MSVC_TWO_LEVELS, {TABLE: words(0x1027, 0x102D, 0x1033) + bytes(4), TABLE + 0x10: bytes((0, 2, 1, 0, 1, 2, 9))},
+     0x25, TABLE, 4, False, 0, (0x1027, 0x102D, 0x1033), (TABLE + 0x10, 6)),
+    ("whole-addresses", ABSOLUTE, {TABLE: words(AT + 0x11, AT + 0x17, form="q")}, 0xE, TABLE, 8, False, 0, (0x1011, 0x1017), None),
+    ("whole-addresses-of-the-file", ABSOLUTE, {TABLE: words(PREFERRED_BASE + 0x1011, PREFERRED_BASE + 0x1017, form="q")},
+     0xE, TABLE, 8, False, -PREFERRED_BASE, (0x1011, 0x1017), None),
+    ("unoptimised", UNOPTIMISED, {TABLE: relative(0x102C, 0x1031, 0x102C)}, 0x2A, TABLE, 4, True, TABLE, (0x102C, 0x1031), None),
+    ("no-check-ends-at-garbage", NO_CHECK, {TABLE: relative(0x1016, 0x101A, 0x1016) + GARBAGE},
+     0x14, TABLE, 4, True, TABLE, (0x1016, 0x101A, 0x1016), None),
+    ("no-check-ends-inside-an-instruction", NO_CHECK, {TABLE: relative(0x1016, 0x101A, 0x1017)},
+     0x14, TABLE, 4, True, TABLE, (0x1016, 0x101A), None),
+    ("masked-index", MASKED, {TABLE: relative(0x1013, 0x1019, 0x1013)}, 0x11, TABLE, 4, True, TABLE, (0x1013, 0x1019), None),
+)
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "memory", "jump", "address", "size", "signed", "anchor", "targets", "index"), FORMS, ids=[row[0] for row in FORMS]
+)
+def test_form(name, code, memory, jump, address, size, signed, anchor, targets, index):
+    (table,) = X64.jump_tables(bytes.fromhex(code), AT, Memory(memory))
+    assert (table.jump, table.address, table.entry_size, table.signed, table.shift) == (jump, address, size, signed, 0)
+    assert (table.anchor, table.targets, table.index) == (anchor, targets, index)
+    encoded = b"".join(((target - table.anchor) >> table.shift).to_bytes(size, "little", signed=signed) for target in targets)
+    assert Memory(memory)(address, table.size) == encoded
+
+
+NO_TABLES = (
+    ("tail-call-through-a-table-of-functions", "488d15f90f000089c8ff24c2", {TABLE: words(0x180005000, 0x180006000, form="q")}),
+    ("tail-call-through-a-register", "488b4008 48ffe0", {}),
+    ("import", "ff25fa0f0000", {TABLE: words(0x180005000, form="q")}),
+    ("call-through-a-table", "488d15f90f000089c8ff14c2c3", {TABLE: words(0x1000, form="q")}),
+    ("unreadable", CLANG, {}),
+)
+
+
+@pytest.mark.parametrize(("name", "code", "memory"), NO_TABLES, ids=[row[0] for row in NO_TABLES])
+def test_no_table(name, code, memory):
+    assert X64.jump_tables(bytes.fromhex(code), AT, Memory(memory)) == ()
+
+
+def test_in_a_process():
+    base = 0x7FF612340000
+    memory = Memory({base + TABLE: words(0x101C, 0x1022, 0x1028)})
+    (table,) = X64.jump_tables(bytes.fromhex(MSVC), base + AT, memory, image_base=base)
+    assert (table.address, table.anchor, table.targets[0]) == (base + TABLE, base, base + 0x101C)
+
+
+def test_tables_behind_the_code_of_the_same_range():
+    # link.exe puts both tables of a switch inside the range that .pdata gives to the function
+    code = bytes.fromhex(MSVC_TWO_LEVELS.replace("10200000", "44100000").replace("00200000", "38100000"))
+    data = b"\x66\x90" + words(0x1027, 0x102D, 0x1033) + bytes((0, 2, 1, 0, 1, 2))
+    whole = code + data
+    tables = X64.jump_tables(whole, AT, Memory({AT: whole}))
+    assert [(table.address, table.targets, table.index) for table in tables] == [(0x1038, (0x1027, 0x102D, 0x1033), (0x1044, 6))]
+    assert code_spans(len(whole), AT, tables) == ((0, 0x38),)
+
+
+def test_code_spans_between_tables():
+    (table,) = X64.jump_tables(bytes.fromhex(CLANG), AT, Memory({TABLE: relative(0x1017, 0x101D, 0x1023, 0x1017)}))
+    assert code_spans(0x20, TABLE - 8, (table,)) == ((0, 8), (0x18, 0x20))
+    assert code_spans(0x20, AT, (table,)) == ((0, 0x20),)
