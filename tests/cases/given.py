@@ -1,0 +1,66 @@
+"""A case as a test takes it: its images opened, its diff and patch made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import UNTOUCHED, Case, Side, find_case
+from tools.fixture_code import FixtureImage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Given:
+    """A case on one machine; ``paths`` are without PDBs beside them where ``pdb`` is false."""
+
+    case: Case
+    machine: Machine
+    pdb: bool
+    paths: Mapping[Side, Path]
+
+    @classmethod
+    def of(cls, name: str, machine: str, pdb: bool, place: Callable[[Path], Path]) -> Given:
+        case = find_case(name)
+        return cls(case, Machine(machine), pdb, {side: place(case.image(Machine(machine), side)) for side in case.sides})
+
+    def image(self, side: Side) -> hotpatch.Image:
+        return self._images[side]
+
+    @cached_property
+    def _images(self) -> dict[Side, hotpatch.Image]:
+        return {side: hotpatch.open(path) for side, path in self.paths.items()}
+
+    @cached_property
+    def diff(self) -> hotpatch.ImageDiff:
+        return hotpatch.diff(self.image("base"), self.image("fixed"))
+
+    @cached_property
+    def patch(self) -> hotpatch.Patch:
+        return hotpatch.build(self.diff)
+
+    @cached_property
+    def names(self) -> dict[Side, dict[int, str]]:
+        """Function names by RVA, from the committed PDBs, whether or not the images under test have them."""
+        return {
+            side: {code.rva: name for name, code in FixtureImage(self.case.image(self.machine, side)).functions.items()} for side in ("base", "fixed")
+        }
+
+    def verdicts(self) -> dict[str, str]:
+        """What the diff says of each function that does not stay as it is, by its PDB name."""
+        found = {}
+        for row in self.diff.functions:
+            name = self.names["base"].get(row.base.entry) if row.base else self.names["fixed"].get(row.fixed.entry)
+            if row.verdict not in UNTOUCHED:
+                found[name or f"unnamed {row.name}"] = row.verdict
+        return found
+
+    def travelling(self) -> dict[str, hotpatch.Redirect]:
+        """How each function of the patch is redirected, by its PDB name."""
+        return {self.names["base"][function.base_rva]: function.redirect for function in self.patch.functions}
