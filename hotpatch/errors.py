@@ -27,6 +27,8 @@ class Rule(StrEnum):
     DATA_LAYOUT = "data-layout"
     DATA_INIT = "data-init"
     EXPORT_ABI = "export-abi"
+    NOT_CHANGED = "not-changed"
+    FOLDED = "folded-function"
     RUN_ONCE = "run-once"
     UNRESOLVED_REFERENCE = "unresolved-reference"
     CONTRADICTING_VOTES = "contradicting-votes"

@@ -5,11 +5,13 @@ from hotpatch.patch.imports import ImportTable, import_table
 from hotpatch.patch.info import HotPatchBase, HotPatchInfo, hot_patch_info
 from hotpatch.patch.layout import ChunkType
 from hotpatch.patch.model import Carried, CarriedKind, Fixup, Patch, PatchedFunction, PatchImport, Provenance, Space
-from hotpatch.patch.pe import PatchContents, PatchSection, write_patch
+from hotpatch.patch.pe import IMAGE_BASE, SECTION_ALIGNMENT, PatchContents, PatchSection, write_patch
 from hotpatch.patch.reader import is_patch, load, loads, save
 from hotpatch.patch.records import Record
 
 __all__ = [
+    "IMAGE_BASE",
+    "SECTION_ALIGNMENT",
     "SECTION_NAME",
     "Carried",
     "CarriedKind",

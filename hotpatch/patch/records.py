@@ -1,8 +1,8 @@
 """Patch tables: chunks of records, written and read after our published reading of the public constants (``docs/patch-format.md``).
 
 A table is a run of chunks that ends with a zero word. A chunk is one word (type, flags, size of the whole chunk in bytes), then records of
-equal size: a source RVA where the type has bit ``SOURCE_RVA``, then a target RVA where it has bit ``TARGET_RVA``. What does not fit is kept raw,
-to the last byte.
+equal size: a source RVA where the type has bit ``SOURCE_RVA``, then a target RVA where it has bit ``TARGET_RVA``. What does not fit is
+kept raw, to the last byte.
 """
 
 from __future__ import annotations

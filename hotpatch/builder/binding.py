@@ -1,0 +1,280 @@
+"""What each reference of the code and data that travel is bound to (docs/architecture.md, "How the builder binds references").
+
+Binding finds what must travel: a reference to something new makes that travel too, and its own references are bound in turn.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Use
+from hotpatch.builder.bodies import body_of, pointer_site
+from hotpatch.builder.evidence import site_evidence
+from hotpatch.builder.model import Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
+from hotpatch.builder.novelty import Novelty
+from hotpatch.builder.unwinding import carry as carry_unwind
+from hotpatch.builder.unwinding import handler_sites
+from hotpatch.differ import Verdict
+from hotpatch.differ.view import View
+from hotpatch.errors import Refusal, Rule
+from hotpatch.image import Range
+from hotpatch.patch import CarriedKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hotpatch.arch import JumpTable
+    from hotpatch.builder.model import Destination
+    from hotpatch.differ import FunctionMatch, ImageDiff
+    from hotpatch.image import Function, Import
+    from hotpatch.unwind import CarriedUnwind
+
+SHORT_DATA_KINDS = frozenset({FixupKind.LITERAL19, FixupKind.REL21, FixupKind.REL8})
+"""Kinds by which code cannot reach data of another image."""
+PAGE_KINDS = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
+"""Kinds that hold a part of an address that other instructions complete."""
+
+
+def bind(diff: ImageDiff, selected: Iterable[Selected]) -> tuple[Bound, tuple[Refusal, ...]]:
+    """Bind everything that ``selected`` needs; with every reference that could not be bound as a refusal."""
+    binder = _Binder(diff)
+    for item in selected:
+        binder.carry(item.fixed)
+    binder.run()
+    return binder.result(), tuple(binder.refusals)
+
+
+class _Binder:
+    """The work list: functions and data to take along, and what was found out about their references."""
+
+    def __init__(self, diff: ImageDiff) -> None:
+        self.diff, self.base, self.fixed = diff, diff.base, diff.fixed
+        self.view = View(diff.fixed)
+        self.base_view = View(diff.base)
+        self.novelty = Novelty(diff, self.view, self.base_view)
+        self.rows = _rows_by_fixed(diff)
+        self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}
+        self.bodies: dict[Rva, Body] = {}
+        self.data: dict[Range, Area] = {}
+        self.links: list[Link] = []
+        self.falls: dict[Rva, Destination] = {}
+        self.unwind: list[CarriedUnwind] = []
+        self.handlers: list[tuple[Body, Site, Destination]] = []
+        self.imports: dict[str, Import] = {}
+        self.refusals: list[Refusal] = []
+        self._functions: list[Function] = []
+        self._ranges: list[Range] = []
+        self._carried: set[Rva] = set()
+
+    # what travels ------------------------------------------------------------------------------------------------------------------------
+
+    def carry(self, function: Function) -> None:
+        """Take a function along."""
+        if function.entry not in self._carried:
+            self._carried.add(function.entry)
+            self._functions.append(function)
+
+    def _carry_data(self, part: Range, area: Area) -> None:
+        if part not in self.data:
+            self.data[part] = area
+            self._ranges.append(part)
+
+    def run(self) -> None:
+        """Until nothing more must travel."""
+        while self._functions or self._ranges:
+            if self._functions:
+                self._bind_function(self._functions.pop(0))
+            else:
+                self._bind_data(self._ranges.pop(0))
+
+    def _bind_function(self, function: Function) -> None:
+        body = body_of(self.fixed, function)
+        if isinstance(body, Refusal):
+            self.refusals.append(body)
+            return
+        self.bodies[function.entry] = body
+        for table in body.tables:
+            self._carry_table(body, table)
+        completed = {site.target for site in body.sites if site.kind not in PAGE_KINDS}
+        for site in body.sites:
+            if site.kind in PAGE_KINDS and site.target not in completed:
+                self._refuse(function, site, "an instruction takes the page of something, and what it is completed to is unknown")
+                continue
+            self._bind(function, site)
+        for end, target in body.falls_into.items():
+            self._bind_fall(function, end, target)
+        self._bind_unwind(body)
+
+    def _bind_fall(self, function: Function, end: Rva, target: Rva) -> None:
+        """Code that runs on past its block's end into ``target``."""
+        site = Site(Rva(end - 1), 1, end, FixupKind.ADDR64, Use.JUMP, target, 0)
+        found = self.destination(function, site)
+        if isinstance(found, str):
+            self._refuse(function, site, found)
+            return
+        self.falls[end] = found
+        if isinstance(found, CarriedAddress):
+            self._carry_at(found.fixed)
+
+    def _bind_unwind(self, body: Body) -> None:
+        carried, refusals = carry_unwind(self.fixed, body)
+        self.unwind += carried
+        self.refusals += refusals
+        for site in handler_sites(carried):
+            found = self.destination(None, site)
+            if isinstance(found, str):
+                self._refuse(body.function, site, found)
+                continue
+            self.handlers.append((body, site, found))
+            if isinstance(found, CarriedAddress):
+                self._carry_at(found.fixed)
+
+    def _carry_table(self, body: Body, table: JumpTable) -> None:
+        for start, size in ((table.address, table.size), *((table.index,) if table.index else ())):
+            if not any(start in block for block in body.blocks):
+                self._carry_data(Range(Rva(start), Rva(start + size)), Area.CONSTANT)
+
+    def _bind_data(self, part: Range) -> None:
+        for rva in self.fixed.relocations_in(part):
+            table = next(
+                (table for body in self.bodies.values() for table in body.tables if table.address <= rva < table.address + table.size), None
+            )
+            if table is None:
+                self._bind(None, pointer_site(self.fixed, part.start, rva))
+
+    def _bind(self, function: Function | None, site: Site) -> None:
+        found = self.destination(function, site)
+        if isinstance(found, str):
+            self._refuse(function, site, found)
+            return
+        self.links.append(Link(site, found))
+        match found:
+            case NewImport(wanted):
+                self.imports.setdefault(wanted.label, wanted)
+            case CarriedAddress(fixed):
+                self._carry_at(fixed)
+            case BaseAddress():
+                pass
+
+    def _carry_at(self, fixed: Rva) -> None:
+        function = self.fixed.function_at(fixed)
+        if function is not None and not self._in_table(fixed):
+            self.carry(function)
+        elif not self._in_table(fixed):
+            part = self.novelty.extent(fixed)
+            section = self.fixed.section_at(fixed)
+            self._carry_data(part, Area.DATA if section is not None and section.writable else Area.CONSTANT)
+
+    def _refuse(self, function: Function | None, site: Site, why: str) -> None:
+        name = function.name if function else None
+        entry = function.entry if function else site.instruction
+        advice = "build both images with PDBs, or leave this function out with --only"
+        self.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, f"{why}; {advice}", site_evidence(self.fixed, site)))
+
+    def _in_table(self, fixed: int) -> bool:
+        return any(
+            table.address <= fixed < table.address + table.size
+            or (table.index is not None and 0 <= fixed - table.index[0] < table.index[1])
+            for body in self.bodies.values()
+            for table in body.tables
+        )
+
+    # where references go -----------------------------------------------------------------------------------------------------------------
+
+    def destination(self, function: Function | None, site: Site) -> Destination | str:
+        """What ``site`` of ``function`` (``None``: of data) is bound to, or why that is unknown."""
+        target = site.target
+        if self._in_table(target):
+            return CarriedAddress(target)
+        slot = self.fixed.imports_by_slot.get(target)
+        if slot is not None:
+            there = self.base_slots.get(slot.label)
+            return BaseAddress(there) if there is not None else NewImport(slot)
+        if 0 <= target < self.fixed.headers_size:
+            return BaseAddress(target) if target == 0 else "a reference into the image's headers, which differ between the images"
+        owner = self.fixed.function_at(target)
+        if owner is not None:
+            return self._code(function, owner, site)
+        return self._data(site)
+
+    def _code(self, function: Function | None, owner: Function, site: Site) -> Destination | str:
+        target = site.target
+        row = self.rows.get(owner.entry)
+        within = function is not None and owner.entry == function.entry
+        if within and (target != owner.entry or site.use in (Use.JUMP, Use.BRANCH)):
+            return CarriedAddress(target)
+        if row is None or row.base is None:
+            return CarriedAddress(target)
+        if target == owner.entry:
+            return BaseAddress(row.base.entry)
+        if owner.entry in self._carried:
+            return CarriedAddress(target)
+        return self._middle(row, row.base, owner, target)
+
+    def _middle(self, row: FunctionMatch, base: Function, owner: Function, target: Rva) -> Destination | str:
+        """A place inside of a base function, where that function is the same there."""
+        same = row.verdict in (Verdict.IDENTICAL, Verdict.RELOCATED) and [part.size for part in base.ranges] == [
+            part.size for part in owner.ranges
+        ]
+        for there, here in zip(base.ranges, owner.ranges, strict=False):
+            if same and target in here:
+                return BaseAddress(Rva(there.start + target - here.start))
+        return f"a reference into the middle of {owner.label}, which the base has in another form"
+
+    def _data(self, site: Site) -> Destination | str:
+        target = site.target
+        section = self.fixed.section_at(target)
+        if section is None:
+            return f"a reference to 0x{target:x}, where the fixed image has nothing"
+        role = next((role for role, rva in sorted(self.view.special_data.items()) if rva == target), None)
+        if role is not None:
+            there = self.base_view.special_data.get(role)
+            return BaseAddress(Rva(there)) if there is not None else f"a reference to the {role}, which the base does not have"
+        if site.kind in SHORT_DATA_KINDS and not section.writable:
+            return CarriedAddress(target)
+        matched = self.diff.base_datum(target)
+        if matched is not None:
+            return BaseAddress(matched)
+        if section.executable:
+            return f"a reference to 0x{target:x} between functions, which is neither known code nor known data"
+        equal = self.novelty.equal_constant(target)
+        if equal is not None:
+            return BaseAddress(equal)
+        objection = self.novelty.objection(target)
+        return CarriedAddress(target) if objection is None else objection
+
+    # outcome -----------------------------------------------------------------------------------------------------------------------------
+
+    def result(self) -> Bound:
+        """Everything that travels, data that overlaps joined."""
+        pieces = [Piece(block, Area.CODE, None, None, body.function) for body in self.bodies.values() for block in body.blocks]
+        merged: list[tuple[Range, Area]] = []
+        for part, area in sorted(self.data.items()):
+            if merged and part.start < merged[-1][0].end:
+                merged[-1] = (Range(merged[-1][0].start, max(merged[-1][0].end, part.end)), merged[-1][1])
+            else:
+                merged.append((part, area))
+        for part, area in merged:
+            datum = self.fixed.datum_at(part.start)
+            name = datum.name if datum is not None and datum.rva == part.start else None
+            pieces.append(Piece(part, area, name, CarriedKind.DATA if area is Area.DATA else CarriedKind.CONSTANT))
+        return Bound(
+            tuple(self.bodies[entry] for entry in sorted(self.bodies)),
+            tuple(sorted(pieces, key=lambda piece: piece.range)),
+            tuple(sorted(self.links, key=lambda link: (link.site.field, link.site.target))),
+            dict(sorted(self.falls.items())),
+            tuple(self.imports[label] for label in sorted(self.imports)),
+            tuple(self.unwind),
+            tuple(self.handlers),
+        )
+
+
+def _rows_by_fixed(diff: ImageDiff) -> Mapping[Rva, FunctionMatch]:
+    """The row of each fixed entry; where folding gives several, one with a base."""
+    rows: dict[Rva, list[FunctionMatch]] = defaultdict(list)
+    for row in diff.functions:
+        if row.fixed is not None:
+            rows[row.fixed.entry].append(row)
+    return {entry: min(found, key=lambda row: (row.base is None, row.base.entry if row.base else 0)) for entry, found in rows.items()}

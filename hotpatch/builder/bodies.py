@@ -1,0 +1,118 @@
+"""A function of the fixed image, taken apart for travelling: blocks, references, tables, and whether all of it could be decoded."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Flow, Use
+from hotpatch.builder.evidence import instruction_evidence
+from hotpatch.builder.model import Body, Site
+from hotpatch.errors import Refusal, Rule
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from hotpatch.arch import Instruction, JumpTable
+    from hotpatch.image import Function, Image
+
+POINTER_SIZE = 8
+_LONGEST_LITERAL = 16
+_LONGEST_GAP = 64
+
+
+def body_of(image: Image, function: Function) -> Body | Refusal:
+    """Take ``function`` apart, or say what of it could not be decoded."""
+    tables = image.jump_tables(function)
+    spans = [Range(Rva(table.address), Rva(table.address + table.size)) for table in tables]
+    spans += [Range(Rva(table.index[0]), Rva(sum(table.index))) for table in tables if table.index]
+    sites = _sites(image, function, spans)
+    literals = {site.target for site in sites if site.kind is FixupKind.LITERAL19 and any(site.target in part for part in function.ranges)}
+    blocks = _blocks(function)
+    falls_into = {}
+    for block in blocks:
+        last = _decode(image, function, block, spans, literals)
+        if isinstance(last, Refusal):
+            return last
+        following = _following(image, block.end) if last is not None and last.flow in (Flow.NEXT, Flow.BRANCH) else None
+        if following is not None:
+            falls_into[block.end] = following
+    return Body(function, blocks, sites, _distinct(tables), falls_into)
+
+
+def _blocks(function: Function) -> tuple[Range, ...]:
+    """The ranges by start, touching ones joined."""
+    blocks: list[Range] = []
+    for part in sorted(function.ranges):
+        if blocks and blocks[-1].end == part.start:
+            blocks[-1] = Range(blocks[-1].start, part.end)
+        else:
+            blocks.append(part)
+    return tuple(blocks)
+
+
+def _sites(image: Image, function: Function, spans: list[Range]) -> tuple[Site, ...]:
+    sites = []
+    for part, references in zip(function.ranges, image.references(function), strict=True):
+        sites += [
+            Site(
+                Rva(part.start + item.offset),
+                item.size,
+                Rva(part.start + item.field),
+                item.kind,
+                item.use,
+                Rva(item.target),
+                item.addend,
+            )
+            for item in references
+        ]
+        sites += [pointer_site(image, part.start, rva) for rva in image.relocations_in(part)]
+    return tuple(
+        sorted((site for site in sites if not any(site.field in span for span in spans)), key=lambda site: (site.field, site.target))
+    )
+
+
+def pointer_site(image: Image, owner: Rva, rva: Rva) -> Site:
+    """The site of a relocated pointer."""
+    return Site(owner, POINTER_SIZE, rva, FixupKind.ADDR64, Use.DATA, Rva(image.u64(rva) - image.preferred_base), 0)
+
+
+def _decode(image: Image, function: Function, block: Range, spans: list[Range], literals: set[Rva]) -> Instruction | Refusal | None:
+    """The block's last instruction (``None`` where it ends in data), or a refusal for bytes that are neither instruction nor known data."""
+    arch = image.architecture
+    at, last = block.start, None
+    while at < block.end:
+        span = next((span for span in spans if at in span), None)
+        if span is not None:
+            at, last = span.end, None
+            continue
+        stop = min([block.end, *(span.start for span in spans if at < span.start < block.end)])
+        for instruction in arch.disassemble(image.read(at, stop - at), at):
+            at = Rva(instruction.address + instruction.size)
+            if instruction.flow is not Flow.NEXT or image.read(instruction.address, instruction.size) not in arch.padding_bytes:
+                last = instruction
+        if at < stop:
+            if not any(0 <= at - literal < _LONGEST_LITERAL for literal in literals):
+                return Refusal(
+                    Rule.UNDECODABLE,
+                    function.name,
+                    function.entry,
+                    f"bytes at 0x{at:x} of the fixed image are no known instruction, so what they refer to is unknown; build without them",
+                    {"image": "fixed", **instruction_evidence(image, at, min(16, stop - at))},
+                )
+            at, last = Rva(at + arch.instruction_alignment), None
+    return last
+
+
+def _following(image: Image, end: Rva) -> Rva | None:
+    """The function that code reaches by running on past ``end``: right there, or behind filler."""
+    starts = [function.entry for function in image.functions]
+    index = bisect_left(starts, end)
+    if index == len(starts) or starts[index] - end > _LONGEST_GAP:
+        return None
+    entry = starts[index]
+    return entry if entry == end or image.padding_before(image.functions[index]) >= entry - end else None
+
+
+def _distinct(tables: tuple[JumpTable, ...]) -> tuple[JumpTable, ...]:
+    return tuple({table.address: table for table in tables}.values())

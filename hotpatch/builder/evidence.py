@@ -1,0 +1,27 @@
+"""What a refusal shows of an image: the instruction and its bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hotpatch.builder.model import Site
+    from hotpatch.image import Image
+
+
+def instruction_evidence(image: Image, rva: int, size: int) -> dict[str, object]:
+    """Bytes and text of the instruction at ``rva``."""
+    code = image.read(rva, size)
+    first = next(iter(image.architecture.disassemble(code, rva)), None)
+    text = f"{first.mnemonic} {first.operands}".rstrip() if first else None
+    return {"rva": int(rva), "bytes": code.hex(), "instruction": text}
+
+
+def site_evidence(image: Image, site: Site) -> dict[str, object]:
+    """The same of a reference, with how and what it refers to."""
+    return {
+        "image": "fixed",
+        **instruction_evidence(image, site.instruction, site.size),
+        "kind": site.kind.value,
+        "target": int(site.target),
+    }

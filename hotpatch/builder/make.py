@@ -1,0 +1,87 @@
+"""The builder's road from a comparison to a patch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import Redirect
+from hotpatch.builder.binding import bind
+from hotpatch.builder.emit import emit
+from hotpatch.builder.link import Linked, link
+from hotpatch.builder.model import Entrance
+from hotpatch.builder.place import place
+from hotpatch.builder.redirects import Entrances
+from hotpatch.builder.rules import check, overrides
+from hotpatch.builder.select import select
+from hotpatch.builder.selfcheck import self_check
+from hotpatch.errors import InputError, NothingToDo, NotHotpatchable, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from hotpatch.address import Rva
+    from hotpatch.builder.model import Selected
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Image
+    from hotpatch.patch import Patch
+
+LARGEST_SEQUENCE = 0xFFFFFFFF
+
+
+def build_patch(
+    diff: ImageDiff, *, only: Iterable[str] = (), sequence: int = 1, redirect: Redirect = Redirect.HPAT, allow: Iterable[str] = ()
+) -> Patch:
+    """Make the patch that gives ``diff.base`` the behaviour of ``diff.fixed``.
+
+    Args:
+        diff: The comparison.
+        only: Functions (names, or ``rva:0x…``) to replace; everything that changed when empty.
+        sequence: The patch's sequence number, from 1.
+        redirect: The strategy asked for; a function that it does not fit gets another one, and its ``why`` says so.
+        allow: Rules to override (:data:`hotpatch.builder.rules.OVERRIDABLE`).
+
+    Raises:
+        NotHotpatchable: With every refusal that was found.
+        NothingToDo: There is no functional change.
+        InputError: ``sequence`` or ``allow`` cannot be used.
+    """
+    if not 1 <= sequence <= LARGEST_SEQUENCE:
+        raise InputError(str(sequence), f"a sequence number is between 1 and {LARGEST_SEQUENCE}")
+    allowed = overrides(allow)
+    selected, refusals = select(diff, only)
+    refusals += check(diff, selected, allowed)
+    if not selected and not refusals:
+        raise NothingToDo(f"{diff.fixed.name} does not differ from {diff.base.name} in function")
+    entrances, objections = _entrances(diff.base, selected, redirect)
+    bound, unbound = bind(diff, selected)
+    _refuse((*refusals, *objections, *unbound))
+    layout = place(bound, diff.fixed)
+    linked = link(bound, layout, diff.fixed)
+    if not isinstance(linked, Linked):
+        raise NotHotpatchable(linked)
+    patch = emit(diff, selected, entrances, bound, layout.placement, linked, sequence=sequence, overrides=allowed)
+    _refuse(self_check(patch, diff, bound, layout.placement))
+    return patch
+
+
+def _entrances(base: Image, selected: Sequence[Selected], requested: Redirect) -> tuple[dict[Rva, Entrance], tuple[Refusal, ...]]:
+    judge = Entrances(base, requested)
+    found: dict[Rva, Entrance] = {}
+    refusals: list[Refusal] = []
+    for item in selected:
+        answer = judge.of(item.base)
+        if isinstance(answer, Entrance):
+            found[item.base.entry] = answer
+        else:
+            refusals += answer
+    return found, tuple(refusals)
+
+
+def _refuse(refusals: Iterable[Refusal]) -> None:
+    """End here where there are refusals, each once."""
+    distinct: list[Refusal] = []
+    for refusal in refusals:
+        if refusal not in distinct:
+            distinct.append(refusal)
+    if distinct:
+        raise NotHotpatchable(distinct)

@@ -1,0 +1,119 @@
+"""Whether a datum of the fixed image that nothing matches is new, and how far it extends."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import Use
+from hotpatch.differ import Verdict
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.differ import ImageDiff
+    from hotpatch.differ.view import View
+    from hotpatch.image import Function
+
+
+class Novelty:
+    """Judges data of the fixed image for which the comparison has no counterpart."""
+
+    def __init__(self, diff: ImageDiff, fixed: View, base: View) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
+        self._diff, self._fixed, self._base = diff, fixed, base
+
+    def extent(self, rva: Rva) -> Range:
+        """The datum at ``rva``: as its symbol says, otherwise up to the next thing that anything refers to."""
+        symbol = self._fixed.symbol(rva)
+        if symbol is not None and symbol.size:
+            return Range(symbol.rva, Rva(symbol.rva + symbol.size))
+        return self._fixed.extent(rva)
+
+    def equal_constant(self, rva: Rva) -> Rva | None:
+        """A constant of the base that code of the base refers to, has no counterpart yet, and holds the same bytes and no pointers."""
+        section = self._fixed.image.section_at(rva)
+        part = self.extent(rva)
+        if section is None or section.writable or part.start != rva or self._fixed.pointers(part.start, part.end):
+            return None
+        wanted = self._fixed.bare(part.start, part.size)
+        for candidate in sorted(self._left_over_constants):
+            extent = self._base.extent(candidate)
+            equal = extent.size >= part.size and self._base.bare(candidate, part.size) == wanted
+            if equal and not self._base.pointers(candidate, candidate + part.size):
+                return Rva(candidate)
+        return None
+
+    def objection(self, rva: Rva) -> str | None:
+        """Why the datum at ``rva`` may be one that the base has, so that a copy would lose its state; ``None`` where it is new.
+
+        Constants have no state: a copy of what the fixed image has is always right.
+        """
+        section = self._fixed.image.section_at(rva)
+        if section is None or not section.writable:
+            return None
+        symbol = self._fixed.symbol(rva)
+        if symbol is not None and self._diff.base.has_symbols:
+            if symbol.name not in self._base_names:
+                return None
+            return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
+        rivals = self._rivals(rva)
+        if not rivals:
+            return None
+        places = ", ".join(f"0x{rival:x}" for rival in rivals[:4])
+        return f"the writable datum at 0x{rva:x} may be new or one that the base has (at {places})"
+
+    @cached_property
+    def _base_names(self) -> frozenset[str]:
+        return frozenset(datum.name for datum in self._diff.base.data_symbols)
+
+    def _rivals(self, rva: int) -> list[int]:
+        """Writable places of the base without a counterpart, used by functions that could be where the datum was used before."""
+        users = [row for row in self._diff.functions if row.fixed is not None and rva in self._targets(row.fixed, self._fixed)]
+        rows = [row for row in self._diff.functions if row.verdict is Verdict.REMOVED]
+        if any(row.base is None for row in users):
+            rows += self._diff.of(Verdict.CHANGED)
+        found: set[int] = set()
+        for row in {id(row): row for row in [*rows, *users]}.values():
+            if row.base is not None:
+                found.update(target for target in self._targets(row.base, self._base) if self._is_left_over(target))
+        return sorted(target for target in found if (section := self._base.image.section_at(target)) is not None and section.writable)
+
+    @cached_property
+    def _left_over_constants(self) -> frozenset[int]:
+        found: set[int] = set()
+        for row in (*self._diff.of(Verdict.CHANGED), *self._diff.of(Verdict.REMOVED)):
+            if row.base is not None:
+                found.update(target for target in self._targets(row.base, self._base) if self._is_left_over(target))
+        read_only = (target for target in found if (section := self._base.image.section_at(target)) is not None and not section.writable)
+        return frozenset(target for target in read_only if target not in self._base.tables)
+
+    def _targets(self, function: Function, view: View) -> frozenset[int]:
+        """Data that the function refers to."""
+        targets = {item.target for part in view.image.references(function) for item in part if item.use is Use.DATA}
+        return frozenset(
+            target
+            for target in targets
+            if view.image.function_at(target) is None
+            and target not in view.image.imports_by_slot
+            and view.image.section_at(target) is not None
+        )
+
+    def _is_left_over(self, base: int) -> bool:
+        index = bisect_right(self._matched_starts, base) - 1
+        return index < 0 or base >= self._matched[self._matched_starts[index]]
+
+    @cached_property
+    def _matched(self) -> Mapping[int, int]:
+        """Start → end in the base of every matched stretch."""
+        ends: dict[int, int] = {}
+        for match in self._diff.data:
+            ends[match.base] = max(ends.get(match.base, 0), match.base + match.size)
+        return ends
+
+    @cached_property
+    def _matched_starts(self) -> tuple[int, ...]:
+        return tuple(sorted(self._matched))

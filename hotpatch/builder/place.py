@@ -1,0 +1,115 @@
+"""Where everything that travels stands in the patch image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Use
+from hotpatch.builder.model import Area, BaseAddress, Placement, Veneer
+from hotpatch.builder.unwinding import handler_veneer
+from hotpatch.image import Range, SectionFlags
+from hotpatch.patch import SECTION_ALIGNMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hotpatch.arch import Architecture
+    from hotpatch.builder.model import Bound, Piece
+    from hotpatch.image import Image
+
+CODE_ALIGNMENT = 16
+LARGEST_DATA_ALIGNMENT = 64
+"""Of what vector instructions access; a datum keeps the alignment that it has in the fixed image, up to this."""
+SHORT_BRANCHES = frozenset({FixupKind.REL8, FixupKind.BRANCH14, FixupKind.BRANCH19})
+"""Branches that cannot leave the patch image and go through a veneer."""
+_MARK = 0x7766554433221100
+AREA_FLAGS = {
+    Area.CODE: SectionFlags.CODE | SectionFlags.EXECUTE | SectionFlags.READ,
+    Area.CONSTANT: SectionFlags.INITIALIZED_DATA | SectionFlags.READ,
+    Area.DATA: SectionFlags.INITIALIZED_DATA | SectionFlags.READ | SectionFlags.WRITE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VeneerForm:
+    """A jump to anywhere, with the offset of its 64-bit address."""
+
+    code: bytes
+    address_at: int
+
+    @classmethod
+    def of(cls, arch: Architecture) -> VeneerForm:
+        """The architecture's."""
+        code = arch.absolute_jump(_MARK)
+        at = code.index(_MARK.to_bytes(8, "little"))
+        return cls(code[:at] + bytes(8) + code[at + 8 :], at)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The placement, and the sections that hold it by area; ``end``: where further sections may begin."""
+
+    placement: Placement
+    sections: tuple[tuple[Area, Range], ...]
+    end: Rva
+
+
+def place(bound: Bound, fixed: Image) -> Layout:
+    """Lay out code, then constants, then data (zeroed data last, so that it takes no room in the file)."""
+    form = VeneerForm.of(fixed.architecture)
+    veneers = _veneers(bound)
+    rvas: dict[Piece, Rva] = {}
+    veneer_rvas: dict[Veneer, Rva] = {}
+    sections: list[tuple[Area, Range]] = []
+    start = Rva(SECTION_ALIGNMENT)
+    for area in Area:
+        pieces = [piece for piece in bound.pieces if piece.area is area]
+        if area is Area.DATA:
+            pieces.sort(key=lambda piece: (not any(fixed.code(piece.range)), piece.range))
+        at: int = start
+        for piece in pieces:
+            at = _congruent(at, piece)
+            rvas[piece] = Rva(at)
+            at += piece.range.size
+            for veneer in sorted(_after(veneers, piece), key=lambda veneer: not veneer.falls):
+                veneer_rvas[veneer] = Rva(at)
+                at += len(form.code)
+        if pieces:
+            sections.append((area, Range(start, Rva(at))))
+            start = Rva(-(-at // SECTION_ALIGNMENT) * SECTION_ALIGNMENT)
+    ordered = tuple(sorted(bound.pieces, key=lambda piece: piece.range))
+    return Layout(Placement(ordered, tuple(rvas[piece] for piece in ordered), veneer_rvas), tuple(sections), start)
+
+
+def veneer_of(bound: Bound, site_field: int, destination: BaseAddress) -> Veneer:
+    """The veneer that a short branch at ``site_field`` goes through."""
+    piece = next(piece for piece in bound.pieces if site_field in piece.range)
+    return Veneer(destination, piece.range.start, falls=False)
+
+
+def _veneers(bound: Bound) -> tuple[Veneer, ...]:
+    found: dict[Veneer, None] = {}
+    for end, destination in bound.falls.items():
+        block = next(piece for piece in bound.pieces if piece.area is Area.CODE and piece.range.end == end)
+        found[Veneer(destination, block.range.start, falls=True)] = None
+    for link in bound.links:
+        if link.site.kind in SHORT_BRANCHES and link.site.use is not Use.DATA and isinstance(link.destination, BaseAddress):
+            found[veneer_of(bound, link.site.field, link.destination)] = None
+    for body, _, destination in bound.handlers:
+        veneer = handler_veneer(body, destination)
+        if veneer is not None:
+            found[veneer] = None
+    return tuple(found)
+
+
+def _after(veneers: Iterable[Veneer], piece: Piece) -> list[Veneer]:
+    return [veneer for veneer in veneers if piece.area is Area.CODE and veneer.after == piece.range.start]
+
+
+def _congruent(at: int, piece: Piece) -> int:
+    """The first place from ``at`` on that is aligned as the piece is in the fixed image."""
+    start = piece.range.start
+    modulus = CODE_ALIGNMENT if piece.area is Area.CODE else min(start & -start, LARGEST_DATA_ALIGNMENT)
+    return at + (start - at) % modulus

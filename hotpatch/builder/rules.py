@@ -1,0 +1,127 @@
+"""The patchability rules: what must hold before anything is linked. One function a rule; each yields refusals with their evidence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import Use
+from hotpatch.differ import Verdict
+from hotpatch.errors import InputError, Refusal, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from hotpatch.address import Rva
+    from hotpatch.builder.model import Selected
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Image
+
+OVERRIDABLE = frozenset({Rule.DATA_LAYOUT, Rule.DATA_INIT, Rule.EXPORT_ABI, Rule.RUN_ONCE, Rule.CONTRADICTING_VOTES})
+"""Rules about what a patch means, which its author may know better; the others are about what can be built at all."""
+
+
+def overrides(allow: Iterable[str]) -> tuple[Rule, ...]:
+    """The rules that ``allow`` names, sorted.
+
+    Raises:
+        InputError: One is no rule, or none that can be overridden.
+    """
+    found = set()
+    for name in allow:
+        rule = next((rule for rule in OVERRIDABLE if rule.value == name), None)
+        if rule is None:
+            raise InputError(name, f"not a rule that can be overridden; these can: {', '.join(sorted(OVERRIDABLE))}")
+        found.add(rule)
+    return tuple(sorted(found))
+
+
+def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rule]) -> tuple[Refusal, ...]:
+    """Every objection to replacing ``selected``."""
+    found = (*_findings(diff), *_run_once(diff, selected), *_folded(diff, selected))
+    return tuple(refusal for refusal in found if refusal.rule not in allowed)
+
+
+def _findings(diff: ImageDiff) -> Iterator[Refusal]:
+    """What the comparison itself objects to: data layout, initial values of live data, exports."""
+    yield from diff.findings
+
+
+def _run_once(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
+    """Start-up code has run before a patch can be applied."""
+    once = run_once_functions(diff.base)
+    for item in selected:
+        if item.base.entry in once:
+            yield Refusal(
+                Rule.RUN_ONCE,
+                item.base.name,
+                item.base.entry,
+                f"{item.base.label} runs only while the module starts, which is over when a patch is applied; "
+                "restart with the fixed build, or leave it out with --only",
+                {"why": once[item.base.entry]},
+            )
+
+
+def run_once_functions(image: Image) -> dict[Rva, str]:
+    """Functions that run only while the module starts, with the reason.
+
+    The entry point and the TLS callbacks; in a DLL also what nothing but these calls. A program's entry point may call its main loop, so
+    nothing follows from being called by that.
+    """
+    once: dict[Rva, str] = {}
+    if image.entry_point:
+        once[image.entry_point] = "the image's entry point"
+    for rva in image.tls.callbacks if image.tls else ():
+        once[rva] = "a TLS callback"
+    if not image.is_dll:
+        return once
+    callers, exposed = _callers(image)
+    grown = True
+    while grown:
+        grown = False
+        for entry, who in sorted(callers.items()):
+            if entry not in once and entry not in exposed and who <= once.keys():
+                once[entry] = "called by start-up code only"
+                grown = True
+    return once
+
+
+def _callers(image: Image) -> tuple[dict[Rva, set[Rva]], set[Rva]]:
+    """Who calls or jumps to each function, and the functions whose address is exported or taken."""
+    callers: dict[Rva, set[Rva]] = defaultdict(set)
+    exposed: set[Rva] = {export.rva for export in image.exports if export.rva is not None} | set(image.guard_functions)
+    for function in image.functions:
+        for reference in (item for part in image.references(function) for item in part):
+            owner = image.function_at(reference.target)
+            if owner is None or owner.entry == function.entry:
+                continue
+            if reference.use is Use.DATA:
+                exposed.add(owner.entry)
+            else:
+                callers[owner.entry].add(function.entry)
+    for site in image.relocations:
+        owner = image.function_at(image.u64(site) - image.preferred_base)
+        if owner is not None:
+            exposed.add(owner.entry)
+    return callers, exposed
+
+
+def _folded(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
+    """One body in the base that is several functions in the fixed image cannot become all of them."""
+    fates: dict[Rva, list[tuple[Rva | None, Verdict, str | None]]] = defaultdict(list)
+    for row in diff.functions:
+        if row.base is not None and row.verdict is not Verdict.REMOVED:
+            fates[row.base.entry].append((row.fixed.entry if row.fixed else None, row.verdict, row.fixed.name if row.fixed else None))
+    for entry in sorted({item.base.entry for item in selected}):
+        targets = {fixed for fixed, _, _ in fates[entry]}
+        if len(targets) > 1:
+            names = sorted(name or "?" for _, _, name in fates[entry])
+            base = next(item.base for item in selected if item.base.entry == entry)
+            yield Refusal(
+                Rule.FOLDED,
+                base.name,
+                entry,
+                f"the base has one body for {', '.join(names)} (identical code folding) and the fixed image has several; "
+                "callers cannot be told apart: build the base without /OPT:ICF",
+                {"names": list(base.names), "fixed": sorted(int(target) for target in targets if target is not None)},
+            )

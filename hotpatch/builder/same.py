@@ -1,0 +1,100 @@
+"""What the self-check holds to be the same thing, by the comparison of the images alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import Use
+from hotpatch.differ import Verdict
+from hotpatch.differ.view import View
+
+if TYPE_CHECKING:
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Function
+    from hotpatch.patch import PatchImport
+
+
+class Sameness:
+    """Judges bound references; every answer is a problem as the end of "refers to …", or ``None``."""
+
+    def __init__(self, diff: ImageDiff) -> None:
+        """Judge by ``diff``."""
+        self._diff, self._base, self._fixed = diff, diff.base, diff.fixed
+        self._pairs = {(row.base.entry, row.fixed.entry): row.verdict for row in diff.functions if row.base and row.fixed}
+        self._matched = {fixed for _, fixed in self._pairs}
+        self._roles = [{rva: role for role, rva in View(image).special_data.items()} for image in (diff.base, diff.fixed)]
+
+    def is_pair(self, base: Rva, fixed: Rva) -> bool:
+        """Whether the two entries are one function."""
+        return (base, fixed) in self._pairs
+
+    def base_problem(self, base: int, fixed: int) -> str | None:
+        """A reference to ``base`` where the fixed image refers to ``fixed``."""
+        wanted = self._fixed.imports_by_slot.get(Rva(fixed))
+        if wanted is not None:
+            slot = self._base.imports_by_slot.get(Rva(base))
+            return (
+                None if slot is not None and slot.label == wanted.label else f"0x{base:x} of the base instead of the slot of {wanted.label}"
+            )
+        there, here = self._base.function_at(base), self._fixed.function_at(fixed)
+        if here is not None:
+            return self._function_problem(base, fixed, there, here)
+        if fixed == 0 and base == 0:
+            return None
+        if self._roles[0].get(base) is not None and self._roles[0].get(base) == self._roles[1].get(fixed):
+            return None
+        if self._diff.base_datum(Rva(fixed)) == base:
+            return None
+        section = self._fixed.section_at(fixed)
+        if section is not None and not section.writable and self._equal_constant(base, fixed):
+            return None
+        return f"0x{base:x} of the base, which is not known to be what the fixed image has at 0x{fixed:x}"
+
+    def _function_problem(self, base: int, fixed: int, there: Function | None, here: Function) -> str | None:
+        if there is None:
+            return f"0x{base:x} of the base, which is no function, instead of {here.label}"
+        verdict = self._pairs.get((there.entry, here.entry))
+        if verdict is None:
+            return f"{there.label} of the base instead of {here.label}"
+        if base == there.entry and fixed == here.entry:
+            return None
+        same_place = any(
+            base - one.start == fixed - other.start and base in one for one, other in zip(there.ranges, here.ranges, strict=False)
+        )
+        if same_place and verdict in (Verdict.IDENTICAL, Verdict.RELOCATED):
+            return None
+        return f"0x{base:x} in {there.label} of the base, which is not known to be what the fixed image has at 0x{fixed:x}"
+
+    def _equal_constant(self, base: int, fixed: int) -> bool:
+        part = View(self._fixed).extent(fixed)
+        section = self._base.section_at(base)
+        return (
+            section is not None
+            and not section.writable
+            and part.size > 0
+            and not self._fixed.relocations_in(part)
+            and self._base.read(base, part.size) == self._fixed.read(fixed, part.size)
+        )
+
+    def import_problem(self, slot: PatchImport, fixed: int) -> str | None:
+        """A reference to an import of the patch."""
+        wanted = self._fixed.imports_by_slot.get(Rva(fixed))
+        if wanted is None or (wanted.library.lower(), wanted.name, wanted.ordinal) != (slot.library.lower(), slot.name, slot.ordinal):
+            return f"the import {slot.library}!{slot.name or slot.ordinal}"
+        if any(entry.label == wanted.label for entry in self._base.imports):
+            return f"a slot of its own for {wanted.label}, which the base imports"
+        return None
+
+    def copy_problem(self, function: Function | None, fixed: int, use: Use) -> str | None:
+        """A reference to the patch's own copy of what the fixed image has at ``fixed``, where the base's would be right."""
+        owner = self._fixed.function_at(fixed)
+        if owner is not None:
+            inner = function is not None and owner.entry == function.entry and use in (Use.JUMP, Use.BRANCH)
+            if fixed == owner.entry and owner.entry in self._matched and not inner:
+                return f"the patch's own {owner.label} instead of the base's entry"
+            return None
+        section = self._fixed.section_at(fixed)
+        if section is not None and section.writable and self._diff.base_datum(Rva(fixed)) is not None:
+            return f"a copy of 0x{fixed:x}, which is live in the base"
+        return None

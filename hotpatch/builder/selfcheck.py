@@ -1,0 +1,279 @@
+"""The check after linking: the finished patch, read back from its bytes and bound, must say what the fixed image says.
+
+It uses nothing that the linker computed but where things were placed. References are decoded again from the bound bytes, and each is
+compared with the fixed image's by what the comparison knows of both images.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.arch import FixupKind, Use
+from hotpatch.builder.place import VeneerForm
+from hotpatch.builder.same import Sameness
+from hotpatch.builder.unwinding import entries_of
+from hotpatch.errors import HotpatchError, Refusal, Rule
+from hotpatch.patch import CarriedKind, Space
+from hotpatch.unwind import unwinder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hotpatch.arch import JumpTable, Reference
+    from hotpatch.builder.model import Body, Bound, Piece, Placement
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Function, Range
+    from hotpatch.patch import Patch
+
+_BASE_VA = Va(0x7FF6_1234_0000)
+"""Any place will do; not the preferred one, so that nothing passes because it was never bound."""
+_GRANULARITY = 0x10000
+_POINTER_SIZE = 8
+
+
+def self_check(patch: Patch, diff: ImageDiff, bound: Bound, placement: Placement) -> tuple[Refusal, ...]:
+    """Every difference between what ``patch`` does once it is applied and what the fixed image does."""
+    return tuple(_Check(patch, diff, bound, placement).run())
+
+
+class _Check:
+    """One patch as it would stand in a process."""
+
+    def __init__(self, patch: Patch, diff: ImageDiff, bound: Bound, placement: Placement) -> None:
+        self.patch, self.diff, self.bound, self.placement = patch, diff, bound, placement
+        self.fixed, self.arch = diff.fixed, diff.fixed.architecture
+        self.patch_va = Va(_BASE_VA + -(-diff.base.size_of_image // _GRANULARITY) * _GRANULARITY)
+        self.same = Sameness(diff)
+        self.form = VeneerForm.of(self.arch)
+        self.veneers = frozenset(placement.veneers.values())
+        self.slots = {row.slot: row for row in patch.imports}
+        self.seen: set[int] = set()
+        self.memory = b""
+
+    def run(self) -> Iterator[Refusal]:
+        try:
+            self.memory = self._bound_memory()
+        except HotpatchError as problem:
+            yield self._wrong(None, None, f"a fixup cannot be bound ({problem})")
+            return
+        for body in self.bound.bodies:
+            for part in body.function.ranges:
+                yield from self._code(body.function, part)
+            yield from self._tables(body)
+            yield from self._falls(body)
+            yield from self._unwind(body)
+        for piece in self.placement.pieces:
+            if piece.kind is not None:
+                yield from self._data(piece)
+        yield from self._entries()
+        for fixup in self.patch.fixups:
+            if fixup.site not in self.seen:
+                yield self._wrong(None, None, f"a fixup at 0x{fixup.site:x} of the patch belongs to no reference", site=int(fixup.site))
+
+    def _bound_memory(self) -> bytes:
+        """The patch image with its fixups bound."""
+        memory = bytearray(self.patch.image.mapped)
+        for fixup in self.patch.fixups:
+            origin = _BASE_VA if fixup.space is Space.BASE else self.patch_va
+            size = self.arch.field_size(fixup.kind)
+            raw = bytes(memory[fixup.site : fixup.site + size])
+            target = origin + fixup.target + fixup.addend
+            memory[fixup.site : fixup.site + size] = self.arch.bind(
+                fixup.kind, raw, self.patch_va + fixup.site, target, image_base=_BASE_VA
+            )
+        return bytes(memory)
+
+    def _read(self, va: int, size: int) -> bytes:
+        at = va - self.patch_va
+        return self.memory[at : at + size] if at >= 0 else b""
+
+    def _wrong(self, function: Function | None, rva: int | None, what: str, **evidence: object) -> Refusal:
+        name = function.name if function else None
+        reason = f"the finished patch does not do what the fixed image does: {what}; report this with both images"
+        return Refusal(Rule.SELF_CHECK, name, Rva(rva) if rva is not None else None, reason, evidence)
+
+    # code --------------------------------------------------------------------------------------------------------------------------------
+
+    def _code(self, function: Function, part: Range) -> Iterator[Refusal]:
+        at = self.placement.of(part.start)
+        code = self.memory[at : at + part.size]
+        spans = [(start - part.start, size) for start, size in self._spans(function) if start in part]
+        wanted = [item for item in self.fixed.references_in(part) if not _within(item.field, spans)]
+        found = [item for item in self.arch.references(code, self.patch_va + at, image_base=_BASE_VA) if not _within(item.field, spans)]
+        yield from self._references(function, part, wanted, found)
+        pointers = [rva - part.start for rva in self.fixed.relocations_in(part) if not _within(rva - part.start, spans)]
+        for offset in pointers:
+            yield from self._pointer(function, Rva(part.start + offset))
+        blank = [*spans, *((offset, _POINTER_SIZE) for offset in pointers)]
+        if _blanked(self.arch.mask(code, found), blank) != _blanked(self.arch.mask(self.fixed.code(part), wanted), blank):
+            yield self._wrong(function, part.start, "instructions differ", fixed=self.fixed.code(part).hex(), patch=code.hex())
+
+    def _spans(self, function: Function) -> list[tuple[int, int]]:
+        tables = self.fixed.jump_tables(function)
+        return [(table.address, table.size) for table in tables] + [table.index for table in tables if table.index]
+
+    def _references(self, function: Function, part: Range, wanted: Sequence[Reference], found: Sequence[Reference]) -> Iterator[Refusal]:
+        shape = [_shape(item) for item in wanted]
+        if shape != [_shape(item) for item in found]:
+            extra = next((item for item in found if _shape(item) not in shape), None)
+            lost = next((item for item in wanted if _shape(item) not in [_shape(other) for other in found]), None)
+            yield self._wrong(
+                function,
+                part.start + (lost or extra or wanted[0]).offset,
+                "its references are not those of the fixed image",
+                missing=lost.offset if lost else None,
+                added=extra.offset if extra else None,
+            )
+            return
+        for here, there in zip(wanted, found, strict=True):
+            self._see(Rva(self.placement.of(part.start) + here.field))
+            problem = self._problem(function, here.target, there.target, here.use)
+            if problem is not None:
+                yield self._wrong(
+                    function,
+                    part.start + here.offset,
+                    f"the instruction at 0x{part.start + here.offset:x} refers to {problem}",
+                    bytes=self.fixed.read(part.start + here.offset, here.size).hex(),
+                    target=here.target,
+                )
+
+    def _see(self, site: Rva) -> None:
+        self.seen.add(site)
+
+    def _problem(self, function: Function | None, wanted: int, found: int, use: Use) -> str | None:
+        """What is wrong with a reference to VA ``found`` where the fixed image refers to its RVA ``wanted``."""
+        in_base = found - _BASE_VA
+        if 0 <= in_base < self.diff.base.size_of_image:
+            return self.same.base_problem(in_base, wanted)
+        at = found - self.patch_va
+        if at in self.veneers:
+            return self._problem(function, wanted, self._behind(Rva(at)), use)
+        slot = self.slots.get(Rva(at))
+        if slot is not None:
+            return self.same.import_problem(slot, wanted)
+        try:
+            expected = self.placement.of(wanted)
+        except KeyError:
+            return f"0x{found:x}, which is neither in the base nor carried"
+        if at != expected:
+            return f"0x{at:x} of the patch instead of 0x{expected:x}"
+        return self.same.copy_problem(function, wanted, use)
+
+    def _behind(self, veneer: Rva) -> int:
+        """Where a veneer leads."""
+        code = self.memory[veneer : veneer + len(self.form.code)]
+        at = self.form.address_at
+        self._see(Rva(veneer + at))
+        if code[:at] + bytes(_POINTER_SIZE) + code[at + _POINTER_SIZE :] != self.form.code:
+            return 0
+        return int.from_bytes(code[at : at + _POINTER_SIZE], "little")
+
+    def _falls(self, body: Body) -> Iterator[Refusal]:
+        for end, target in body.falls_into.items():
+            at = self.placement.of(end - 1) + 1
+            if at not in self.veneers:
+                yield self._wrong(body.function, end, "it runs on past its end, and nothing stands there")
+                continue
+            problem = self._problem(None, target, self._behind(Rva(at)), Use.JUMP)
+            if problem is not None:
+                yield self._wrong(body.function, end, f"past its end it goes to {problem}")
+
+    # tables and data ---------------------------------------------------------------------------------------------------------------------
+
+    def _tables(self, body: Body) -> Iterator[Refusal]:
+        function = body.function
+        for part in function.ranges:
+            at = self.placement.of(part.start)
+            code = self.memory[at : at + part.size]
+            wanted = self.arch.jump_tables(self.fixed.code(part), part.start, self.fixed.read)
+            found = self.arch.jump_tables(code, self.patch_va + at, self._read, image_base=_BASE_VA)
+            if [_form(table) for table in wanted] != [_form(table) for table in found]:
+                yield self._wrong(function, part.start, "its jump tables are not those of the fixed image")
+                continue
+            for here, there in zip(wanted, found, strict=True):
+                for number in range(len(here.targets)):
+                    self._see(Rva(self.placement.of(here.address) + number * here.entry_size))
+                    if there.targets[number] - self.patch_va != self.placement.of(here.targets[number]):
+                        yield self._wrong(
+                            function, here.address, f"entry {number} of a jump table leads elsewhere", target=here.targets[number]
+                        )
+
+    def _data(self, piece: Piece) -> Iterator[Refusal]:
+        at = self.placement.of(piece.range.start)
+        spans = [
+            (table.address - piece.range.start, table.size)
+            for body in self.bound.bodies
+            for table in body.tables
+            if table.address in piece.range
+        ]
+        pointers = [rva - piece.range.start for rva in self.fixed.relocations_in(piece.range)]
+        pointers = [offset for offset in pointers if not _within(offset, spans)]
+        for offset in pointers:
+            yield from self._pointer(None, Rva(piece.range.start + offset))
+        blank = [*spans, *((offset, _POINTER_SIZE) for offset in pointers)]
+        here, there = self.fixed.code(piece.range), self.memory[at : at + piece.range.size]
+        if _blanked(here, blank) != _blanked(there, blank):
+            yield self._wrong(
+                None, piece.range.start, f"carried {piece.kind} {piece.name or ''} differs", fixed=here[:64].hex(), patch=there[:64].hex()
+            )
+
+    def _pointer(self, function: Function | None, rva: Rva) -> Iterator[Refusal]:
+        at = self.placement.of(rva)
+        self._see(at)
+        found = int.from_bytes(self.memory[at : at + _POINTER_SIZE], "little")
+        problem = self._problem(function, self.fixed.u64(rva) - self.fixed.preferred_base, found, Use.DATA)
+        if problem is not None:
+            yield self._wrong(function, rva, f"the pointer at 0x{rva:x} leads to {problem}")
+
+    # what goes with the code -------------------------------------------------------------------------------------------------------------
+
+    def _unwind(self, body: Body) -> Iterator[Refusal]:
+        machine = unwinder(self.fixed.machine)
+        for entry in entries_of(self.fixed, body):
+            at = self.placement.of(entry.range.start)
+            copy = self.patch.image.unwind_entry_at(at)
+            if copy is None or copy.range.start != at or copy.range.size != entry.range.size:
+                yield self._wrong(body.function, entry.range.start, "its unwind data did not come along")
+                continue
+            here, there = machine.carry(self.fixed, entry), machine.carry(self.patch.image, copy)
+            blank = [(item.offset, self.arch.field_size(item.kind)) for item in here.references]
+            shapes = [[(item.offset, item.kind, item.meaning) for item in side.references] for side in (here, there)]
+            if here.packed != there.packed or shapes[0] != shapes[1] or _blanked(here.info, blank) != _blanked(there.info, blank):
+                yield self._wrong(
+                    body.function, entry.range.start, "its unwind data differs", fixed=here.info.hex(), patch=there.info.hex()
+                )
+
+    def _entries(self) -> Iterator[Refusal]:
+        """Every replaced function is replaced by its counterpart, and the base is as the patch expects it."""
+        carried = {row.patch_rva for row in self.patch.carried if row.kind is CarriedKind.FUNCTION}
+        carried |= {row.patch_rva for row in self.patch.functions}
+        for row in self.patch.functions:
+            fixed = next((body.function for body in self.bound.bodies if self.placement.of(body.function.entry) == row.patch_rva), None)
+            if fixed is None or not self.same.is_pair(row.base_rva, fixed.entry):
+                yield self._wrong(fixed, row.base_rva, f"0x{row.base_rva:x} of the base is replaced by another function")
+            expected = self.diff.base.read(row.base_rva - len(row.padding_bytes), len(row.padding_bytes) + len(row.entry_bytes))
+            if row.padding_bytes + row.entry_bytes != expected:
+                yield self._wrong(fixed, row.base_rva, "the base has other bytes at the entry than the patch expects")
+        for body in self.bound.bodies:
+            if self.placement.of(body.function.entry) not in carried:
+                yield self._wrong(body.function, body.function.entry, "a function was placed and is not listed")
+
+
+def _shape(item: Reference) -> tuple[int, int, int, FixupKind, Use, int]:
+    return item.offset, item.size, item.field, item.kind, item.use, item.addend
+
+
+def _form(table: JumpTable) -> tuple[int, int, int, bool, int]:
+    return table.jump, table.entry_size, table.shift, table.signed, len(table.targets)
+
+
+def _within(offset: int, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(0 <= offset - start < size for start, size in spans)
+
+
+def _blanked(data: bytes, spans: Sequence[tuple[int, int]]) -> bytes:
+    out = bytearray(data)
+    for start, size in spans:
+        out[start : start + size] = bytes(max(0, min(size, len(out) - start)))
+    return bytes(out)

@@ -1,0 +1,130 @@
+"""The unwind data of the code that travels: carried over, bound anew, and a function table for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Use
+from hotpatch.builder.model import CarriedAddress, Site, Veneer
+from hotpatch.errors import NotHotpatchable, Refusal, Rule
+from hotpatch.image import Range
+from hotpatch.unwind import Meaning, unwinder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hotpatch.builder.model import Body, Destination, Placement
+    from hotpatch.image import Image, UnwindEntry
+    from hotpatch.unwind import CarriedUnwind
+
+INFO_ALIGNMENT = 4
+HANDLER_SITE_SIZE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class UnwindData:
+    """A section at the RVA that it was made for: the function table, then the unwind information; ``table`` is the table's range."""
+
+    data: bytes
+    table: Range
+
+
+def entries_of(image: Image, body: Body) -> tuple[UnwindEntry, ...]:
+    """The function-table entries that begin in the body's blocks."""
+    return tuple(entry for entry in image.unwind_entries if any(entry.range.start in block for block in body.blocks))
+
+
+def carry(image: Image, body: Body) -> tuple[tuple[CarriedUnwind, ...], tuple[Refusal, ...]]:
+    """The unwind information of a body, with whatever cannot be carried as refusals."""
+    machine = unwinder(image.machine)
+    carried: list[CarriedUnwind] = []
+    refusals: list[Refusal] = []
+    for entry in entries_of(image, body):
+        try:
+            carried.append(machine.carry(image, entry))
+        except NotHotpatchable as cannot:
+            refusals += cannot.refusals
+    known = {item.entry.info for item in carried}
+    for item in carried:
+        lost = [ref for ref in item.references if ref.meaning is Meaning.INFO and ref.target not in known]
+        if lost and not refusals:
+            reason = f"its unwind data at 0x{item.entry.range.start:x} continues in another function's; build with one function a section"
+            refusals.append(Refusal(Rule.UNWIND, body.function.name, body.function.entry, reason, {"info": int(lost[0].target)}))
+    return tuple(carried), tuple(refusals)
+
+
+def handler_sites(carried: Iterable[CarriedUnwind]) -> tuple[Site, ...]:
+    """The references to language-specific handlers, as sites to bind."""
+    return tuple(
+        Site(
+            Rva((item.entry.info or 0) + ref.offset),
+            HANDLER_SITE_SIZE,
+            Rva((item.entry.info or 0) + ref.offset),
+            FixupKind.ADDR32NB,
+            Use.CALL,
+            ref.target,
+            0,
+        )
+        for item in carried
+        for ref in item.references
+        if ref.meaning is Meaning.HANDLER
+    )
+
+
+def handler_veneer(body: Body, destination: Destination) -> Veneer | None:
+    """The veneer that a handler of the base is reached by, because unwind data can only name code of its own image."""
+    return None if isinstance(destination, CarriedAddress) else Veneer(destination, body.blocks[0].start, falls=False)
+
+
+def link_unwind(
+    image: Image, carried: Iterable[CarriedUnwind], rva: Rva, placement: Placement, handler_rva: Callable[[Rva], Rva]
+) -> UnwindData:
+    """The section at ``rva``; ``handler_rva`` says where the patch image has the handler with that fixed entry (or the way to it)."""
+    machine = unwinder(image.machine)
+    rows = sorted(carried, key=lambda item: placement.of(item.entry.range.start))
+    table_size = len(machine.pdata([(Rva(0), Rva(0), 0)])) * len(rows)
+    info_rvas: dict[Rva, Rva] = {}
+    at = table_size
+    for item in rows:
+        if item.packed is None and item.entry.info is not None and item.entry.info not in info_rvas:
+            at += -at % INFO_ALIGNMENT
+            info_rvas[item.entry.info] = Rva(rva + at)
+            at += len(item.info)
+    data = bytearray(at)
+    table = []
+    for item in rows:
+        begin = placement.of(item.entry.range.start)
+        end = Rva(begin + item.entry.range.size)
+        if item.packed is not None or item.entry.info is None:
+            table.append((begin, end, item.packed or 0))
+            continue
+        where = info_rvas[item.entry.info]
+        table.append((begin, end, int(where)))
+        data[where - rva : where - rva + len(item.info)] = _bound(image, item, where, placement, info_rvas, handler_rva)
+    data[:table_size] = machine.pdata(table)
+    return UnwindData(bytes(data), Range(rva, Rva(rva + table_size)))
+
+
+def _bound(
+    image: Image,
+    item: CarriedUnwind,
+    where: Rva,
+    placement: Placement,
+    info_rvas: Mapping[Rva, Rva],
+    handler_rva: Callable[[Rva], Rva],
+) -> bytes:
+    out = bytearray(item.info)
+    for ref in item.references:
+        match ref.meaning:
+            case Meaning.CODE:
+                target = Rva(placement.of(ref.target + ref.addend))
+            case Meaning.INFO:
+                target = Rva(info_rvas[ref.target] + ref.addend)
+            case Meaning.HANDLER:
+                target = Rva(handler_rva(ref.target) + ref.addend)
+        size = image.architecture.field_size(ref.kind)
+        field = bytes(out[ref.offset : ref.offset + size])
+        out[ref.offset : ref.offset + size] = image.architecture.bind(ref.kind, field, where + ref.offset, target, image_base=0)
+    return bytes(out)
