@@ -72,11 +72,10 @@ def check_functions(
     Raises:
         ApplyRefused: With a refusal for each function that fails: malformed-patch, foreign-hook, unexpected-bytes.
     """
-    refusals: list[Refusal] = []
-    checked: list[CheckedFunction] = []
-    refusals.extend(_malformed(arch, module, patch))
+    refusals = list(_overlapping(arch, patch))
     if refusals:
         raise ApplyRefused(refusals)
+    checked: list[CheckedFunction] = []
     for function in patch.functions:
         entry = Va(module.va + function.base_rva)
         key = SiteKey(module.va, function.base_rva)
@@ -90,29 +89,22 @@ def check_functions(
     return tuple(checked)
 
 
-def _malformed(arch: Architecture, module: Module, patch: Patch) -> Iterator[Refusal]:
+def _overlapping(arch: Architecture, patch: Patch) -> Iterator[Refusal]:
+    """Functions whose redirects would be written over one another."""
     taken: list[tuple[int, int, PatchedFunction]] = []
     for function in patch.functions:
         site = arch.entry_site(function.redirect)
-        start, end = function.base_rva - site.before, function.base_rva + site.displaced
-        problem = None
-        if start < 0 or end > module.size:
-            problem = "lies outside of the base image"
-        elif len(function.entry_bytes) < site.displaced or len(function.padding_bytes) < site.before:
-            problem = "comes without the bytes that its redirect replaces"
-        elif not 0 <= function.patch_rva < patch.image.size_of_image:
-            problem = "leads outside of the patch image"
-        if problem:
-            yield _malformed_function(function, problem)
-        taken.append((start, end, function))
+        taken.append((function.base_rva - site.before, function.base_rva + site.displaced, function))
     taken.sort(key=lambda item: item[:2])
-    for (_, end, _), (start, _, function) in pairwise(taken):
+    for (_, end, first), (start, _, function) in pairwise(taken):
         if start < end:
-            yield _malformed_function(function, "has a redirect whose bytes are also those of another function's redirect")
-
-
-def _malformed_function(function: PatchedFunction, problem: str) -> Refusal:
-    return Refusal(Rule.MALFORMED_PATCH, function.name, function.base_rva, f"the function {problem}; build the patch again")
+            yield Refusal(
+                Rule.MALFORMED_PATCH,
+                function.name,
+                function.base_rva,
+                "the function's redirect takes bytes that another function's redirect takes too; build the patch again",
+                {"start": start, "other_rva": first.base_rva, "other_end": end},
+            )
 
 
 def _relocated(module: Module, rva: Rva, code: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import architecture
-from hotpatch.engine import checks, consistency, identity, redirect, status, threads, trampoline
+from hotpatch.engine import checks, consistency, hpat, identity, redirect, status, threads, trampoline
 from hotpatch.engine.collect import Collected, candidates, forget, unreached
 from hotpatch.engine.consistency import Consistency
 from hotpatch.engine.mapping import map_patch
@@ -38,8 +38,9 @@ class Engine:
     def apply(self, patch: Patch, consistency: Consistency = Consistency.IMMEDIATE) -> AppliedPatch:
         """Apply a patch, or change nothing.
 
-        Find the module that it was written for and check that its memory is what the builder saw; map the patch image within reach and bind
-        it; make the originals callable; write slots and pads; move threads out of the way; then switch calls over.
+        Find the module that it was written for and check that its memory is what the builder saw; take slots past its end; map the patch
+        image within reach and bind it; make the originals callable; write slots and pads; move threads out of the way; then switch calls
+        over.
 
         Raises:
             ApplyRefused: With every reason; the process is as it was.
@@ -73,6 +74,7 @@ class Engine:
             functions=len(functions),
             consistency=how.value,
         )
+        hpat.reserve_slots(step, registry, arch, functions)
         key, image = map_patch(step, target, registry, arch, module, patch)
         application = registry.enter(key, patch, tuple(function.key for function in functions))
         trampoline.make_callable(step, registry, arch, functions)
@@ -118,7 +120,7 @@ class Engine:
                 removed.append((key, registry.sites.pop(key)))
         registry.leave(application)
         switch.throw(step)
-        redirect.remove(step, target, registry, arch, removed)
+        redirect.remove(step, target, arch, removed)
 
     def _topmost(self, registry: Registry, applied: AppliedPatch) -> Application:
         application = registry.applications.get(applied.number)
@@ -222,7 +224,7 @@ class Engine:
         key = SiteKey(applied.module, wanted)
         site = self._registry.sites.get(key)
         if site is not None:
-            return self._registry.trampolines[site.trampoline].va
+            return site.original
         for trampoline_key, placed in self._registry.trampolines.items():
             if trampoline_key.site == key:
                 return placed.va

@@ -10,17 +10,19 @@ While its function is not redirected, a slot's pointer leads to the original thr
 
 from __future__ import annotations
 
-from bisect import insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.arch import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE
+from hotpatch.arch import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, Redirect
 from hotpatch.engine.mapping import place
 from hotpatch.engine.target import Rights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hotpatch.arch import Architecture
+    from hotpatch.engine.checks import CheckedFunction
     from hotpatch.engine.registry import Registry, SiteKey
     from hotpatch.engine.transaction import Transaction
 
@@ -49,10 +51,6 @@ class HpatTable:
         """The first free slot, no longer free."""
         return self.slot(self.free.pop())
 
-    def give_back(self, slot: Va) -> None:
-        """Make a slot free again."""
-        insort(self.free, (slot - self.va) // HPAT_SLOT_SIZE, key=lambda index: -index)
-
     def __contains__(self, va: int) -> bool:
         """Whether an address lies in the page pair."""
         return self.va <= va < self.va + TABLE_SIZE
@@ -68,26 +66,27 @@ def pointer_bytes(destination: Va) -> bytes:
     return destination.to_bytes(POINTER_SIZE, "little")
 
 
-def slot_for(step: Transaction, registry: Registry, arch: Architecture, site: SiteKey) -> Va:
-    """The slot of a function: the one that it has, the first free one that its entry reaches, or the first of a new page pair.
+def reserve_slots(step: Transaction, registry: Registry, arch: Architecture, functions: Iterable[CheckedFunction]) -> None:
+    """Give each function that is to be redirected through one a slot.
+
+    It keeps the one that it has, or gets a free one that its entry reaches, or one of a new table.
 
     Raises:
-        ApplyRefused: No free memory lies past the entry and within reach of it (out-of-reach).
+        ApplyRefused: No free memory lies past an entry and within reach of it (out-of-reach).
     """
-    known = registry.slots.get(site)
-    if known is not None:
-        return known
-    # The newest table is the likeliest to have a free slot.
-    for table in reversed(registry.tables):
+    for function in functions:
+        site = function.key
+        if function.function.redirect is Redirect.HPAT and site not in registry.slots and site not in registry.sites:
+            registry.slots[site] = _take(step, registry, arch, site)
+
+
+def _take(step: Transaction, registry: Registry, arch: Architecture, site: SiteKey) -> Va:
+    for table in reversed(registry.tables):  # the newest is the likeliest to have a free slot
         if table.free and 0 < table.slot(table.free[-1]) - site.entry <= arch.branch_reach:
-            slot = table.take()
-            break
-    else:
-        table = _map_table(step, arch, site)
-        registry.tables = (*registry.tables, table)
-        slot = table.take()
-    registry.slots[site] = slot
-    return slot
+            return table.take()
+    table = _map_table(step, arch, site)
+    registry.tables = (*registry.tables, table)
+    return table.take()
 
 
 def _map_table(step: Transaction, arch: Architecture, site: SiteKey) -> HpatTable:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.arch import Redirect
-from hotpatch.engine.hpat import POINTER_SIZE, pointer_bytes, pointer_of, slot_for
+from hotpatch.engine.hpat import POINTER_SIZE, pointer_bytes, pointer_of
 from hotpatch.engine.refusals import located
 from hotpatch.engine.registry import Layer, Site, TrampolineKey
 from hotpatch.engine.undo import UndoRecord
@@ -101,7 +101,7 @@ def _new_site(
     original: OriginalView,
 ) -> tuple[Site, Sequence[UndoRecord]]:
     strategy = checked.function.redirect
-    slot = slot_for(step, registry, arch, checked.key) if strategy is Redirect.HPAT else None
+    slot = registry.slots[checked.key] if strategy is Redirect.HPAT else None
     writes = arch.redirect_writes(strategy, checked.entry, layer.destination if slot is None else slot)
     records = tuple(UndoRecord(Va(write.va), original.read(Va(write.va), len(write.new)), write.new) for write in writes)
     if slot is not None:
@@ -109,7 +109,7 @@ def _new_site(
         pointer = pointer_of(slot)
         step.write_data(pointer, target.read(pointer, POINTER_SIZE), pointer_bytes(layer.destination))
     trampoline = TrampolineKey(checked.key, arch.entry_site(strategy).displaced)
-    return Site(strategy, slot, trampoline, records, (layer,)), records[:-1]
+    return Site(strategy, slot, trampoline, registry.trampolines[trampoline].va, records, (layer,)), records[:-1]
 
 
 def lead(
@@ -150,7 +150,7 @@ def changes(target: Target, site: Site) -> Iterator[tuple[Va, bytes, bytes]]:
             yield va, expected, found
 
 
-def remove(step: Transaction, target: Target, registry: Registry, arch: Architecture, sites: Sequence[tuple[SiteKey, Site]]) -> None:
+def remove(step: Transaction, target: Target, arch: Architecture, sites: Sequence[tuple[SiteKey, Site]]) -> None:
     """Give entries, then padding, back what the base has there, and lead slots to the originals.
 
     A thread that stands in the padding has run nothing of the function but the redirect's first jump: it goes back to the entry. One on its
@@ -173,8 +173,7 @@ def remove(step: Transaction, target: Target, registry: Registry, arch: Architec
         step.write_code(record.va, record.after, record.before)
     for _, site in sites:
         if site.slot is not None:
-            original = registry.trampolines[site.trampoline].va
-            step.write_data(pointer_of(site.slot), pointer_bytes(site.top.destination), pointer_bytes(original))
+            step.write_data(pointer_of(site.slot), pointer_bytes(site.top.destination), pointer_bytes(site.original))
 
 
 def _tell(step: Transaction, change: str, key: SiteKey, site: Site, written: UndoRecord) -> None:
@@ -198,4 +197,5 @@ def _tell(step: Transaction, change: str, key: SiteKey, site: Site, written: Und
         slot=site.slot,
         pointer=None if site.slot is None else pointer_of(site.slot),
         destination=site.top.destination,
+        original=site.original,
     )

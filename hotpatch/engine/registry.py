@@ -111,7 +111,8 @@ class Site:
         strategy: Of the redirect that stands. It stays until the redirect is removed, also when a newer patch was built for another
             strategy.
         slot: HPAT slot that the redirect goes through, where it does.
-        trampoline: Of the original.
+        trampoline: Which trampoline makes the original callable.
+        original: Address of that trampoline.
         records: What the redirect wrote, padding first, the entry last; ``before`` is always the base's own.
         layers: Versions in force and below, oldest first; never empty.
     """
@@ -119,6 +120,7 @@ class Site:
     strategy: Redirect
     slot: Va | None
     trampoline: TrampolineKey
+    original: Va
     records: tuple[UndoRecord, ...]
     layers: tuple[Layer, ...]
 

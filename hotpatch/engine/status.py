@@ -146,6 +146,6 @@ def _function(registry: Registry, application: Application, key: SiteKey, module
         PatchState.APPLIED if layer is site.top else PatchState.SUPERSEDED,
         site.strategy,
         site.slot,
-        registry.trampolines[site.trampoline].va,
+        site.original,
         layer.destination,
     )

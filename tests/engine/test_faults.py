@@ -1,0 +1,100 @@
+"""Every call that the engine makes of its target is made to fail, one after the other: nothing may have changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import Machine, Redirect
+from hotpatch.engine import Collected
+
+from .conftest import World, world
+from .fake import Boom
+
+FAILURES = [lambda: Boom("injected"), lambda: MemoryError("of the host"), lambda: KeyboardInterrupt()]
+NAMES = ["target", "host", "interrupt"]
+LIMIT = 500
+
+
+def scene(machine: Machine, strategy: Redirect) -> World:
+    here = world(machine)
+    here.fake.exports["kernel32.dll", "Sleep"] = 0x7FFE_0000_1000
+    here.fake.thread(1, here.entry(1) + 4)
+    here.fake.thread(2, here.entry(2))
+    return here
+
+
+def state(here: World) -> tuple[object, ...]:
+    return (here.fake.snapshot(), here.engine._registry.copy())
+
+
+def every_failure(here: World, operation, failure) -> int:
+    """Fail each call of ``operation`` in turn; then let it succeed. How many calls there were."""
+    before = state(here)
+    here.fake.failure = failure
+    kind = type(failure())
+    for count in range(1, LIMIT):
+        here.fake.calls, here.fake.fail_at = 0, count
+        try:
+            operation()
+        except kind as error:
+            assert type(error) is kind, error
+            here.fake.fail_at = None
+            assert state(here) == before, f"call {count} left something behind"
+        else:
+            here.fake.fail_at = None
+            return count - 1
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=NAMES)
+@pytest.mark.parametrize("strategy", list(Redirect))
+def test_apply_revert_and_supersede_are_all_or_nothing(machine, strategy, failure):
+    here = scene(machine, strategy)
+    first = here.patch({1: 111, 2: 222}, redirect=strategy, imports=(("kernel32.dll", "Sleep"),))
+    second = here.patch({2: 2222, 3: 3333}, redirect=strategy, sequence=2, name="second.dll")
+    pristine = bytes(here.fake.blocks[here.module.va].memory)
+    done = []
+    counts = [every_failure(here, lambda: done.append(here.engine.apply(first)), failure)]
+    assert [here.result(index) for index in (1, 2, 3)] == [111, 222, 3]
+    counts.append(every_failure(here, lambda: done.append(here.engine.apply(second)), failure))
+    assert [here.result(index) for index in (1, 2, 3)] == [111, 2222, 3333]
+    if machine is Machine.X64 and strategy is not Redirect.INLINE:
+        here.fake.register_sets[2]["rip"] = here.entry(3) - 5
+    counts.append(every_failure(here, lambda: done[1].revert(), failure))
+    assert [here.result(index) for index in (1, 2, 3)] == [111, 222, 3]
+    counts.append(every_failure(here, lambda: done[0].revert(), failure))
+    assert [here.result(index) for index in (1, 2, 3)] == [1, 2, 3]
+    assert bytes(here.fake.blocks[here.module.va].memory) == pristine
+    assert all(count > 8 for count in counts), counts
+
+
+def test_collect_frees_each_mapping_or_leaves_it(here):
+    applied = here.apply({1: 111})
+    applied.revert()
+    mapped = len(here.fake.owned)
+    for count in range(1, LIMIT):
+        here.fake.calls, here.fake.fail_at = 0, count
+        try:
+            collected = here.engine.collect()
+        except Boom:
+            here.fake.fail_at = None
+            kept = here.engine.status().kept
+            assert set(kept) == here.fake.owned
+            assert {module.va for module in here.fake.loaded} - {here.module.va} <= here.fake.owned
+        else:
+            break
+    assert isinstance(collected, Collected)
+    assert not here.fake.owned
+    assert mapped == 3
+
+
+def test_a_rollback_that_fails_says_what_is_left(here):
+    from hotpatch.engine import RollbackError
+
+    def broken(*_args):
+        raise Boom("cannot unmap")
+
+    here.fake.unmap = broken
+    with pytest.raises(RollbackError) as caught:
+        here.apply({1: 111}, imports=(("a.dll", "absent"),))
+    assert any("cannot unmap" in note for note in caught.value.__notes__)
