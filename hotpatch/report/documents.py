@@ -9,6 +9,7 @@ import msgspec
 Machine = Literal["x64", "arm64"]
 VerdictName = Literal["identical", "relocated", "changed", "added", "removed"]
 RedirectName = Literal["hpat", "direct", "inline"]
+SideKind = Literal["same", "changed", "added", "removed"]
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ class DiffSummary(Document, frozen=True, kw_only=True):
 class SideLine(Document, frozen=True, kw_only=True):
     """One line of the side-by-side listing: the instruction of each side, addresses abstracted away."""
 
-    kind: Literal["same", "changed", "added", "removed"]
+    kind: SideKind
     base_rva: int | None
     base: str | None
     fixed_rva: int | None
