@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hotpatch.differ.images import diff_images
+from hotpatch.differ.inlines import inlined_change
+from hotpatch.differ.listing import ListingLine, listing
 from hotpatch.differ.model import DatumMatch, FunctionMatch, ImageDiff, Verdict
 
-__all__ = ["DatumMatch", "FunctionMatch", "ImageDiff", "Verdict", "diff_images"]
+__all__ = ["DatumMatch", "FunctionMatch", "ImageDiff", "ListingLine", "Verdict", "diff_images", "inlined_change", "listing"]

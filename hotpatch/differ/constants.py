@@ -82,7 +82,9 @@ class Constants:
             symbol = view.symbol(target)
             extent = view.extent(target)
             start, size = (symbol.rva, symbol.size or 0) if symbol else (extent.start, extent.size)
-            if start in self.found or any(self._take(base + target - start, target, Evidence.CONTENT) for base in self._candidates(start, size)):
+            if start in self.found or any(
+                self._take(base + target - start, target, Evidence.CONTENT) for base in self._candidates(start, size)
+            ):
                 continue
             waiting += [view.pointer(start + offset) for offset in view.pointers(start, start + size)]
 

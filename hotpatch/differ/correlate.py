@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.correspond import aligned_lines
+from hotpatch.differ.correspond import loosely_aligned_lines
 from hotpatch.differ.likeness import affinity, best_partners
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
@@ -84,15 +84,16 @@ class _Correlator:
 
     def _entry_points(self) -> None:
         there, here = self.base.image.entry_point, self.fixed.image.entry_point
-        if there in self.base.functions and here in self.fixed.functions:
+        if there is not None and here is not None and there in self.base.functions and here in self.fixed.functions:
             self.matching.pair(there, here, Evidence.ENTRY_POINT)
-        for image_callbacks in (zip(_tls_callbacks(self.base), _tls_callbacks(self.fixed), strict=False),):
-            for old, new in image_callbacks:
-                if old in self.base.functions and new in self.fixed.functions:
-                    self.matching.pair(old, new, Evidence.ENTRY_POINT)
+        for old, new in zip(_tls_callbacks(self.base), _tls_callbacks(self.fixed), strict=False):
+            if old in self.base.functions and new in self.fixed.functions:
+                self.matching.pair(old, new, Evidence.ENTRY_POINT)
 
     def _telling_bodies(self) -> bool:
-        return self._unique(lambda view, entry: view.body(entry).digest if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY)
+        return self._unique(
+            lambda view, entry: view.body(entry).digest if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY
+        )
 
     def _short_bodies(self) -> bool:
         return self._unique(lambda view, entry: view.body(entry).digest, Evidence.BODY)
@@ -104,7 +105,8 @@ class _Correlator:
         """Pair open functions whose key occurs once among the open functions of either image."""
         there, here = _by_key(self.base, self._open_base(), key), _by_key(self.fixed, self._open_fixed(), key)
         return self._pair_all(
-            [(entries[0], here[value][0]) for value, entries in there.items() if len(entries) == 1 and len(here.get(value, ())) == 1], evidence
+            [(entries[0], here[value][0]) for value, entries in there.items() if len(entries) == 1 and len(here.get(value, ())) == 1],
+            evidence,
         )
 
     def _context(self, view: View, entry: int) -> Hashable:
@@ -152,7 +154,12 @@ class _Correlator:
     def _hear(self, votes: Votes, old: Link, new: Link, base: int, fixed: int) -> None:
         if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
             return
-        site = Site(base, fixed, self.base.functions[base].ranges[old.part].start + old.offset, self.fixed.functions[fixed].ranges[new.part].start + new.offset)
+        site = Site(
+            base,
+            fixed,
+            self.base.functions[base].ranges[old.part].start + old.offset,
+            self.fixed.functions[fixed].ranges[new.part].start + new.offset,
+        )
         self._hear_pair(votes, (old.target, new.target), site)
 
     def _hear_pair(self, votes: Votes, pair: Pair, site: Site) -> None:
@@ -180,7 +187,12 @@ class _Correlator:
     def _repeated_names(self) -> bool:
         """Static functions of one name, several times: in their order, when they are equally many."""
         there, here = _by_name(self.base, self._open_base()), _by_name(self.fixed, self._open_fixed())
-        pairs = [pair for name, entries in sorted(there.items()) if len(entries) == len(here.get(name, ())) for pair in zip(entries, here[name], strict=True)]
+        pairs = [
+            pair
+            for name, entries in sorted(there.items())
+            if len(entries) == len(here.get(name, ()))
+            for pair in zip(entries, here[name], strict=True)
+        ]
         return self._pair_all(pairs, Evidence.NAME)
 
     def _repeated_bodies(self) -> bool:
@@ -204,7 +216,9 @@ class _Correlator:
                 for fixed in here
                 if same_names(self.base, self.fixed, base, fixed)
             ]
-            good = sorted(((score, base, fixed) for score, base, fixed in scored if score >= _NEIGHBOUR_AFFINITY), key=lambda row: (-row[0], *row[1:]))
+            good = sorted(
+                ((score, base, fixed) for score, base, fixed in scored if score >= _NEIGHBOUR_AFFINITY), key=lambda row: (-row[0], *row[1:])
+            )
             if good and self.matching.pair(good[0][1], good[0][2], Evidence.ORDER):
                 return True
         return False
@@ -218,7 +232,7 @@ def aligned_links(base: View, fixed: View, base_entry: int, fixed_entry: int) ->
     """Links of two functions that stand in instructions that align."""
     there, here = base.lines(base_entry), fixed.lines(fixed_entry)
     old, new = base.body(base_entry).links, fixed.body(fixed_entry).links
-    for b, f in aligned_lines(there, here):
+    for b, f in loosely_aligned_lines(there, here):
         for old_link, new_link in zip(there[b].links, here[f].links, strict=False):
             yield old[old_link], new[new_link]
 
@@ -276,5 +290,3 @@ def _gaps(base: View, fixed: View, matching: Matching) -> Iterator[tuple[list[in
             if between and not any(candidate in matching.backward for candidate in between):
                 yield gap, between
         gap, left = [], right
-
-

@@ -114,7 +114,7 @@ class Correspondence:
             return there.rva, here.rva, here.size
         old, new = self.base.extent(base), self.fixed.extent(fixed)
         size = new.size
-        if size > old.size and not any(self.fixed.image.read(old_end := type(new.start)(new.start + old.size), new.end - old_end)):
+        if size > old.size and not any(self.fixed.image.read(new.start + old.size, size - old.size)):
             size = old.size
         return old.start, new.start, size
 
@@ -148,3 +148,20 @@ def _table_pairs(there: Place, here: Place) -> Sequence[Pair] | None:
 def aligned_lines(base: Sequence[Line], fixed: Sequence[Line]) -> tuple[tuple[int, int], ...]:
     """Indices of the instructions of two functions that do the same but for where their references lead."""
     return align([line.token for line in base], [line.token for line in fixed])
+
+
+def loosely_aligned_lines(base: Sequence[Line], fixed: Sequence[Line]) -> tuple[tuple[int, int], ...]:
+    """The same, and between those the instructions that are at least the same operation with references of the same kinds.
+
+    Registers may have been given out anew, so this is weaker.
+    """
+    found: list[tuple[int, int]] = []
+    b0 = f0 = 0
+    for b, f in (*aligned_lines(base, fixed), (len(base), len(fixed))):
+        if b0 < b and f0 < f:
+            pairs = align([line.shape for line in base[b0:b]], [line.shape for line in fixed[f0:f]])
+            found += [(b0 + i, f0 + j) for i, j in pairs]
+        if b < len(base):
+            found.append((b, f))
+        b0, f0 = b + 1, f + 1
+    return tuple(found)

@@ -13,7 +13,7 @@ from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import DatumMatch, ImageDiff
 from hotpatch.differ.rules import findings
 from hotpatch.differ.verdicts import drop_unproven_folds, rows
-from hotpatch.differ.view import POINTER_SIZE, View
+from hotpatch.differ.view import POINTER_SIZE, view_of
 from hotpatch.errors import Refusal, Refused, Rule
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
         Refused: They are for different machines (rule machine-differs).
     """
     _require_same_machine(base, fixed)
-    views = View(base), View(fixed)
+    views = view_of(base), view_of(fixed)
     matching = correlate(*views)
     live = correlate_data(*views, matching)
     relation = Correspondence(*views, matching, live.ranges())
@@ -98,5 +98,3 @@ def _merge(kept: list[DatumMatch], batch: Iterable[DatumMatch]) -> list[DatumMat
             merged[-1] = DatumMatch(last.base, last.fixed, start - last.fixed, last.matched_by, last.writable, last.name)
         merged.append(match)
     return merged
-
-

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair, Site
-    from hotpatch.image import Datum, Export
+    from hotpatch.image import Datum, Export, Function
 
 _EVIDENCE_BYTES = 32
+_ALIGNMENT_LIMIT = 64
 
 
 def findings(relation: Correspondence, matching: Matching, live: LiveData) -> tuple[Refusal, ...]:
     """Every finding, in a stable order."""
     return (
         *_layouts(relation.base, relation.fixed, live),
+        *_growth(relation, live),
         *_initial_values(relation, live),
         *_exports(relation),
         *_disputes(relation, live),
@@ -50,15 +52,54 @@ def _layouts(base: View, fixed: View, live: LiveData) -> Iterator[Refusal]:
             yield Refusal(Rule.DATA_LAYOUT, name, old.rva, reason, {**facts, "base_kind": was, "fixed_kind": became})
         elif old.size and new.size and old.size != new.size:
             reason = (
-                f"{name} is {old.size} bytes in the base and {new.size} in the fixed image, but the running program's datum cannot be resized; "
+                f"{name} is {old.size} bytes in the base and {new.size} in the fixed image, but the running program's cannot be resized; "
                 "keep its layout and put what is new into a datum of its own."
             )
             yield Refusal(Rule.DATA_LAYOUT, name, old.rva, reason, facts)
     for shift in live.shifts:
         reason = (
-            f"{len(shift.sites)} unchanged functions use another offset of {shift.name} than in the base, so its parts have moved; keep its layout."
+            f"{len(shift.sites)} unchanged functions use another offset of {shift.name} than in the base: its parts have moved; keep them."
         )
         yield Refusal(Rule.DATA_LAYOUT, shift.name, Rva(shift.base), reason, _vote((shift.base, shift.fixed), shift.sites))
+
+
+def _growth(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
+    """Nameless live data that have more room before what follows than in the base, where changed functions use them."""
+    base, fixed = relation.base, relation.fixed
+    starts = {stretch.base for stretch in live.stretches}
+    users = _changed_users(relation)
+    for stretch in live.stretches:
+        if base.symbol(stretch.base) or fixed.symbol(stretch.fixed):
+            continue
+        old, new = base.extent(stretch.base), fixed.extent(stretch.fixed)
+        section = base.image.section_at(old.start)
+        bounded = old.end in starts or (section is not None and old.end == section.range.end)
+        if not bounded or new.size <= old.size or _fills(new.start + old.size, new.end):
+            continue
+        user = next((users[target] for target in users if new.start <= target < new.end), None)
+        if user is not None:
+            reason = (
+                f"the live datum at rva 0x{stretch.base:x} has {old.size} bytes before the next one in the base and {new.size} in the fixed "
+                f"image, and {user.label}, which changed, uses it: it seems to have grown; keep its layout, or compare builds with PDBs."
+            )
+            facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "base_size": old.size, "fixed_size": new.size}
+            yield Refusal(Rule.DATA_LAYOUT, None, Rva(stretch.base), reason, facts)
+
+
+def _fills(end: int, following: int) -> bool:
+    """Whether alignment of what follows explains the room between."""
+    alignment = min(following & -following, _ALIGNMENT_LIMIT)
+    return -(-end // alignment) * alignment == following
+
+
+def _changed_users(relation: Correspondence) -> dict[int, Function]:
+    """Live data of the fixed image that changed functions refer to → one of those."""
+    found: dict[int, Function] = {}
+    for base, fixed in sorted(relation.matching.forward.items()):
+        if relation.base.body(base).digest != relation.fixed.body(fixed).digest:
+            for target in _live_targets(relation.fixed, fixed):
+                found.setdefault(target, relation.base.functions[base])
+    return found
 
 
 def _unique_data(view: View) -> dict[str, Datum]:
@@ -125,11 +166,16 @@ def _exports(relation: Correspondence) -> Iterator[Refusal]:
             continue
         facts |= {"fixed_ordinal": new.ordinal, "fixed_rva": new.rva, "fixed_forwarder": new.forwarder}
         if old.ordinal != new.ordinal:
-            reason = f"{label} has ordinal {new.ordinal} instead of {old.ordinal}, but other modules may be bound by ordinal; keep the ordinal."
+            reason = (
+                f"{label} has ordinal {new.ordinal} instead of {old.ordinal}, but other modules may be bound by ordinal; keep the ordinal."
+            )
             yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
         elif old.forwarder != new.forwarder:
             reason = f"{label} leads to {new.forwarder or 'this image'} instead of {old.forwarder or 'this image'}; keep where it leads."
             yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
+        elif _changed_constant(relation, old, new):
+            reason = f"the exported constant {label} changed, but other modules read the base's; keep its value."
+            yield Refusal(Rule.DATA_INIT, label, old.rva, reason, facts)
         elif old.rva is not None and new.rva is not None and not _leads_alike(relation, old.rva, new.rva):
             reason = f"{label} leads to something else than the base's {label}, to which other modules are bound; keep what it leads to."
             yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
@@ -137,6 +183,13 @@ def _exports(relation: Correspondence) -> Iterator[Refusal]:
 
 def _export_key(export: Export) -> str | int:
     return export.name if export.name is not None else export.ordinal
+
+
+def _changed_constant(relation: Correspondence, old: Export, new: Export) -> bool:
+    if old.rva is None or new.rva is None:
+        return False
+    constant = relation.base.place(old.rva).kind is PlaceKind.CONSTANT is relation.fixed.place(new.rva).kind
+    return constant and not relation.same(old.rva, new.rva)
 
 
 def _leads_alike(relation: Correspondence, old: Rva, new: Rva) -> bool:
@@ -174,7 +227,7 @@ def _orphans(relation: Correspondence, matching: Matching, live: LiveData) -> It
         if gained and lost:
             function = relation.base.functions[base]
             reason = (
-                f"{function.label} no longer refers to the base's live datum at rva 0x{lost[0]:x} but to one at 0x{gained[0]:x}, which may or "
+                f"{function.label} refers to a live datum at 0x{gained[0]:x} and no longer to the base's at 0x{lost[0]:x}, which may or "
                 "may not be the same; compare builds that have PDBs."
             )
             yield Refusal(Rule.CONTRADICTING_VOTES, function.name, function.entry, reason, {"base_data": lost, "fixed_data": gained})

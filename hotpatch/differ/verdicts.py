@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.differ.correspond import aligned_lines
+from hotpatch.differ.inlines import Changes, explain
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import FunctionMatch, Verdict
 
@@ -31,13 +32,11 @@ def same_links(relation: Correspondence, old: Body, new: Body) -> bool:
     if len(old.links) != len(new.links):
         return False
     same = relation.same
-    return all(
-        there[:4] == here[:4] and same(there.target, here.target) for there, here in zip(old.links, new.links, strict=True)
-    )
+    return all(there[:4] == here[:4] and same(there.target, here.target) for there, here in zip(old.links, new.links, strict=True))
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
-    """Take back extra pairs whose base function stands for another one too and whose bodies differ after all; says whether there were any."""
+    """Take back extra pairs whose base function stands for another too and that differ after all; says whether there were any."""
     wrong = {
         (base, fixed)
         for base, fixed in matching.folded
@@ -70,8 +69,17 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
             reported_fixed.add(other)
     for entry, function in fixed.functions.items():
         if entry not in reported_fixed:
-            found.append(FunctionMatch(None, function, Verdict.ADDED, "", 0.0, (*_aliases(function), *_split_notes(base, function))))
-    return tuple(found)
+            notes = (*_aliases(function), *_split_notes(base, function), *_export_notes(base, fixed, function))
+            found.append(FunctionMatch(None, function, Verdict.ADDED, "", 0.0, notes))
+    changes = Changes.of(found)
+    return tuple(_with_inline_note(relation, row, changes) for row in found)
+
+
+def _with_inline_note(relation: Correspondence, row: FunctionMatch, changes: Changes) -> FunctionMatch:
+    if row.verdict is not Verdict.CHANGED or row.base is None or row.fixed is None:
+        return row
+    name = explain(relation.base, relation.fixed, row.base, row.fixed, changes)
+    return replace(row, notes=(f"inlines changed code: {name}", *row.notes)) if name else row
 
 
 def _row(relation: Correspondence, old: Function, new: Function, evidence: Evidence, notes: tuple[str, ...]) -> FunctionMatch:
@@ -110,6 +118,12 @@ def _fold_note(base: View, fixed: View, matching: Matching, entry: int, other: i
     if matching.forward.get(entry) is not None:
         return f"folded in the base with {fixed.functions[matching.forward[entry]].label}"
     return f"folded in the fixed image with {base.functions[matching.backward[other]].label}"
+
+
+def _export_notes(base: View, fixed: View, function: Function) -> tuple[str, ...]:
+    """For an added function: that it is a new export, which stays unseen by ``GetProcAddress`` in a patched process."""
+    there, here = base.image.exports_by_name, fixed.image.exports_by_name
+    return tuple(f"new export {name}, which the base does not have" for name in function.names if name in here and name not in there)
 
 
 def _split_notes(base: View, function: Function) -> tuple[str, ...]:

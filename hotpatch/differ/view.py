@@ -8,18 +8,22 @@ from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind, Flow, Use, architecture
+from hotpatch.arch import FixupKind, Use, architecture
 from hotpatch.image import Datum, Function, Import, Range, SectionFlags
+from hotpatch.image.metadata import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hotpatch.arch import JumpTable
-    from hotpatch.image import Image
+    from hotpatch.arch import JumpTable, Reference
+    from hotpatch.image import Image, InlineSite
 
-_DISTANCES = frozenset({FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21})
+_DISTANCES = frozenset(
+    {FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21}
+)
 """Kinds whose field holds the distance to the target: unchanged when code and target move together."""
 
 POINTER_SIZE = 8
@@ -98,6 +102,9 @@ class Line(NamedTuple):
     Attributes:
         token: Equal for instructions that do the same but for where their references lead.
         links: The indices of its links in the body.
+        kinds: Of those links.
+        inner: What it refers to within its own range, by distance.
+        takes_inner: Whether it reads that or takes its address, rather than branching there.
     """
 
     position: Position
@@ -105,12 +112,19 @@ class Line(NamedTuple):
     token: tuple[object, ...]
     text: str
     links: tuple[int, ...]
+    kinds: tuple[FixupKind, ...]
     inner: int | None
+    takes_inner: bool
 
     @property
     def operation(self) -> str:
         """What it does, operands apart."""
         return self.text.partition(" ")[0]
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """The operation and what kinds of reference it has."""
+        return (self.operation, *self.kinds)
 
 
 class View:
@@ -149,7 +163,7 @@ class View:
         for part, (stretch, references) in enumerate(zip(function.ranges, image.references(function), strict=True)):
             raw = image.code(stretch)
             start, end = stretch.start, stretch.end
-            outward = [reference for reference in references if reference.kind not in _DISTANCES or not start <= reference.target < end]
+            outward = [reference for reference in references if _is_outward(reference, stretch)]
             links += [Link(part, reference.offset, reference.kind, reference.use, reference.target) for reference in outward]
             bare = self.architecture.mask(raw, outward) if outward else raw
             for address in self._table_starts[bisect_left(self._table_starts, start) : bisect_left(self._table_starts, end)]:
@@ -186,21 +200,39 @@ class View:
         for number, link in enumerate(body.links):
             at.setdefault((link.part, link.offset), []).append(number)
         lines = []
-        for part, stretch in enumerate(body.function.ranges):
-            masked = body.masked[part]
+        for part, (stretch, references) in enumerate(zip(body.function.ranges, self.image.references(body.function), strict=True)):
+            inward = {reference.offset: reference for reference in references if not _is_outward(reference, stretch)}
+            masked = self.architecture.mask(body.masked[part], tuple(inward.values())) if inward else body.masked[part]
             for instruction in self.architecture.disassemble(body.code[part], stretch.start):
                 offset = instruction.address - stretch.start
                 numbers = tuple(at.get((part, offset), ()))
-                inner = instruction.target if instruction.target is not None and instruction.target in stretch else None
+                kinds = tuple(body.links[number].kind for number in numbers)
+                reference = inward.get(offset)
                 token: tuple[object, ...]
-                if inner is not None and instruction.flow in (Flow.JUMP, Flow.BRANCH):
+                if reference is not None and reference.use is not Use.DATA:
                     register, _, _ = instruction.operands.rpartition(",")
                     token = (instruction.mnemonic, register)
                 else:
-                    token = (masked[offset : offset + instruction.size], *(body.links[number].kind for number in numbers))
+                    token = (masked[offset : offset + instruction.size], *kinds)
                 text = f"{instruction.mnemonic} {instruction.operands}".rstrip()
-                lines.append(Line(Position(part, offset), instruction.size, token, text, numbers, inner))
+                inner = None if reference is None else (reference.target, reference.use is Use.DATA)
+                lines.append(Line(Position(part, offset), instruction.size, token, text, numbers, kinds, *(inner or (None, False))))
         return tuple(lines)
+
+    def inlines(self, entry: int) -> tuple[InlineSite, ...]:
+        """What is inlined into the function that starts there, as far as a PDB says."""
+        return self._inlines.get(entry, ())
+
+    def inlined_into(self, name: str) -> frozenset[int]:
+        """Entries of the functions that have a function of that name inlined."""
+        return frozenset(site.caller for site in self.image.inlines if site.name == name)
+
+    @cached_property
+    def _inlines(self) -> Mapping[int, tuple[InlineSite, ...]]:
+        found: dict[int, tuple[InlineSite, ...]] = {}
+        for site in self.image.inlines:
+            found[site.caller] = (*found.get(site.caller, ()), site)
+        return found
 
     # places ------------------------------------------------------------------------------------------------------------------------------
 
@@ -247,9 +279,15 @@ class View:
         found.update(image.imports_by_slot)
         for address, (_, table) in self.tables.items():
             found.update((address, address + table.size))
+            if table.index is not None:
+                found.update((table.index[0], sum(table.index)))
         for section in image.sections:
             found.update((section.range.start, section.range.end))
         found.update(self.special_data.values())
+        for stretch in (*metadata(image), *image.import_address_tables):
+            found.update((stretch.start, stretch.end))
+        for start, size, _ in image.symbols.contributions:
+            found.update((start, start + size))
         return tuple(sorted(found))
 
     @cached_property
@@ -313,6 +351,22 @@ class View:
         for offset in sites:
             masked[offset : offset + POINTER_SIZE] = bytes(POINTER_SIZE)
         return bytes(masked)
+
+
+def _is_outward(reference: Reference, stretch: Range) -> bool:
+    """Whether the encoded field changes when the range moves."""
+    return reference.kind not in _DISTANCES or not stretch.start <= reference.target < stretch.end
+
+
+_VIEWS: WeakKeyDictionary[Image, View] = WeakKeyDictionary()
+
+
+def view_of(image: Image) -> View:
+    """The view of ``image``; the same one each time, as long as the image lives."""
+    view = _VIEWS.get(image)
+    if view is None:
+        view = _VIEWS[image] = View(image)
+    return view
 
 
 def position_in(function: Function, rva: int) -> Position:

@@ -1,0 +1,68 @@
+"""Where an image keeps what the loader, the debugger and the unwinder read, as opposed to data of the program.
+
+Linkers put these structures among the program's constants; knowing where they begin tells where a constant must end. Layouts: PE format,
+"Optional Header Data Directories", "Debug Directory", "The .idata Section".
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.image.headers import check
+from hotpatch.image.model import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hotpatch.image.image import Image
+
+_IMPORT, _CERTIFICATES, _DEBUG = 1, 4, 6
+_DEBUG_ENTRY = struct.Struct("<16xIII")
+"""``IMAGE_DEBUG_DIRECTORY``: SizeOfData, AddressOfRawData, PointerToRawData."""
+_DESCRIPTOR = struct.Struct("<I8xII")
+"""``IMAGE_IMPORT_DESCRIPTOR``: OriginalFirstThunk, Name, FirstThunk."""
+_THUNK = struct.Struct("<Q")
+_BY_ORDINAL = 1 << 63
+_LIMIT = 0x10000
+"""Entries of one table that are looked at."""
+
+
+def metadata(image: Image) -> tuple[Range, ...]:
+    """The ranges of data directories and of what they lead to, sorted; they may overlap. What has no known size is given one byte."""
+    directories = check(image.data, image.path).directories
+    found = {Range(Rva(rva), Rva(rva + size)) for index, (rva, size) in enumerate(directories) if rva and size and index != _CERTIFICATES}
+    found.update(Range(entry.info, Rva(entry.info + 4)) for entry in image.unwind_entries if entry.info is not None)
+    if len(directories) > _DEBUG:
+        found.update(_debug(image, *directories[_DEBUG]))
+    if len(directories) > _IMPORT:
+        found.update(_imports(image, *directories[_IMPORT]))
+    return tuple(sorted(found))
+
+
+def _debug(image: Image, rva: int, size: int) -> Iterator[Range]:
+    table = image.read(rva, size)
+    for length, start, _ in _DEBUG_ENTRY.iter_unpack(table[: len(table) - len(table) % _DEBUG_ENTRY.size]):
+        if start and length:
+            yield Range(Rva(start), Rva(start + length))
+
+
+def _imports(image: Image, rva: int, size: int) -> Iterator[Range]:
+    table = image.read(rva, size)
+    for lookup, name, _ in _DESCRIPTOR.iter_unpack(table[: len(table) - len(table) % _DESCRIPTOR.size]):
+        if not name:
+            return
+        yield Range(Rva(name), Rva(name + 1))
+        if lookup:
+            yield from _names(image, lookup)
+
+
+def _names(image: Image, lookup: int) -> Iterator[Range]:
+    for index in range(_LIMIT):
+        thunk = image.u64(Rva(lookup + index * _THUNK.size))
+        if not thunk:
+            yield Range(Rva(lookup), Rva(lookup + index * _THUNK.size + _THUNK.size))
+            return
+        if not thunk & _BY_ORDINAL and thunk < image.size_of_image:
+            yield Range(Rva(thunk), Rva(thunk + 1))
