@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from hotpatch.builder.model import Selected
 from hotpatch.differ import Verdict
-from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.view import View
 from hotpatch.errors import Refusal, Refused, Rule
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from hotpatch.differ import FunctionMatch, ImageDiff
-    from hotpatch.differ.view import Line
-    from hotpatch.image import Image, InlineSite, Range
+    from hotpatch.image import Function
 
 CHANGED = "changed"
 INLINES_CHANGED = "inlines changed code"
@@ -69,31 +67,22 @@ def _added(diff: ImageDiff, text: str) -> Refusal | None:
 
 
 def _why(row: FunctionMatch, base: View, fixed: View, changed: Collection[str]) -> str:
-    """``changed``, unless all that changed in it came from functions that it inlines."""
+    """``inlines changed code`` where a function that it inlines changed too, or its instructions here did; else ``changed``."""
     if row.base is None or row.fixed is None:
         return CHANGED
-    here = _inlined(fixed.image, row.fixed.entry)
-    if not here:
-        return CHANGED
-    if any(site.name in changed and site.name not in row.fixed.names for site in here):
+    here = _inlined(fixed, row.fixed)
+    if any(name in changed and name not in row.fixed.names for name in here):
         return INLINES_CHANGED
-    there = _inlined(base.image, row.base.entry)
-    old, new = base.lines(row.base.entry), fixed.lines(row.fixed.entry)
-    aligned = aligned_lines(old, new)
-    apart = _outside(base, row.base.ranges, old, {index for index, _ in aligned}, there)
-    apart |= _outside(fixed, row.fixed.ranges, new, {index for _, index in aligned}, here)
-    return CHANGED if apart else INLINES_CHANGED
+    there = _inlined(base, row.base)
+    return INLINES_CHANGED if any(here[name] != there[name] for name in here.keys() & there.keys()) else CHANGED
 
 
-def _inlined(image: Image, caller: int) -> tuple[InlineSite, ...]:
-    return tuple(site for site in image.inlines if site.caller == caller)
-
-
-def _outside(view: View, ranges: Sequence[Range], lines: Sequence[Line], same: Collection[int], sites: Sequence[InlineSite]) -> bool:
-    """Whether an instruction without a partner came from the function itself."""
-    for index, line in enumerate(lines):
-        rva = ranges[line.position.part].start + line.position.offset
-        filler = view.image.read(rva, line.size) in view.architecture.padding_bytes
-        if index not in same and not filler and not any(rva in part for site in sites for part in site.ranges):
-            return True
-    return False
+def _inlined(view: View, function: Function) -> dict[str, list[tuple[object, ...]]]:
+    """What the function's instructions do that came from each function that it inlines, by name."""
+    found: dict[str, list[tuple[object, ...]]] = {}
+    sites = [site for site in view.image.inlines if site.caller == function.entry]
+    for line in view.lines(function.entry) if sites else ():
+        rva = function.ranges[line.position.part].start + line.position.offset
+        for name in {site.name for site in sites if any(rva in part for part in site.ranges)}:
+            found.setdefault(name, []).append(line.token)
+    return found
