@@ -33,6 +33,7 @@ The manifest, one format (keys that a case does not need are left out)::
     carried = ["helper"]            # at least these new things come along (told by name, so only with PDBs)
     [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
     parse = "inline"
+    then = "other"                  # a later build: its patch (sequence 2) goes on top afterwards, and is reverted
     [expect.no_pdb]                 # outcome and rule where no PDB is there; outcome "any" claims nothing
 
     [[call]]                        # in this order, in each phase, all on one process
@@ -42,6 +43,8 @@ The manifest, one format (keys that a case does not need are left out)::
     patched = 0
     reverted = 5                    # default: before
     again = 0                       # default: patched
+    then = 1                        # with the later patch on top, where the case has one
+    popped = 0                      # after that one's revert; default: patched
     buffers_before = ["00ff"]       # every hex: and buf: argument read back, in order; likewise buffers_patched, …_reverted, …_again
 
     [[program]]                     # a whole run of an exe
@@ -79,11 +82,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Side = Literal["base", "fixed", "other"]
-Phase = Literal["before", "patched", "reverted", "again"]
+Phase = Literal["before", "patched", "reverted", "again", "then", "popped"]
 Outcome = Literal["patched", "nothing", "refused", "apply-refused"]
 
 SIDES: tuple[Side, ...] = ("base", "fixed", "other")
 PHASES: tuple[Phase, ...] = ("before", "patched", "reverted", "again")
+"""Of every case, in order."""
+LATER_PHASES: tuple[Phase, ...] = ("then", "popped")
+"""After those, of a case with a later patch."""
 MANIFEST = "case.toml"
 REFUSED_SUFFIX = "-refused"
 UNTOUCHED = (Verdict.IDENTICAL, Verdict.RELOCATED)
@@ -163,6 +169,7 @@ class Expectation(_Table, frozen=True):
     travels: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
     redirect: Redirects = Redirects()
+    then: Side | None = None
     no_pdb: NoPdb | None = None
 
 
@@ -175,27 +182,33 @@ class Call(_Table, frozen=True):
     args: tuple[str, ...] = ()
     reverted: int | float | None = None
     again: int | float | None = None
+    then: int | float | None = None
+    popped: int | float | None = None
     buffers_before: tuple[str, ...] | None = None
     buffers_patched: tuple[str, ...] | None = None
     buffers_reverted: tuple[str, ...] | None = None
     buffers_again: tuple[str, ...] | None = None
 
-    def expected(self, phase: Phase) -> int | float:
-        """The result in ``phase``: unsigned 64 bits, or a float where the floating-point register is meant."""
-        fallback = {"before": self.before, "patched": self.patched, "reverted": self.before, "again": self.patched}[phase]
-        own = {"before": None, "patched": None, "reverted": self.reverted, "again": self.again}[phase]
-        value = fallback if own is None else own
+    def expected(self, phase: Phase) -> int | float | None:
+        """The result in ``phase``: unsigned 64 bits, or a float where the floating-point register is meant; ``None``: not stated."""
+        value = {
+            "before": self.before,
+            "patched": self.patched,
+            "reverted": self.before if self.reverted is None else self.reverted,
+            "again": self.patched if self.again is None else self.again,
+            "then": self.then,
+            "popped": self.patched if self.popped is None else self.popped,
+        }[phase]
         return value % _WORD if isinstance(value, int) else value
 
     def expected_buffers(self, phase: Phase) -> tuple[bytes, ...] | None:
         """What the buffers hold after the call in ``phase``, or ``None`` where the case does not say."""
-        before, patched = self.buffers_before, self.buffers_patched
         texts = {
-            "before": before,
-            "patched": patched,
-            "reverted": before if self.buffers_reverted is None else self.buffers_reverted,
-            "again": patched if self.buffers_again is None else self.buffers_again,
-        }[phase]
+            "before": self.buffers_before,
+            "patched": self.buffers_patched,
+            "reverted": self.buffers_before if self.buffers_reverted is None else self.buffers_reverted,
+            "again": self.buffers_patched if self.buffers_again is None else self.buffers_again,
+        }.get(phase)
         return None if texts is None else tuple(map(bytes.fromhex, texts))
 
 

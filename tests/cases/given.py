@@ -48,9 +48,8 @@ class Given:
     @cached_property
     def names(self) -> dict[Side, dict[int, str]]:
         """Function names by RVA, from the committed PDBs, whether or not the images under test have them."""
-        return {
-            side: {code.rva: name for name, code in FixtureImage(self.case.image(self.machine, side)).functions.items()} for side in ("base", "fixed")
-        }
+        images = {side: FixtureImage(self.case.image(self.machine, side)) for side in ("base", "fixed")}
+        return {side: {code.rva: name for name, code in image.functions.items()} for side, image in images.items()}
 
     def verdicts(self) -> dict[str, str]:
         """What the diff says of each function that does not stay as it is, by its PDB name."""

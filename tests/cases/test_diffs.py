@@ -20,4 +20,4 @@ def test_verdicts(given, name, machine, pdb) -> None:
 def test_every_function_of_the_pdb_has_a_row(given, name, machine) -> None:
     one = given(name, machine, True)
     rows = {row.base.entry for row in one.diff.functions if row.base}
-    assert {rva for rva in one.names["base"]} <= rows
+    assert set(one.names["base"]) <= rows
