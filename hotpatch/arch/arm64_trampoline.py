@@ -182,7 +182,7 @@ class _Mover:
         kind = form.kind
         target = fields.decode(kind, word, self.source_va + index * a64.WORD)
         if kind in (FixupKind.REL21, FixupKind.PAGEBASE_REL21):
-            self._load_address(a64.rd(word), target)
+            self._load_address(word, kind, target)
         elif kind is FixupKind.LITERAL19:
             self._move_literal(index, word, target)
         elif self.source_va <= target < self.resume_va:
@@ -215,11 +215,14 @@ class _Mover:
         self._jump(index, target)
         self.emitted[at] = _Emitted(a64.invert_condition(word), kind, self.site)
 
-    def _load_address(self, register: int, address: int) -> None:
-        for word, kind in ((_ADR, FixupKind.REL21), (_ADRP, FixupKind.PAGEBASE_REL21)):
-            exact = kind is FixupKind.REL21 or not address % fields.PAGE
-            if exact and self._reaches(kind, word, self.site, address):
-                self.emitted.append(_Emitted(word | register, kind, address))
+    def _load_address(self, word: int, kind: FixupKind, address: int) -> None:
+        """``address`` into Rd: by the same instruction where it reaches, else by the other one where that is exact, else from a literal."""
+        register = a64.rd(word)
+        other = (_ADRP, FixupKind.PAGEBASE_REL21) if kind is FixupKind.REL21 else (_ADR, FixupKind.REL21)
+        for form, how in ((word, kind), (other[0] | register, other[1])):
+            exact = how is FixupKind.REL21 or not address % fields.PAGE
+            if exact and self._reaches(how, form, self.site, address):
+                self.emitted.append(_Emitted(form, how, address))
                 return
         self._load_literal(register, address)
 

@@ -1,0 +1,282 @@
+"""Operands that name addresses, found across blocks, calls, joins and copies."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hotpatch.arch import FixupKind, Machine, Use, architecture
+
+ARM64 = architecture(Machine.ARM64)
+BASE = 0x1000
+K = FixupKind
+NOP, RET = 0xD503201F, 0xD65F03C0
+ADRP_X8_3000 = 0xD0000008  # at 0x1000 to 0x1fff
+ADRP_X9_3000, ADRP_X8_4000, ADRP_X19_3000 = 0xD0000009, 0xF0000008, 0xD0000013
+LDR_W9_X8_10 = 0xB9401109  # ldr w9, [x8, #0x10]
+ADD_X8_X8_20 = 0x91008108
+
+
+def found(*values: int, image_base: int = 0) -> list[tuple[int, str, int]]:
+    code = struct.pack(f"<{len(values)}I", *values)
+    references = ARM64.references(code, BASE, image_base=image_base)
+    assert all(one.size == 4 and one.field == one.offset and one.addend == 0 for one in references)
+    return [(one.offset, str(one.kind), one.target) for one in references]
+
+
+FORMS = {
+    "b": (0x14000004, K.BRANCH26, Use.JUMP, 0x1010),
+    "bl": (0x97FFFFFF, K.BRANCH26, Use.CALL, 0xFFC),
+    "b.eq": (0x54000080, K.BRANCH19, Use.BRANCH, 0x1010),
+    "bc.eq": (0x54000090, K.BRANCH19, Use.BRANCH, 0x1010),
+    "cbz": (0x34000083, K.BRANCH19, Use.BRANCH, 0x1010),
+    "cbnz": (0xB5000083, K.BRANCH19, Use.BRANCH, 0x1010),
+    "tbz": (0x36080083, K.BRANCH14, Use.BRANCH, 0x1010),
+    "tbnz": (0xB7080083, K.BRANCH14, Use.BRANCH, 0x1010),
+    "ldr w literal": (0x18000081, K.LITERAL19, Use.DATA, 0x1010),
+    "ldr x literal": (0x58000081, K.LITERAL19, Use.DATA, 0x1010),
+    "ldrsw literal": (0x98000081, K.LITERAL19, Use.DATA, 0x1010),
+    "prfm literal": (0xD8000080, K.LITERAL19, Use.DATA, 0x1010),
+    "ldr s literal": (0x1C000081, K.LITERAL19, Use.DATA, 0x1010),
+    "ldr d literal": (0x5C000081, K.LITERAL19, Use.DATA, 0x1010),
+    "ldr q literal": (0x9C000081, K.LITERAL19, Use.DATA, 0x1010),
+    "adr": (0x30000081, K.REL21, Use.DATA, 0x1011),
+    "adrp": (0xB0000001, K.PAGEBASE_REL21, Use.DATA, 0x2000),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_form(name: str):
+    word, kind, use, target = FORMS[name]
+    (reference,) = ARM64.references(struct.pack("<I", word), BASE)
+    assert (reference.kind, reference.use, reference.target) == (kind, use, target)
+
+
+COMPLETED = {
+    "add": (0x91004108, K.PAGEOFFSET_12A, 0x3010),
+    "add into another register": (0x91004101, K.PAGEOFFSET_12A, 0x3010),
+    "add of nothing": (0x91000108, K.PAGEOFFSET_12A, 0x3000),
+    "ldr w at the page itself": (0xB9400109, K.PAGEOFFSET_12L, 0x3000),
+    "ldr x": (0xF9400909, K.PAGEOFFSET_12L, 0x3010),
+    "ldr x over the page": (0xF9400908, K.PAGEOFFSET_12L, 0x3010),
+    "str w": (0xB9001109, K.PAGEOFFSET_12L, 0x3010),
+    "strb": (0x3905DD0B, K.PAGEOFFSET_12L, 0x3177),
+    "ldrb": (0x3945DD0C, K.PAGEOFFSET_12L, 0x3177),
+    "ldrh": (0x7943E509, K.PAGEOFFSET_12L, 0x31F2),
+    "ldrsw": (0xB9801109, K.PAGEOFFSET_12L, 0x3010),
+    "ldrsb w": (0x39C00509, K.PAGEOFFSET_12L, 0x3001),
+    "ldr s": (0xBD401100, K.PAGEOFFSET_12L, 0x3010),
+    "ldr d": (0xFD40A101, K.PAGEOFFSET_12L, 0x3140),
+    "str d": (0xFD00A101, K.PAGEOFFSET_12L, 0x3140),
+    "ldr q": (0x3DC00500, K.PAGEOFFSET_12L, 0x3010),
+    "str q": (0x3D800500, K.PAGEOFFSET_12L, 0x3010),
+    "ldr b": (0x3D400500, K.PAGEOFFSET_12L, 0x3001),
+    "ldr h": (0x7D400500, K.PAGEOFFSET_12L, 0x3002),
+    "prfm": (0xF9800900, K.PAGEOFFSET_12L, 0x3010),
+}
+
+
+@pytest.mark.parametrize("name", COMPLETED)
+def test_a_page_is_completed_by(name: str):
+    word, kind, target = COMPLETED[name]
+    assert found(ADRP_X8_3000, NOP, word) == [(0, "pagebase-rel21", target), (8, str(kind), target)]
+
+
+ESCAPES = {
+    "ldp": 0xA9400909,  # ldp x9, x2, [x8]
+    "stp": 0xA9000909,
+    "register offset": 0xB8696909,  # ldr w9, [x8, x9]
+    "sub": 0xD1004108,
+    "add shifted": 0x91400508,
+    "add register": 0x8B080020,
+    "ldur": 0xB8404109,
+    "post-index": 0xB8404509,
+    "stored": 0xF9000048,  # str x8, [x2]
+    "nothing": NOP,
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_page_that_escapes_is_named_itself(name: str):
+    assert found(ADRP_X8_3000, ESCAPES[name]) == [(0, "pagebase-rel21", 0x3000)]
+
+
+PAIR = (0, "pagebase-rel21", 0x3010)
+KILLED = [(0, "pagebase-rel21", 0x3000)]
+OVERWRITTEN = {
+    "mov immediate": 0xD2800008,
+    "mov register": 0xAA0103E8,
+    "add": 0x8B010048,
+    "csel": 0x9A820028,
+    "ldr": 0xF9400028,
+    "ldrsw": 0xB9800028,
+    "ldp second": 0xA9402021,
+    "post-index base": 0xF8408501,
+    "stp pre-index base": 0xA9BF0901,
+    "ldxr": 0xC85F7C28,
+    "stxr status": 0xC8087C22,
+    "swp": 0xF8218048,
+    "cas": 0xC8A87C22,
+    "mrs": 0xD53BD048,
+    "fmov": 0x9E660008,
+    "umov": 0x0E013C08,
+    "fcvtzs": 0x9E780008,
+    "bl": 0x94000040,
+    "blr": 0xD63F0020,
+    "madd": 0x9B020C28,
+    "movk": 0xF2A00028,
+}
+
+
+@pytest.mark.parametrize("name", OVERWRITTEN)
+def test_a_page_ends_where_its_register_is_overwritten_by(name: str):
+    references = [row for row in found(ADRP_X8_3000, OVERWRITTEN[name], LDR_W9_X8_10) if row[1] != "branch26"]
+    assert references == KILLED
+
+
+KEPT = {
+    "cmp": 0xEB01011F,
+    "ccmp": 0x7A480808,  # its low bits are flags
+    "str of another": 0xF9000041,
+    "prfm": 0xF9800048,  # its target field is an operation
+    "fadd": 0x1E622828,
+    "ldr q8": 0x3DC00048,
+    "stlr": 0xC89FFC48,
+    "msr": 0xD51BD048,
+    "scvtf": 0x9E620028,
+    "cbz": 0xB4000028,
+    "nop": NOP,
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_page_lives_through(name: str):
+    references = [row for row in found(ADRP_X8_3000, KEPT[name], LDR_W9_X8_10) if row[1] != "branch19"]
+    assert (8, "pageoffset-12l", 0x3010) in references
+    assert PAIR in references
+
+
+def test_a_call_keeps_preserved_registers():
+    assert found(ADRP_X19_3000, 0x94000040, 0xB9401269) == [
+        (0, "pagebase-rel21", 0x3010),
+        (4, "branch26", 0x1104),
+        (8, "pageoffset-12l", 0x3010),
+    ]
+
+
+def test_a_whole_address_is_completed_once():
+    assert found(ADRP_X8_3000, ADD_X8_X8_20, LDR_W9_X8_10) == [(0, "pagebase-rel21", 0x3020), (4, "pageoffset-12a", 0x3020)]
+
+
+def test_one_page_with_several_targets_names_each_first_user_first():
+    assert found(ADRP_X8_3000, LDR_W9_X8_10, 0xB9000909, LDR_W9_X8_10) == [
+        (0, "pagebase-rel21", 0x3010),
+        (0, "pagebase-rel21", 0x3008),
+        (4, "pageoffset-12l", 0x3010),
+        (8, "pageoffset-12l", 0x3008),
+        (12, "pageoffset-12l", 0x3010),
+    ]
+
+
+def test_a_page_is_followed_through_copies():
+    mov_x20_x8, ldr_x20 = 0xAA0803F4, 0xB9401289
+    assert found(ADRP_X8_3000, mov_x20_x8, 0xD2800008, ldr_x20) == [PAIR, (12, "pageoffset-12l", 0x3010)]
+
+
+def test_a_32_bit_copy_is_no_copy():
+    assert found(ADRP_X8_3000, 0x2A0803F4, 0xB9401289) == KILLED
+
+
+def test_at_a_join_both_ways_must_agree():
+    cbz_skip = 0xB4000042  # cbz x2, +8
+    references = found(ADRP_X8_3000, cbz_skip, 0xD2800008, LDR_W9_X8_10)
+    assert [row for row in references if row[1].startswith("page")] == KILLED
+
+
+def test_two_loads_of_one_page_meet_at_a_join():
+    # cbz x2, else; adrp x8; b join; else: adrp x8; join: ldr
+    references = found(0xB4000062, ADRP_X8_3000, 0x14000002, ADRP_X8_3000, LDR_W9_X8_10, RET)
+    assert [row for row in references if row[1].startswith("page")] == [
+        (4, "pagebase-rel21", 0x3010),
+        (12, "pagebase-rel21", 0x3010),
+        (16, "pageoffset-12l", 0x3010),
+    ]
+
+
+def test_two_pages_do_not_meet_at_a_join():
+    references = found(0xB4000062, ADRP_X8_4000, 0x14000002, ADRP_X8_3000, LDR_W9_X8_10, RET)
+    assert [row for row in references if row[1].startswith("page")] == [(4, "pagebase-rel21", 0x4000), (12, "pagebase-rel21", 0x3000)]
+
+
+def test_a_loop_keeps_what_it_does_not_overwrite():
+    # adrp x19; loop: ldr w9, [x19, #0x10]; bl; cbnz w9, loop
+    references = found(ADRP_X19_3000, 0xB9401269, 0x94000040, 0x35FFFFC9, RET)
+    assert [row for row in references if row[1].startswith("page")] == [PAIR, (4, "pageoffset-12l", 0x3010)]
+
+
+def test_a_loop_drops_what_its_end_overwrites():
+    # adrp x8; loop: ldr w9, [x8, #0x10]; mov x8, #0; cbnz w9, loop
+    references = found(ADRP_X8_3000, LDR_W9_X8_10, 0xD2800008, 0x35FFFFC9, RET)
+    assert [row for row in references if row[1].startswith("page")] == KILLED
+
+
+def test_distance_does_not_matter():
+    references = found(ADRP_X8_3000, *[NOP] * 900, LDR_W9_X8_10)
+    assert references == [PAIR, (3604, "pageoffset-12l", 0x3010)]
+
+
+def test_pages_before_the_code_and_before_zero():
+    assert found(0xF0FFFFE8, LDR_W9_X8_10)[0] == (0, "pagebase-rel21", 0x10)
+    assert found(0xD0FFFFE8, 0xB9400109)[0] == (0, "pagebase-rel21", -0x1000)
+
+
+def test_image_relative_arithmetic():
+    # adrp x9, image base; add x9, x9, 0; add x8, x9, x8; add x9, x8, #0x120, lsl #12; ldr w0, [x9, #0x3450] as clang splits it
+    words = (0xF0FFFFE9, 0x91000129, 0x8B080128, 0x91448109, 0xB9745120)
+    assert found(*words) == [
+        (0, "pagebase-rel21", 0),
+        (4, "pageoffset-12a", 0),
+        (12, "imagerel-high12a", 0x123450),
+        (16, "imagerel-low12l", 0x123450),
+    ]
+    assert [row[1] for row in found(*words, image_base=0x1000)] == ["pagebase-rel21", "pageoffset-12a"]
+
+
+def test_image_relative_add():
+    words = (0xF0FFFFE9, 0x91000129, 0x91400928, 0x91004108)
+    assert found(*words)[2:] == [(8, "imagerel-high12a", 0x2010), (12, "imagerel-low12a", 0x2010)]
+
+
+def test_fields_of_the_headers_are_no_image_relative_references():
+    # adrp x8, image base; add x11, x8, 0; ldrh w8, [x11]; ldr w8, [x11, #0x3c]
+    assert found(0xF0FFFFE8, 0x9100010B, 0x79400168, 0xB9403D68) == [(0, "pagebase-rel21", 0), (4, "pageoffset-12a", 0)]
+
+
+def test_literals_are_no_instructions():
+    # ldr x1, +8; ret; .quad whose halves look like bl and adrp
+    assert found(0x58000041, RET, 0x94000010, 0xD0000008) == [(0, "literal19", 0x1008)]
+
+
+def test_tables_inside_the_code_are_no_instructions():
+    # MSVC: cmp w0, #1; b.hi; adr x9, table; ldrsb x8, [x9, w0, uxtw]; add x8, x9, x8, lsl #2; br x8; cases; table
+    words = (0x7100041F, 0x540000E8, 0x10000109, 0x38A04928, 0x8B080928, 0xD61F0100, 0x52800020, RET, 0xD2800000, RET, 0x1400FEFC)
+    references = found(*words)
+    assert references == [(4, "branch19", 0x1020), (8, "rel21", 0x1028)]
+
+
+def test_a_page_hoisted_over_a_switch_reaches_the_cases():
+    # clang: adrp x21; cmp w0, #1; b.hi default; adrp/add table; adr; ldrh; add; br; case: ldr w9, [x21, #0x10]; ret; default: ret
+    words = (
+        *(0xD0000015, 0x7100041F, 0x54000128, 0xB0000009, 0x91000129, 0x1000008A, 0x7860792B, 0x8B0B094A, 0xD61F0140),
+        *(0xB94012A9, RET, RET),
+    )
+    assert (36, "pageoffset-12l", 0x3010) in found(*words)
+
+
+def test_order_and_odd_ends():
+    offsets = [row[0] for row in found(ADRP_X8_3000, ADRP_X9_3000, 0xB9401129, LDR_W9_X8_10, 0x94000001)]
+    assert offsets == sorted(offsets)
+    assert ARM64.references(b"", BASE) == ()
+    assert ARM64.references(b"\1\2\3", BASE) == ()
+    assert len(ARM64.references(struct.pack("<I", 0x14000004) + b"\0\0", BASE)) == 1

@@ -1,0 +1,159 @@
+"""Jump tables in the forms of clang and MSVC; the sequences are theirs."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hotpatch.arch import Machine, architecture
+
+ARM64 = architecture(Machine.ARM64)
+BASE, TABLE = 0x1000, 0x2000
+NOP, RET = 0xD503201F, 0xD65F03C0
+
+
+def code_of(*words: int) -> bytes:
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def tables(code: bytes, table: bytes, address: int = TABLE):
+    def read(at: int, size: int) -> bytes:
+        for base, content in ((BASE, code), (address, table)):
+            if base <= at < base + len(content):
+                return content[at - base : at - base + size]
+        return b""
+
+    return ARM64.jump_tables(code, BASE, read)
+
+
+# cmp w0, #3; b.hi +0x28; mov w8, w0; adrp x9, table; add x9, x9, #0; adr x10, +0x14; <load>; <add>; <spare>; br x10
+HEAD = (0x71000C1F, 0x54000148, 0x2A0003E8, 0xB0000009, 0x91000129, 0x100000AA)
+CASES = (RET,) * 8
+ANCHOR = BASE + 0x28
+
+CLANG = {
+    "halfwords": ((0x7868792B, 0x8B0B094A, NOP, 0xD61F0140), "<4H", (0, 1, 2, 3), 2, 2, False),
+    "bytes": ((0x3868692B, 0x8B0B094A, NOP, 0xD61F0140), "<4B", (0, 3, 1, 3), 1, 2, False),
+    "words": ((0xB8A8792B, 0x8B0B014A, NOP, 0xD61F0140), "<4i", (0, 4, -8, 12), 4, 0, True),
+    "sign given by the addition": ((0xB868792B, 0x8B2BC14A, NOP, 0xD61F0140), "<4i", (0, 4, -8, 12), 4, 0, True),
+    "bytes, sign given by the addition": ((0x3868692B, 0x8B2B894A, NOP, 0xD61F0140), "<4b", (0, 3, -1, 1), 1, 2, True),
+    "scheduled apart": ((0x7868792B, NOP, 0x8B0B094A, 0xD61F0140), "<4H", (3, 2, 1, 0), 2, 2, False),
+}
+
+
+@pytest.mark.parametrize("name", CLANG)
+def test_clang(name: str):
+    tail, layout, entries, size, shift, signed = CLANG[name]
+    content = struct.pack(layout, *entries) + b"\0" * 8  # what follows belongs to others
+    (table,) = tables(code_of(*HEAD, *tail, *CASES), content)
+    assert (table.jump, table.address, table.entry_size, table.shift, table.signed, table.anchor) == (0x24, TABLE, size, shift, signed, ANCHOR)
+    assert table.targets == tuple(ANCHOR + (entry << shift) for entry in entries)
+    assert table.size == size * 4
+
+
+BOUNDS = {
+    "b.hi": ((0x71000C1F, 0x54000148), 4),
+    "b.hs": ((0x7100101F, 0x54000142), 4),
+    "b.ls over a jump": ((0x71000C1F, 0x54000049, 0x1400000F), 4),
+    "b.lo over a jump": ((0x7100101F, 0x54000043, 0x1400000F), 4),
+    "and": ((0x12000400,), 4),
+    "ubfx": ((0x53020C00,), 4),
+    "lsr": ((0x531E7C00,), 4),
+    "subs": ((0x71000C1F, 0xD503201F, 0x54000148), 4),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_number_of_entries_comes_from(name: str):
+    check, count = BOUNDS[name]
+    rest = (0x2A0003E8, 0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
+    content = struct.pack("<8H", *range(8))  # more than the bound lets through
+    (table,) = tables(code_of(*check, *rest, *CASES), content)
+    assert len(table.targets) == count
+
+
+def test_without_a_bound_the_targets_stay_in_the_function():
+    rest = (0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
+    (table,) = tables(code_of(*rest, *CASES), struct.pack("<6H", 0, 1, 2, 200, 1, 1))
+    assert len(table.targets) == 3
+
+
+def test_an_index_that_went_through_memory_takes_the_last_bound():
+    # clang -O0: subs x8, x8, #3; b.hi; ldr x11, [sp, #8]; adrp, add table; adr x8, .; ldrsw x9, [x10, x11, lsl #2]; add x8, x8, x9; br x8
+    words = (0xF1000D08, 0x54000168, 0xF94007EB, 0xB000000A, 0x9100014A, 0x10000008, 0xB8AB7949, 0x8B090108, 0xD61F0100)
+    (table,) = tables(code_of(*words, *CASES), struct.pack("<6i", 16, 20, 24, 28, 16, 16))
+    assert table.anchor == BASE + 0x14
+    assert table.targets == (0x1024, 0x1028, 0x102C, 0x1030)
+
+
+MSVC = {
+    # cmp w0, #3; b.hi; adr x9, table (behind the code); load; add x8, x9, x8, lsl #2; br x8
+    "bytes": ((0x38A04928,), "<4b", 1, (-8, -7, -6, -5)),
+    "halfwords": ((0x78A05928,), "<4h", 2, (-8, -7, -6, -5)),
+    "words": ((0xB8A05928,), "<4i", 4, (-8, -7, -6, -5)),
+}
+
+
+@pytest.mark.parametrize("name", MSVC)
+def test_msvc(name: str):
+    load, layout, size, entries = MSVC[name]
+    code = code_of(0x71000C1F, 0x54000148, 0x100001C9, *load, 0x8B080928, 0xD61F0100, *(RET,) * 10) + struct.pack(layout, *entries)
+    (table,) = tables(code, b"")
+    assert (table.jump, table.address, table.entry_size, table.shift, table.signed) == (20, 0x1040, size, 2, True)
+    assert table.anchor == table.address
+    assert table.targets == tuple(0x1040 + 4 * entry for entry in entries)
+
+
+def test_msvc_with_a_label_of_its_own():
+    # adr x11, table; ldrsw x8, [x11, w12, uxtw #2]; adr x11, label; add x8, x11, x8, lsl #2; br x8
+    words = (0x71000D9F, 0x54000148, 0x1000020B, 0xB8AC5968, 0x1000008B, 0x8B080968, 0xD61F0100, *(RET,) * 11)
+    code = code_of(*words) + struct.pack("<4i", 0, -1, 1, 2)
+    (table,) = tables(code, b"")
+    assert (table.address, table.anchor) == (0x1048, 0x1020)
+    assert table.targets == (0x1020, 0x101C, 0x1024, 0x1028)
+
+
+def test_msvc_behind_the_function():
+    words = (0x71000C1F, 0x54000148, 0x100001C9, 0x38A04928, 0x8B080928, 0xD61F0100, *(RET,) * 9)
+    (table,) = tables(code_of(*words), struct.pack("<4b", -8, -7, -6, -5), 0x1040)
+    assert table.address == 0x1040
+
+
+def test_a_switch_in_a_case_of_another():
+    # each: cmp, b.hi 0x1038, adr table, ldrsb entry, add, br
+    outer = (0x7100041F, 0x540001A8, 0x100001EA, 0x38A04948, 0x8B080948, 0xD61F0100)
+    inner = (0x7100043F, 0x540000E8, 0x10000109, 0x38A14928, 0x8B080928, 0xD61F0100, RET, RET)
+    default = (RET, RET)
+    inner_table, outer_table = struct.pack("<bbxx", -4, -3), struct.pack("<bbxx", (0x18 - 0x44) // 4, (0x38 - 0x44) // 4)
+    code = code_of(*outer, *inner, *default) + inner_table + outer_table + code_of(RET)
+    found = tables(code, b"")
+    assert [(table.jump, table.address, table.targets) for table in found] == [
+        (0x14, 0x1044, (0x1018, 0x1038)),
+        (0x2C, 0x1040, (0x1030, 0x1034)),
+    ]
+
+
+def test_a_table_of_whole_addresses():
+    # cmp w0, #1; b.hi; adrp, add table; ldr x9, [x9, w0, uxtw #3]; br x9
+    code = code_of(0x7100041F, 0x540000C8, 0xB0000009, 0x91000129, 0xF8605929, 0xD61F0120, RET, RET)
+    (table,) = tables(code, struct.pack("<2Q", 0x1018, 0x101C))
+    assert (table.entry_size, table.anchor, table.shift, table.targets) == (8, 0, 0, (0x1018, 0x101C))
+    assert tables(code, struct.pack("<2Q", 0x5000, 0x101C)) == ()  # function pointers
+
+
+NONE = {
+    "tail call through an import": (0xB0000008, 0xF9400108, 0xD61F0100),
+    "tail call through an argument": (0xF9400008, 0xD61F0100),
+    "return address": (RET,),
+    "no branch": (NOP,),
+}
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_no_table(name: str):
+    assert tables(code_of(*NONE[name]), bytes(64)) == ()
+
+
+def test_a_table_that_cannot_be_read_is_none():
+    assert tables(code_of(*HEAD, 0x7868792B, 0x8B0B094A, NOP, 0xD61F0140, *CASES), b"\0\0") == ()
