@@ -8,6 +8,7 @@ from hotpatch.arch import architecture
 from hotpatch.engine import checks, consistency, hpat, identity, redirect, status, threads, trampoline
 from hotpatch.engine.collect import Collected, candidates, forget, unreached
 from hotpatch.engine.consistency import Consistency
+from hotpatch.engine.locate import Locator
 from hotpatch.engine.mapping import map_patch
 from hotpatch.engine.registry import Registry, SiteKey
 from hotpatch.engine.transaction import Transaction
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hotpatch.engine.status import FunctionStatus, PatchState, Status
     from hotpatch.engine.target import Target
     from hotpatch.patch import Patch
+    from hotpatch.unwind import Located
 
 _RVA_PREFIX = "rva:"
 
@@ -34,6 +36,7 @@ class Engine:
         """Work on ``target``, which has no patches yet."""
         self._target = target
         self._registry = Registry()
+        self._locator: tuple[Registry, Locator] | None = None
 
     def apply(self, patch: Patch, consistency: Consistency = Consistency.IMMEDIATE) -> AppliedPatch:
         """Apply a patch, or change nothing.
@@ -194,6 +197,12 @@ class Engine:
         if freed:
             self._target.event("collect", freed=list(freed), kept=list(kept))
         return Collected(freed, kept)
+
+    def locate(self, va: Va) -> Located | None:
+        """What lies at an address of the process, for walking stacks: trampolines and slots count as the base code that they stand for."""
+        if self._locator is None or self._locator[0] is not self._registry:
+            self._locator = (self._registry, Locator(self._registry))
+        return self._locator[1].locate(va, self._target.modules())
 
     def status(self) -> Status:
         """What is patched now: where, by which patch, in which state."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
+from hotpatch.engine.locate import Locator
 from hotpatch.engine.stacks import return_addresses
 from hotpatch.errors import ApplyRefused, Refusal, Rule
 
@@ -42,13 +43,14 @@ def move_out(step: Transaction, target: Target, registry: Registry, arch: Archit
     if not inside:
         return
     threads = target.threads()
+    locator = Locator(registry)
     refusals = []
     for thread in threads:
         if thread.pc in inside:
             checked, moved = inside[thread.pc]
             if moved is None:
                 refusals.append(_refusal(checked, thread.id, thread.pc, None))
-        for where, value in return_addresses(target, arch, thread):
+        for where, value in return_addresses(target, arch.machine, locator, thread):
             if value in inside:
                 refusals.append(_refusal(inside[value][0], thread.id, value, where))
     if refusals:

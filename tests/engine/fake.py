@@ -17,7 +17,7 @@ STACK = 0x7FF0000000
 STACK_SIZE = 0x4000
 
 
-class Boom(HotpatchError):
+class InjectedError(HotpatchError):
     """An injected failure of the target."""
 
 
@@ -49,7 +49,7 @@ class Fake:
     flushed: list[tuple[int, int]] = field(default_factory=list)
     calls: int = 0
     fail_at: int | None = None
-    failure: Callable[[], BaseException] = lambda: Boom("injected")
+    failure: Callable[[], BaseException] = lambda: InjectedError("injected")
 
     # making ------------------------------------------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Fake:
     def set_registers(self, thread: int, registers: Mapping[str, int]) -> None:
         self._call()
         if not registers.keys() <= self.register_sets[thread].keys():
-            raise Boom(f"no such registers: {sorted(registers)}")
+            raise InjectedError(f"no such registers: {sorted(registers)}")
         self.register_sets[thread].update(registers)
 
     def read(self, va: Va, size: int) -> bytes:
@@ -219,4 +219,4 @@ class Fake:
         for block in self.blocks.values():
             if block.va <= va and va + size <= block.end:
                 return block
-        raise Boom(f"nothing is mapped at 0x{va:x} ({size} bytes)")
+        raise InjectedError(f"nothing is mapped at 0x{va:x} ({size} bytes)")

@@ -19,10 +19,7 @@ LIMIT = 200
 def call(fake: Fake, va: int) -> tuple[int, list[int]]:
     """Result of the function at ``va``, and the addresses of the instructions that ran."""
     x64 = fake.machine is Machine.X64
-    if x64:
-        machine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-    else:
-        machine = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+    machine = unicorn.Uc(*((unicorn.UC_ARCH_X86, unicorn.UC_MODE_64) if x64 else (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)))
     for block in fake.blocks.values():
         machine.mem_map(block.va, len(block.memory), unicorn.UC_PROT_NONE)
         machine.mem_write(block.va, bytes(block.memory))

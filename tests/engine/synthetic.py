@@ -34,7 +34,10 @@ def returning(machine: Machine, value: int) -> bytes:
 
 
 def base_image(machine: Machine, count: int = 8, stamp: int = 0x5EED0001, absolute: bool = False, first: int = 0) -> Image:
-    """``count`` functions; function ``i`` returns ``first + i``. ``absolute``: function 0 (x64) begins with a relocated 64-bit immediate."""
+    """``count`` functions; function ``i`` returns ``first + i``.
+
+    ``absolute``: function 0 (x64) begins with a relocated 64-bit immediate.
+    """
     text = bytearray()
     for index in range(count):
         body = returning(machine, first + index)

@@ -8,9 +8,9 @@ from hotpatch.arch import Machine, Redirect
 from hotpatch.engine import Collected
 
 from .conftest import World, world
-from .fake import Boom
+from .fake import InjectedError
 
-FAILURES = [lambda: Boom("injected"), lambda: MemoryError("of the host"), lambda: KeyboardInterrupt()]
+FAILURES = [lambda: InjectedError("injected"), lambda: MemoryError("of the host"), lambda: KeyboardInterrupt()]
 NAMES = ["target", "host", "interrupt"]
 LIMIT = 500
 
@@ -76,7 +76,7 @@ def test_collect_frees_each_mapping_or_leaves_it(here):
         here.fake.calls, here.fake.fail_at = 0, count
         try:
             collected = here.engine.collect()
-        except Boom:
+        except InjectedError:
             here.fake.fail_at = None
             kept = here.engine.status().kept
             assert set(kept) == here.fake.owned
@@ -92,7 +92,7 @@ def test_a_rollback_that_fails_says_what_is_left(here):
     from hotpatch.engine import RollbackError
 
     def broken(*_args):
-        raise Boom("cannot unmap")
+        raise InjectedError("cannot unmap")
 
     here.fake.unmap = broken
     with pytest.raises(RollbackError) as caught:

@@ -159,7 +159,7 @@ def test_the_last_place_within_reach(pages, fits):
     here = world(Machine.ARM64)
     patch = here.patch({1: 111}, redirect=Redirect.HPAT)
     end = here.module.va + here.module.size
-    # The branch reaches 2**27 - 4 bytes forward; from function 1 in the first code page a page that starts one page earlier still ends within reach.
+    # The branch reaches 2**27 - 4 bytes forward from function 1, which stands in the first code page.
     last = here.module.va + 0x1000 + (1 << 27)
     here.fake.reserve(end, last - pages * 0x1000 - end)
     here.fake.reserve(last, 0x10000)
