@@ -15,7 +15,7 @@ from hotpatch.builder.same import Sameness
 from hotpatch.builder.unwinding import entries_of
 from hotpatch.errors import HotpatchError, Refusal, Rule
 from hotpatch.patch import CarriedKind, Space
-from hotpatch.unwind import unwinder
+from hotpatch.unwind import Meaning, unwinder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from hotpatch.arch import JumpTable, Reference
     from hotpatch.builder.model import Body, Bound, Piece, Placement
     from hotpatch.differ import ImageDiff
-    from hotpatch.image import Function, Range
+    from hotpatch.image import Function, Image, Range, UnwindEntry
     from hotpatch.patch import Patch
+    from hotpatch.unwind import UnwindReference
 
 _BASE_VA = Va(0x7FF6_1234_0000)
 """Any place will do; not the preferred one, so that nothing passes because it was never bound."""
@@ -243,6 +244,23 @@ class _Check:
                 yield self._wrong(
                     body.function, entry.range.start, "its unwind data differs", fixed=here.info.hex(), patch=there.info.hex()
                 )
+                continue
+            for one, other in zip(here.references, there.references, strict=True):
+                problem = self._unwind_problem(one, other)
+                if problem is not None:
+                    yield self._wrong(body.function, entry.range.start, f"its unwind data refers to {problem}")
+
+    def _unwind_problem(self, here: UnwindReference, there: UnwindReference) -> str | None:
+        found, wanted = Rva(there.target + there.addend), Rva(here.target + here.addend)
+        match here.meaning:
+            case Meaning.HANDLER:
+                return self._problem(None, wanted, self.patch_va + found, Use.CALL)
+            case Meaning.CODE:
+                return None if found == self.placement.of(wanted) else f"0x{found:x} of the patch, which is other code"
+            case Meaning.INFO:
+                entry, copy = _entry_with(self.fixed, wanted), _entry_with(self.patch.image, found)
+                same = entry is not None and copy is not None and self.placement.of(entry.range.start) == copy.range.start
+                return None if same else f"unwind information at 0x{found:x} of the patch, which is another entry's"
 
     def _entries(self) -> Iterator[Refusal]:
         """Every replaced function is replaced by its counterpart, and the base is as the patch expects it."""
@@ -258,6 +276,10 @@ class _Check:
         for body in self.bound.bodies:
             if self.placement.of(body.function.entry) not in carried:
                 yield self._wrong(body.function, body.function.entry, "a function was placed and is not listed")
+
+
+def _entry_with(image: Image, info: Rva) -> UnwindEntry | None:
+    return next((entry for entry in image.unwind_entries if entry.info == info), None)
 
 
 def _shape(item: Reference) -> tuple[int, int, int, FixupKind, Use, int]:
