@@ -1,0 +1,61 @@
+"""Every case builds as it says, or is refused by the rule that it names, on both machines, with PDBs and without."""
+
+from __future__ import annotations
+
+import pytest
+
+import hotpatch
+from hotpatch.arch import Machine, Redirect
+from hotpatch.cases import case_names, find_case
+
+each_pdb = pytest.mark.parametrize("pdb", [True, False], ids=["pdb", "no-pdb"])
+each_machine = pytest.mark.parametrize("machine", Machine)
+BUILT = {"patched", "apply-refused"}
+
+
+def outcome(given) -> tuple[str, str | None]:
+    """What building leads to: an outcome, and the rule of the first refusal."""
+    try:
+        given.patch  # noqa: B018  made on first use
+    except hotpatch.NothingToDo:
+        return "nothing", None
+    except hotpatch.NotHotpatchable as refused:
+        return "refused", refused.refusals[0].rule
+    return "patched", None
+
+
+@each_pdb
+@each_machine
+@pytest.mark.parametrize("name", case_names())
+def test_outcome(given, name, machine, pdb) -> None:
+    expected, rule = find_case(name).expected(pdb=pdb)
+    if expected == "any":
+        assert outcome(given(name, machine, pdb))[0] in {"patched", "nothing", "refused"}
+    elif expected in BUILT:
+        assert outcome(given(name, machine, pdb)) == ("patched", None)
+    else:
+        assert outcome(given(name, machine, pdb)) == (expected, rule)
+
+
+@each_pdb
+@each_machine
+@pytest.mark.parametrize("name", [name for name in case_names() if find_case(name).manifest.expect.outcome in BUILT])
+def test_what_travels_and_how(given, name, machine, pdb) -> None:
+    case = find_case(name)
+    expected = dict.fromkeys(case.manifest.expect.travels, Redirect.HPAT) | case.redirects(machine)
+    assert given(name, machine, pdb).travelling() == expected
+
+
+@each_machine
+@pytest.mark.parametrize("name", [name for name in case_names() if find_case(name).manifest.expect.carried])
+def test_what_comes_along(given, name, machine) -> None:
+    carried = {one.name for one in given(name, machine, True).patch.carried}
+    assert set(find_case(name).manifest.expect.carried) <= carried
+
+
+@pytest.mark.parametrize("name", ["overflow-check", "new-constant", "parameters"])
+@each_machine
+def test_the_same_inputs_give_the_same_bytes(given, name, machine) -> None:
+    one = given(name, machine, True)
+    again = hotpatch.build(hotpatch.diff(hotpatch.open(one.paths["base"]), hotpatch.open(one.paths["fixed"])))
+    assert again.data == one.patch.data
