@@ -1,8 +1,8 @@
 """Names from a cffi module: the table that its generated C source holds names each wrapped function.
 
-The table is an array of ``_cffi_global_s`` (python-cffi ``src/cffi/parse_c_type.h``). For a function, ``address`` is the wrapper that Python
-calls (``_cffi_f_NAME``), and ``size_or_direct_fn`` is a plain C function of the same signature (``_cffi_d_NAME``) that does nothing but call
-``NAME``: compiled, one jump to it, unless the compiler put the body there.
+The table is an array of ``_cffi_global_s`` (python-cffi ``src/cffi/parse_c_type.h``). For a function, ``address`` is the wrapper that
+Python calls (``_cffi_f_NAME``), and ``size_or_direct_fn`` is a plain C function of the same signature (``_cffi_d_NAME``) that does
+nothing but call ``NAME``: compiled, one jump to it, unless the compiler put the body there.
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ def function_names(image: Image) -> Mapping[Rva, tuple[str, ...]]:
     found: dict[Rva, list[str]] = {}
     for name, wrapper, direct in _rows(image):
         plain = _behind(image, direct)
-        found.setdefault(plain, []).insert(0, name)
+        found.setdefault(plain, []).append(name)
         found.setdefault(direct, []).append(f"_cffi_d_{name}")
         found.setdefault(wrapper, []).append(f"_cffi_f_{name}")
-    return {entry: tuple(dict.fromkeys(sorted(names, key=lambda name: (name.startswith("_cffi_"), name)))) for entry, names in found.items()}
+    return {entry: tuple(sorted(set(names), key=_plain_first)) for entry, names in found.items()}
+
+
+def _plain_first(name: str) -> tuple[bool, str]:
+    return name.startswith("_cffi_"), name
 
 
 def _rows(image: Image) -> Iterator[tuple[str, Rva, Rva]]:

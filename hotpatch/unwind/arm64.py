@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from hotpatch.unwind.model import Read
 
 _ENTRY = struct.Struct("<II")
+_WORD = struct.Struct("<I")
 _SLOT = 8
+_RET = 0xD65F03C0
+_ADD_SP, _SUB_SP, _IMMEDIATE_MASK = 0x910003FF, 0xD10003FF, 0xFFC003FF
+"""``add sp, sp, #imm12`` and ``sub sp, sp, #imm12``, and the mask that leaves the immediate out."""
 _KIND = 3
 _FORWARDED = 3
 _VA_BITS = (1 << 48) - 1
@@ -65,8 +69,11 @@ class Arm64Unwinder(Unwinder):
         state = dict(registers)
         word = _word(image, entry)
         record = packed(word) if word & _KIND else unpacked(word, image.read)
-        if _undo(state, record.pending(rva - entry.range.start), read):
+        pending = record.pending(rva - entry.range.start)
+        if _undo(state, pending, read):
             return state
+        if all(code.op is Op.END for code in (*record.prologue, *pending)):
+            state["sp"] += _moves_before_return(image.read(rva, entry.range.end - rva))
         return self.leave_leaf(state, read)
 
 
@@ -106,6 +113,19 @@ def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:
             state["sp"], state["pc"] = read_number(read, state["sp"], _SLOT), read_number(read, state["sp"] + _SLOT, _SLOT)
             return True
     return False
+
+
+def _moves_before_return(code: bytes) -> int:
+    """Bytes that a function without a frame still moves sp by: Microsoft's ``__security_pop_cookie`` frees 16 bytes of its caller's."""
+    moved = 0
+    for (word,) in _WORD.iter_unpack(code[: len(code) // _WORD.size * _WORD.size]):
+        if word == _RET:
+            return moved
+        if word & _IMMEDIATE_MASK == _ADD_SP:
+            moved += word >> 10 & 0xFFF
+        elif word & _IMMEDIATE_MASK == _SUB_SP:
+            moved -= word >> 10 & 0xFFF
+    return 0
 
 
 def _extended(registers: tuple[str, ...], further: int) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def _cookie_size(image: Image, rva: int) -> int:
 
 
 def _is_cookie(image: Image, rva: int, frame: int) -> bool:
-    """Whether the word at ``rva`` is an offset in the frame (x64 counts up from its low end, Arm64 down from its top), and no RVA of data."""
+    """Whether the word at ``rva`` is a place in the frame (x64 counts up from its low end, Arm64 down from its top) and no RVA of data."""
     (value,) = _I32.unpack(image.read(rva, _I32.size).ljust(_I32.size, b"\0"))
     section = image.section_at(value)
     return -frame <= value & ~_GS_FLAGS < frame and (section is None or section.executable)
