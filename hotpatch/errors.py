@@ -149,6 +149,7 @@ class FaultKind(StrEnum):
     UNKNOWN_IMPORT = "unknown-import"
     BUDGET = "instruction-budget"
     DEADLOCK = "deadlock"
+    EXCEPTION = "unhandled-exception"
 
 
 @dataclass(frozen=True, slots=True)

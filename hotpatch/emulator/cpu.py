@@ -1,0 +1,322 @@
+"""The one door to Unicorn: every call of it goes through :class:`Cpu`, which raises :class:`CpuError` with Unicorn's own words.
+
+Instruction counts are exact. ``emu_start(count=n)`` stops after ``n`` instructions, but says nothing of how many it executed when it ends early (a
+fault, a jump to a gate). Unicorn keeps that number in a private field, right before the copy of ``n``; :func:`_counter_offset` finds the field by
+what it must hold after runs of known length, and the package refuses to emulate where it is not found. Measured with Unicorn 2.1.4: after a full slice
+the field holds ``n + 1``; after a failed fetch it holds what was executed; after any other fault the faulting instruction is in it. A REP instruction
+of ``k`` iterations counts ``k + 1``: its last round finds the count register at zero.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+import unicorn
+from unicorn import Uc, UcError
+from unicorn import unicorn_const as uc_const
+
+from hotpatch.address import Va
+from hotpatch.errors import FaultKind, HotpatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from unicorn.unicorn_py3.unicorn import UcContext
+
+    from hotpatch.arch import Machine
+
+NOWHERE = 0xFFFF_FFFF_FFFF
+"""``until`` of every run: an address that nothing jumps to."""
+
+_FETCH = frozenset({uc_const.UC_ERR_FETCH_UNMAPPED, uc_const.UC_ERR_FETCH_PROT})
+_ACCESS = {
+    uc_const.UC_ERR_READ_UNMAPPED: "read",
+    uc_const.UC_ERR_READ_PROT: "read",
+    uc_const.UC_ERR_WRITE_UNMAPPED: "write",
+    uc_const.UC_ERR_WRITE_PROT: "write",
+    uc_const.UC_ERR_FETCH_UNMAPPED: "execute",
+    uc_const.UC_ERR_FETCH_PROT: "execute",
+}
+_STRUCTURE_WORDS = 1024
+"""64-bit words at the start of Unicorn's engine structure that the counter is looked for in."""
+
+
+class CpuError(HotpatchError):
+    """Unicorn failed where it must not."""
+
+    def __init__(self, doing: str, code: int) -> None:
+        """Say what was being done and Unicorn's error ``code``."""
+        super().__init__(f"the emulator failed while {doing}: {unicorn.Uc.__name__} error {code}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """Why a slice ended before its count was used up.
+
+    Attributes:
+        kind: What happened.
+        pc: Of the instruction that did it (of the target, for a failed fetch).
+        address: That could not be accessed, or ``pc``.
+        access: ``read``, ``write``, ``execute`` or ``None``.
+        detail: One sentence more, or nothing.
+    """
+
+    kind: FaultKind
+    pc: Va
+    address: Va
+    access: str | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What a run did: instructions executed, and the trap that ended it early, if any."""
+
+    executed: int
+    trap: Trap | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """What an interrupt number means: the kind of fault, and how far behind the faulting instruction the PC is, in bytes."""
+
+    kind: FaultKind
+    pc_after: int
+    detail: str = ""
+
+
+class CpuModel(Protocol):
+    """What differs between machines; one module each answers it (``cpu_x64``, ``cpu_arm64``)."""
+
+    machine: Machine
+    registers: Mapping[str, int]
+    """Unicorn's identifier of each register, by name."""
+    general: tuple[str, ...]
+    """Integer registers, stack pointer, program counter and flags, as a thread is shown."""
+    pc: str
+    sp: str
+    nop: bytes
+    """An instruction that does nothing."""
+    guard_check: bytes
+    """Code of a control-flow-guard check that lets everything pass."""
+    guard_dispatch: bytes | None
+    """Code of a control-flow-guard dispatch, where its register is documented."""
+
+    def create(self) -> Uc:
+        """A new engine, floating point switched on."""
+
+    def hook(self, uc: Uc, clock: Callable[[], int]) -> None:
+        """Hook instructions that would show the host's time to the program, where Unicorn can; ``clock`` gives ticks."""
+
+    def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
+        """What interrupt ``number`` at Unicorn's ``pc`` means."""
+
+    def enter_thread(self, cpu: Cpu, teb: int) -> None:
+        """Give the running context the registers that a new thread starts with."""
+
+    def read_float(self, cpu: Cpu, index: int) -> int:
+        """The low 64 bits of floating-point register ``index``."""
+
+    def write_float(self, cpu: Cpu, index: int, bits: int) -> None:
+        """Set floating-point register ``index`` to 64 ``bits``, the rest to zero."""
+
+    def return_address(self, cpu: Cpu, read_word: Callable[[int], int]) -> int:
+        """Where the function whose first instruction is to run next returns to."""
+
+    def leave(self, cpu: Cpu, read_word: Callable[[int], int]) -> None:
+        """Return from that function."""
+
+    def enter(self, cpu: Cpu, write_word: Callable[[int, int], None], sp: int, back: int) -> None:
+        """Set stack pointer and return address as a call with ``sp`` (16-byte aligned, at the stack arguments or home space) leaves them."""
+
+    def caller(self, registers: Mapping[str, int], read_word: Callable[[int], int]) -> dict[str, int]:
+        """Registers as they are after the function that ``registers`` stand at the entry of has returned."""
+
+
+@cache
+def cpu_model(machine: Machine) -> CpuModel:
+    """The one look-up from a machine to its details."""
+    return cast("CpuModel", import_module(f"hotpatch.emulator.cpu_{machine.value}").MODEL)
+
+
+class Cpu:
+    """One Unicorn engine: registers, mappings and runs. Threads are contexts that are saved from and restored into it."""
+
+    def __init__(
+        self, machine: Machine, *, grow: Callable[[int], bool], read: Callable[[int, int], bytes], clock: Callable[[], int]
+    ) -> None:
+        """Create the engine.
+
+        Args:
+            machine: Its instruction set.
+            grow: Asked when the program touches unmapped memory; maps it and says so, or says no.
+            read: Reads code for the interpretation of interrupts.
+            clock: Virtual time in ticks.
+
+        Raises:
+            CpuError: Unicorn cannot be used.
+        """
+        self.model = cpu_model(machine)
+        self._ids = self.model.registers
+        self._pc = self._ids[self.model.pc]
+        try:
+            self._uc = self.model.create()
+            self._handle = int(self._uc._uch.value)
+            self._trap: list[tuple[int, int]] = []
+            self._interrupts: list[int] = []
+            _hook(self._uc, self._trap, self._interrupts, grow)
+            self.model.hook(self._uc, clock)
+        except UcError as error:
+            raise CpuError("starting", error.errno) from error
+        self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
+        self._read = read
+
+    # memory ------------------------------------------------------------------------------------------------------------------------------
+
+    def map(self, va: int, size: int, rights: int, host: int) -> None:
+        """Show ``size`` bytes of host memory at address ``host`` to the program at ``va``."""
+        try:
+            self._uc.mem_map_ptr(va, size, rights, host)
+        except UcError as error:
+            raise CpuError(f"mapping 0x{size:x} bytes at 0x{va:x}", error.errno) from error
+
+    def unmap(self, va: int, size: int) -> None:
+        """Take memory away from the program, and all translations of it."""
+        try:
+            self._uc.ctl_remove_cache(va, va + size)
+            self._uc.mem_unmap(va, size)
+        except UcError as error:
+            raise CpuError(f"unmapping 0x{size:x} bytes at 0x{va:x}", error.errno) from error
+
+    def flush(self, va: int, size: int) -> None:
+        """Drop translations of code in a range."""
+        try:
+            self._uc.ctl_remove_cache(va, va + size)
+        except UcError as error:
+            raise CpuError(f"flushing 0x{size:x} bytes at 0x{va:x}", error.errno) from error
+
+    # registers ---------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def pc(self) -> int:
+        """The program counter."""
+        return int(self._uc.reg_read(self._pc))
+
+    @pc.setter
+    def pc(self, value: int) -> None:
+        self._uc.reg_write(self._pc, value)
+
+    def get(self, name: str) -> int:
+        """A register's value; vector registers as 128-bit integers."""
+        return int(self._uc.reg_read(self._ids[name]))
+
+    def set(self, name: str, value: int) -> None:
+        """Change a register.
+
+        Raises:
+            CpuError: There is no such register, or the value does not fit.
+        """
+        try:
+            self._uc.reg_write(self._ids[name], value)
+        except KeyError:
+            raise CpuError(f"writing register {name}, which this machine does not have", uc_const.UC_ERR_ARG) from None
+        except (UcError, ctypes.ArgumentError, OverflowError, TypeError) as error:
+            raise CpuError(f"writing register {name}", getattr(error, "errno", uc_const.UC_ERR_ARG)) from error
+
+    def get_all(self, names: Iterable[str]) -> dict[str, int]:
+        """Several registers by name."""
+        wanted = tuple(names)
+        return dict(zip(wanted, self._uc.reg_read_batch([self._ids[name] for name in wanted]), strict=True))
+
+    def save(self) -> UcContext:
+        """All registers, as a value that is never changed afterwards."""
+        return self._uc.context_save()
+
+    def restore(self, context: UcContext) -> None:
+        """All registers as :meth:`save` found them."""
+        self._uc.context_restore(context)
+
+    # running -----------------------------------------------------------------------------------------------------------------------------
+
+    def run(self, count: int) -> Slice:
+        """Execute up to ``count`` (≥ 1) instructions from the program counter on."""
+        self._trap.clear()
+        self._interrupts.clear()
+        try:
+            self._uc.emu_start(self.pc, NOWHERE, 0, count)
+        except UcError as error:
+            return self._failed(error.errno)
+        counted = int(self._counter.value)
+        if self._interrupts:
+            return self._interrupted(counted)
+        if counted > count:
+            return Slice(count, None)
+        pc = Va(self.pc)
+        return Slice(counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None, "the program stopped the processor (privileged instruction)"))
+
+    def _failed(self, code: int) -> Slice:
+        counted, pc = int(self._counter.value), Va(self.pc)
+        access = _ACCESS.get(code)
+        if access is None:
+            if code not in (uc_const.UC_ERR_INSN_INVALID, uc_const.UC_ERR_EXCEPTION):
+                raise CpuError(f"running at 0x{pc:x}", code)
+            return Slice(counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None))
+        address = Va(self._trap[-1][0]) if self._trap else pc
+        executed = counted if code in _FETCH else counted - 1
+        return Slice(executed, Trap(FaultKind.ACCESS_VIOLATION, pc, address, access))
+
+    def _interrupted(self, counted: int) -> Slice:
+        meaning = self.model.interrupt(self._interrupts[0], self.pc, self._read)
+        pc = Va(self.pc - meaning.pc_after)
+        self.pc = pc
+        return Slice(counted - 1, Trap(meaning.kind, pc, pc, None, meaning.detail))
+
+
+def _hook(uc: Uc, trap: list[tuple[int, int]], interrupts: list[int], grow: Callable[[int], bool]) -> None:
+    """Record faults into lists that know nothing of the processor, so that no reference cycle keeps host memory alive."""
+
+    def invalid(_uc: Uc, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
+        first, last = grow(address), grow(address + max(size, 1) - 1)
+        if first and last:
+            return True
+        trap.append((address if not first else address + size - 1, size))
+        return False
+
+    def protected(_uc: Uc, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
+        trap.append((address, size))
+        return False
+
+    def interrupt(uc: Uc, number: int, _data: object) -> None:
+        interrupts.append(number)
+        uc.emu_stop()
+
+    uc.hook_add(uc_const.UC_HOOK_MEM_READ_UNMAPPED | uc_const.UC_HOOK_MEM_WRITE_UNMAPPED, invalid)
+    uc.hook_add(uc_const.UC_HOOK_MEM_FETCH_UNMAPPED | uc_const.UC_HOOK_MEM_PROT, protected)
+    uc.hook_add(uc_const.UC_HOOK_INTR, interrupt)
+
+
+@cache
+def _counter_offset(machine: Machine) -> int:
+    """Where Unicorn's engine structure keeps how many instructions the last run executed, in bytes from its start.
+
+    Raises:
+        CpuError: No field behaves as the counter must.
+    """
+    model = cpu_model(machine)
+    found: set[int] | None = None
+    for count in (3, 11, 29):
+        uc = model.create()
+        uc.mem_map(0x10000, 0x1000, uc_const.UC_PROT_ALL)
+        uc.mem_write(0x10000, model.nop * 64)
+        uc.emu_start(0x10000, NOWHERE, 0, count)
+        words = (ctypes.c_uint64 * _STRUCTURE_WORDS).from_address(int(uc._uch.value))
+        here = {8 * i for i in range(_STRUCTURE_WORDS - 1) if words[i] == count + 1 and words[i + 1] == count}
+        found = here if found is None else found & here
+    if not found or len(found) != 1:
+        raise CpuError("looking for the instruction counter; this build of Unicorn cannot be used, install unicorn 2.1.4", 0)
+    return found.pop()

@@ -1,0 +1,101 @@
+"""x64 details of the emulated processor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unicorn import UC_ARCH_X86, UC_MODE_64, Uc, x86_const
+
+from hotpatch.arch import Machine
+from hotpatch.emulator.cpu import Interrupt
+from hotpatch.errors import FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hotpatch.emulator.cpu import Cpu
+
+_INTEGER = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16)))
+_VECTORS = tuple(f"xmm{i}" for i in range(16))
+
+_DIVIDE, _BREAKPOINT, _FAST_FAIL = 0, 3, 0x29
+"""Interrupt vectors: #DE, #BP, and Windows' ``__fastfail`` (MS Learn, "__fastfail")."""
+
+_MXCSR = 0x1F80
+_FPCW = 0x27F
+"""What Windows starts a thread with (MS Learn, "x64 calling convention", FpCsr and MxCsr)."""
+
+
+class X64Cpu:
+    """See :class:`hotpatch.emulator.cpu.CpuModel`."""
+
+    machine = Machine.X64
+    registers: Mapping[str, int] = {
+        **{name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (*_INTEGER, *_VECTORS, "rip", "rflags", "mxcsr", "fpcw", "gs_base")}
+    }
+    general = (*_INTEGER, "rip", "rflags")
+    pc = "rip"
+    sp = "rsp"
+    nop = b"\x90"
+    guard_check = b"\xc3"
+    guard_dispatch = b"\xff\xe0"
+    """``jmp rax``: the dispatch function takes the target in rax (MS Learn and LLVM's CFGuard pass say so)."""
+
+    def create(self) -> Uc:
+        """A 64-bit engine."""
+        return Uc(UC_ARCH_X86, UC_MODE_64)
+
+    def hook(self, uc: Uc, clock: Callable[[], int]) -> None:
+        """Nothing: Unicorn 2.1 hooks neither RDTSC nor RDRAND (docs/limits.md)."""
+
+    def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
+        """Exceptions leave the PC at the instruction, ``int3`` one byte and ``int n`` and ``syscall`` two bytes behind."""
+        if number == _DIVIDE:
+            return Interrupt(FaultKind.DIVIDE, 0)
+        if number == _BREAKPOINT and read(pc - 1, 1) == b"\xcc":
+            return Interrupt(FaultKind.BREAKPOINT, 1)
+        if read(pc - 2, 2) == bytes((0xCD, number)):
+            if number == _FAST_FAIL:
+                return Interrupt(FaultKind.FAST_FAIL, 2, "__fastfail")
+            return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 2, f"interrupt 0x{number:x}")
+        return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 0, f"processor exception {number}")
+
+    def enter_thread(self, cpu: Cpu, teb: int) -> None:
+        """Zero registers, Windows' floating-point control words, the TEB behind gs."""
+        for name in (*_INTEGER, *_VECTORS):
+            cpu.set(name, 0)
+        cpu.set("rflags", 0x202)
+        cpu.set("mxcsr", _MXCSR)
+        cpu.set("fpcw", _FPCW)
+        cpu.set("gs_base", teb)
+
+    def read_float(self, cpu: Cpu, index: int) -> int:
+        """The low half of xmm ``index``."""
+        return cpu.get(f"xmm{index}") & (1 << 64) - 1
+
+    def write_float(self, cpu: Cpu, index: int, bits: int) -> None:
+        """Set xmm ``index``."""
+        cpu.set(f"xmm{index}", bits)
+
+    def return_address(self, cpu: Cpu, read_word: Callable[[int], int]) -> int:
+        """On top of the stack."""
+        return read_word(cpu.get("rsp"))
+
+    def leave(self, cpu: Cpu, read_word: Callable[[int], int]) -> None:
+        """``ret``."""
+        sp = cpu.get("rsp")
+        cpu.set("rip", read_word(sp))
+        cpu.set("rsp", sp + 8)
+
+    def enter(self, cpu: Cpu, write_word: Callable[[int, int], None], sp: int, back: int) -> None:
+        """Push the return address."""
+        write_word(sp - 8, back)
+        cpu.set("rsp", sp - 8)
+
+    def caller(self, registers: Mapping[str, int], read_word: Callable[[int], int]) -> dict[str, int]:
+        """Pop the return address."""
+        sp = registers["rsp"]
+        return {**registers, "rip": read_word(sp), "rsp": sp + 8}
+
+
+MODEL = X64Cpu()

@@ -1,0 +1,405 @@
+"""The emulated process as others hold it: it loads, calls, runs, stops, is copied and put back, and is the engine's target."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.emulator import faults, layout, loader
+from hotpatch.emulator.calls import lay_out
+from hotpatch.emulator.kernel import Alarm, Kernel
+from hotpatch.emulator.loader import DLL_PROCESS_ATTACH
+from hotpatch.emulator.memory import PAGE, RegionKind, page_up
+from hotpatch.emulator.schedule import SeededSchedule
+from hotpatch.emulator.system import Counters, Settings, System
+from hotpatch.emulator.threads import ThreadState
+from hotpatch.engine.target import Module, Region, Rights, Thread
+from hotpatch.errors import ApplyRefused, EmulatedFault, HotpatchError, InputError, Refusal, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hotpatch.arch import Machine
+    from hotpatch.emulator.heap import HeapState
+    from hotpatch.emulator.memory import MemorySnapshot
+    from hotpatch.emulator.memory import Region as MemoryRegion
+    from hotpatch.emulator.objects import HandleState
+    from hotpatch.emulator.schedule import Schedule
+    from hotpatch.emulator.system import ProcessEvent
+    from hotpatch.emulator.threads import GuestThread
+    from hotpatch.errors import Fault, StackFrame
+    from hotpatch.image import Image
+
+START_BUDGET = 50_000_000
+"""Instructions that the start-up of DLLs may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """Result registers of a call, and the instructions that all threads executed meanwhile."""
+
+    value: int
+    float_bits: int
+    instructions: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSnapshot:
+    """A process at one moment; can be restored any number of times and in any order."""
+
+    memory: MemorySnapshot
+    threads: tuple[GuestThread, ...]
+    counters: Counters
+    handles: HandleState
+    heap: HeapState
+    gates: int
+    schedule: object
+    modules: tuple[Module, ...]
+    output: bytes
+    events: tuple[ProcessEvent, ...]
+    fault: Fault | None
+    alarms: tuple[Alarm, ...]
+
+
+class Guest:
+    """A process on Unicorn. Implements :class:`hotpatch.engine.target.Target`."""
+
+    def __init__(
+        self,
+        image: Image,
+        *,
+        load_base: Va | None = None,
+        modules: Sequence[Image] = (),
+        seed: int = 0,
+        settings: Settings | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        """Load ``image`` and ``modules`` and start up their DLLs.
+
+        Raises:
+            InputError: An image cannot be loaded.
+            EmulatedFault: A DLL's start-up faulted.
+        """
+        self.system = System(image.machine, seed=seed, settings=settings or Settings(command_line=image.name))
+        self.kernel = Kernel(self.system, schedule or SeededSchedule(seed))
+        loader.load(self.system, [(image, load_base), *((module, None) for module in modules)])
+        self.module = self.system.modules()[0]
+        self._host = self.system.new_thread(0, 0, host=True)
+        self._host.state = ThreadState.IDLE
+        self._start_dlls()
+        self.kernel.schedule = schedule or SeededSchedule(seed)
+
+    # running -----------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def instructions(self) -> int:
+        """Executed since the program's first, by all threads."""
+        return self.system.counters.instructions
+
+    @property
+    def fault(self) -> Fault | None:
+        """What ended the program, if anything did."""
+        return self.system.fault
+
+    @property
+    def exited(self) -> bool:
+        """Whether the whole process has ended by itself."""
+        return self.system.counters.exited
+
+    def start_main(self, stack: int = 0) -> int:
+        """Make the thread of an exe's main program; :meth:`run` runs it. Returns its id.
+
+        Raises:
+            InputError: The image is a DLL or has no entry point, or the program was started before.
+        """
+        image = self.module.image
+        if image.is_dll or not image.entry_point:
+            raise InputError(image.path, "is no program: it has no entry point to start; call one of its functions instead")
+        if self.system.counters.main:
+            raise InputError(image.path, "has been started in this process before; make a new process")
+        thread = self.system.new_thread(self.module.va + image.entry_point, layout.PEB_VA, stack=stack)
+        self.system.counters.main = thread.id
+        self.system.event("spawn", thread=thread.id, start=thread.start)
+        return thread.id
+
+    def spawn(self, va: Va, argument: int) -> int:
+        """Make a thread that calls ``va`` with one argument; :meth:`run` runs it. Returns its id."""
+        self._alive()
+        thread = self.system.new_thread(va, argument)
+        self.system.event("spawn", thread=thread.id, start=va)
+        return thread.id
+
+    def run(self, until: int) -> None:
+        """Run all threads until the program has executed ``until`` instructions since its first, or all have ended, or one faulted."""
+        self.kernel.run(until)
+
+    def step(self, thread: int, count: int) -> int:
+        """Run one thread alone for up to ``count`` instructions; returns how many it executed."""
+        return self.kernel.step(self._thread(thread), count)
+
+    def call(self, va: Va, arguments: Sequence[int | float], *, budget: int) -> CallOutcome:
+        """Call a function on the host's thread, while the program's threads go on, and give its results.
+
+        Raises:
+            EmulatedFault: The program faulted or exceeded ``budget`` instructions. A fault of the call itself leaves the process as the fault left it;
+                other calls can be made.
+        """
+        self._alive()
+        system, host = self.system, self._host
+        before = self.instructions
+        layout_ = lay_out(system.convention, arguments)
+        self.kernel.begin_call(host, va, layout_.integers, layout_.floats, layout_.stack)
+        self.kernel.run(before + budget, call=True)
+        if host.state is ThreadState.IDLE:
+            system.activate(host)
+            value = system.cpu.get(system.convention.result)
+            bits = system.cpu.model.read_float(system.cpu, 0)
+            return CallOutcome(value, bits, self.instructions - before)
+        fault = system.fault
+        mine = host.state is ThreadState.FAULTED
+        if fault is None and not system.counters.exited:
+            system.counters.current = host.id
+            fault, mine = self.kernel.over_budget(), True
+        self.kernel.abandon_call(host)
+        if fault is None:
+            raise HotpatchError(f"the program ended its process (exit code {system.counters.exit_code}) while a function of it was being called")
+        if mine:
+            system.fault = None
+        raise EmulatedFault(fault)
+
+    def at(self, instructions: int, action: Callable[[], None]) -> None:
+        """Have ``action`` done when the program has executed that many instructions since its first, before the next one."""
+        self.kernel.alarms.append(Alarm(instructions, action))
+
+    # copies ------------------------------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> GuestSnapshot:
+        """The process as it is; microseconds to a millisecond, by the memory that the program can write."""
+        system = self.system
+        system.park()
+        return GuestSnapshot(
+            system.memory.snapshot(),
+            tuple(copy.copy(thread) for thread in system.threads.values()),
+            copy.copy(system.counters),
+            system.handles.state(),
+            system.heap.state(),
+            system.gates.state(),
+            self.kernel.schedule.state(),
+            system.modules(),
+            bytes(system.output),
+            tuple(system.events),
+            system.fault,
+            tuple(self.kernel.alarms),
+        )
+
+    def restore(self, snapshot: GuestSnapshot) -> None:
+        """The process as :meth:`snapshot` found it."""
+        system = self.system
+        system.active = None
+        system.memory.restore(snapshot.memory)
+        system.restore_threads(snapshot.threads)
+        system.restore_counters(snapshot.counters)
+        system.handles.restore(snapshot.handles)
+        system.heap.restore(snapshot.heap)
+        system.gates.restore(snapshot.gates)
+        self.kernel.schedule.restore(snapshot.schedule)
+        system.restore_modules(snapshot.modules)
+        system.output[:] = snapshot.output
+        system.events[:] = snapshot.events
+        system.fault = snapshot.fault
+        self.kernel.alarms[:] = snapshot.alarms
+        self._host = next(thread for thread in system.threads.values() if thread.host)
+
+    # hotpatch.engine.target.Target -------------------------------------------------------------------------------------------------------
+
+    @property
+    def machine(self) -> Machine:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        return self.system.machine
+
+    def modules(self) -> tuple[Module, ...]:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        return self.system.modules()
+
+    def threads(self) -> tuple[Thread, ...]:
+        """See :class:`~hotpatch.engine.target.Target`. The host's thread is among them only while it makes a call."""
+        found = []
+        for thread in self.system.threads.values():
+            if thread.alive and thread.state is not ThreadState.IDLE:
+                registers = self.system.registers(thread)
+                model = self.system.cpu.model
+                found.append(Thread(thread.id, Va(registers[model.pc]), Va(registers[model.sp]), registers))
+        return tuple(found)
+
+    def regions(self) -> tuple[Region, ...]:
+        """See :class:`~hotpatch.engine.target.Target`. Parts of one stack count as one."""
+        found: list[tuple[Region, str]] = []
+        for region in self.system.memory.regions():
+            if found and region.kind is RegionKind.STACK:
+                last, name = found[-1]
+                if name == region.name and last.va + last.size == region.va and last.rights == region.rights:
+                    found[-1] = Region(last.va, last.size + region.size, last.rights), name
+                    continue
+            found.append((Region(Va(region.va), region.size, region.rights), region.name))
+        return tuple(region for region, _ in found)
+
+    def set_registers(self, thread: int, registers: Mapping[str, int]) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        self.system.activate(self._thread(thread))
+        cpu = self.system.cpu
+        before = cpu.save()
+        try:
+            for name, value in registers.items():
+                cpu.set(name, value)
+        except HotpatchError:
+            cpu.restore(before)
+            raise
+
+    def read(self, va: Va, size: int) -> bytes:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        return self.system.memory.read(va, size)
+
+    def write_data(self, va: Va, data: bytes) -> None:
+        """See :class:`~hotpatch.engine.target.Target`. Where the memory is executable, fetch sees it at once: what never ran is in no cache."""
+        self.system.memory.write(va, data)
+        self.system.memory.flush(va, len(data))
+
+    def write_code(self, va: Va, expected: bytes, new: bytes) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        if len(expected) != len(new):
+            raise HotpatchError(f"{len(expected)} bytes are expected at 0x{va:x} and {len(new)} would be written; give the same number of both")
+        memory = self.system.memory
+        found = memory.read(va, len(expected))
+        if found != expected:
+            evidence = {"va": va, "expected": expected.hex(), "found": found.hex()}
+            where = self.system.module_at(va)
+            reason = f"0x{va:x} holds {found.hex()} where {expected.hex()} is expected; find out who changed it before patching"
+            rva = None if where is None else Rva(va - where.va)
+            raise ApplyRefused([Refusal(Rule.UNEXPECTED_BYTES, faults.function_name(self.system, va), rva, reason, evidence)])
+        memory.write(va, new)
+        memory.flush(va, len(new))
+
+    def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool = True) -> Va:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        size = page_up(max(size, 1))
+        place = self._place(size, near, reach, above=above)
+        if place is None:
+            evidence = {"near": near, "reach": reach, "size": size, "above": above}
+            reason = f"no {size} free bytes lie within {reach} bytes {'above' if above else 'of'} 0x{near:x}; load the image where there is room around it"
+            raise ApplyRefused([Refusal(Rule.NO_ADDRESS_SPACE, None, None, reason, evidence)])
+        self.system.memory.map(place, size, rights, RegionKind.HOST, "patch")
+        return Va(place)
+
+    def unmap(self, va: Va) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        first = self._mapping(va)
+        if first.va != va:
+            raise HotpatchError(f"0x{va:x} is not the start of a mapping; unmap what map returned")
+        memory = first.memory
+        for region in [region for region in self.system.memory.regions() if region.memory is memory]:
+            self.system.memory.unmap(region)
+
+    def protect(self, va: Va, size: int, rights: Rights) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        if va % PAGE or size % PAGE:
+            raise HotpatchError(f"0x{va:x} and 0x{size:x} bytes are not whole pages; rights belong to pages")
+        memory = self._mapping(va).memory
+        if self._mapping(Va(va + size - 1)).memory is not memory:
+            raise HotpatchError(f"0x{size:x} bytes at 0x{va:x} are not one mapping; protect each mapping by itself")
+        self.system.memory.protect(va, size, rights)
+
+    def add_module(self, name: str, va: Va, image: Image) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        self.system.add(Module(name.lower(), va, image.size_of_image, image))
+
+    def remove_module(self, va: Va) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        module = next((module for module in self.modules() if module.va == va), None)
+        if module is None:
+            raise HotpatchError(f"no module is at 0x{va:x}")
+        self.system.remove(module)
+
+    def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        return loader.resolve(self.system, library, name, ordinal)
+
+    def event(self, kind: str, **details: object) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        self.system.event(kind, thread=0, **details)
+
+    # views -------------------------------------------------------------------------------------------------------------------------------
+
+    def function_name(self, va: Va) -> str | None:
+        """The function that ``va`` lies in, where known."""
+        return faults.function_name(self.system, va)
+
+    def stack(self, thread: int) -> tuple[StackFrame, ...]:
+        """A thread's stack, innermost first."""
+        return faults.walk(self.system, self._thread(thread))
+
+    def allocate(self, data: bytes) -> Va:
+        """Memory of the program's for an argument of a call, valid until the process ends, holding ``data``."""
+        counters, memory = self.system.counters, self.system.memory
+        va, end = counters.call_buffer, counters.call_buffer + max(len(data), 1)
+        start = page_up(va)
+        if end > start:
+            memory.map(start, max(page_up(end) - start, layout.ALLOCATION_GRANULE), Rights.READ | Rights.WRITE, RegionKind.HOST, "arguments")
+        memory.write(va, data)
+        counters.call_buffer = end + 31 & -16
+        return Va(va)
+
+    # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    def _alive(self) -> None:
+        if self.system.fault is not None:
+            raise EmulatedFault(self.system.fault)
+        if self.system.counters.exited:
+            raise HotpatchError("the process has ended; make a new one")
+
+    def _thread(self, number: int) -> GuestThread:
+        thread = self.system.threads.get(number)
+        if thread is None or not thread.alive:
+            raise HotpatchError(f"there is no thread {number} in the process")
+        return thread
+
+    def _mapping(self, va: Va) -> MemoryRegion:
+        region = self.system.memory.find(va)
+        if region is None or region.kind is not RegionKind.HOST:
+            raise HotpatchError(f"0x{va:x} lies in no mapping of the host's")
+        return region
+
+    def _place(self, size: int, near: int, reach: int, *, above: bool) -> int | None:
+        """The free pages nearest to ``near`` whose bytes are all within ``reach`` of it."""
+        memory = self.system.memory
+        found: list[int] = []
+        up = page_up(near + 1) if near % PAGE or above else near
+        regions = memory.regions()
+        while up + size - 1 - near <= reach:
+            if memory.free(up, size):
+                found.append(up)
+                break
+            up = max(region.end for region in regions if region.va < up + size and region.end > up)
+        down = (near - size + 1) & -PAGE
+        while not above and down >= layout.ALLOCATION_GRANULE and near - down <= reach:
+            if memory.free(down, size):
+                found.append(down)
+                break
+            down = (min(region.va for region in regions if region.va < down + size and region.end > down) - size) & -PAGE
+        return min(found, key=lambda va: abs(va - near), default=None)
+
+    def _start_dlls(self) -> None:
+        """Call the DLLs' entry points; what that executes is not counted."""
+        system = self.system
+        order = loader.initialisation_order(system.modules())
+        calls = [call for module in order for call in loader.entry_calls(system, module, DLL_PROCESS_ATTACH)]
+        for va, arguments in calls:
+            done = self.call(Va(va), arguments, budget=START_BUDGET)
+            module = system.module_at(va)
+            is_entry = module is not None and module.image.entry_point == va - module.va
+            if is_entry and module is not None and not done.value & 0xFFFF_FFFF:
+                raise InputError(module.image.path, "refuses to be loaded: its entry point returned FALSE")
+        system.counters.instructions = system.counters.skipped = 0
+        for thread in system.threads.values():
+            thread.executed = 0

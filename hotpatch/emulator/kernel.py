@@ -1,0 +1,354 @@
+"""Running threads: slices, system calls, waits, time, faults. The only place where instructions are counted.
+
+Everything is decided by counts and the schedule's state, never by the host: the same process, run in one go or stopped anywhere in between, does
+the same.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Va
+from hotpatch.emulator import faults
+from hotpatch.emulator.gates import CALLBACK, THREAD
+from hotpatch.emulator.loader import DLL_THREAD_ATTACH, entry_calls, initialisation_order
+from hotpatch.emulator.memory import MemoryFault
+from hotpatch.emulator.threads import Ended, Frame, Invoke, ThreadState
+from hotpatch.emulator.win32.call import Call, GuestFault
+from hotpatch.errors import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hotpatch.emulator.cpu import Trap
+    from hotpatch.emulator.schedule import Schedule
+    from hotpatch.emulator.system import System
+    from hotpatch.emulator.threads import Continuation, GuestThread, Outcome, Wait
+
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something to do when the program has executed ``at`` instructions."""
+
+    at: int
+    action: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EndThread:
+    """The thread's function has returned: so does the thread."""
+
+    def resume(self, system: System, thread: GuestThread, value: int) -> Outcome:
+        """Remember the exit code."""
+        thread.exit_code = value & 0xFFFF_FFFF
+        return Ended.THREAD
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """A call that the host made has returned."""
+
+    def resume(self, system: System, thread: GuestThread, value: int) -> Outcome:
+        """Back to the host."""
+        return Ended.CALL
+
+
+@dataclass(frozen=True, slots=True)
+class CallsInTurn:
+    """Calls to make one after the other, then ``last``."""
+
+    calls: tuple[tuple[int, tuple[int, ...]], ...]
+    last: Invoke
+
+    def resume(self, system: System, thread: GuestThread, value: int) -> Outcome:
+        """Make the next one."""
+        if not self.calls:
+            return self.last
+        va, arguments = self.calls[0]
+        return Invoke(va, arguments, CallsInTurn(self.calls[1:], self.last))
+
+
+class Kernel:
+    """Runs the threads of one :class:`System`."""
+
+    def __init__(self, system: System, schedule: Schedule) -> None:
+        self.system = system
+        self.schedule = schedule
+        self.alarms: list[Alarm] = []
+        self.on_slice: Callable[[], None] | None = None
+        """Called before each choice of the schedule, while no thread runs: a transition that waits for threads may try again."""
+        self._call_ended = False
+
+    # running -----------------------------------------------------------------------------------------------------------------------------
+
+    def run(self, until: int, *, call: bool = False) -> None:
+        """Run until the program has executed ``until`` instructions, or ended, or faulted, or (``call``) the host's call has returned."""
+        system, counters = self.system, self.system.counters
+        self._call_ended = False
+        while system.fault is None and not counters.exited and not (call and self._call_ended):
+            self._ring()
+            if counters.instructions >= until:
+                return
+            thread = self._current() or self._choose()
+            if thread is None:
+                return
+            limit = min(until, min((alarm.at for alarm in self.alarms), default=until))
+            self._slice(thread, min(counters.quantum, limit - counters.instructions))
+
+    def step(self, thread: GuestThread, count: int) -> int:
+        """Run one thread alone for ``count`` instructions, whatever the schedule says; returns how many it could execute."""
+        system = self.system
+        before = thread.executed
+        while thread.executed - before < count and system.fault is None and not system.counters.exited:
+            if thread.state is ThreadState.BLOCKED and thread.wait is not None and thread.wait.ready(system, thread):
+                self._wake(thread, timed_out=False)
+            if thread.state is not ThreadState.READY:
+                break
+            self._slice(thread, count - (thread.executed - before))
+        return thread.executed - before
+
+    def begin_call(self, thread: GuestThread, va: int, integers: Sequence[int], floats: Sequence[tuple[int, int]], stack: Sequence[int]) -> None:
+        """Make the host's idle thread call ``va``; registers and stack words as :mod:`hotpatch.emulator.calls` laid them out."""
+        thread.state = ThreadState.READY
+        self.system.activate(thread)
+        self._enter(thread, va, integers, stack, EndCall())
+        for index, bits in floats:
+            self.system.cpu.model.write_float(self.system.cpu, index, bits)
+        self.system.counters.current, self.system.counters.quantum = 0, 0
+
+    def abandon_call(self, thread: GuestThread) -> None:
+        """Take the host's thread back to where it stands between calls, whatever it was doing."""
+        thread.frames, thread.wait, thread.state, thread.context = (), None, ThreadState.IDLE, None
+        if self.system.active is thread:
+            self.system.active = None
+
+    # choosing ----------------------------------------------------------------------------------------------------------------------------
+
+    def _ring(self) -> None:
+        while True:
+            due = [alarm for alarm in self.alarms if alarm.at <= self.system.counters.instructions]
+            if not due:
+                return
+            first = min(due, key=lambda alarm: alarm.at)
+            self.alarms.remove(first)
+            first.action()
+
+    def _current(self) -> GuestThread | None:
+        counters = self.system.counters
+        thread = self.system.threads.get(counters.current)
+        return thread if counters.quantum > 0 and thread is not None and thread.state is ThreadState.READY else None
+
+    def _choose(self) -> GuestThread | None:
+        """Give the next slice away; where everybody sleeps, time passes; where nobody can ever run again, that is a fault."""
+        system = self.system
+        if self.on_slice is not None:
+            self.on_slice()
+        ready = self._ready()
+        while not ready:
+            blocked = [thread for thread in system.threads.values() if thread.state is ThreadState.BLOCKED]
+            deadlines = [wait.deadline for thread in blocked if (wait := thread.wait) is not None and wait.deadline is not None]
+            if not deadlines:
+                if blocked or any(thread.state is ThreadState.SUSPENDED for thread in system.living()):
+                    self._deadlock(blocked)
+                return None
+            system.counters.skipped += max(min(deadlines) - system.now, 0)
+            ready = self._ready()
+        system.counters.current, system.counters.quantum = self.schedule.choose(ready)
+        thread = system.threads[system.counters.current]
+        if thread.state is ThreadState.BLOCKED and thread.wait is not None:
+            self._wake(thread, timed_out=not thread.wait.ready(system, thread))
+            return thread if thread.state is ThreadState.READY else self._choose()
+        return thread
+
+    def _ready(self) -> list[int]:
+        system = self.system
+        return sorted(
+            thread.id
+            for thread in system.threads.values()
+            if thread.state is ThreadState.READY
+            or (thread.state is ThreadState.BLOCKED and thread.wait is not None and self._over(thread, thread.wait))
+        )
+
+    def _over(self, thread: GuestThread, wait: Wait) -> bool:
+        return (wait.deadline is not None and wait.deadline <= self.system.now) or wait.ready(self.system, thread)
+
+    def _wake(self, thread: GuestThread, *, timed_out: bool) -> None:
+        system, wait = self.system, thread.wait
+        if wait is None:
+            return
+        system.activate(thread)
+        value = wait.finish(system, thread, timed_out=timed_out)
+        if thread.wait is wait:
+            thread.wait, thread.state = None, ThreadState.READY
+            self._leave(value)
+
+    # one slice ---------------------------------------------------------------------------------------------------------------------------
+
+    def _slice(self, thread: GuestThread, count: int) -> None:
+        system = self.system
+        system.activate(thread)
+        if system.gates.near(system.cpu.pc) is None:
+            done = system.cpu.run(count)
+            system.counters.instructions += done.executed
+            system.counters.quantum -= done.executed
+            thread.executed += done.executed
+            if done.trap is not None and system.gates.near(system.cpu.pc) is None:
+                self._trapped(thread, done.trap)
+                return
+        self._serve(thread)
+
+    def _serve(self, thread: GuestThread) -> None:
+        """Serve system functions while the thread stands at one."""
+        system = self.system
+        while thread.state is ThreadState.READY and (gate := system.gates.near(system.cpu.pc)) is not None:
+            outcome: Outcome | float
+            try:
+                if gate is CALLBACK and thread.frames:
+                    outcome = self._returned(thread)
+                elif gate is THREAD:
+                    outcome = self._started(thread)
+                elif gate.api is None or system.gates.at(system.cpu.pc) is not gate:
+                    self._unknown(thread, gate.label)
+                    return
+                else:
+                    outcome = gate.api.serve(Call(system, thread))
+            except MemoryFault as fault:
+                self._fault(thread, FaultKind.ACCESS_VIOLATION, fault.address, fault.access, f"in {gate.label}")
+                return
+            except GuestFault as fault:
+                self._fault(thread, fault.kind, system.cpu.pc, None, f"{gate.label}: {fault.detail}")
+                return
+            self._settle(thread, outcome)
+
+    def _settle(self, thread: GuestThread, outcome: Outcome | float) -> None:
+        system = self.system
+        match outcome:
+            case Ended.CALL:
+                thread.state = ThreadState.IDLE
+                self._call_ended = True
+                system.end_slice()
+            case Ended.THREAD:
+                self._end_thread(thread, thread.exit_code or 0)
+            case Ended.PROCESS:
+                self._end_process()
+            case Invoke(va, arguments, then):
+                registers = len(system.convention.integer_arguments)
+                self._enter(thread, va, arguments[:registers], arguments[registers:], then)
+            case float():
+                system.cpu.model.write_float(system.cpu, 0, int.from_bytes(struct.pack("<d", outcome), "little"))
+                self._leave(None)
+            case int():
+                self._leave(outcome)
+            case _:
+                self._block(thread, outcome)
+
+    def _block(self, thread: GuestThread, wait: Wait) -> None:
+        system = self.system
+        thread.wait = wait
+        if wait.ready(system, thread):
+            self._wake(thread, timed_out=False)
+            return
+        thread.state = ThreadState.BLOCKED
+        system.end_slice()
+
+    def _leave(self, value: int | None) -> None:
+        cpu = self.system.cpu
+        if value is not None:
+            cpu.set(self.system.convention.result, value & _WORD)
+        cpu.model.leave(cpu, self.system.read_word)
+
+    def _enter(self, thread: GuestThread, va: int, integers: Sequence[int], stack: Sequence[int], then: Continuation) -> None:
+        """Call ``va`` from where the thread stands at a gate."""
+        system = self.system
+        cpu, convention = system.cpu, system.convention
+        sp, link = cpu.get(cpu.model.sp), cpu.get(convention.link) if convention.link else 0
+        thread.frames = (*thread.frames, Frame(sp, link, then))
+        room = convention.home_space + 8 * len(stack)
+        bottom = (sp - room) & -16
+        for index, word in enumerate(stack):
+            system.guest_write(bottom + convention.home_space + 8 * index, (word & _WORD).to_bytes(8, "little"))
+        for name, word in zip(convention.integer_arguments, integers, strict=False):
+            cpu.set(name, word & _WORD)
+        cpu.model.enter(cpu, lambda at, word: system.guest_write(at, word.to_bytes(8, "little")), bottom, system.gates.callback)
+        cpu.pc = va
+
+    def _returned(self, thread: GuestThread) -> Outcome:
+        """The program's function that the system called has returned."""
+        system = self.system
+        value = system.cpu.get(system.convention.result)
+        frame = thread.frames[-1]
+        thread.frames = thread.frames[:-1]
+        system.cpu.set(system.cpu.model.sp, frame.sp)
+        if system.convention.link:
+            system.cpu.set(system.convention.link, frame.link)
+        return frame.then.resume(system, thread, value)
+
+    def _started(self, thread: GuestThread) -> Outcome:
+        """A new thread: tell the modules, then call its function."""
+        calls = [
+            call
+            for module in initialisation_order(self.system.modules())
+            for call in entry_calls(self.system, module, DLL_THREAD_ATTACH)
+            if thread.id != self.system.counters.main
+        ]
+        return CallsInTurn(tuple(calls), Invoke(thread.start, (thread.argument,), EndThread())).resume(self.system, thread, 0)
+
+    # endings -----------------------------------------------------------------------------------------------------------------------------
+
+    def _end_thread(self, thread: GuestThread, code: int) -> None:
+        system = self.system
+        system.end_thread(thread, code)
+        if system.counters.main and not system.living():
+            system.counters.exit_code = code
+            self._end_process()
+
+    def _end_process(self) -> None:
+        system = self.system
+        system.counters.exited = True
+        system.event("exit", exit_code=system.counters.exit_code)
+        for thread in system.threads.values():
+            thread.state = ThreadState.ENDED
+        system.end_slice()
+
+    def _trapped(self, thread: GuestThread, trap: Trap) -> None:
+        self._fault(thread, trap.kind, trap.address, trap.access, trap.detail, pc=trap.pc)
+
+    def _unknown(self, thread: GuestThread, label: str) -> None:
+        pc = Va(self.system.cpu.pc)
+        detail = f"the program calls {label}, which the emulator does not provide; bring the DLL that has it along as a module"
+        self._fault(thread, FaultKind.UNKNOWN_IMPORT, pc, None, detail, pc=pc)
+
+    def _fault(self, thread: GuestThread, kind: FaultKind, address: int, access: str | None, detail: str, *, pc: int | None = None) -> None:
+        system = self.system
+        at = pc if pc is not None else system.cpu.pc
+        gate = system.gates.near(address)
+        if kind is FaultKind.ACCESS_VIOLATION and gate is not None and access != "execute":
+            kind, detail = FaultKind.UNKNOWN_IMPORT, f"the program uses {gate.label} as data, which the emulator does not provide"
+        stack = faults.walk(system, thread)
+        system.fault = Fault(kind, Va(address), Va(at), faults.function_name(system, at), access, stack, detail)
+        thread.state = ThreadState.FAULTED
+        system.event("fault", thread=thread.id, fault_kind=kind.value, address=address, pc=at)
+        system.end_slice()
+
+    def _deadlock(self, blocked: Sequence[GuestThread]) -> None:
+        system = self.system
+        what = "; ".join(f"thread {thread.id} waits for {thread.wait.describe(system)}" for thread in blocked if thread.wait is not None)
+        thread = blocked[0] if blocked else system.living()[0]
+        pc = system.registers(thread)[system.cpu.model.pc]
+        stack = faults.walk(system, thread)
+        detail = f"no thread can ever run again: {what or 'every thread is suspended'}"
+        system.fault = Fault(FaultKind.DEADLOCK, Va(pc), Va(pc), faults.function_name(system, pc), None, stack, detail)
+        system.event("fault", thread=thread.id, fault_kind=FaultKind.DEADLOCK.value, address=pc, pc=pc)
+
+    def over_budget(self) -> Fault:
+        """The fault of a program that has executed more than it was given."""
+        system = self.system
+        thread = system.threads.get(system.counters.current) or next(iter(system.threads.values()))
+        pc = system.registers(thread)[system.cpu.model.pc] if thread.alive else 0
+        stack = faults.walk(system, thread) if thread.alive else ()
+        detail = f"after {system.counters.instructions} instructions; give it a larger budget if that is not a loop"
+        return Fault(FaultKind.BUDGET, Va(pc), Va(pc), faults.function_name(system, pc), None, stack, detail)

@@ -1,0 +1,194 @@
+"""Putting images into the process as Windows' loader does: place, relocate, bind, protect, initialise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Va
+from hotpatch.emulator.libraries import is_system, library_name
+from hotpatch.emulator.layout import MODULE_GRANULE, MODULE_VA
+from hotpatch.emulator.memory import PAGE, RegionKind, page_up
+from hotpatch.emulator.schedule import splitmix
+from hotpatch.engine.target import Module, Rights
+from hotpatch.errors import InputError
+from hotpatch.image.model import SectionFlags
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hotpatch.emulator.system import System
+    from hotpatch.image import Image
+    from hotpatch.image.model import Section
+
+_DEFAULT_COOKIE = 0x2B99_2DDF_A232
+"""What an image's security cookie holds until somebody initialises it (Visual C++ run time, ``gs_cookie.c``)."""
+_COOKIE_MASK = 0xFFFF_FFFF_FFFF
+_DELTA_LIMIT = 1 << 64
+_FORWARD_LIMIT = 16
+DLL_PROCESS_ATTACH, DLL_THREAD_ATTACH, DLL_THREAD_DETACH = 1, 2, 3
+
+
+def load(system: System, images: Sequence[tuple[Image, Va | None]]) -> None:
+    """Load images, bind them among each other and to the system, and remember what is to be called.
+
+    Raises:
+        InputError: An image is of another machine, cannot be placed, or has pages both writable and executable.
+    """
+    modules = []
+    for image, base in images:
+        if image.machine is not system.machine:
+            raise InputError(image.path, f"is an image for {image.machine}, the process runs {system.machine}")
+        modules.append(_map(system, image, base))
+    for module in modules:
+        _bind(system, module)
+        _initialise_data(system, module)
+
+
+def entry_calls(system: System, module: Module, reason: int) -> list[tuple[int, tuple[int, ...]]]:
+    """What the loader calls in a module for ``reason``: TLS callbacks, then a DLL's entry point."""
+    image = module.image
+    callbacks = image.tls.callbacks if image.tls is not None else ()
+    calls = [(module.va + callback, (module.va, reason, 0)) for callback in callbacks]
+    if image.is_dll and image.entry_point:
+        calls.append((module.va + image.entry_point, (module.va, reason, 0)))
+    return calls
+
+
+def initialisation_order(modules: Sequence[Module]) -> list[Module]:
+    """Modules with those that they import before them, otherwise in load order; cycles are cut where they close."""
+    by_name = {module.name: module for module in modules}
+    done: dict[str, Module] = {}
+    visiting: set[str] = set()
+
+    def visit(module: Module) -> None:
+        if module.name in done or module.name in visiting:
+            return
+        visiting.add(module.name)
+        for entry in module.image.imports:
+            needed = by_name.get(library_name(entry.library))
+            if needed is not None:
+                visit(needed)
+        done[module.name] = module
+
+    for module in modules:
+        visit(module)
+    return list(done.values())
+
+
+def resolve(system: System, library: str, name: str | None, ordinal: int | None, depth: int = 0) -> Va | None:
+    """The address of an export of a module or of the system; forwarders are followed."""
+    wanted = library_name(library)
+    module = next((module for module in system.modules() if module.name == wanted), None)
+    if module is None:
+        return system.gates.provided(name) if name is not None and is_system(wanted) else None
+    image = module.image
+    export = image.exports_by_name.get(name) if name is not None else next((e for e in image.exports if e.ordinal == ordinal), None)
+    if export is None:
+        return None
+    if export.rva is not None:
+        return Va(module.va + export.rva)
+    if export.forwarder is None or depth > _FORWARD_LIMIT:
+        return None
+    target, _, symbol = export.forwarder.rpartition(".")
+    number = int(symbol[1:]) if symbol.startswith("#") and symbol[1:].isdigit() else None
+    return resolve(system, target, None if number is not None else symbol, number, depth + 1) or (
+        system.gates.unknown(library_name(target), symbol) if number is None else None
+    )
+
+
+# mapping -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def _map(system: System, image: Image, base: Va | None) -> Module:
+    va = _place(system, image, base)
+    content = bytearray(image.mapped)
+    delta = va - image.preferred_base
+    if delta:
+        for site in image.relocations:
+            value = (int.from_bytes(content[site : site + 8], "little") + delta) % _DELTA_LIMIT
+            content[site : site + 8] = value.to_bytes(8, "little")
+    name = library_name(image.name)
+    if any(module.name == name for module in system.modules()):
+        raise InputError(image.path, f"a module called {name} is in the process already")
+    for start, end, rights in _pages(image):
+        system.memory.map(va + start, end - start, rights, RegionKind.IMAGE, name, bytes(content[start:end]))
+    module = Module(name, va, image.size_of_image, image)
+    system.add(module)
+    return module
+
+
+def _place(system: System, image: Image, base: Va | None) -> Va:
+    size = page_up(image.size_of_image)
+    movable = bool(image.relocations) or not _needs_base(image)
+    if base is not None:
+        if base % 0x1_0000 or not 0x1_0000 <= base < (1 << 47) - size:
+            raise InputError(f"0x{base:x}", "is no load base; use a multiple of 0x10000 below 2**47")
+        if base != image.preferred_base and not movable:
+            raise InputError(image.path, "has no relocations and can only be loaded at its preferred base")
+        if not system.memory.free(base, size) or system.reserved(base, size):
+            raise InputError(f"0x{base:x}", f"is taken by something else in the process; load {image.name} somewhere else")
+        return base
+    if system.memory.free(image.preferred_base, size) and not system.reserved(image.preferred_base, size):
+        return image.preferred_base
+    if not movable:
+        raise InputError(image.path, "has no relocations and its preferred base is taken")
+    va = MODULE_VA
+    while not system.memory.free(va, size):
+        va += MODULE_GRANULE
+    return Va(va)
+
+
+def _needs_base(image: Image) -> bool:
+    """Whether the file was stripped of relocations (IMAGE_FILE_RELOCS_STRIPPED)."""
+    return bool(image.characteristics & 1)
+
+
+def _pages(image: Image) -> list[tuple[int, int, Rights]]:
+    """The image cut into runs of pages: headers, then each section up to the next one."""
+    if image.section_alignment < PAGE:
+        raise InputError(image.path, f"has sections aligned to {image.section_alignment} bytes; only images with whole pages can be loaded")
+    sections = sorted(image.sections, key=lambda section: section.rva)
+    starts = [0, *(section.rva for section in sections), page_up(image.size_of_image)]
+    rights = [Rights.READ, *(_rights(image, section) for section in sections)]
+    return [(start, end, right) for start, end, right in zip(starts, starts[1:], rights, strict=False) if end > start]
+
+
+def _rights(image: Image, section: Section) -> Rights:
+    flags = section.flags
+    rights = Rights.READ if flags & SectionFlags.READ else Rights.NONE
+    if flags & SectionFlags.EXECUTE:
+        rights |= Rights.EXECUTE | Rights.READ
+    if flags & SectionFlags.WRITE:
+        rights |= Rights.WRITE | Rights.READ
+    if rights & Rights.WRITE and rights & Rights.EXECUTE:
+        raise InputError(image.path, f"section {section.name} is both writable and executable; such images cannot be loaded")
+    return rights
+
+
+# binding -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def _bind(system: System, module: Module) -> None:
+    for entry in module.image.imports:
+        va = resolve(system, entry.library, entry.name, entry.ordinal)
+        if va is None:
+            va = system.gates.unknown(library_name(entry.library), entry.name if entry.name is not None else f"#{entry.ordinal}")
+        system.memory.write(module.va + entry.slot, va.to_bytes(8, "little"))
+
+
+def _initialise_data(system: System, module: Module) -> None:
+    """The fields that the loader writes: security cookie, guard pointers, TLS index."""
+    memory, image = system.memory, module.image
+    configuration = image.load_configuration
+    if configuration is not None:
+        if configuration.security_cookie is not None:
+            at = module.va + configuration.security_cookie
+            if int.from_bytes(memory.read(at, 8), "little") == _DEFAULT_COOKIE:
+                cookie = splitmix(system.seed ^ module.va)[1] & _COOKIE_MASK
+                memory.write(at, cookie.to_bytes(8, "little"))
+        if configuration.guard_check_pointer is not None:
+            memory.write(module.va + configuration.guard_check_pointer, system.guard_check.to_bytes(8, "little"))
+        if configuration.guard_dispatch_pointer is not None and system.guard_dispatch is not None:
+            memory.write(module.va + configuration.guard_dispatch_pointer, system.guard_dispatch.to_bytes(8, "little"))
+    if image.tls is not None:
+        memory.write(module.va + image.tls.index, system.tls_index(module).to_bytes(4, "little"))

@@ -1,0 +1,306 @@
+"""The memory of an emulated process, owned by the host.
+
+Every region lies in host memory that Unicorn shows to the program with the region's rights; the host reads and writes it directly, whatever
+those rights. So no page right ever changes hands for a patch, and a snapshot is a copy.
+
+**Instruction cache.** A region that the program may execute is held twice: its memory, and what instruction fetch sees. Unicorn runs the second.
+A store changes memory only; :meth:`Memory.flush` carries it over and drops translations. A missing flush therefore shows every time, in every
+slice, on both machines: the old code goes on running. (The program's own loads from such a region see the fetched copy too; the two differ only
+between a store and its flush, and no thread runs in between.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import count
+from typing import TYPE_CHECKING
+
+from hotpatch.engine.target import Rights
+from hotpatch.errors import HotpatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hotpatch.emulator.cpu import Cpu
+
+PAGE = 0x1000
+"""Bytes of a page on both machines."""
+
+_versions = count(1)
+
+
+def page_up(size: int) -> int:
+    """``size`` rounded up to whole pages."""
+    return (size + PAGE - 1) & -PAGE
+
+
+def page_down(va: int) -> int:
+    """Start of the page that holds ``va``."""
+    return va & -PAGE
+
+
+class RegionKind(StrEnum):
+    """What a region is for."""
+
+    IMAGE = "image"
+    SYSTEM = "system"
+    STACK = "stack"
+    HEAP = "heap"
+    ALLOCATION = "allocation"
+    HOST = "host"
+    """Mapped by the host: patch images, call buffers."""
+
+
+class MemoryFault(HotpatchError):
+    """An access that memory does not allow.
+
+    Attributes:
+        address: The first byte that could not be accessed.
+        access: ``read`` or ``write``.
+    """
+
+    def __init__(self, address: int, access: str) -> None:
+        """Say which ``address`` and ``access``."""
+        super().__init__(f"no {access} access to memory at 0x{address:x}")
+        self.address = address
+        self.access = access
+
+
+@dataclass(eq=False, slots=True)
+class Region:
+    """Pages with the same rights; a part of one host mapping.
+
+    Attributes:
+        va: First byte.
+        size: In bytes, whole pages.
+        rights: What the program may do.
+        kind: What it is for.
+        name: Whose it is.
+        memory: Host memory.
+        offset: Of the region in ``memory``.
+        fetched: What instruction fetch sees, where the program may execute.
+        version: Changes with every host write to a region that the program cannot write.
+    """
+
+    va: int
+    size: int
+    rights: Rights
+    kind: RegionKind
+    name: str
+    memory: mmap.mmap
+    offset: int
+    fetched: mmap.mmap | None
+    version: int = 0
+    saved: tuple[int, bytes, bytes] | None = field(default=None, repr=False)
+
+    @property
+    def end(self) -> int:
+        """First byte behind it."""
+        return self.va + self.size
+
+    @property
+    def host(self) -> int:
+        """Host address of what the program is shown."""
+        shown = self.fetched if self.fetched is not None else self.memory
+        return ctypes.addressof(ctypes.c_char.from_buffer(shown)) + (0 if self.fetched is not None else self.offset)
+
+    def content(self) -> tuple[int, bytes, bytes]:
+        """Version, memory and fetched copy; remembered while the version stands."""
+        if self.rights & Rights.WRITE:
+            return 0, self.memory[self.offset : self.offset + self.size], b""
+        if self.saved is None or self.saved[0] != self.version:
+            fetched = self.fetched[: self.size] if self.fetched is not None else b""
+            self.saved = (self.version, self.memory[self.offset : self.offset + self.size], fetched)
+        return self.saved
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySnapshot:
+    """All memory at one moment."""
+
+    parts: tuple[tuple[Region, tuple[int, bytes, bytes]], ...]
+
+
+class Memory:
+    """The address space."""
+
+    def __init__(self) -> None:
+        self.cpu: Cpu | None = None
+        self._starts: list[int] = []
+        self._regions: list[Region] = []
+
+    # mapping -----------------------------------------------------------------------------------------------------------------------------
+
+    def map(self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, content: bytes = b"") -> Region:
+        """Map ``size`` bytes (rounded up to pages) at a free page address, holding ``content`` and zeros behind it.
+
+        Raises:
+            HotpatchError: The place is taken, not page aligned, or the rights allow both writing and executing.
+        """
+        size = page_up(max(size, 1))
+        if va % PAGE or not self.free(va, size):
+            raise HotpatchError(f"cannot map {name} at 0x{va:x}: the place is not free and page aligned")
+        memory = mmap.mmap(-1, size)
+        memory[: len(content)] = content
+        region = self._region(va, size, rights, kind, name, memory, 0)
+        self._insert(region)
+        return region
+
+    def unmap(self, region: Region) -> None:
+        """Take a region away."""
+        at = self._regions.index(region)
+        del self._regions[at], self._starts[at]
+        if self.cpu is not None:
+            self.cpu.unmap(region.va, region.size)
+
+    def protect(self, va: int, size: int, rights: Rights) -> None:
+        """Give whole pages other rights; they must be mapped without gaps.
+
+        Raises:
+            MemoryFault: A page is not mapped.
+            HotpatchError: The rights allow both writing and executing.
+        """
+        _check(rights, "memory")
+        start, end = page_down(va), page_up(va + size)
+        touched = list(self._within(start, end))
+        for region in touched:
+            if region.rights == rights:
+                continue
+            self.unmap(region)
+            cuts = sorted({region.va, region.end, max(start, region.va), min(end, region.end)})
+            for low, high in zip(cuts, cuts[1:], strict=False):
+                new = rights if start <= low < end else region.rights
+                self._insert(self._region(low, high - low, new, region.kind, region.name, region.memory, region.offset + low - region.va))
+
+    def free(self, va: int, size: int) -> bool:
+        """Whether nothing is mapped in a range."""
+        at = bisect_right(self._starts, va)
+        if at and self._regions[at - 1].end > va:
+            return False
+        return at == len(self._starts) or self._starts[at] >= va + size
+
+    def find(self, va: int) -> Region | None:
+        """The region that holds ``va``."""
+        at = bisect_right(self._starts, va)
+        if at and self._regions[at - 1].end > va:
+            return self._regions[at - 1]
+        return None
+
+    def regions(self) -> tuple[Region, ...]:
+        """All regions by address."""
+        return tuple(self._regions)
+
+    # contents ----------------------------------------------------------------------------------------------------------------------------
+
+    def read(self, va: int, size: int) -> bytes:
+        """Memory as it is.
+
+        Raises:
+            MemoryFault: A byte is not mapped.
+        """
+        region = self.find(va)
+        if region is not None and va + size <= region.end:
+            at = region.offset + va - region.va
+            return region.memory[at : at + size]
+        return b"".join(r.memory[r.offset + a - r.va : r.offset + b - r.va] for r, a, b in self._pieces(va, size, "read"))
+
+    def write(self, va: int, data: bytes) -> None:
+        """Store into memory, whatever the program's rights, without flushing.
+
+        Raises:
+            MemoryFault: A byte is not mapped; nothing was stored.
+        """
+        for region, start, end in list(self._pieces(va, len(data), "write")):
+            region.memory[region.offset + start - region.va : region.offset + end - region.va] = data[start - va : end - va]
+            if not region.rights & Rights.WRITE:
+                region.version = next(_versions)
+
+    def flush(self, va: int, size: int) -> None:
+        """Make instruction fetch see what memory holds."""
+        for region, start, end in list(self._pieces(va, size, "read")):
+            if region.fetched is None:
+                continue
+            source = region.offset + start - region.va
+            region.fetched[start - region.va : end - region.va] = region.memory[source : source + end - start]
+            region.version = next(_versions)
+            if self.cpu is not None:
+                self.cpu.flush(start, end - start)
+
+    def check(self, va: int, size: int, rights: Rights, access: str) -> None:
+        """Raise unless the program has ``rights`` to the whole range.
+
+        Raises:
+            MemoryFault: With the first byte that it has not.
+        """
+        for region, start, _ in self._pieces(va, size, access):
+            if region.rights & rights != rights:
+                raise MemoryFault(start, access)
+
+    # snapshots ---------------------------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> MemorySnapshot:
+        """A copy of all memory: what the program cannot write is copied once per change by the host, the rest each time."""
+        return MemorySnapshot(tuple((region, region.content()) for region in self._regions))
+
+    def restore(self, snapshot: MemorySnapshot) -> None:
+        """Mappings and contents as :meth:`snapshot` found them, in any order of snapshots."""
+        wanted = {id(region) for region, _ in snapshot.parts}
+        for region in [region for region in self._regions if id(region) not in wanted]:
+            self.unmap(region)
+        present = {id(region) for region in self._regions}
+        for region, (version, memory, fetched) in snapshot.parts:
+            if version and version == region.version:
+                pass
+            else:
+                region.memory[region.offset : region.offset + region.size] = memory
+                region.version = version
+                if region.fetched is not None:
+                    region.fetched[: region.size] = fetched
+                    if self.cpu is not None and id(region) in present:
+                        self.cpu.flush(region.va, region.size)
+            if id(region) not in present:
+                self._insert(region)
+
+    # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    def _region(self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, memory: mmap.mmap, offset: int) -> Region:
+        _check(rights, name)
+        fetched = None
+        if rights & Rights.EXECUTE:
+            fetched = mmap.mmap(-1, size)
+            fetched[:size] = memory[offset : offset + size]
+        return Region(va, size, rights, kind, name, memory, offset, fetched, next(_versions))
+
+    def _insert(self, region: Region) -> None:
+        if self.cpu is not None and region.rights:
+            self.cpu.map(region.va, region.size, int(region.rights), region.host)
+        elif self.cpu is not None:
+            self.cpu.map(region.va, region.size, 0, region.host)
+        at = bisect_right(self._starts, region.va)
+        self._starts.insert(at, region.va)
+        self._regions.insert(at, region)
+
+    def _within(self, start: int, end: int) -> Iterator[Region]:
+        for region, _, _ in list(self._pieces(start, end - start, "write")):
+            yield region
+
+    def _pieces(self, va: int, size: int, access: str) -> Iterator[tuple[Region, int, int]]:
+        """The parts of a range by region: (region, start, end)."""
+        at, end = va, va + size
+        pieces = []
+        while at < end:
+            region = self.find(at)
+            if region is None:
+                raise MemoryFault(at, access)
+            pieces.append((region, at, min(end, region.end)))
+            at = region.end
+        return iter(pieces)
+
+
+def _check(rights: Rights, name: str) -> None:
+    if rights & Rights.WRITE and rights & Rights.EXECUTE:
+        raise HotpatchError(f"{name} may not be both writable and executable; no code page of a process is ever writable to it")
