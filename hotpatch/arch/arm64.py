@@ -32,8 +32,11 @@ CONVENTION = CallingConvention(
     pc="pc",
     thread="x18",
 )
-"""Source: MS Learn, "Overview of ARM64 ABI conventions". A double is the low 64 bits of a q register. x18 holds the TEB and is kept too; callees keep the
-low halves of q8 to q15. Variadic functions take floating-point arguments in the integer registers."""
+"""Source: MS Learn, "Overview of ARM64 ABI conventions".
+
+A double is the low 64 bits of a q register. x18 holds the TEB and is kept too; callees keep the low halves of q8 to q15. Variadic
+functions take floating-point arguments in the integer registers.
+"""
 
 
 class Arm64(Architecture):
@@ -65,9 +68,7 @@ class Arm64(Architecture):
         """See :func:`hotpatch.arch.arm64_references.references`."""
         return arm64_references.references(code, address, image_base)
 
-    def jump_tables(
-        self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0
-    ) -> tuple[JumpTable, ...]:
+    def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
         """See :mod:`hotpatch.arch.arm64_tables` for the forms."""
         return arm64_tables.jump_tables(code, address, read, image_base)
 

@@ -18,7 +18,8 @@ _COPIES_AND_FLAGS = (0xAA, 0x8B, 0x3A, 0xBA, 0x7A, 0xFA)
 _PLAIN = tuple(
     top
     for top in range(256)
-    if (top >> 2 & 7 == 0b100 and top & 0x1F != 0x10 and top != a64.ADD_IMMEDIATE_TOP) or (top >> 1 & 7 == 0b101 and top not in _COPIES_AND_FLAGS)
+    if (top >> 2 & 7 == 0b100 and top & 0x1F != 0x10 and top != a64.ADD_IMMEDIATE_TOP)
+    or (top >> 1 & 7 == 0b101 and top not in _COPIES_AND_FLAGS)
 )
 """Data processing that writes Rd and makes nothing of an address but an escape."""
 
@@ -98,7 +99,10 @@ class Code:
         return [m.start() for m in _REGISTER_BRANCHES.finditer(self.classes) if a64.is_branch_register(self.words[m.start()])]
 
     def may_read_table(self, jump: int) -> bool:
-        """Whether the last word before the BR ``jump`` that writes its register is an addition or a load with a register offset, not a tail call's load."""
+        """Whether the BR ``jump`` may go through a table, not a tail call's pointer.
+
+        The last word before it that writes its register is then an addition, or a load with a register offset.
+        """
         register = a64.rn(self.words[jump])
         for index in range(jump - 1, max(jump - _NEAR, 0) - 1, -1):
             word = self.words[index]

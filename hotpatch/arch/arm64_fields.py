@@ -1,6 +1,7 @@
 """Arm64: addresses in fields, read and written exactly.
 
-Source of the immediates: Arm Architecture Reference Manual (DDI 0487), C6.2, the instructions' own pages. Source of the kinds: PE format, "COFF Relocations", Arm64.
+Source of the immediates: Arm Architecture Reference Manual (DDI 0487), C6.2, the instructions' own pages. Source of the kinds: PE format,
+"COFF Relocations", Arm64.
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ def out_of_reach(kind: FixupKind, field: bytes, site: int, target: int) -> OutOf
                 Rule.OUT_OF_REACH,
                 None,
                 None,
-                f"a {kind} field at 0x{site:x} cannot express 0x{target:x}; place the patch nearer to its base, or the target at the alignment that it had",
+                f"a {kind} field at 0x{site:x} cannot express 0x{target:x}; "
+                "place the patch nearer to its base, or the target at the alignment that it had",
                 {"kind": str(kind), "bytes": field.hex(), "site": site, "target": target, "distance": target - site},
             )
         ]

@@ -1,7 +1,8 @@
 """Arm64: which register holds which address, by a forward analysis over a function's basic blocks.
 
-The analysis knows pages (ADRP), whole addresses (ADRP and ADD, ADR), the image base and what is added to it, entries loaded from tables, and upper bounds
-of indices. At a join a register keeps what all predecessors agree on; one ADRP may reach a join from several places as long as the page is the same.
+The analysis knows pages (ADRP), whole addresses (ADRP and ADD, ADR), the image base and what is added to it, entries loaded from tables,
+and upper bounds of indices. At a join a register keeps what all predecessors agree on; several ADRPs may meet there as long as their page
+is the same.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _OPERATIONS = (classes.OTHER, classes.PLAIN)
 class Analysis:
     """A solved forward analysis of a function.
 
-    Blocks that nothing leads to (cases of a table that was not read, handlers that the system calls) begin with what holds at every jump through an
-    unread table, or with nothing where there is none.
+    Blocks that nothing leads to (cases of a table that was not read, handlers that the system calls) begin with what holds at every jump
+    through an unread table, or with nothing where there is none.
     """
 
     def __init__(

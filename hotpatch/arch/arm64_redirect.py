@@ -1,6 +1,7 @@
 """Arm64: jumps that redirect a function's entry, written and recognised.
 
-Fixed words come from the Arm Architecture Reference Manual (C6.2, LDR (literal), BR); the shape of slot and entry from microsoft/Detours, PR 318.
+Fixed words come from the Arm Architecture Reference Manual (C6.2, LDR (literal), BR); the shape of slot and entry from microsoft/Detours,
+PR 318.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def redirect_writes(strategy: Redirect, entry_va: int, destination_va: int) -> t
                     Rule.OUT_OF_REACH,
                     None,
                     None,
-                    f"the slot at 0x{destination_va:x} does not lie behind the entry at 0x{entry_va:x}; place the table past the image's end",
+                    f"the slot at 0x{destination_va:x} is not behind the entry at 0x{entry_va:x}; place the table past the image's end",
                     {"bytes": new.hex(), "site": entry_va, "target": destination_va, "distance": destination_va - entry_va},
                 )
             ]

@@ -23,14 +23,14 @@ LITERAL_BYTES = {0x18: 4, 0x58: 8, 0x98: 4, 0xD8: 0, 0x1C: 4, 0x5C: 8, 0x9C: 16}
 def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ...]:
     """The references of ``raw``, by offset; those of one ADRP with the target of its first user first.
 
-    Words that hold jump tables (found by :func:`hotpatch.arch.arm64_tables.tables_inside`) or literals are no instructions. An ADRP gives one
-    PAGEBASE_REL21 for each target that its page is completed to, one with the page itself where the page escapes or nothing uses it.
-    A register that holds ``&__ImageBase`` (ADRP and ADD) is followed through additions: ``add x, x, #high, lsl #12`` gives IMAGEREL_HIGH12A, the ADD,
-    load or store that completes it IMAGEREL_LOW12A or IMAGEREL_LOW12L.
+    Words that hold jump tables (found by :func:`hotpatch.arch.arm64_tables.tables_inside`) or literals are no instructions. An ADRP gives
+    one PAGEBASE_REL21 for each target that its page is completed to, one with the page itself where the page escapes or nothing uses it.
+    A register that holds ``&__ImageBase`` (ADRP and ADD) is followed through additions: ``add x, x, #high, lsl #12`` gives
+    IMAGEREL_HIGH12A, the ADD, load or store that completes it IMAGEREL_LOW12A or IMAGEREL_LOW12L.
 
-    Not found: pages that went through memory and came back (their ADRP is given with the page), image-relative values that are built by MOVZ and MOVK,
-    offsets in thread-local storage (``add x, x, #high, lsl #12; ldr [x, #low]`` on the thread's block: no addresses, equal in every build that keeps the
-    layout of the block), and image-relative distances below 4096 (fields of the headers).
+    Not found: pages that went through memory and came back (their ADRP is given with the page), image-relative values that are built by
+    MOVZ and MOVK, offsets in thread-local storage (``add x, x, #high, lsl #12; ldr [x, #low]`` on the thread's block: no addresses, equal
+    in every build that keeps the layout of the block), and image-relative distances below 4096 (fields of the headers).
     """
     code = Code(raw, address)
     tables = tables_inside(code, raw, image_base) if code.register_jumps() else ()
@@ -40,9 +40,7 @@ def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ..
     if literals:
         data |= literals
         direct = [row for row in direct if row[0] not in data]
-    found = [
-        Reference(index * a64.WORD, a64.WORD, index * a64.WORD, form.kind, form.use, target) for index, form, target in direct
-    ]
+    found = [Reference(index * a64.WORD, a64.WORD, index * a64.WORD, form.kind, form.use, target) for index, form, target in direct]
     if code.has_pages():
         found += _page_references(code, image_base, tables, data)
         found.sort(key=_offset)

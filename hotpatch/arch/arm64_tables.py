@@ -2,11 +2,14 @@
 
 Known forms, with any registers and any distance between their instructions:
 
-- clang for Windows: ``adrp``/``add`` table in ``.rdata``, ``adr`` anchor, ``ldrb``/``ldrh``/``ldrsw`` entry, ``add`` anchor and entry (``lsl #2``), ``br``;
-- MSVC: ``adr`` (or ``adrp``/``add``) table behind the function's code, ``ldrsb``/``ldrsh``/``ldrsw`` entry, ``add`` table (or a second ``adr``) and entry (``lsl #2``), ``br``;
+- clang for Windows: ``adrp``/``add`` table in ``.rdata``, ``adr`` anchor, ``ldrb``/``ldrh``/``ldrsw`` entry, ``add`` anchor and entry
+  (``lsl #2``), ``br``;
+- MSVC: ``adr`` (or ``adrp``/``add``) table behind the function's code, ``ldrsb``/``ldrsh``/``ldrsw`` entry, ``add`` table (or a second
+  ``adr``) and entry (``lsl #2``), ``br``;
 - a table of whole addresses, ``ldr`` and ``br``, where all its targets lie in the function.
 
-The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO, a mask or a shift), otherwise from the targets: they stay in the function.
+The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO, a mask or a shift), otherwise from the targets: they
+stay in the function.
 """
 
 from __future__ import annotations
@@ -58,7 +61,10 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> t
         return ()
     found: dict[int, JumpTable] = {}
     for _ in range(_MOST_ROUNDS):
-        edges = {jump: tuple(sorted({index for target in table.targets if (index := code.index(target)) is not None})) for jump, table in found.items()}
+        edges = {
+            jump: tuple(sorted({index for target in table.targets if (index := code.index(target)) is not None}))
+            for jump, table in found.items()
+        }
         analysis = Analysis(code, image_base=image_base, edges=edges, data=data_words(code, tuple(found.values())), tables=True)
         again = {}
         for jump, destination in analysis.destinations().items():

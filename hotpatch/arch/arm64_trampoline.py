@@ -1,10 +1,11 @@
 """Arm64: displaced instructions moved elsewhere, so that the original function stays callable.
 
-Words are built from the Arm Architecture Reference Manual's encodings (C6.2). Beyond reach, addresses come from literals behind the code, and only x16 and
-x17 are used, which the procedure call standard leaves to such veneers, and of these only what no displaced instruction mentions.
+Words are built from the Arm Architecture Reference Manual's encodings (C6.2). Beyond reach, addresses come from literals behind the code,
+and only x16 and x17 are used, which the procedure call standard leaves to such veneers, and of these only what no displaced instruction
+mentions.
 
-What a moved call leaves in x30 is the address behind its copy: a callee that is walked or returns goes through the trampoline. ADR and ADRP keep giving the
-original address, also where it lies in the displaced bytes. A trap (BRK, UDF) is taken to come back.
+What a moved call leaves in x30 is the address behind its copy: a callee that is walked or returns goes through the trampoline. ADR and
+ADRP keep giving the original address, also where it lies in the displaced bytes. A trap (BRK, UDF) is taken to come back.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def trampoline(code: bytes, source_va: int, trampoline_va: int, displaced: int, 
     """See :meth:`hotpatch.arch.base.Architecture.trampoline`.
 
     Raises:
-        CannotRelocate: FUNCTION_TOO_SHORT, UNDECODABLE, BRANCH_INTO_DISPLACED, or CANNOT_RELOCATE (a split exclusive pair, a load of displaced bytes,
+        CannotRelocate: FUNCTION_TOO_SHORT, UNDECODABLE, BRANCH_INTO_DISPLACED, or CANNOT_RELOCATE (a split exclusive pair, a load of
+        displaced bytes,
             no scratch register, a branch that does not reach its moved target).
         InputError: ``displaced`` is not positive, or an address is no multiple of four.
     """
@@ -83,7 +85,9 @@ def trampoline(code: bytes, source_va: int, trampoline_va: int, displaced: int, 
             raise InputError(name, f"0x{value:x} is no multiple of {a64.WORD}, where Arm64 instructions stand")
     count = -(-displaced // a64.WORD)
     if len(code) < count * a64.WORD:
-        reason = f"the function has {len(code)} bytes and {displaced} would be displaced; redirect it by another strategy, or patch its callers"
+        reason = (
+            f"the function has {len(code)} bytes and {displaced} would be displaced; redirect it by another strategy, or patch its callers"
+        )
         raise cannot_relocate(
             Rule.FUNCTION_TOO_SHORT, reason, address=source_va, code=code, instruction=decoder.text(code, source_va), size=len(code)
         )
@@ -118,7 +122,9 @@ class _Mover:
         end = self.count * a64.WORD
         decoded = sum(1 for _ in self.decoder.rows(self.code[:end], self.source_va))
         if decoded < self.count:
-            raise self._refused(Rule.UNDECODABLE, decoded, "is no known instruction; leave the function out, or redirect it where it is decodable")
+            raise self._refused(
+                Rule.UNDECODABLE, decoded, "is no known instruction; leave the function out, or redirect it where it is decodable"
+            )
         self.words = struct.unpack_from(f"<{self.count}I", self.code)
         self._check_exclusive()
         if self.count > 1:
@@ -131,14 +137,16 @@ class _Mover:
                 opened = index
             elif a64.is_exclusive_store(word):
                 if opened is None:
-                    raise self._refused(Rule.CANNOT_RELOCATE, index, "ends an exclusive sequence that begins elsewhere; redirect at another place")
+                    raise self._refused(
+                        Rule.CANNOT_RELOCATE, index, "ends an exclusive sequence that begins elsewhere; redirect at another place"
+                    )
                 opened = None
             elif a64.is_clear_exclusive(word):
                 opened = None
             elif opened is not None and word >> 24 in LITERAL_BYTES:
                 raise self._refused(Rule.CANNOT_RELOCATE, index, "loads a literal inside an exclusive sequence; redirect at another place")
         if opened is not None:
-            reason = "begins an exclusive sequence whose store stays behind, and a jump between the two may lose the reservation; redirect its callers"
+            reason = "begins an exclusive sequence whose store stays behind; a jump between may lose the reservation; redirect its callers"
             raise self._refused(Rule.CANNOT_RELOCATE, opened, reason)
 
     def _check_branches(self) -> None:
@@ -230,7 +238,9 @@ class _Mover:
         """A load that reads the original literal when it runs; a prefetch stays one."""
         top = word >> 24
         if target < self.resume_va and target + LITERAL_BYTES[top] > self.source_va and LITERAL_BYTES[top]:
-            raise self._refused(Rule.CANNOT_RELOCATE, index, "loads displaced bytes, which the redirect overwrites; use a redirect that displaces less")
+            raise self._refused(
+                Rule.CANNOT_RELOCATE, index, "loads displaced bytes, which the redirect overwrites; use a redirect that displaces less"
+            )
         if self._reaches(FixupKind.LITERAL19, word, self.site, target):
             self.emitted.append(_Emitted(word, FixupKind.LITERAL19, target))
             return
@@ -246,7 +256,9 @@ class _Mover:
         for register in _SCRATCH:
             if not any(_mentions(word, register) for word in self.words):
                 return register
-        raise self._refused(Rule.CANNOT_RELOCATE, index, "needs a scratch register, and x16 and x17 are both in use; place the trampoline nearer")
+        raise self._refused(
+            Rule.CANNOT_RELOCATE, index, "needs a scratch register, and x16 and x17 are both in use; place the trampoline nearer"
+        )
 
     @staticmethod
     def _reaches(kind: FixupKind, word: int, site: int, target: int) -> bool:

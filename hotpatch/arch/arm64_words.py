@@ -1,7 +1,7 @@
 """Arm64 instruction words: classes, fields and effects, by masks.
 
-Every constant here is an encoding of the Arm Architecture Reference Manual (DDI 0487), chapter C4 "A64 Instruction Set Encoding"; the names in the
-comments are those of its tables. Nothing here knows addresses.
+Every constant here is an encoding of the Arm Architecture Reference Manual (DDI 0487), chapter C4 "A64 Instruction Set Encoding"; the
+names in the comments are those of its tables. Nothing here knows addresses.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ PC_RELATIVE = (
     Form("adr", (0x10, 0x30, 0x50, 0x70), FixupKind.REL21, Use.DATA),
     Form("adrp", (0x90, 0xB0, 0xD0, 0xF0), FixupKind.PAGEBASE_REL21, Use.DATA),
 )
-"""Every PC-relative form that Armv8-A to Armv9.5-A compilers emit (compare-and-branch of FEAT_CMPBR is not decoded by Capstone 5 and refused as undecodable)."""
+"""Every PC-relative form of Armv8-A to Armv9.5-A; compare-and-branch (FEAT_CMPBR), unknown to Capstone 5, is refused as undecodable."""
 
 FORM_OF_TOP: tuple[Form | None, ...] = tuple(next((form for form in PC_RELATIVE if top in form.tops), None) for top in range(256))
 
@@ -203,11 +203,13 @@ CALL_CLOBBERED = (1 << 18) - 1 | 1 << 30
 """x0 to x17 and x30, by bit: what a call may change (Windows Arm64 ABI; x18 is the platform's)."""
 
 
-_FLAG_SETTERS = frozenset((
-    *(0x31, 0xB1, 0x71, 0xF1, 0x72, 0xF2),  # ADDS, SUBS, ANDS (immediate)
-    *(0x2B, 0xAB, 0x6B, 0xEB, 0x6A, 0xEA),  # ADDS, SUBS, ANDS, BICS (register)
-    *(0x3A, 0xBA, 0x7A, 0xFA),  # ADCS, SBCS, CCMP, CCMN, RMIF, SETF
-))
+_FLAG_SETTERS = frozenset(
+    (
+        *(0x31, 0xB1, 0x71, 0xF1, 0x72, 0xF2),  # ADDS, SUBS, ANDS (immediate)
+        *(0x2B, 0xAB, 0x6B, 0xEB, 0x6A, 0xEA),  # ADDS, SUBS, ANDS, BICS (register)
+        *(0x3A, 0xBA, 0x7A, 0xFA),  # ADCS, SBCS, CCMP, CCMN, RMIF, SETF
+    )
+)
 
 
 def writes_flags(word: int) -> bool:

@@ -47,7 +47,14 @@ def test_clang(name: str):
     tail, layout, entries, size, shift, signed = CLANG[name]
     content = struct.pack(layout, *entries) + b"\0" * 8  # what follows belongs to others
     (table,) = tables(code_of(*HEAD, *tail, *CASES), content)
-    assert (table.jump, table.address, table.entry_size, table.shift, table.signed, table.anchor) == (0x24, TABLE, size, shift, signed, ANCHOR)
+    assert (table.jump, table.address, table.entry_size, table.shift, table.signed, table.anchor) == (
+        0x24,
+        TABLE,
+        size,
+        shift,
+        signed,
+        ANCHOR,
+    )
     assert table.targets == tuple(ANCHOR + (entry << shift) for entry in entries)
     assert table.size == size * 4
 

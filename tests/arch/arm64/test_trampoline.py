@@ -164,20 +164,38 @@ REFUSED = {
     "undecodable word": (words(0xFFFFFFFF, 0xD65F03C0), 4, PLACES["close"], Rule.UNDECODABLE, "ffffffff"),
     "undecodable second word": (words(0xD503201F, 0xDC000000), 8, PLACES["close"], Rule.UNDECODABLE, "000000dc"),
     "branch back into the displaced bytes": (
-        words(0xAA0003E1, 0xD1000400, 0xB5FFFFE0, 0xD65F03C0), 8, PLACES["close"], Rule.BRANCH_INTO_DISPLACED, "e0ffffb5",
+        words(0xAA0003E1, 0xD1000400, 0xB5FFFFE0, 0xD65F03C0),
+        8,
+        PLACES["close"],
+        Rule.BRANCH_INTO_DISPLACED,
+        "e0ffffb5",
     ),
-    "jump back into the displaced bytes": (words(0xD503201F, 0xD503201F, B_BACK_4), 8, PLACES["close"], Rule.BRANCH_INTO_DISPLACED, "ffffff17"),
+    "jump back into the displaced bytes": (
+        words(0xD503201F, 0xD503201F, B_BACK_4),
+        8,
+        PLACES["close"],
+        Rule.BRANCH_INTO_DISPLACED,
+        "ffffff17",
+    ),
     "exclusive pair split": (words(0xC85F7C20, 0x91000400, 0xC8027C20), 4, PLACES["close"], Rule.CANNOT_RELOCATE, "207c5fc8"),
     "exclusive pair split, acquire": (words(0x885FFC20, 0x11000400, 0x8802FC20), 8, PLACES["close"], Rule.CANNOT_RELOCATE, "20fc5f88"),
     "exclusive pair of registers split": (words(0xC87F0420, 0xC8220420), 4, PLACES["close"], Rule.CANNOT_RELOCATE, "20047fc8"),
     "exclusive store alone": (words(0xC8027C20, 0xD65F03C0), 4, PLACES["close"], Rule.CANNOT_RELOCATE, "207c02c8"),
     "literal inside an exclusive pair": (
-        words(0xC85F7C20, 0x58000103, 0xC8027C20), 12, PLACES["close"], Rule.CANNOT_RELOCATE, "03010058",
+        words(0xC85F7C20, 0x58000103, 0xC8027C20),
+        12,
+        PLACES["close"],
+        Rule.CANNOT_RELOCATE,
+        "03010058",
     ),
     "literal in the displaced bytes": (words(0x18000020, 0xD503201F), 8, PLACES["close"], Rule.CANNOT_RELOCATE, "20000018"),
     "literal that reaches into the displaced bytes": (words(0xD503201F, 0x5CFFFFC0), 8, PLACES["close"], Rule.CANNOT_RELOCATE, "c0ffff5c"),
     "no scratch register": (
-        words(0xD2800030, 0xD2800031, 0x14000400), 12, PLACES["far"], Rule.CANNOT_RELOCATE, "00040014",
+        words(0xD2800030, 0xD2800031, 0x14000400),
+        12,
+        PLACES["far"],
+        Rule.CANNOT_RELOCATE,
+        "00040014",
     ),
 }
 
@@ -207,7 +225,8 @@ def test_one_displaced_instruction_is_never_branched_into():
 
 
 @pytest.mark.parametrize(
-    ("displaced", "source", "target"), [(0, SOURCE, PLACES["close"]), (-4, SOURCE, PLACES["close"]), (4, SOURCE + 2, PLACES["close"]), (4, SOURCE, 1)]
+    ("displaced", "source", "target"),
+    [(0, SOURCE, PLACES["close"]), (-4, SOURCE, PLACES["close"]), (4, SOURCE + 2, PLACES["close"]), (4, SOURCE, 1)],
 )
 def test_bad_arguments_are_input_errors(displaced: int, source: int, target: int):
     with pytest.raises(InputError):
