@@ -125,17 +125,11 @@ class CpuModel(Protocol):
     def write_float(self, cpu: Cpu, index: int, bits: int) -> None:
         """Set floating-point register ``index`` to 64 ``bits``, the rest to zero."""
 
-    def return_address(self, cpu: Cpu, read_word: Callable[[int], int]) -> int:
-        """Where the function whose first instruction is to run next returns to."""
-
     def leave(self, cpu: Cpu, read_word: Callable[[int], int]) -> None:
         """Return from that function."""
 
     def enter(self, cpu: Cpu, write_word: Callable[[int, int], None], sp: int, back: int) -> None:
         """Set stack pointer and return address as a call with ``sp`` (16-byte aligned, at the stack arguments or home space) leaves them."""
-
-    def caller(self, registers: Mapping[str, int], read_word: Callable[[int], int]) -> dict[str, int]:
-        """Registers as they are after the function that ``registers`` stand at the entry of has returned."""
 
 
 @cache

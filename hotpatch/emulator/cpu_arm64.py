@@ -95,10 +95,6 @@ class Arm64Cpu:
         """Set d ``index``."""
         cpu.set(f"q{index}", bits)
 
-    def return_address(self, cpu: Cpu, read_word: Callable[[int], int]) -> int:
-        """In the link register."""
-        return cpu.get("x30")
-
     def leave(self, cpu: Cpu, read_word: Callable[[int], int]) -> None:
         """``ret``."""
         cpu.set("pc", cpu.get("x30"))
@@ -107,10 +103,6 @@ class Arm64Cpu:
         """Set the link register."""
         cpu.set("sp", sp)
         cpu.set("x30", back)
-
-    def caller(self, registers: Mapping[str, int], read_word: Callable[[int], int]) -> dict[str, int]:
-        """Go to the link register."""
-        return {**registers, "pc": registers["x30"]}
 
 
 MODEL = Arm64Cpu()

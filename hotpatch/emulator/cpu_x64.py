@@ -77,10 +77,6 @@ class X64Cpu:
         """Set xmm ``index``."""
         cpu.set(f"xmm{index}", bits)
 
-    def return_address(self, cpu: Cpu, read_word: Callable[[int], int]) -> int:
-        """On top of the stack."""
-        return read_word(cpu.get("rsp"))
-
     def leave(self, cpu: Cpu, read_word: Callable[[int], int]) -> None:
         """``ret``."""
         sp = cpu.get("rsp")
@@ -91,11 +87,6 @@ class X64Cpu:
         """Push the return address."""
         write_word(sp - 8, back)
         cpu.set("rsp", sp - 8)
-
-    def caller(self, registers: Mapping[str, int], read_word: Callable[[int], int]) -> dict[str, int]:
-        """Pop the return address."""
-        sp = registers["rsp"]
-        return {**registers, "rip": read_word(sp), "rsp": sp + 8}
 
 
 MODEL = X64Cpu()

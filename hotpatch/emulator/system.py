@@ -24,10 +24,11 @@ from hotpatch.engine.target import Module, Rights
 from hotpatch.errors import HotpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from hotpatch.arch import Machine
     from hotpatch.errors import Fault
+    from hotpatch.unwind import Located
 
 DATA = Rights.READ | Rights.WRITE
 _STRING_LIMIT = 1 << 20
@@ -128,6 +129,8 @@ class System:
         self.events: list[ProcessEvent] = []
         self.fault: Fault | None = None
         self.active: GuestThread | None = None
+        self.locator: Callable[[Va], Located | None] | None = None
+        """Somebody who knows of code that stands in for other code (trampolines), for stack walks."""
         self._blank = self.cpu.save()
         self._modules: list[Module] = []
         self._tls: list[Va] = []
