@@ -129,6 +129,7 @@ class _Finder:
         rows += [(symbol.rva, FunctionSource.COFF) for symbol in image.coff_symbols if symbol.is_function]
         rows += [(rva, FunctionSource.GUARD) for rva in image.guard_functions]
         rows += [(rva, FunctionSource.CFFI) for rva in image.cffi_names]
+        rows += [(entry.handler, FunctionSource.PDATA) for entry in image.unwind_entries if entry.handler is not None]
         if image.entry_point is not None:
             rows.append((image.entry_point, FunctionSource.ENTRY_POINT))
         if image.tls is not None:

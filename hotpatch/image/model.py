@@ -184,12 +184,14 @@ class UnwindEntry:
         words: Its 32-bit words (x64: begin, end, unwind information; Arm64: begin, packed word or ``.xdata`` RVA).
         info: RVA of the unwind information, ``None`` for a packed Arm64 entry.
         primary: Entry RVA of the function whose chained fragment this is, or its own begin.
+        handler: Of the language-specific handler, where there is one.
     """
 
     range: Range
     words: tuple[int, ...]
     info: Rva | None
     primary: Rva
+    handler: Rva | None = None
 
 
 class Hybrid(StrEnum):

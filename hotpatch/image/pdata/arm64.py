@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
@@ -15,8 +16,9 @@ _ENTRY = struct.Struct("<II")
 _WORD = struct.Struct("<I")
 _UNPACKED, _PACKED, _PACKED_FRAGMENT, _FORWARDED = range(4)
 _FLAG_MASK = 3
-_END_C = 0xE5
-"""Unwind code that stands first where a fragment has no prologue of its own."""
+_END, _END_C = 0xE4, 0xE5
+_LONG_CODES = {0xE0: 4, 0xE2: 2, 0xE7: 3, 0xF8: 2, 0xF9: 3, 0xFA: 4, 0xFB: 5}
+"""First byte of the codes from 0xE0 on that take more than one byte."""
 
 
 def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntry, ...]:
@@ -25,15 +27,15 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
     rows = sorted({row for row in _ENTRY.iter_unpack(raw[: len(raw) // _ENTRY.size * _ENTRY.size]) if row[0]})
     found: list[UnwindEntry] = []
     for index, (begin, word) in enumerate(rows):
-        owner, word_used = (begin, word) if word & _FLAG_MASK != _FORWARDED else _forwarded(begin, word, read)
-        size, info, continues = _describe(word_used, read)
+        owner, used = (begin, word) if word & _FLAG_MASK != _FORWARDED else _forwarded(begin, word, read)
+        said = _describe(used, read)
         following = rows[index + 1][0] if index + 1 < len(rows) else None
-        end = begin + size if following is None or following == begin else min(begin + size, following)
+        end = begin + said.size if following is None or following == begin else min(begin + said.size, following)
         if end <= begin:
             continue
-        if continues and owner == begin and found and found[-1].range.end == begin:
+        if said.continues and owner == begin and found and found[-1].range.end == begin:
             owner = found[-1].primary
-        found.append(UnwindEntry(Range(Rva(begin), Rva(end)), (begin, word), None if info is None else Rva(info), Rva(owner)))
+        found.append(UnwindEntry(Range(Rva(begin), Rva(end)), (begin, word), said.info, Rva(owner), said.handler))
     return tuple(found)
 
 
@@ -47,25 +49,50 @@ def _forwarded(begin: int, word: int, read: Callable[[int, int], bytes]) -> tupl
     return begin, 0
 
 
-def _describe(word: int, read: Callable[[int, int], bytes]) -> tuple[int, int | None, bool]:
-    """Size in bytes, RVA of the ``.xdata`` record (``None`` where packed), and whether it is a fragment without a prologue."""
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """Size of the code in bytes, RVA of the ``.xdata`` record, whether the code goes on from other code, the handler's RVA."""
+
+    size: int
+    info: Rva | None = None
+    continues: bool = False
+    handler: Rva | None = None
+
+
+def _describe(word: int, read: Callable[[int, int], bytes]) -> _Description:
     kind = word & _FLAG_MASK
     if kind in {_PACKED, _PACKED_FRAGMENT}:
-        return (word >> 2 & 0x7FF) * 4, None, kind == _PACKED_FRAGMENT
-    raw = read(word, _WORD.size)
-    if not word or len(raw) < _WORD.size:
-        return 0, None, False
-    (header,) = _WORD.unpack(raw)
-    return (header & 0x3FFFF) * 4, word, read(code_offset(word, read), 1) == bytes([_END_C])
-
-
-def code_offset(info: int, read: Callable[[int, int], bytes]) -> int:
-    """RVA of the first unwind code of the ``.xdata`` record at ``info``."""
-    (header,) = _WORD.unpack(read(info, _WORD.size))
-    epilogs, words = header >> 22 & 0x1F, header >> 27
-    at = info + 4
+        return _Description((word >> 2 & 0x7FF) * 4, continues=kind == _PACKED_FRAGMENT)
+    header = _word(word, read)
+    if not word or header is None:
+        return _Description(0)
+    epilogs, words, at = header >> 22 & 0x1F, header >> 27, word + 4
     if not epilogs and not words:
-        (extension,) = _WORD.unpack(read(at, _WORD.size).ljust(4, b"\0"))
-        epilogs, at = extension & 0xFFFF, at + 4
-    single = header >> 21 & 1
-    return at if single else at + 4 * epilogs
+        extension = _word(at, read) or 0
+        epilogs, words, at = extension & 0xFFFF, extension >> 16 & 0xFF, at + 4
+    at += 0 if header >> 21 & 1 else 4 * epilogs
+    handler = _word(at + 4 * words, read) if header >> 20 & 1 else None
+    continues = _has_parent(read(at, 4 * words))
+    return _Description((header & 0x3FFFF) * 4, Rva(word), continues, None if handler is None else Rva(handler))
+
+
+def _word(rva: int, read: Callable[[int, int], bytes]) -> int | None:
+    raw = read(rva, _WORD.size)
+    return int(_WORD.unpack(raw)[0]) if len(raw) == _WORD.size else None
+
+
+def _has_parent(codes: bytes) -> bool:
+    """Whether an ``end_c`` stands before the first ``end``: what follows it is the prologue of the code that this one goes on from."""
+    at = 0
+    while at < len(codes) and codes[at] != _END:
+        if codes[at] == _END_C:
+            return True
+        at += _code_size(codes[at])
+    return False
+
+
+def _code_size(first: int) -> int:
+    """Bytes of the unwind code that begins with ``first``."""
+    if first < 0xC0:
+        return 1
+    return _LONG_CODES.get(first, 2 if first < 0xE0 else 1)

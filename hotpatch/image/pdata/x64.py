@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
 _ENTRY = struct.Struct("<III")
 _HEADER = struct.Struct("<BBBB")
+_RVA = struct.Struct("<I")
 _CODE_SIZE = 2
+_FLAG_HANDLERS = 0x3
+"""``UNW_FLAG_EHANDLER`` and ``UNW_FLAG_UHANDLER``."""
 _FLAG_CHAINED = 0x4
+_HANDLER_FLAGS = frozenset({1, 2, 3})
 _INDIRECT = 0x1
 """In the unwind word: the rest is the RVA of the function-table entry to use instead (``RUNTIME_FUNCTION_INDIRECT`` of winnt.h)."""
 _CHAIN_LIMIT = 32
@@ -28,7 +32,9 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
         if not begin < end:
             continue
         effective = _effective(begin, end, word, read)
-        entry = UnwindEntry(Range(Rva(begin), Rva(end)), (begin, end, word), Rva(effective[2]), Rva(_primary(effective, read)))
+        info = Rva(effective[2])
+        words = (begin, end, word)
+        entry = UnwindEntry(Range(Rva(begin), Rva(end)), words, info, Rva(_primary(effective, read)), _handler(info, read))
         found.setdefault(entry.range, entry)
     return tuple(found[key] for key in sorted(found))
 
@@ -43,6 +49,14 @@ def chained(info: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int
         return None
     raw = read(info + _HEADER.size + (count + 1 & ~1) * _CODE_SIZE, _ENTRY.size)
     return _ENTRY.unpack(raw) if len(raw) == _ENTRY.size else None
+
+
+def _handler(info: int, read: Callable[[int, int], bytes]) -> Rva | None:
+    header = read(info, _HEADER.size)
+    if len(header) < _HEADER.size or header[0] >> 3 & (_FLAG_HANDLERS | _FLAG_CHAINED) not in _HANDLER_FLAGS:
+        return None
+    raw = read(info + _HEADER.size + (header[2] + 1 & ~1) * _CODE_SIZE, _RVA.size)
+    return Rva(_RVA.unpack(raw)[0]) if len(raw) == _RVA.size else None
 
 
 def _effective(begin: int, end: int, word: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int]:
