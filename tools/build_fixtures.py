@@ -54,7 +54,7 @@ COMPILE = (
 """Loops stay as written, so that listings fit a slide. Each function is a section of its own, because the linker's
 ``/functionpadmin`` pads sections, not functions."""
 REPRODUCIBLE_COMPILE = ("-gno-codeview-command-line", "-ffile-compilation-dir=.")
-LINK = ("/nodefaultlib", "/debug", "/Brepro", "/release", "/incremental:no", "/pdbsourcepath:c:\\f", "/nologo")
+LINK = ("/nodefaultlib", "/debug", "/Brepro", "/release", "/incremental:no", "/opt:ref,noicf", "/pdbsourcepath:c:\\f", "/nologo")
 
 
 @dataclass(frozen=True, slots=True)

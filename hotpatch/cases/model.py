@@ -31,6 +31,7 @@ The manifest, one format (keys that a case does not need are left out)::
     apply_to = "other"              # which image the patch is applied to (default base)
     travels = ["parse"]             # exactly the functions that get redirected
     carried = ["helper"]            # at least these new things come along (told by name, so only with PDBs)
+    imports = ["Sleep"]             # exactly the names in the patch's own import table
     [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
     parse = "inline"
     then = "other"                  # a later build: its patch (sequence 2) goes on top afterwards, and is reverted
@@ -168,6 +169,7 @@ class Expectation(_Table, frozen=True):
     apply_to: Side = "base"
     travels: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     redirect: Redirects = Redirects()
     then: Side | None = None
     no_pdb: NoPdb | None = None

@@ -125,7 +125,18 @@ def _fetched(wheel: Wheel, machine: Machine, cache: Path) -> Path:
 
 def _download(wheel: Wheel, machine: Machine, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--retries", "1", "--no-deps"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries",
+        "1",
+        "--no-deps",
+    ]
     choice = ["--only-binary=:all:", "--platform", _PLATFORM[machine], "--python-version", _PYTHON, "--dest", str(cache)]
     try:
         done = subprocess.run(

@@ -53,6 +53,12 @@ def test_what_comes_along(given, name, machine) -> None:
     assert set(find_case(name).manifest.expect.carried) <= carried
 
 
+@each_machine
+@pytest.mark.parametrize("name", [name for name in case_names() if find_case(name).manifest.expect.outcome in BUILT])
+def test_what_it_imports(given, name, machine) -> None:
+    assert sorted(one.name for one in given(name, machine, True).patch.imports) == sorted(find_case(name).manifest.expect.imports)
+
+
 @pytest.mark.parametrize("name", ["overflow-check", "new-constant", "parameters"])
 @each_machine
 def test_the_same_inputs_give_the_same_bytes(given, name, machine) -> None:
