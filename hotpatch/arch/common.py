@@ -46,9 +46,9 @@ def _row_layout() -> struct.Struct:
 
 
 _LAYOUT = _row_layout()
+_NUMBER = slice(_instruction.id.offset // 4, None, _LAYOUT.size // 4)
+_ADDRESS = slice(_instruction.address.offset // 8, None, _LAYOUT.size // 8)
 _OPERANDS = range(_instruction.op_str.offset, _instruction.op_str.offset + _instruction.op_str.size)
-_NUMBER_STRIDE = _LAYOUT.size // 4
-"""32-bit words from one instruction's number, which stands first, to the next one's."""
 
 
 class Rows:
@@ -60,6 +60,9 @@ class Rows:
         """Hold ``block``, whole ``cs_insn`` structures."""
         self._block = block
 
+    def __len__(self) -> int:
+        return len(self._block) // _LAYOUT.size
+
     def __iter__(self) -> Iterator[Row]:
         return _LAYOUT.iter_unpack(self._block)
 
@@ -69,7 +72,11 @@ class Rows:
 
     def numbers(self) -> list[int]:
         """Capstone's number of each instruction."""
-        return memoryview(self._block).cast("I")[::_NUMBER_STRIDE].tolist() if self._block else []
+        return memoryview(self._block).cast("I")[_NUMBER].tolist() if self._block else []
+
+    def addresses(self) -> list[int]:
+        """The address of each instruction."""
+        return memoryview(self._block).cast("Q")[_ADDRESS].tolist() if self._block else []
 
     def holding(self, part: bytes) -> list[int]:
         """Positions of the instructions whose operand text holds ``part``."""

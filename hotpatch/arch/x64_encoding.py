@@ -45,9 +45,14 @@ FLOW = {
 }
 """Flow of every instruction that does not simply go on; calls and jumps through an operand are told apart by their encoding."""
 
-NEVER_RETURNING_TRAPS = instruction_numbers("UD0 UD1 UD2")
-FAST_FAIL = b"\xcd\x29"
+_UNDEFINED = instruction_numbers("UD0 UD1 UD2")
+_FAST_FAIL = b"\xcd\x29"
 """``int 29h``, the compiler's __fastfail: the process ends (MS Learn, "__fastfail")."""
+
+
+def never_returns(number: int, code: bytes) -> bool:
+    """Whether a trap ends the program, so that control does not go on behind it; a breakpoint does not."""
+    return number in _UNDEFINED or code.startswith(_FAST_FAIL)
 
 
 @cache

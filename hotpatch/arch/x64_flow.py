@@ -13,7 +13,7 @@ from hotpatch.arch.base import Flow
 from hotpatch.arch.common import holds
 
 if TYPE_CHECKING:
-    from hotpatch.arch.common import Row
+    from hotpatch.arch.common import Rows
 
 _MOST_VISITS = 16
 """Of one block: a bound on the work that a strange function can make."""
@@ -22,11 +22,12 @@ _MOST_VISITS = 16
 class Blocks:
     """A function's instructions and the blocks that they form; positions are indices into ``rows``."""
 
-    def __init__(self, code: bytes, address: int) -> None:
-        """Decode ``code``."""
-        self.rows: list[Row] = list(encoding.decoder().rows(code, address))
-        self.addresses = [row[1] for row in self.rows]
-        self.targets = [self._target(row) for row in self.rows]
+    def __init__(self, rows: Rows) -> None:
+        """Divide ``rows`` into blocks."""
+        self.rows = rows
+        self.addresses = rows.addresses()
+        self.flows = {position: encoding.FLOW[number] for position, number in enumerate(rows.numbers()) if number in encoding.FLOW}
+        self.targets = {position: target for position in self.flows if (target := self._target(position)) is not None}
         self.leaders = self._find_leaders()
 
     @cached_property
@@ -39,8 +40,8 @@ class Blocks:
         """Positions of the jumps through a register or an indexed operand."""
         return tuple(
             position
-            for position, row in enumerate(self.rows)
-            if row[0] == encoding.JUMP and self.targets[position] is None and not holds(row[5], b"[rip")
+            for position, flow in self.flows.items()
+            if flow is Flow.JUMP and position not in self.targets and not holds(self.rows[position][5], b"[rip")
         )
 
     def block_of(self, position: int) -> int:
@@ -50,25 +51,31 @@ class Blocks:
     def end(self, leader: int) -> int:
         """The position behind the block's last instruction."""
         following = bisect_right(self.leaders, leader)
-        return self.leaders[following] if following < len(self.leaders) else len(self.rows)
+        return self.leaders[following] if following < len(self.leaders) else len(self.addresses)
 
     def successors(self, leader: int) -> tuple[tuple[int, bool], ...]:
         """Blocks that control goes to from this one, and whether by a taken branch."""
         end = self.end(leader)
-        row = self.rows[end - 1]
-        flow = encoding.FLOW.get(row[0], Flow.NEXT)
-        target = self.targets[end - 1]
+        target = self.targets.get(end - 1)
         taken = self._position(target) if target is not None else None
         successors = [] if taken is None else [(taken, True)]
-        leaves = flow in (Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN) or row[0] in encoding.NEVER_RETURNING_TRAPS
-        if not leaves and end < len(self.rows):
+        if not self._leaves(end - 1) and end < len(self.addresses):
             successors.append((end, False))
         return tuple(successors)
 
-    @staticmethod
-    def _target(row: Row) -> int | None:
-        number, at, size, encoded, _, _ = row
-        if encoding.FLOW.get(number) not in (Flow.JUMP, Flow.BRANCH) or (found := encoding.branch_field(encoded, size)) is None:
+    def _leaves(self, position: int) -> bool:
+        if self.flows.get(position) in (Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN):
+            return True
+        if self.flows.get(position) is not Flow.TRAP:
+            return False
+        number, _, _, encoded, _, _ = self.rows[position]
+        return encoding.never_returns(number, encoded)
+
+    def _target(self, position: int) -> int | None:
+        if self.flows[position] not in (Flow.JUMP, Flow.BRANCH):
+            return None
+        _, at, size, encoded, _, _ = self.rows[position]
+        if (found := encoding.branch_field(encoded, size)) is None:
             return None
         start, width = found
         return at + size + int.from_bytes(encoded[start : start + width], "little", signed=True)
@@ -78,13 +85,10 @@ class Blocks:
         return position if position < len(self.addresses) and self.addresses[position] == address else None
 
     def _find_leaders(self) -> list[int]:
-        leaders = {0} if self.rows else set()
-        for position, (row, target) in enumerate(zip(self.rows, self.targets, strict=True)):
-            if target is not None and (found := self._position(target)) is not None:
-                leaders.add(found)
-            if encoding.FLOW.get(row[0], Flow.CALL) is not Flow.CALL and position + 1 < len(self.rows):
-                leaders.add(position + 1)
-        return sorted(leaders)
+        starts = {0}
+        starts.update(position + 1 for position, flow in self.flows.items() if flow is not Flow.CALL)
+        starts.update(found for target in self.targets.values() if (found := self._position(target)) is not None)
+        return sorted(start for start in starts if start < len(self.addresses))
 
 
 class State(Protocol):
@@ -123,7 +127,7 @@ class Analysis(Generic[S]):
 
     def run(self) -> None:
         """Fill ``entries``: what is known at the start of each block."""
-        if not self.blocks.rows:
+        if not self.blocks.leaders:
             return
         self._settle(0, self.initial())
         for leader in self.blocks.leaders:

@@ -20,6 +20,8 @@ from hotpatch.arch.x64_operands import PARENTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hotpatch.arch.common import Rows
+
 LOWEST_SECTION_RVA = 0x1000
 """Headers take at least one page (PE format, "SectionAlignment")."""
 
@@ -35,11 +37,12 @@ class _ImageBase(Analysis[set[str]]):
     def __init__(self, blocks: Blocks, image_base: int) -> None:
         super().__init__(blocks)
         self._makers = {position: operands[0] for position, operands in self._loads(image_base)}
-        self._effects: list[_Effect | None] = [None] * len(blocks.rows)
+        self._effects: list[_Effect | None] = [None] * len(blocks.addresses)
 
     def _loads(self, image_base: int) -> Iterator[tuple[int, tuple[str, ...]]]:
         """The instructions that put the image base into a register."""
-        for position, (number, at, size, _, _, text) in enumerate(self.blocks.rows):
+        for position in self.blocks.rows.holding(b"[rip"):
+            number, at, size, _, _, text = self.blocks.rows[position]
             if number == x86_const.X86_INS_LEA:
                 operands = x64_operands.split(text)
                 accessed = x64_operands.memory(operands[1])
@@ -122,8 +125,8 @@ class _ImageBase(Analysis[set[str]]):
         return Reference(offset, size, offset + start, FixupKind.ADDR32NB, Use.DATA, image_base + accessed.displacement)
 
 
-def image_relative(code: bytes, address: int, image_base: int) -> list[Reference]:
-    """The displacements in ``code`` that are RVAs."""
-    analysis = _ImageBase(Blocks(code, address), image_base)
+def image_relative(rows: Rows, address: int, image_base: int) -> list[Reference]:
+    """The displacements that are RVAs in the function ``rows``, which begins at ``address``."""
+    analysis = _ImageBase(Blocks(rows), image_base)
     analysis.run()
     return list(analysis.references(address, image_base))

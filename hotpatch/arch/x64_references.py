@@ -61,6 +61,6 @@ def references(code: bytes, address: int, image_base: int = 0) -> tuple[Referenc
             kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
             found.append(Reference(offset, size, offset + start, kind, _USES[number], target))
     if holds_image_base:
-        found += x64_image_base.image_relative(code, address, image_base)
+        found += x64_image_base.image_relative(rows, address, image_base)
         found.sort(key=lambda reference: reference.field)
     return tuple(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch.base import JumpTable
 from hotpatch.arch.x64_flow import Blocks
 from hotpatch.arch.x64_values import Dispatch, Entry, Values
@@ -28,7 +29,7 @@ def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], im
     """The tables that indirect jumps in ``code`` go through, by jump."""
     if not _MAY_DISPATCH.search(code):
         return ()
-    blocks = Blocks(code, address)
+    blocks = Blocks(encoding.decoder().rows(code, address))
     if not blocks.dispatches:
         return ()
     values = Values(blocks, image_base)
@@ -66,9 +67,7 @@ class _Reader:
             targets = targets[:inside]
         if not targets:
             return None
-        return JumpTable(
-            dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed, anchor, tuple(targets), index
-        )
+        return JumpTable(dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed, anchor, tuple(targets), index)
 
     def _index_table(self, entry: Entry) -> tuple[int, int] | None:
         """Address and size of the table of indices in front."""

@@ -62,7 +62,7 @@ class _Piece:
         """Whether control may go on behind it."""
         if self.flow in (Flow.JUMP, Flow.RETURN, Flow.JUMP_INDIRECT):
             return False
-        return self.number not in encoding.NEVER_RETURNING_TRAPS and self.code != encoding.FAST_FAIL
+        return not encoding.never_returns(self.number, self.code)
 
 
 def _pieces(code: bytes) -> list[_Piece]:
