@@ -106,7 +106,7 @@ class Correspondence:
         return aligned
 
     def constant_size(self, base: int, fixed: int) -> tuple[int, int, int] | None:
-        """Start in the base, start in the fixed image and size in bytes of the constants at the two addresses, where they can correspond."""
+        """Base start, fixed start and size in bytes of the constants that hold the two addresses, where they can correspond."""
         there, here = self.base.symbol(base), self.fixed.symbol(fixed)
         if there is not None and here is not None:
             if there.size != here.size or here.size is None or base - there.rva != fixed - here.rva:

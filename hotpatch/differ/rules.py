@@ -80,7 +80,7 @@ def _growth(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
         if user is not None:
             reason = (
                 f"the live datum at rva 0x{stretch.base:x} has {old.size} bytes before the next one in the base and {new.size} in the fixed "
-                f"image, and {user.label}, which changed, uses it: it seems to have grown; keep its layout, or compare builds with PDBs."
+                f"image, and {user.label}, which changed, uses it: it seems to have grown; keep its size, or compare with PDBs."
             )
             facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "base_size": old.size, "fixed_size": new.size}
             yield Refusal(Rule.DATA_LAYOUT, None, Rva(stretch.base), reason, facts)

@@ -1,0 +1,267 @@
+"""Pairs of builds that differ in one thing, as C sources: ``«old|new»`` stands for what the base and the fixed image have."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHOICE = re.compile(r"«([^|»]*)\|([^»]*)»")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What to build and what to find.
+
+    Attributes:
+        source: With ``«old|new»``.
+        changed: Functions with a verdict other than identical or relocated.
+        rules: Of the findings, with PDBs.
+        rules_without: Of the findings without PDBs, where they are others.
+        names: ``functions`` whose verdict is only claimed with PDBs.
+    """
+
+    source: str
+    changed: Mapping[str, str] = field(default_factory=dict)
+    rules: tuple[str, ...] = ()
+    rules_without: tuple[str, ...] | None = None
+    with_pdb_only: tuple[str, ...] = ()
+    build: str = ""
+
+    def side(self, number: int) -> str:
+        """The source of the base (0) or the fixed image (1)."""
+        return '#include "common/fixture.h"\n' + _CHOICE.sub(lambda found: found[number + 1], self.source)
+
+
+PAIRS: dict[str, Pair] = {
+    "nothing-differs": Pair("static u64 n; EXPORT u64 next(void) { return ++n; } EXPORT u64 seen(void) { return n; }"),
+    "another-text-of-the-same-length": Pair(
+        """
+        EXPORT NOINLINE const char *hello(void) { return "«Hallo|Hello», you"; }
+        EXPORT NOINLINE const char *bye(void) { return "farewell to you"; }
+        """,
+        {"hello": "changed"},
+    ),
+    "a-longer-text-shifts-the-others": Pair(
+        """
+        EXPORT NOINLINE const char *first(void) { return "one«| and a half and some more text»"; }
+        EXPORT NOINLINE const char *second(void) { return "two little words"; }
+        EXPORT NOINLINE const char *third(void) { return "and three more"; }
+        """,
+        {"first": "changed"},
+    ),
+    "an-entry-of-a-constant-table": Pair(
+        """
+        static const u32 limits[6] = {1, 2, «3|4», 40, 50, 66};
+        static const u32 others[6] = {9, 8, 7, 60, 51, 47};
+        EXPORT NOINLINE u32 limit(u32 i) { return limits[i % 6]; }
+        EXPORT NOINLINE u32 other(u32 i) { return others[i % 6]; }
+        """,
+        {"limit": "changed"},
+    ),
+    "a-longer-constant-table": Pair(
+        """
+        static const u32 limits[] = {1, 2, 3, 40«|, 50, 51, 52, 53»};
+        static const u32 others[6] = {9, 8, 7, 60, 51, 47};
+        EXPORT NOINLINE const u32 *limit(void) { return limits; }
+        EXPORT NOINLINE u32 other(u32 i) { return others[i % 6]; }
+        """,
+        {"limit": "changed"},
+    ),
+    "a-constant-table-of-texts": Pair(
+        """
+        static const char *const names[] = {"zero", "«won|one»", "two"};
+        static const char *const units[] = {"m", "kg", "s"};
+        EXPORT NOINLINE const char *name(u32 i) { return names[i % 3]; }
+        EXPORT NOINLINE const char *unit(u32 i) { return units[i % 3]; }
+        """,
+        {"name": "changed"},
+    ),
+    "a-constant-table-of-functions-with-another-entry": Pair(
+        """
+        EXPORT NOINLINE u64 add(u64 x) { return x + 1; }
+        EXPORT NOINLINE u64 twice(u64 x) { return x * 2; }
+        EXPORT NOINLINE u64 third(u64 x) { return x / 3; }
+        static u64 (*const operations[])(u64) = {add, «twice|third», add};
+        EXPORT NOINLINE u64 operate(u32 i, u64 x) { return operations[i % 3](x); }
+        """,
+        {"operate": "changed"},
+    ),
+    "a-function-behind-a-constant-table": Pair(
+        """
+        static NOINLINE u64 add(u64 x) { return x + «1|2»; }
+        static NOINLINE u64 twice(u64 x) { return x * 2; }
+        static u64 (*const operations[])(u64) = {add, twice, add};
+        EXPORT NOINLINE u64 operate(u32 i, u64 x) { return operations[i % 3](x); }
+        EXPORT NOINLINE u64 run(u64 x) { return OPAQUE(add(x)) + OPAQUE(twice(x)); }
+        """,
+        {"add": "changed"},
+    ),
+    "an-initial-value": Pair(
+        """
+        static u64 quota = «5|6»;
+        EXPORT NOINLINE u64 take(void) { return quota ? quota-- : 0; }
+        EXPORT NOINLINE void refill(u64 by) { quota += by; }
+        """,
+        rules=("data-init",),
+    ),
+    "a-live-pointer-to-another-text": Pair(
+        """
+        static const char *motd = "«old|new» message";
+        EXPORT NOINLINE const char *get(void) { return motd; }
+        EXPORT NOINLINE void set(const char *text) { motd = text; }
+        """,
+        rules=("data-init",),
+    ),
+    "a-live-pointer-to-a-text-that-moved": Pair(
+        """
+        static const char *motd = "message";
+        EXPORT NOINLINE const char *more(void) { return "some text«| and more text than before»"; }
+        EXPORT NOINLINE const char *get(void) { return motd; }
+        EXPORT NOINLINE void set(const char *text) { motd = text; }
+        """,
+        {"more": "changed"},
+    ),
+    "a-global-becomes-constant": Pair(
+        """
+        «|const» u64 table[3] = {1, 2, 3};
+        EXPORT NOINLINE u64 get(u32 i) { return table[i % 3]; }
+        «EXPORT NOINLINE void set(u32 i, u64 to) { table[i % 3] = to; }|EXPORT NOINLINE void set(void) { }»
+        """,
+        {"get": "changed", "set": "changed"},
+        rules=("data-layout",),
+        rules_without=(),
+    ),
+    "new-globals-before-the-others": Pair(
+        """
+        «|static u64 fresh = 9; static u32 newer;»
+        static u64 a = 3, b = 4;
+        EXPORT NOINLINE u64 sum(void) { return a++ + 2 * b; }
+        EXPORT NOINLINE u64 other(void) { return b++ «|+ fresh++ + newer++»; }
+        EXPORT NOINLINE u64 third(void) { return a + b; }
+        """,
+        {"other": "changed"},
+    ),
+    "another-callee": Pair(
+        """
+        static NOINLINE u64 add(u64 x) { return x + 1; }
+        static NOINLINE u64 sub(u64 x) { return x * 5 - 1; }
+        EXPORT NOINLINE u64 one(u64 x) { return OPAQUE(add(x)) * 3; }
+        EXPORT NOINLINE u64 two(u64 x) { return OPAQUE(sub(x)) * 7; }
+        EXPORT NOINLINE u64 three(u64 x) { return OPAQUE(«add|sub»(x)) * 9; }
+        """,
+        {"three": "changed"},
+    ),
+    "another-global": Pair(
+        """
+        static u64 a, b;
+        EXPORT NOINLINE u64 one(u64 x) { return a += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return b += 2 * x; }
+        EXPORT NOINLINE u64 three(u64 x) { return «a|b» * x; }
+        EXPORT NOINLINE void four(void) { a = 7; }
+        EXPORT NOINLINE void five(void) { b = 9; }
+        """,
+        {"three": "changed"},
+    ),
+    "another-import": Pair(
+        """
+        __declspec(dllimport) u32 GetCurrentThreadId(void);
+        __declspec(dllimport) u32 GetProcessHeap(void);
+        EXPORT NOINLINE u32 first(void) { return GetCurrentThreadId() * 3; }
+        EXPORT NOINLINE u32 second(void) { return GetProcessHeap() * 5; }
+        EXPORT NOINLINE u32 third(void) { return «GetCurrentThreadId|GetProcessHeap»() * 7; }
+        """,
+        {"third": "changed"},
+        build="kernel32 = true",
+    ),
+    "fields-change-places": Pair(
+        """
+        struct { u64 «a, b|b, a»; } state;
+        EXPORT NOINLINE void start(u64 x) { state.a = x; }
+        EXPORT NOINLINE u64 next(void) { return state.a++; }
+        EXPORT NOINLINE u64 both(void) { return state.a * 3 - state.b; }
+        """,
+        {"start": "changed", "next": "changed", "both": "changed"},
+        rules=("data-layout",),
+        rules_without=(),
+        with_pdb_only=("start", "next", "both"),
+    ),
+    "functions-in-another-order": Pair(
+        """
+        static u64 state;
+        «static NOINLINE u64 a(u64 x) { return x * 3 + state++; }|»
+        static NOINLINE u64 b(u64 x) { return (x ^ 0x55) - state; }
+        «|static NOINLINE u64 a(u64 x) { return x * 3 + state++; }»
+        EXPORT NOINLINE u64 run(u64 x) { return OPAQUE(a(x)) + OPAQUE(b(x)); }
+        """,
+    ),
+    "folded-in-the-base": Pair(
+        """
+        NOINLINE u64 one(u64 x) { return x * 3 + 1; }
+        NOINLINE u64 two(u64 x) { return x * 3 + «1|2»; }
+        EXPORT NOINLINE u64 ask_one(u64 x) { return OPAQUE(one(x)) * 5; }
+        EXPORT NOINLINE u64 ask_two(u64 x) { return OPAQUE(two(x)) * 7; }
+        """,
+        {"ask_two": "changed", "two": "added"},
+        build='ldflags = ["/opt:icf", "/opt:ref"]',
+    ),
+    "folded-in-the-fixed-image": Pair(
+        """
+        NOINLINE u64 one(u64 x) { return x * 3 + 1; }
+        NOINLINE u64 two(u64 x) { return x * 3 + «2|1»; }
+        EXPORT NOINLINE u64 ask_one(u64 x) { return OPAQUE(one(x)) * 5; }
+        EXPORT NOINLINE u64 ask_two(u64 x) { return OPAQUE(two(x)) * 7; }
+        """,
+        {"two": "changed"},
+        build='ldflags = ["/opt:icf", "/opt:ref"]',
+        with_pdb_only=("two", "ask_two"),
+    ),
+    "folded-and-exported": Pair(
+        """
+        EXPORT NOINLINE u64 one(u64 x) { return x * 3 + 1; }
+        EXPORT NOINLINE u64 two(u64 x) { return x * 3 + «1|2»; }
+        """,
+        {"two": "added"},
+        rules=("export-abi",),
+        build='ldflags = ["/opt:icf", "/opt:ref"]',
+    ),
+    "a-new-export": Pair(
+        """
+        EXPORT NOINLINE u64 a(u64 x) { return x * 3 + 1; }
+        «|EXPORT NOINLINE u64 z(u64 x) { return x * 3 + 7; }»
+        """,
+        {"z": "added"},
+    ),
+    "a-callee-that-changes-leaves-its-callers": Pair(
+        """
+        static NOINLINE u64 deep(u64 x) { return x > «4|5» ? x : 0; }
+        static NOINLINE u64 middle(u64 x) { return OPAQUE(deep(x)) + 1; }
+        EXPORT NOINLINE u64 top(u64 x) { return OPAQUE(middle(x)) * 3; }
+        EXPORT NOINLINE u64 beside(u64 x) { return OPAQUE(deep(x)) * 5; }
+        """,
+        {"deep": "changed"},
+    ),
+    "the-switch-leads-elsewhere": Pair(
+        """
+        static NOINLINE u64 a(u64 x) { return x + 11; }
+        static NOINLINE u64 b(u64 x) { return x * 22; }
+        EXPORT NOINLINE u64 run(u32 op, u64 x)
+        {
+            switch (op) {
+            case 0: return a(x) + 3;
+            case 1: return «b|a»(x) + «5|3»;
+            case 2: return a(x) ^ 0x700;
+            case 3: return b(x) + 9;
+            case 4: return «a|b»(x) + «3|5»;
+            case 5: return x;
+            case 6: return b(x) * 77;
+            default: return 0;
+            }
+        }
+        """,
+        {"run": "changed"},
+    ),
+}
