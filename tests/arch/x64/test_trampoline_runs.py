@@ -6,9 +6,12 @@ import random
 
 import pytest
 import unicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hotpatch.arch import Machine, Trampoline, architecture
-from tests.arch.x64.rows import NOT_RUN, ROWS, SOURCE, TRAPS
+from hotpatch.errors import CannotRelocate, Rule
+from tests.arch.x64.rows import FAR, NEAR, NOT_RUN, ROWS, SOURCE, TRAPS
 from tests.arch.x64.sidebyside import compare, pointers
 
 X64 = architecture(Machine.X64)
@@ -55,3 +58,49 @@ def test_a_wrong_copy_is_noticed(name, right, wrong):
     with pytest.raises(AssertionError):
         for seed in SEEDS:
             compare(image_of(row), SOURCE, broken, row.trampoline, row.displaced, seed)
+
+
+PLAIN = (
+    "90",
+    "ffc0",
+    "ffc9",
+    "85c9",
+    "4883e801",
+    "50",
+    "5b",
+    "9c",
+    "4889c3",
+    "488b05000e0000",
+    "0305000d0000",
+    "c605000c00007f",
+    "f30f1efa",
+)
+SHORT_JUMPS = ("eb", "74", "75", "7c", "e3", "67e3", "e2", "e1", "e0")
+LEAVING = ("c3", "e900200000", "0f8400200000", "e800200000", "7440", "e340", "ff25000b0000", "cc")
+
+
+@st.composite
+def entries(draw):
+    """A run of instructions with jumps among them, forwards and backwards."""
+    forms = draw(st.lists(st.sampled_from((*PLAIN, *SHORT_JUMPS, *SHORT_JUMPS, *LEAVING)), min_size=3, max_size=9))
+    sizes = [len(form) // 2 + (form in SHORT_JUMPS) for form in forms]
+    starts = [sum(sizes[:number]) for number in range(len(forms) + 1)]
+    code = b""
+    for form, end in zip(forms, starts[1:], strict=True):
+        code += bytes.fromhex(form)
+        if form in SHORT_JUMPS:
+            code += (draw(st.sampled_from(starts)) - end).to_bytes(1, "little", signed=True)
+    return code + b"\x90" * 8
+
+
+@given(entries(), st.sampled_from([2, 5, 9]), st.sampled_from([NEAR, FAR]), st.integers(0, 6))
+@settings(max_examples=150, deadline=None)
+def test_any_entry_runs_the_same(code, displaced, trampoline, seed):
+    try:
+        moved = X64.trampoline(code, source_va=SOURCE, trampoline_va=trampoline, displaced=displaced)
+    except CannotRelocate as refused:
+        assert {refusal.rule for refusal in refused.refusals} <= {Rule.BRANCH_INTO_DISPLACED, Rule.OUT_OF_REACH, Rule.FUNCTION_TOO_SHORT}
+        return
+    place = SOURCE - IMAGE
+    content = pointers(random.Random(0), IMAGE_SIZE)
+    compare((IMAGE, content[:place] + code + content[place + len(code) :]), SOURCE, moved, trampoline, displaced, seed)
