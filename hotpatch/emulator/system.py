@@ -358,6 +358,14 @@ class System:
         """Modules as in a snapshot."""
         self._modules[:] = modules
 
+    def set_command_line(self, line: str) -> None:
+        """What GetCommandLine gives from now on."""
+        self.settings.command_line = line
+        region = self.memory.find(layout.PARAMETERS_VA)
+        if region is not None:
+            self.memory.unmap(region)
+        self.parameters = self._map_parameters()
+
     def living(self) -> list[GuestThread]:
         """The program's threads that have not ended, by id."""
         return [thread for thread in self.threads.values() if thread.alive and not thread.host]

@@ -198,6 +198,14 @@ class Engine:
             self._target.event("collect", freed=list(freed), kept=list(kept))
         return Collected(freed, kept)
 
+    def snapshot(self) -> Registry:
+        """What the engine knows of the process, to be kept together with a copy of the process itself."""
+        return self._registry.copy()
+
+    def restore(self, snapshot: Registry) -> None:
+        """Know what :meth:`snapshot` knew; the process must have been put back to the same moment. May be called any number of times."""
+        self._registry = snapshot.copy()
+
     def locate(self, va: Va) -> Located | None:
         """What lies at an address of the process, for walking stacks: trampolines and slots count as the base code that they stand for."""
         if self._locator is None or self._locator[0] is not self._registry:

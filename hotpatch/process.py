@@ -1,0 +1,493 @@
+"""An emulated process with an engine on it: what users hold in their hands."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Va
+from hotpatch.arch import architecture
+from hotpatch.emulator.guest import Guest
+from hotpatch.emulator.system import Settings
+from hotpatch.engine import Consistency, Engine, PatchState
+from hotpatch.errors import InputError, Refusal, Refused, RevertRefused, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hotpatch.arch import Instruction, Machine
+    from hotpatch.emulator.guest import GuestSnapshot
+    from hotpatch.emulator.schedule import Schedule
+    from hotpatch.emulator.system import ProcessEvent
+    from hotpatch.engine import AppliedPatch, Status
+    from hotpatch.engine.registry import Registry
+    from hotpatch.errors import Fault, StackFrame
+    from hotpatch.image import Image
+    from hotpatch.patch import Patch
+
+BUDGET = 1_000_000_000
+"""Instructions after which a call or a whole run is given up (fault instruction-budget), unless said otherwise."""
+
+_VIEW_INSTRUCTIONS = 6
+_VIEW_BYTES = 64
+_INTEGER_LIMIT = 1 << 64
+
+
+class Buffer:
+    """Bytes that a call gets a pointer to and may write; :attr:`data` holds what it left there.
+
+    Attributes:
+        data: What is copied into the process, and after the call what the process has there; its length stays.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, size: int) -> None:
+        """``size`` zero bytes.
+
+        Raises:
+            InputError: ``size`` is negative or absurd.
+        """
+        if not 0 <= size <= 1 << 30:
+            raise InputError(f"buffer of {size} bytes", "a buffer has 0 to 2**30 bytes")
+        self.data = bytes(size)
+
+    def __repr__(self) -> str:
+        """Its contents, in hexadecimal."""
+        return f"Buffer({self.data.hex()})"
+
+
+Argument = int | float | bytes | bytearray | str | Buffer
+"""What can be passed to a call: numbers by value, the rest by pointer (str as UTF-8 plus NUL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a call gave.
+
+    Attributes:
+        value: The integer result register, unsigned 64 bits.
+        float_value: The floating-point result register as a double.
+        instructions: That all threads executed meanwhile.
+        buffers: Contents of the Buffer arguments after the call, in order.
+        output: What the program wrote meanwhile.
+    """
+
+    value: int
+    float_value: float
+    instructions: int
+    buffers: tuple[bytes, ...]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedAt:
+    """A patch that went in while the process ran: its file's name, after how many instructions, how many functions."""
+
+    patch: str
+    at: int
+    functions: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a process stands after a run.
+
+    Attributes:
+        exit_code: Of the process, ``None`` while it lives.
+        output: Everything that it has written, UTF-8 with undecodable bytes as ``\\xNN``.
+        instructions: Executed since the program's first, by all threads.
+        threads: Started so far, the main thread among them.
+        finished: Whether nothing is left to run.
+        fault: What ended it, if anything did.
+    """
+
+    exit_code: int | None
+    output: str
+    instructions: int
+    threads: int
+    finished: bool
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """A stopped thread, for people.
+
+    Attributes:
+        id: The thread's.
+        state: ``ready``, ``blocked``, …
+        pc: Next instruction.
+        function: That it lies in, where known.
+        registers: By name.
+        code: The next few instructions; targets are VAs.
+        stack: Innermost first.
+        waits_for: In words, where it is blocked.
+        executed: Instructions that this thread has executed.
+    """
+
+    id: int
+    state: str
+    pc: Va
+    function: str | None
+    registers: Mapping[str, int]
+    code: tuple[Instruction, ...]
+    stack: tuple[StackFrame, ...]
+    waits_for: str | None
+    executed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSnapshot:
+    """A process and its patches at one moment."""
+
+    guest: GuestSnapshot
+    engine: Registry
+    applied: tuple[AppliedAt, ...]
+    refused: tuple[Refusal, ...]
+    last: CallResult | None
+    handles: tuple[AppliedPatch, ...]
+
+
+class Process:
+    """An emulated Windows process that can be patched while it runs.
+
+    Attributes:
+        guest: The emulated process (it implements :class:`hotpatch.engine.Target`).
+        engine: The engine that patches it.
+        applied: Patches that :meth:`apply_at` put in.
+        refused: Refusals that :meth:`apply_at` and :meth:`revert_at` met.
+        last: Details of the last :meth:`call`.
+    """
+
+    def __init__(
+        self,
+        base: Image,
+        *,
+        load_base: int | None = None,
+        seed: int = 0,
+        modules: Sequence[Image] = (),
+        stdin: bytes = b"",
+        args: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        consistency: Consistency = Consistency.IMMEDIATE,
+        schedule: Schedule | None = None,
+        budget: int = BUDGET,
+    ) -> None:
+        """Load ``base`` (a DLL or an exe) and ``modules``, and start up the DLLs among them.
+
+        Args:
+            base: The image.
+            load_base: VA of its first byte, a multiple of 0x10000; its preferred base where ``None``.
+            seed: Of every choice the process makes: interleaving, random numbers, security cookies.
+            modules: Other DLLs of the process.
+            stdin: What the program reads from its standard input.
+            args: Of an exe's command line, after the program's name.
+            environment: The program's environment variables.
+            consistency: Of :meth:`apply`, unless said there.
+            schedule: Decides interleavings instead of ``seed``.
+            budget: Instructions after which a call or a whole run is given up.
+
+        Raises:
+            InputError: An image cannot be loaded.
+            EmulatedFault: A DLL's start-up faulted.
+        """
+        settings = Settings(command_line(base.name, args), dict(environment or {}), bytes(stdin))
+        self.base = base
+        self.consistency = consistency
+        self.budget = budget
+        base_va = None if load_base is None else Va(load_base)
+        self.guest = Guest(base, load_base=base_va, modules=modules, seed=seed, settings=settings, schedule=schedule)
+        self.engine = Engine(self.guest)
+        self.guest.system.locator = self.engine.locate
+        self.applied: list[AppliedAt] = []
+        self.refused: list[Refusal] = []
+        self.last: CallResult | None = None
+        self._handles: list[AppliedPatch] = []
+
+    # what it is --------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def machine(self) -> Machine:
+        """Its instruction set."""
+        return self.guest.machine
+
+    @property
+    def load_base(self) -> Va:
+        """VA of the base image's first byte."""
+        return self.guest.module.va
+
+    @property
+    def output(self) -> str:
+        """Everything that the program has written, UTF-8 with undecodable bytes as ``\\xNN``."""
+        return self.guest.system.output.decode("utf-8", "backslashreplace")
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the process, ``None`` while it lives."""
+        return self.guest.system.counters.exit_code if self.guest.exited else None
+
+    @property
+    def instructions(self) -> int:
+        """Executed since the program's first, by all threads; start-up of DLLs is not counted."""
+        return self.guest.instructions
+
+    @property
+    def fault(self) -> Fault | None:
+        """What ended the program, if anything did."""
+        return self.guest.fault
+
+    @property
+    def events(self) -> tuple[ProcessEvent, ...]:
+        """What has happened, in order."""
+        return tuple(self.guest.system.events)
+
+    @property
+    def threads(self) -> int:
+        """Threads that the program has started so far."""
+        return self.guest.system.counters.spawned
+
+    def address_of(self, function: str | int) -> Va:
+        """VA of a function: an export, a symbol, ``rva:0x…`` of the base, ``module!function``, or a VA itself.
+
+        Raises:
+            Refused: There is no such function (no-such-function).
+            InputError: There is no such module.
+        """
+        if isinstance(function, int):
+            return Va(function)
+        library, bang, name = function.rpartition("!")
+        module = self.guest.module
+        if bang:
+            wanted = [module for module in self.guest.modules() if module.name in (library.lower(), f"{library.lower()}.dll")]
+            if not wanted:
+                raise InputError(function, f"no module called {library} is in the process; give it with --module")
+            module = wanted[0]
+        return Va(module.va + module.image.function_named(name).entry)
+
+    # running -----------------------------------------------------------------------------------------------------------------------------
+
+    def call(self, function: str | int, *args: Argument) -> int:
+        """Call a function of the program and give its integer result, unsigned 64 bits; :attr:`last` has the rest.
+
+        Args:
+            function: As :meth:`address_of` takes it.
+            args: Numbers by value; bytes, Buffer and str by pointer to a copy that is valid until the process ends. Buffers are read back.
+
+        Raises:
+            EmulatedFault: The program faulted or used up its budget.
+            Refused: There is no such function (no-such-function).
+            InputError: An argument cannot be passed.
+        """
+        return self.call_details(function, *args).value
+
+    def call_details(self, function: str | int, *args: Argument, budget: int | None = None) -> CallResult:
+        """As :meth:`call`, with everything that the call gave."""
+        va = self.address_of(function)
+        written = len(self.guest.system.output)
+        words, buffers = self._pass(args)
+        outcome = self.guest.call(va, words, budget=self.budget if budget is None else budget)
+        for buffer, place in buffers:
+            buffer.data = self.guest.read(place, len(buffer.data))
+        output = bytes(self.guest.system.output[written:]).decode("utf-8", "backslashreplace")
+        number = float(struct.unpack("<d", outcome.float_bits.to_bytes(8, "little"))[0])
+        self.last = CallResult(outcome.value, number, outcome.instructions, tuple(buffer.data for buffer, _ in buffers), output)
+        return self.last
+
+    def spawn(self, function: str | int, argument: Argument = 0) -> int:
+        """Start a thread that calls ``function`` with one argument; :meth:`run` and :meth:`call` run it. Returns its id.
+
+        Raises:
+            HotpatchError: The process has ended, or there is no such function.
+        """
+        words, _ = self._pass((argument,))
+        if isinstance(words[0], float):
+            raise InputError(repr(argument), "a thread takes an integer or a pointer")
+        return self.guest.spawn(self.address_of(function), words[0])
+
+    def start(self, args: Sequence[str] | None = None) -> int:
+        """Make the main thread of an exe; :meth:`run` runs it. ``args`` replaces those given at first. Returns the thread's id.
+
+        Raises:
+            InputError: The image is no program, or it was started before.
+        """
+        if args is not None:
+            self.guest.system.set_command_line(command_line(self.base.name, args))
+        return self.guest.start_main()
+
+    def run(self, n: int | None = None) -> RunResult:
+        """Run all threads for ``n`` instructions, or until nothing is left to run (at most the budget).
+
+        A fault of the program is in the result, not raised.
+
+        Raises:
+            HotpatchError: Something other than the program failed.
+        """
+        guest = self.guest
+        if n is not None:
+            guest.run(guest.instructions + n)
+        else:
+            guest.run(guest.instructions + self.budget)
+            if not self.finished and guest.fault is None:
+                guest.system.fault = guest.kernel.over_budget()
+        return self.result()
+
+    def run_until(self, at: int) -> RunResult:
+        """Run until the program has executed ``at`` instructions since its first, or nothing is left to run."""
+        self.guest.run(at)
+        return self.result()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.guest.exited or not self.guest.system.living()
+
+    def result(self) -> RunResult:
+        """How the process stands now."""
+        return RunResult(self.exit_code, self.output, self.instructions, self.threads, self.finished, self.fault)
+
+    # patching ----------------------------------------------------------------------------------------------------------------------------
+
+    def apply(self, patch: Patch, consistency: Consistency | str | None = None) -> AppliedPatch:
+        """Apply a patch now.
+
+        Raises:
+            ApplyRefused: With every reason; the process is as it was.
+            InputError: There is no such consistency.
+        """
+        applied = self.engine.apply(patch, consistency=self._consistency(consistency))
+        self._handles.append(applied)
+        return applied
+
+    def revert(self, applied: AppliedPatch) -> None:
+        """Take an applied patch back.
+
+        Raises:
+            RevertRefused: With every reason; the process is as it was.
+        """
+        self.engine.revert(applied)
+
+    def status(self) -> Status:
+        """What is patched now, where, by which patch, in which state."""
+        return self.engine.status()
+
+    def at(self, instructions: int, action: Callable[[], None]) -> None:
+        """Have ``action`` done when the program has executed that many instructions since its first, before the next one.
+
+        What ``action`` raises comes out of the method that was running the process.
+        """
+        self.guest.at(instructions, action)
+
+    def apply_at(self, instructions: int, patch: Patch, consistency: Consistency | str | None = None) -> None:
+        """Apply a patch at an instruction count; :attr:`applied` and :attr:`refused` tell what came of it, and the program goes on either way."""
+        how = self._consistency(consistency)
+
+        def action() -> None:
+            try:
+                self.apply(patch, how)
+            except Refused as refused:
+                self._refuse(refused)
+            else:
+                self.applied.append(AppliedAt(patch.image.name, self.instructions, len(patch.functions)))
+
+        self.guest.at(instructions, action)
+
+    def revert_at(self, instructions: int, patch: Patch) -> None:
+        """Take a patch back at an instruction count; the newest application of it that stands."""
+
+        def action() -> None:
+            standing = [applied for applied in self._handles if applied.patch is patch and applied.state is not PatchState.REVERTED]
+            try:
+                if not standing:
+                    reason = f"{patch.image.name} is not applied after {instructions} instructions; revert it later, or apply it earlier"
+                    raise RevertRefused([Refusal(Rule.NOT_APPLIED, None, None, reason, {"at": instructions})])
+                self.revert(standing[-1])
+            except Refused as refused:
+                self._refuse(refused)
+
+        self.guest.at(instructions, action)
+
+    # copies and views --------------------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> ProcessSnapshot:
+        """The process and its patches as they are; can be restored any number of times, in any order."""
+        return ProcessSnapshot(self.guest.snapshot(), self.engine.snapshot(), tuple(self.applied), tuple(self.refused), self.last, tuple(self._handles))
+
+    def restore(self, snapshot: ProcessSnapshot) -> None:
+        """The process and its patches as :meth:`snapshot` found them."""
+        self.guest.restore(snapshot.guest)
+        self.engine.restore(snapshot.engine)
+        self.applied[:], self.refused[:], self.last = snapshot.applied, snapshot.refused, snapshot.last
+        self._handles[:] = snapshot.handles
+
+    def stop_view(self) -> tuple[ThreadView, ...]:
+        """Every living thread as it stands: registers, the next instructions, stack."""
+        system, arch = self.guest.system, architecture(self.machine)
+        views = []
+        for thread in self.guest.threads():
+            record = system.threads[thread.id]
+            region = system.memory.find(thread.pc)
+            room = 0 if region is None else min(_VIEW_BYTES, region.end - thread.pc)
+            code = list(arch.disassemble(self.guest.read(thread.pc, room), thread.pc))[:_VIEW_INSTRUCTIONS] if room else []
+            waits = None if record.wait is None else record.wait.describe(system)
+            name, stack = self.guest.function_name(thread.pc), self.guest.stack(thread.id)
+            views.append(ThreadView(thread.id, record.state.value, thread.pc, name, thread.registers, tuple(code), stack, waits, record.executed))
+        return tuple(views)
+
+    # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    def _consistency(self, wanted: Consistency | str | None) -> Consistency:
+        if wanted is None:
+            return self.consistency
+        try:
+            return Consistency(wanted)
+        except ValueError:
+            raise InputError(str(wanted), f"no consistency; use one of {', '.join(Consistency)}") from None
+
+    def _refuse(self, refused: Refused) -> None:
+        self.refused.extend(refused.refusals)
+        for refusal in refused.refusals:
+            self.guest.event("refused", rule=refusal.rule.value, function=refusal.function, reason=refusal.reason)
+
+    def _pass(self, args: Sequence[Argument]) -> tuple[list[int | float], list[tuple[Buffer, Va]]]:
+        """Arguments as numbers; what goes by pointer is copied into the process."""
+        words: list[int | float] = []
+        buffers: list[tuple[Buffer, Va]] = []
+        for argument in args:
+            match argument:
+                case bool() | int():
+                    if not -_INTEGER_LIMIT // 2 <= argument < _INTEGER_LIMIT:
+                        raise InputError(str(argument), "does not fit 64 bits")
+                    words.append(int(argument))
+                case float():
+                    words.append(argument)
+                case bytes() | bytearray():
+                    words.append(self.guest.allocate(bytes(argument)))
+                case str():
+                    words.append(self.guest.allocate(argument.encode("utf-8", "surrogateescape") + b"\0"))
+                case Buffer():
+                    place = self.guest.allocate(argument.data)
+                    buffers.append((argument, place))
+                    words.append(place)
+                case _:
+                    raise InputError(repr(argument), "cannot be passed; give an int, float, bytes, str or Buffer")
+        return words, buffers
+
+
+def command_line(program: str, args: Sequence[str]) -> str:
+    """A Windows command line, quoted as CommandLineToArgvW takes it apart (MS Learn, "Parsing C command-line arguments")."""
+    return " ".join(_quote(part) for part in (program, *args))
+
+
+def _quote(part: str) -> str:
+    if part and not any(character in part for character in ' \t"'):
+        return part
+    quoted, backslashes = '"', 0
+    for character in part:
+        if character == "\\":
+            backslashes += 1
+            continue
+        quoted += "\\" * (2 * backslashes + 1 if character == '"' else backslashes) + character
+        backslashes = 0
+    return quoted + "\\" * (2 * backslashes) + '"'
