@@ -3,6 +3,7 @@
 from hotpatch.engine.collect import Collected
 from hotpatch.engine.consistency import Consistency
 from hotpatch.engine.engine import AppliedPatch, Engine
+from hotpatch.engine.stacking import Stacking
 from hotpatch.engine.status import FunctionStatus, PatchState, PatchStatus, Status
 from hotpatch.engine.target import Module, Region, Rights, Target, Thread
 from hotpatch.engine.transaction import RollbackError
@@ -19,6 +20,7 @@ __all__ = [
     "Region",
     "Rights",
     "RollbackError",
+    "Stacking",
     "Status",
     "Target",
     "Thread",

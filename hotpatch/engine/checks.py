@@ -17,7 +17,7 @@ from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Rule
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from hotpatch.arch import Architecture
     from hotpatch.engine.registry import Application, Registry
@@ -64,8 +64,25 @@ def check_sequence(standing: tuple[Application, ...], patch: Patch) -> None:
         )
 
 
+def check_redirects(target: Target, arch: Architecture, registry: Registry, keys: Iterable[SiteKey]) -> None:
+    """Check that our own redirects of functions, where they have any, are what was written.
+
+    Raises:
+        ApplyRefused: With a refusal for each that is not: foreign-hook, unexpected-bytes.
+    """
+    refusals: list[Refusal] = []
+    for key in keys:
+        site = registry.sites.get(key)
+        for va, expected, found in changes(target, site) if site else ():
+            hook = arch.foreign_jump(key.entry, _reader(target))
+            refusals.append(_changed(target, registry.sites[key].top.name, key.rva, va, expected, found, hook))
+            break
+    if refusals:
+        raise ApplyRefused(refusals)
+
+
 def check_functions(
-    target: Target, arch: Architecture, registry: Registry, module: Module, patch: Patch, original: OriginalView
+    target: Target, arch: Architecture, module: Module, patch: Patch, original: OriginalView
 ) -> tuple[CheckedFunction, ...]:
     """Compare every function that the patch replaces with memory.
 
@@ -80,7 +97,7 @@ def check_functions(
         entry = Va(module.va + function.base_rva)
         key = SiteKey(module.va, function.base_rva)
         expected = _relocated(module, function.base_rva, function.entry_bytes)
-        refusal = _standing_changed(target, arch, registry, key, function) or _compare(target, arch, function, entry, expected, original)
+        refusal = _compare(target, arch, function, entry, expected, original)
         if refusal:
             refusals.append(refusal)
         checked.append(CheckedFunction(key, entry, function, expected))
@@ -122,17 +139,6 @@ def _relocated(module: Module, rva: Rva, code: bytes) -> bytes:
     return bytes(result)
 
 
-def _standing_changed(target: Target, arch: Architecture, registry: Registry, key: SiteKey, function: PatchedFunction) -> Refusal | None:
-    """A refusal where our own redirect of the function is no longer what was written."""
-    site = registry.sites.get(key)
-    if site is None:
-        return None
-    for va, expected, found in changes(target, site):
-        hook = arch.foreign_jump(key.entry, _reader(target))
-        return _changed(target, function, va, expected, found, hook)
-    return None
-
-
 def _compare(
     target: Target, arch: Architecture, function: PatchedFunction, entry: Va, expected: bytes, original: OriginalView
 ) -> Refusal | None:
@@ -147,16 +153,16 @@ def _compare(
     if hook is not None and hook == arch.foreign_jump(entry, _overlay(target, entry, expected)):
         hook = None  # the function itself begins with this jump
     shown = slice(difference, difference + _SHOWN)
-    return _changed(target, function, Va(start + difference), wanted[shown], found[shown], hook)
+    return _changed(target, function.name, function.base_rva, Va(start + difference), wanted[shown], found[shown], hook)
 
 
-def _changed(target: Target, function: PatchedFunction, va: Va, expected: bytes, found: bytes, hook: int | None) -> Refusal:
+def _changed(target: Target, function: str | None, rva: Rva, va: Va, expected: bytes, found: bytes, hook: int | None) -> Refusal:
     evidence: dict[str, object] = {"va": va, "expected": expected.hex(), "found": found.hex()}
     if hook is None:
         return Refusal(
             Rule.UNEXPECTED_BYTES,
-            function.name,
-            function.base_rva,
+            function,
+            rva,
             f"memory at 0x{va:x} does not hold what the patch was built for; find out what changed it before you apply",
             evidence,
         )
@@ -167,8 +173,8 @@ def _changed(target: Target, function: PatchedFunction, va: Va, expected: bytes,
         evidence["jump_rva"] = hook - owner.va
     return Refusal(
         Rule.FOREIGN_HOOK,
-        function.name,
-        function.base_rva,
+        function,
+        rva,
         f"somebody else's jump to 0x{hook:x}{f' in {owner.name}' if owner else ''} stands at the entry; remove that hook, then apply",
         evidence,
     )

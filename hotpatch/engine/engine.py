@@ -11,6 +11,7 @@ from hotpatch.engine.consistency import Consistency
 from hotpatch.engine.locate import Locator
 from hotpatch.engine.mapping import map_patch
 from hotpatch.engine.registry import Registry, SiteKey
+from hotpatch.engine.stacking import Stacking, given_back
 from hotpatch.engine.transaction import Transaction
 from hotpatch.engine.undo import OriginalView
 from hotpatch.errors import ApplyRefused, Refusal, Refused, RevertRefused, Rule
@@ -38,12 +39,19 @@ class Engine:
         self._registry = Registry()
         self._locator: tuple[Registry, Locator] | None = None
 
-    def apply(self, patch: Patch, consistency: Consistency = Consistency.IMMEDIATE) -> AppliedPatch:
+    def apply(
+        self, patch: Patch, consistency: Consistency = Consistency.IMMEDIATE, stacking: Stacking = Stacking.CUMULATIVE
+    ) -> AppliedPatch:
         """Apply a patch, or change nothing.
 
         Find the module that it was written for and check that its memory is what the builder saw; take slots past its end; map the patch
         image within reach and bind it; make the originals callable; write slots and pads; move threads out of the way; then switch calls
         over.
+
+        Args:
+            patch: Newer (by its sequence) than what stands on that module.
+            consistency: When calls change over.
+            stacking: What becomes of functions that only older patches replace.
 
         Raises:
             ApplyRefused: With every reason; the process is as it was.
@@ -51,7 +59,7 @@ class Engine:
         try:
             with Transaction(self._target) as step:
                 registry = self._registry.copy()
-                application = self._apply(step, registry, patch, consistency)
+                application = self._apply(step, registry, patch, consistency, stacking)
                 step.commit()
         except ApplyRefused:
             raise
@@ -60,13 +68,16 @@ class Engine:
         self._registry = registry
         return AppliedPatch(self, application)
 
-    def _apply(self, step: Transaction, registry: Registry, patch: Patch, how: Consistency) -> Application:
+    def _apply(self, step: Transaction, registry: Registry, patch: Patch, how: Consistency, stacking: Stacking) -> Application:
         target, arch = self._target, architecture(patch.machine)
         consistency.require(how, patch)
         module = identity.find_module(target, patch)
         checks.check_sequence(registry.standing(module.va), patch)
         original = OriginalView(target.read, registry.records(module.va))
-        functions = checks.check_functions(target, arch, registry, module, patch, original)
+        replaced = {SiteKey(module.va, function.base_rva) for function in patch.functions}
+        dropped = given_back(registry, module.va, replaced, stacking)
+        checks.check_redirects(target, arch, registry, (*sorted(replaced), *dropped))
+        functions = checks.check_functions(target, arch, module, patch, original)
         identity.check_memory(module, patch, original)
         step.event(
             "apply",
@@ -76,10 +87,11 @@ class Engine:
             module_va=module.va,
             functions=len(functions),
             consistency=how.value,
+            given_back=len(dropped),
         )
         hpat.reserve_slots(step, registry, arch, functions)
         key, image = map_patch(step, target, registry, arch, module, patch)
-        application = registry.enter(key, patch, tuple(function.key for function in functions))
+        application = registry.enter(key, patch, tuple(function.key for function in functions), dropped)
         trampoline.make_callable(step, registry, arch, functions)
         switch = redirect.redirect(step, target, registry, arch, application, image, functions, original)
         threads.move_out(step, target, registry, arch, functions)
@@ -114,7 +126,7 @@ class Engine:
         )
         switch = redirect.Switch()
         removed = []
-        for key in application.sites:
+        for key in application.touched:
             site = registry.sites[key]
             below = site.layers[:-1]
             if below:
@@ -161,7 +173,7 @@ class Engine:
 
     def _check_redirects(self, registry: Registry, application: Application) -> None:
         refusals = []
-        for key in application.sites:
+        for key in application.touched:
             site = registry.sites[key]
             refusals += [
                 Refusal(

@@ -86,6 +86,10 @@ def redirect(
             refusals.extend(located(far, checked.function))
     if refusals:
         raise ApplyRefused(refusals)
+    for key in application.given_back:
+        site = registry.sites[key]
+        layer = Layer(application.number, site.top.name, site.original)
+        registry.sites[key] = lead(step, target, arch, key, site, (*site.layers, layer), switch)
     for record in pads:
         step.write_code(record.va, record.before, record.after)
     return switch

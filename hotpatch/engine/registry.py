@@ -132,12 +132,26 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A patch that stands."""
+    """A patch that stands.
+
+    Attributes:
+        number: Counts applications from 1.
+        image: Its mapped image.
+        patch: What was applied.
+        sites: Functions that it replaces, by RVA.
+        given_back: Functions of older patches whose original it brings back, by RVA.
+    """
 
     number: int
     image: ImageKey
     patch: Patch
     sites: tuple[SiteKey, ...]
+    given_back: tuple[SiteKey, ...] = ()
+
+    @property
+    def touched(self) -> tuple[SiteKey, ...]:
+        """Every function that reverting it changes."""
+        return (*self.sites, *self.given_back)
 
 
 @dataclass(slots=True)
@@ -178,10 +192,10 @@ class Registry:
             if key.module == module:
                 yield from site.records
 
-    def enter(self, key: ImageKey, patch: Patch, sites: tuple[SiteKey, ...]) -> Application:
+    def enter(self, key: ImageKey, patch: Patch, sites: tuple[SiteKey, ...], given_back: tuple[SiteKey, ...]) -> Application:
         """Put a patch on top of its module."""
         self.applied += 1
-        application = Application(self.applied, key, patch, sites)
+        application = Application(self.applied, key, patch, sites, given_back)
         self.applications[application.number] = application
         self.order[key.module] = (*self.order.get(key.module, ()), application.number)
         return application

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from hotpatch.arch import Machine
-from hotpatch.engine import AppliedPatch, Engine, Module
+from hotpatch.engine import AppliedPatch, Engine, Module, Stacking
 from hotpatch.image import Image
 from hotpatch.patch import Patch
 
@@ -28,8 +28,8 @@ class World:
     def patch(self, numbers: dict[int, int], **recipe: object) -> Patch:
         return make(Recipe(self.base, numbers, **recipe))
 
-    def apply(self, numbers: dict[int, int], **recipe: object) -> AppliedPatch:
-        return self.engine.apply(self.patch(numbers, **recipe))
+    def apply(self, numbers: dict[int, int], stacking: Stacking = Stacking.CUMULATIVE, **recipe: object) -> AppliedPatch:
+        return self.engine.apply(self.patch(numbers, **recipe), stacking=stacking)
 
     def entry(self, index: int) -> int:
         return self.module.va + entry(index)

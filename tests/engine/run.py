@@ -1,11 +1,11 @@
-"""Runs a function of a fake process in Unicorn, on a copy of its memory."""
+"""Runs a function of a fake process in Unicorn, with its memory and rights."""
 
 from __future__ import annotations
 
 import unicorn
 from unicorn import arm64_const, x86_const
 
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, architecture
 from hotpatch.engine import Rights
 
 from .fake import Fake
@@ -13,11 +13,11 @@ from .fake import Fake
 STOP = 0x10000
 STACK = 0x20000
 SIZE = 0x4000
-LIMIT = 200
+LIMIT = 20_000
 
 
-def call(fake: Fake, va: int) -> tuple[int, list[int]]:
-    """Result of the function at ``va``, and the addresses of the instructions that ran."""
+def call(fake: Fake, va: int, *arguments: int) -> tuple[int, list[int]]:
+    """Result of the function at ``va`` with integer arguments in registers, and the addresses of the instructions that ran."""
     x64 = fake.machine is Machine.X64
     machine = unicorn.Uc(*((unicorn.UC_ARCH_X86, unicorn.UC_MODE_64) if x64 else (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)))
     for block in fake.blocks.values():
@@ -36,9 +36,22 @@ def call(fake: Fake, va: int) -> tuple[int, list[int]]:
     else:
         machine.reg_write(arm64_const.UC_ARM64_REG_SP, sp)
         machine.reg_write(arm64_const.UC_ARM64_REG_X30, STOP)
+    convention = architecture(fake.machine).convention
+    assert len(arguments) <= len(convention.integer_arguments)
+    for register, value in zip(convention.integer_arguments, arguments, strict=False):
+        machine.reg_write(_number(fake.machine, register), value % (1 << 64))
     machine.emu_start(va, STOP, count=LIMIT)
+    assert machine.reg_read(_number(fake.machine, convention.pc)) == STOP, "did not come to an end"
+    for block in fake.blocks.values():
+        block.memory[:] = machine.mem_read(block.va, len(block.memory))
     result = machine.reg_read(x86_const.UC_X86_REG_RAX if x64 else arm64_const.UC_ARM64_REG_X0)
     return result, trail
+
+
+def _number(machine: Machine, register: str) -> int:
+    if machine is Machine.X64:
+        return getattr(x86_const, f"UC_X86_REG_{register.upper()}")
+    return getattr(arm64_const, f"UC_ARM64_REG_{register.upper()}")
 
 
 def _protection(rights: Rights) -> int:

@@ -8,10 +8,12 @@ import pytest
 
 from hotpatch.address import Va
 from hotpatch.arch import HPAT_POINTER_DISTANCE, Machine, Redirect, architecture
-from hotpatch.engine import PatchState, Rights
+from hotpatch.engine import PatchState, Rights, Stacking
+from hotpatch.errors import ApplyRefused, Rule
 
 from .conftest import World, world
 from .run import call
+from .synthetic import entry
 
 STRATEGIES = [(machine, strategy) for machine in Machine for strategy in Redirect]
 INSTRUCTIONS = {
@@ -61,11 +63,11 @@ def test_relocated_entry_bytes_are_expected_as_the_loader_left_them():
 def test_x64_hpat_bytes():
     here = world(Machine.X64)
     here.apply({1: 111})
-    entry, function = here.entry(1), here.engine.status().functions[0]
+    start, function = here.entry(1), here.engine.status().functions[0]
     slot = function.slot
     assert slot >= here.module.va + here.module.size
-    assert here.bytes_at(entry, 2) == b"\xeb\xf9"
-    assert here.bytes_at(entry - 5, 5) == b"\xe9" + (slot - entry).to_bytes(4, "little")
+    assert here.bytes_at(start, 2) == b"\xeb\xf9"
+    assert here.bytes_at(start - 5, 5) == b"\xe9" + (slot - start).to_bytes(4, "little")
     assert here.bytes_at(slot, 6) == bytes.fromhex("ff25fa0f0000")
     assert here.bytes_at(slot + HPAT_POINTER_DISTANCE, 8) == function.destination.to_bytes(8, "little")
 
@@ -73,9 +75,9 @@ def test_x64_hpat_bytes():
 def test_arm64_hpat_bytes():
     here = world(Machine.ARM64)
     here.apply({1: 111})
-    entry, function = here.entry(1), here.engine.status().functions[0]
+    start, function = here.entry(1), here.engine.status().functions[0]
     slot = function.slot
-    assert here.bytes_at(entry, 4) == (0x14000000 | (slot - entry) >> 2).to_bytes(4, "little")
+    assert here.bytes_at(start, 4) == (0x14000000 | (slot - start) >> 2).to_bytes(4, "little")
     assert here.bytes_at(slot, 8) == bytes.fromhex("1080005800021fd6")
     assert here.bytes_at(slot + HPAT_POINTER_DISTANCE, 8) == function.destination.to_bytes(8, "little")
 
@@ -134,24 +136,41 @@ def test_superseding_with_hpat_writes_pointers_and_no_code(here):
     assert second.state is PatchState.REVERTED
 
 
+@pytest.mark.parametrize(("stacking", "first_alone"), [(Stacking.CUMULATIVE, 1), (Stacking.ADDITIONAL, 111)])
 @pytest.mark.parametrize(("machine", "strategy"), STRATEGIES)
 @pytest.mark.parametrize("above", list(Redirect))
-def test_a_second_patch_on_top(machine, strategy, above):
+def test_a_second_patch_on_top(machine, strategy, above, stacking, first_alone):
+    """Function 1 only the first patch has, 2 both, 3 only the second."""
     here = world(machine)
     pristine = bytes(here.fake.blocks[here.module.va].memory)
     first = here.apply({1: 111, 2: 222}, redirect=strategy)
-    second = here.apply({2: 2222, 3: 3333}, sequence=2, redirect=above, name="second.dll")
-    assert [here.result(index) for index in (1, 2, 3)] == [111, 2222, 3333]
+    second = here.apply({2: 2222, 3: 3333}, sequence=2, redirect=above, name="second.dll", stacking=stacking)
+    assert [here.result(index) for index in (1, 2, 3)] == [first_alone, 2222, 3333]
+    assert [function.name for function in second.functions] == ["f2", "f3"]
     assert call(here.fake, second.original("f2"))[0] == 2
-    assert first.state is PatchState.APPLIED
+    assert first.state is (PatchState.APPLIED if first_alone == 111 else PatchState.SUPERSEDED)
     second.revert()
     assert [here.result(index) for index in (1, 2, 3)] == [111, 222, 3]
-    second = here.engine.apply(second.patch)
-    assert [here.result(index) for index in (1, 2, 3)] == [111, 2222, 3333]
+    second = here.engine.apply(second.patch, stacking=stacking)
+    assert [here.result(index) for index in (1, 2, 3)] == [first_alone, 2222, 3333]
+    third = here.apply({1: 11111}, sequence=3, redirect=above, name="third.dll", stacking=stacking)
+    assert [here.result(index) for index in (1, 2, 3)] == [11111, *((2, 3) if stacking is Stacking.CUMULATIVE else (2222, 3333))]
+    third.revert()
     second.revert()
     first.revert()
     assert [here.result(index) for index in (1, 2, 3)] == [1, 2, 3]
     assert bytes(here.fake.blocks[here.module.va].memory) == pristine
+
+
+def test_giving_an_original_back_checks_its_redirect_too(here):
+    here.apply({1: 111})
+    patch = here.patch({2: 222}, sequence=2, name="second.dll")
+    here.fake.poke(here.entry(1), here.base.read(entry(1), 4))
+    before = here.fake.snapshot()
+    with pytest.raises(ApplyRefused) as caught:
+        here.engine.apply(patch)
+    assert [(refusal.rule, refusal.function) for refusal in caught.value.refusals] == [(Rule.UNEXPECTED_BYTES, "f1")]
+    assert here.fake.snapshot() == before
 
 
 def test_slots_are_kept_by_function(here):
