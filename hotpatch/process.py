@@ -96,7 +96,7 @@ class RunResult:
 
     Attributes:
         exit_code: Of the process, ``None`` while it lives.
-        output: Everything that it has written, UTF-8 with undecodable bytes as ``\\xNN``.
+        output: Everything that it has written, UTF-8 with undecodable bytes as a backslash, x and two digits.
         instructions: Executed since the program's first, by all threads.
         threads: Started so far, the main thread among them.
         finished: Whether nothing is left to run.
@@ -220,7 +220,7 @@ class Process:
 
     @property
     def output(self) -> str:
-        """Everything that the program has written, UTF-8 with undecodable bytes as ``\\xNN``."""
+        """Everything that the program has written, UTF-8 with undecodable bytes as a backslash, x and two digits."""
         return self.guest.system.output.decode("utf-8", "backslashreplace")
 
     @property
@@ -380,7 +380,10 @@ class Process:
         self.guest.at(instructions, action)
 
     def apply_at(self, instructions: int, patch: Patch, consistency: Consistency | str | None = None) -> None:
-        """Apply a patch at an instruction count; :attr:`applied` and :attr:`refused` tell what came of it, and the program goes on either way."""
+        """Apply a patch at an instruction count; the program goes on either way.
+
+        :attr:`applied` and :attr:`refused` tell what came of it.
+        """
         how = self._consistency(consistency)
 
         def action() -> None:
@@ -412,7 +415,9 @@ class Process:
 
     def snapshot(self) -> ProcessSnapshot:
         """The process and its patches as they are; can be restored any number of times, in any order."""
-        return ProcessSnapshot(self.guest.snapshot(), self.engine.snapshot(), tuple(self.applied), tuple(self.refused), self.last, tuple(self._handles))
+        return ProcessSnapshot(
+            self.guest.snapshot(), self.engine.snapshot(), tuple(self.applied), tuple(self.refused), self.last, tuple(self._handles)
+        )
 
     def restore(self, snapshot: ProcessSnapshot) -> None:
         """The process and its patches as :meth:`snapshot` found them."""
@@ -432,7 +437,8 @@ class Process:
             code = list(arch.disassemble(self.guest.read(thread.pc, room), thread.pc))[:_VIEW_INSTRUCTIONS] if room else []
             waits = None if record.wait is None else record.wait.describe(system)
             name, stack = self.guest.function_name(thread.pc), self.guest.stack(thread.id)
-            views.append(ThreadView(thread.id, record.state.value, thread.pc, name, thread.registers, tuple(code), stack, waits, record.executed))
+            state = record.state.value
+            views.append(ThreadView(thread.id, state, thread.pc, name, thread.registers, tuple(code), stack, waits, record.executed))
         return tuple(views)
 
     # inside ------------------------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """The one door to Unicorn: every call of it goes through :class:`Cpu`, which raises :class:`CpuError` with Unicorn's own words.
 
-Instruction counts are exact. ``emu_start(count=n)`` stops after ``n`` instructions, but says nothing of how many it executed when it ends early (a
-fault, a jump to a gate). Unicorn keeps that number in a private field, right before the copy of ``n``; :func:`_counter_offset` finds the field by
-what it must hold after runs of known length, and the package refuses to emulate where it is not found. Measured with Unicorn 2.1.4: after a full slice
-the field holds ``n + 1``; after a failed fetch it holds what was executed; after any other fault the faulting instruction is in it. A REP instruction
-of ``k`` iterations counts ``k + 1``: its last round finds the count register at zero.
+Instruction counts are exact. ``emu_start(count=n)`` stops after ``n`` instructions, but says nothing of how many it executed when it ends
+early (a fault, a jump to a gate). Unicorn keeps that number in a private field, right before the copy of ``n``; :func:`_counter_offset`
+finds the field by what it must hold after runs of known length, and the package refuses to emulate where it is not found. Measured with
+Unicorn 2.1.4: after a full slice the field holds ``n + 1``; after a failed fetch it holds what was executed; after any other fault the
+faulting instruction is in it. A REP instruction of ``k`` iterations counts ``k + 1``: its last round finds the count register at zero.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
-import unicorn
-from unicorn import Uc, UcError
 from unicorn import unicorn_const as uc_const
 
 from hotpatch.address import Va
+from hotpatch.emulator.binding import UcError, handle_of
 from hotpatch.errors import FaultKind, HotpatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from unicorn.unicorn_py3.unicorn import UcContext
-
     from hotpatch.arch import Machine
+    from hotpatch.emulator.binding import Context, Engine
 
 NOWHERE = 0xFFFF_FFFF_FFFF
 """``until`` of every run: an address that nothing jumps to."""
@@ -50,7 +48,7 @@ class CpuError(HotpatchError):
 
     def __init__(self, doing: str, code: int) -> None:
         """Say what was being done and Unicorn's error ``code``."""
-        super().__init__(f"the emulator failed while {doing}: {unicorn.Uc.__name__} error {code}")
+        super().__init__(f"the emulator failed while {doing}: Unicorn error {code}")
         self.code = code
 
 
@@ -107,10 +105,10 @@ class CpuModel(Protocol):
     guard_dispatch: bytes | None
     """Code of a control-flow-guard dispatch, where its register is documented."""
 
-    def create(self) -> Uc:
+    def create(self) -> Engine:
         """A new engine, floating point switched on."""
 
-    def hook(self, uc: Uc, clock: Callable[[], int]) -> None:
+    def hook(self, uc: Engine, clock: Callable[[], int]) -> None:
         """Hook instructions that would show the host's time to the program, where Unicorn can; ``clock`` gives ticks."""
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
@@ -129,7 +127,7 @@ class CpuModel(Protocol):
         """Return from that function."""
 
     def enter(self, cpu: Cpu, write_word: Callable[[int, int], None], sp: int, back: int) -> None:
-        """Set stack pointer and return address as a call with ``sp`` (16-byte aligned, at the stack arguments or home space) leaves them."""
+        """Set stack pointer and return address as a call leaves them; ``sp`` (16-byte aligned) is where stack arguments or home space begin."""
 
 
 @cache
@@ -160,7 +158,7 @@ class Cpu:
         self._pc = self._ids[self.model.pc]
         try:
             self._uc = self.model.create()
-            self._handle = int(self._uc._uch.value)
+            self._handle = handle_of(self._uc)
             self._trap: list[tuple[int, int]] = []
             self._interrupts: list[int] = []
             _hook(self._uc, self._trap, self._interrupts, grow)
@@ -227,11 +225,11 @@ class Cpu:
         wanted = tuple(names)
         return dict(zip(wanted, self._uc.reg_read_batch([self._ids[name] for name in wanted]), strict=True))
 
-    def save(self) -> UcContext:
+    def save(self) -> Context:
         """All registers, as a value that is never changed afterwards."""
         return self._uc.context_save()
 
-    def restore(self, context: UcContext) -> None:
+    def restore(self, context: Context) -> None:
         """All registers as :meth:`save` found them."""
         self._uc.context_restore(context)
 
@@ -251,7 +249,9 @@ class Cpu:
         if counted > count:
             return Slice(count, None)
         pc = Va(self.pc)
-        return Slice(counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None, "the program stopped the processor (privileged instruction)"))
+        return Slice(
+            counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None, "the program stopped the processor (privileged instruction)")
+        )
 
     def _failed(self, code: int) -> Slice:
         counted, pc = int(self._counter.value), Va(self.pc)
@@ -271,21 +271,21 @@ class Cpu:
         return Slice(counted - 1, Trap(meaning.kind, pc, pc, None, meaning.detail))
 
 
-def _hook(uc: Uc, trap: list[tuple[int, int]], interrupts: list[int], grow: Callable[[int], bool]) -> None:
+def _hook(uc: Engine, trap: list[tuple[int, int]], interrupts: list[int], grow: Callable[[int], bool]) -> None:
     """Record faults into lists that know nothing of the processor, so that no reference cycle keeps host memory alive."""
 
-    def invalid(_uc: Uc, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
+    def invalid(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
         first, last = grow(address), grow(address + max(size, 1) - 1)
         if first and last:
             return True
         trap.append((address if not first else address + size - 1, size))
         return False
 
-    def protected(_uc: Uc, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
+    def protected(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
         trap.append((address, size))
         return False
 
-    def interrupt(uc: Uc, number: int, _data: object) -> None:
+    def interrupt(uc: Engine, number: int, _data: object) -> None:
         interrupts.append(number)
         uc.emu_stop()
 
@@ -308,7 +308,7 @@ def _counter_offset(machine: Machine) -> int:
         uc.mem_map(0x10000, 0x1000, uc_const.UC_PROT_ALL)
         uc.mem_write(0x10000, model.nop * 64)
         uc.emu_start(0x10000, NOWHERE, 0, count)
-        words = (ctypes.c_uint64 * _STRUCTURE_WORDS).from_address(int(uc._uch.value))
+        words = (ctypes.c_uint64 * _STRUCTURE_WORDS).from_address(handle_of(uc))
         here = {8 * i for i in range(_STRUCTURE_WORDS - 1) if words[i] == count + 1 and words[i + 1] == count}
         found = here if found is None else found & here
     if not found or len(found) != 1:

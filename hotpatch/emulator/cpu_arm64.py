@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unicorn import UC_ARCH_ARM64, UC_MODE_ARM, Uc, arm64_const
-from unicorn.unicorn_const import UC_HOOK_INSN
+from unicorn import arm64_const
+from unicorn.unicorn_const import UC_ARCH_ARM64, UC_HOOK_INSN, UC_MODE_ARM
 
 from hotpatch.arch import Machine
+from hotpatch.emulator.binding import new_engine
 from hotpatch.emulator.cpu import Interrupt
 from hotpatch.errors import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hotpatch.emulator.binding import Engine
     from hotpatch.emulator.cpu import Cpu
 
 _INTEGER = tuple(f"x{i}" for i in range(31))
@@ -37,7 +39,8 @@ class Arm64Cpu:
 
     machine = Machine.ARM64
     registers: Mapping[str, int] = {
-        name: getattr(arm64_const, f"UC_ARM64_REG_{name.upper()}") for name in (*_INTEGER, *_VECTORS, "sp", "pc", "nzcv", "fpcr", "cpacr_el1")
+        name: getattr(arm64_const, f"UC_ARM64_REG_{name.upper()}")
+        for name in (*_INTEGER, *_VECTORS, "sp", "pc", "nzcv", "fpcr", "cpacr_el1")
     }
     general = (*_INTEGER, "sp", "pc", "nzcv")
     pc = "pc"
@@ -48,17 +51,17 @@ class Arm64Cpu:
     guard_dispatch = None
     """No public source names the register of an Arm64 dispatch; the image's own no-op stays."""
 
-    def create(self) -> Uc:
+    def create(self) -> Engine:
         """An engine with every feature of the largest model, as pointer authentication and LSE atomics need."""
-        uc = Uc(UC_ARCH_ARM64, UC_MODE_ARM)
+        uc = new_engine(UC_ARCH_ARM64, UC_MODE_ARM)
         uc.ctl_set_cpu_model(arm64_const.UC_CPU_ARM64_MAX)
         uc.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, _FP_ENABLE)
         return uc
 
-    def hook(self, uc: Uc, clock: Callable[[], int]) -> None:
+    def hook(self, uc: Engine, clock: Callable[[], int]) -> None:
         """Give the generic timer virtual time."""
 
-        def read_system(uc: Uc, register: int, system: object, _data: object) -> int:
+        def read_system(uc: Engine, register: int, system: object, _data: object) -> int:
             if tuple(getattr(system, part) for part in ("op0", "op1", "crn", "crm", "op2")) not in _COUNTERS:
                 return 0
             uc.reg_write(register, clock())

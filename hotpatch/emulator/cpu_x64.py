@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unicorn import UC_ARCH_X86, UC_MODE_64, Uc, x86_const
+from unicorn import x86_const
+from unicorn.unicorn_const import UC_ARCH_X86, UC_MODE_64
 
 from hotpatch.arch import Machine
+from hotpatch.emulator.binding import new_engine
 from hotpatch.emulator.cpu import Interrupt
 from hotpatch.errors import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hotpatch.emulator.binding import Engine
     from hotpatch.emulator.cpu import Cpu
 
 _INTEGER = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16)))
@@ -31,7 +34,10 @@ class X64Cpu:
 
     machine = Machine.X64
     registers: Mapping[str, int] = {
-        **{name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (*_INTEGER, *_VECTORS, "rip", "rflags", "mxcsr", "fpcw", "gs_base")}
+        **{
+            name: getattr(x86_const, f"UC_X86_REG_{name.upper()}")
+            for name in (*_INTEGER, *_VECTORS, "rip", "rflags", "mxcsr", "fpcw", "gs_base")
+        }
     }
     general = (*_INTEGER, "rip", "rflags")
     pc = "rip"
@@ -41,11 +47,11 @@ class X64Cpu:
     guard_dispatch = b"\xff\xe0"
     """``jmp rax``: the dispatch function takes the target in rax (MS Learn and LLVM's CFGuard pass say so)."""
 
-    def create(self) -> Uc:
+    def create(self) -> Engine:
         """A 64-bit engine."""
-        return Uc(UC_ARCH_X86, UC_MODE_64)
+        return new_engine(UC_ARCH_X86, UC_MODE_64)
 
-    def hook(self, uc: Uc, clock: Callable[[], int]) -> None:
+    def hook(self, uc: Engine, clock: Callable[[], int]) -> None:
         """Nothing: Unicorn 2.1 hooks neither RDTSC nor RDRAND (docs/limits.md)."""
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:

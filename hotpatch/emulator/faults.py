@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.emulator.memory import MemoryFault
+from hotpatch.emulator.memory import AccessError
 from hotpatch.errors import StackFrame
 from hotpatch.unwind import FRAME_LIMIT, Located, unwinder
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from hotpatch.emulator.system import System
     from hotpatch.emulator.threads import GuestThread
+
 
 def function_name(system: System, pc: int) -> str | None:
     """The function that ``pc`` lies in: of a module, or of the system."""
@@ -65,7 +66,7 @@ def _reader(system: System) -> Callable[[int, int], bytes]:
     def read(va: int, size: int) -> bytes:
         try:
             return system.memory.read(va, size)
-        except MemoryFault:
+        except AccessError:
             return b""
 
     return read

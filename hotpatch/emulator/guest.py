@@ -143,8 +143,8 @@ class Guest:
         """Call a function on the host's thread, while the program's threads go on, and give its results.
 
         Raises:
-            EmulatedFault: The program faulted or exceeded ``budget`` instructions. A fault of the call itself leaves the process as the fault left it;
-                other calls can be made.
+            EmulatedFault: The program faulted or exceeded ``budget`` instructions. Other calls can be made after a fault of the
+                call itself; its changes to memory stay.
         """
         self._alive()
         system, host = self.system, self._host
@@ -164,7 +164,9 @@ class Guest:
             fault, mine = self.kernel.over_budget(), True
         self.kernel.abandon_call(host)
         if fault is None:
-            raise HotpatchError(f"the program ended its process (exit code {system.counters.exit_code}) while a function of it was being called")
+            raise HotpatchError(
+                f"the program ended its process (exit code {system.counters.exit_code}) while a function of it was being called"
+            )
         if mine:
             system.fault = None
         raise EmulatedFault(fault)
@@ -262,14 +264,19 @@ class Guest:
         return self.system.memory.read(va, size)
 
     def write_data(self, va: Va, data: bytes) -> None:
-        """See :class:`~hotpatch.engine.target.Target`. Where the memory is executable, fetch sees it at once: what never ran is in no cache."""
+        """See :class:`~hotpatch.engine.target.Target`.
+
+        Where the memory is executable, fetch sees it at once: what never ran is in no cache.
+        """
         self.system.memory.write(va, data)
         self.system.memory.flush(va, len(data))
 
     def write_code(self, va: Va, expected: bytes, new: bytes) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
         if len(expected) != len(new):
-            raise HotpatchError(f"{len(expected)} bytes are expected at 0x{va:x} and {len(new)} would be written; give the same number of both")
+            raise HotpatchError(
+                f"{len(expected)} bytes are expected at 0x{va:x} and {len(new)} would be written; give the same number of both"
+            )
         memory = self.system.memory
         found = memory.read(va, len(expected))
         if found != expected:
@@ -287,7 +294,8 @@ class Guest:
         place = self._place(size, near, reach, above=above)
         if place is None:
             evidence = {"near": near, "reach": reach, "size": size, "above": above}
-            reason = f"no {size} free bytes lie within {reach} bytes {'above' if above else 'of'} 0x{near:x}; load the image where there is room around it"
+            where = f"within {reach} bytes {'above' if above else 'of'} 0x{near:x}"
+            reason = f"no {size} free bytes lie {where}; load the image where there is room around it"
             raise ApplyRefused([Refusal(Rule.NO_ADDRESS_SPACE, None, None, reason, evidence)])
         self.system.memory.map(place, size, rights, RegionKind.HOST, "patch")
         return Va(place)
@@ -345,7 +353,9 @@ class Guest:
         va, end = counters.call_buffer, counters.call_buffer + max(len(data), 1)
         start = page_up(va)
         if end > start:
-            memory.map(start, max(page_up(end) - start, layout.ALLOCATION_GRANULE), Rights.READ | Rights.WRITE, RegionKind.HOST, "arguments")
+            memory.map(
+                start, max(page_up(end) - start, layout.ALLOCATION_GRANULE), Rights.READ | Rights.WRITE, RegionKind.HOST, "arguments"
+            )
         memory.write(va, data)
         counters.call_buffer = end + 31 & -16
         return Va(va)

@@ -1,7 +1,7 @@
 """The program's heaps: blocks of 16-byte granules, cut from arenas that grow, reused last freed first.
 
-Bookkeeping is the host's, so a program that writes past a block spoils its neighbours and nothing else, as deterministically as the rest. Every
-state is a copyable value: free lists are linked tuples.
+Bookkeeping is the host's, so a program that writes past a block spoils its neighbours and nothing else, as deterministically as the rest.
+Every state is a copyable value: free lists are linked tuples.
 """
 
 from __future__ import annotations

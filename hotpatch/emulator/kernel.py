@@ -1,7 +1,7 @@
 """Running threads: slices, system calls, waits, time, faults. The only place where instructions are counted.
 
-Everything is decided by counts and the schedule's state, never by the host: the same process, run in one go or stopped anywhere in between, does
-the same.
+Everything is decided by counts and the schedule's state, never by the host: the same process, run in one go or stopped anywhere in between,
+does the same.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from hotpatch.address import Va
 from hotpatch.emulator import faults
 from hotpatch.emulator.gates import CALLBACK, THREAD
 from hotpatch.emulator.loader import DLL_THREAD_ATTACH, entry_calls, initialisation_order
-from hotpatch.emulator.memory import MemoryFault
+from hotpatch.emulator.memory import AccessError
 from hotpatch.emulator.threads import Ended, Frame, Invoke, ThreadState
-from hotpatch.emulator.win32.call import Call, GuestFault
+from hotpatch.emulator.win32.call import Call, ProgramFaultError
 from hotpatch.errors import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -104,14 +104,20 @@ class Kernel:
         system = self.system
         before = thread.executed
         while thread.executed - before < count and system.fault is None and not system.counters.exited:
-            if thread.state is ThreadState.BLOCKED and thread.wait is not None and thread.wait.ready(system, thread):
-                self._wake(thread, timed_out=False)
-            if thread.state is not ThreadState.READY:
+            if not self._runnable(thread):
                 break
             self._slice(thread, count - (thread.executed - before))
         return thread.executed - before
 
-    def begin_call(self, thread: GuestThread, va: int, integers: Sequence[int], floats: Sequence[tuple[int, int]], stack: Sequence[int]) -> None:
+    def _runnable(self, thread: GuestThread) -> bool:
+        """Whether the thread can run now; a wait that is over is ended."""
+        if thread.state is ThreadState.BLOCKED and thread.wait is not None and thread.wait.ready(self.system, thread):
+            self._wake(thread, timed_out=False)
+        return thread.state is ThreadState.READY
+
+    def begin_call(
+        self, thread: GuestThread, va: int, integers: Sequence[int], floats: Sequence[tuple[int, int]], stack: Sequence[int]
+    ) -> None:
         """Make the host's idle thread call ``va``; registers and stack words as :mod:`hotpatch.emulator.calls` laid them out."""
         thread.state = ThreadState.READY
         self.system.activate(thread)
@@ -161,7 +167,8 @@ class Kernel:
         thread = system.threads[system.counters.current]
         if thread.state is ThreadState.BLOCKED and thread.wait is not None:
             self._wake(thread, timed_out=not thread.wait.ready(system, thread))
-            return thread if thread.state is ThreadState.READY else self._choose()
+            if not self._runnable(thread):
+                return self._choose()
         return thread
 
     def _ready(self) -> list[int]:
@@ -216,10 +223,10 @@ class Kernel:
                     return
                 else:
                     outcome = gate.api.serve(Call(system, thread))
-            except MemoryFault as fault:
+            except AccessError as fault:
                 self._fault(thread, FaultKind.ACCESS_VIOLATION, fault.address, fault.access, f"in {gate.label}")
                 return
-            except GuestFault as fault:
+            except ProgramFaultError as fault:
                 self._fault(thread, fault.kind, system.cpu.pc, None, f"{gate.label}: {fault.detail}")
                 return
             self._settle(thread, outcome)

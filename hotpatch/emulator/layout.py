@@ -1,12 +1,12 @@
 """Where things lie in an emulated process, and the structures of Windows that compiled code reads, as data.
 
-Sources: winternl.h and the published TEB and PEB of the Windows SDK's debugging symbols, as documented by MS Learn and used by compilers (TEB 0x30
-self, 0x58 thread-local storage, 0x60 PEB). Addresses of areas are this project's choice; all are above 4 GiB and below 2**47.
+Sources: winternl.h and the published TEB and PEB of the Windows SDK's debugging symbols, as documented by MS Learn and used by compilers
+(TEB 0x30 self, 0x58 thread-local storage, 0x60 PEB). Addresses of areas are this project's choice; all are above 4 GiB and below 2**47.
 """
 
 from __future__ import annotations
 
-# areas -------------------------------------------------------------------------------------------------------------------------------------
+# areas ------------------------------------------------------------------------------------------------------------------------------------
 
 STUB_VA = 0x7FF6_0000_0000
 """Code that the system brings: control-flow-guard check and dispatch."""
@@ -34,13 +34,14 @@ ALLOCATION_END = 0x50_0000_0000
 CALL_BUFFER_VA = 0x60_0000_0000
 """Arguments of calls that the host makes."""
 MODULE_GRANULE = 0x400_0000
-"""Images that cannot have their base are placed at multiples of this, which leaves room behind each for patches within every machine's reach."""
+"""Images that cannot have their base are placed at multiples of this, which leaves room behind each for patches within every machine's
+reach."""
 MODULE_VA = 0x7FF0_0000_0000
 """Where such images go."""
 ALLOCATION_GRANULE = 0x1_0000
 """Windows' allocation granularity in bytes (GetSystemInfo)."""
 
-# structures: name → offset in bytes --------------------------------------------------------------------------------------------------------
+# structures: name → offset in bytes -------------------------------------------------------------------------------------------------------
 
 TEB = {
     "StackBase": 0x08,

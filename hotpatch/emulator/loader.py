@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.emulator.libraries import is_system, library_name
 from hotpatch.emulator.layout import MODULE_GRANULE, MODULE_VA
+from hotpatch.emulator.libraries import is_system, library_name
 from hotpatch.emulator.memory import PAGE, RegionKind, page_up
 from hotpatch.emulator.schedule import splitmix
 from hotpatch.engine.target import Module, Rights
@@ -48,7 +48,7 @@ def entry_calls(system: System, module: Module, reason: int) -> list[tuple[int, 
     """What the loader calls in a module for ``reason``: TLS callbacks, then a DLL's entry point."""
     image = module.image
     callbacks = image.tls.callbacks if image.tls is not None else ()
-    calls = [(module.va + callback, (module.va, reason, 0)) for callback in callbacks]
+    calls: list[tuple[int, tuple[int, ...]]] = [(module.va + callback, (module.va, reason, 0)) for callback in callbacks]
     if image.is_dll and image.entry_point:
         calls.append((module.va + image.entry_point, (module.va, reason, 0)))
     return calls
@@ -96,7 +96,7 @@ def resolve(system: System, library: str, name: str | None, ordinal: int | None,
     )
 
 
-# mapping -----------------------------------------------------------------------------------------------------------------------------------
+# mapping ----------------------------------------------------------------------------------------------------------------------------------
 
 
 def _map(system: System, image: Image, base: Va | None) -> Module:
@@ -165,7 +165,7 @@ def _rights(image: Image, section: Section) -> Rights:
     return rights
 
 
-# binding -----------------------------------------------------------------------------------------------------------------------------------
+# binding ----------------------------------------------------------------------------------------------------------------------------------
 
 
 def _bind(system: System, module: Module) -> None:

@@ -3,10 +3,10 @@
 Every region lies in host memory that Unicorn shows to the program with the region's rights; the host reads and writes it directly, whatever
 those rights. So no page right ever changes hands for a patch, and a snapshot is a copy.
 
-**Instruction cache.** A region that the program may execute is held twice: its memory, and what instruction fetch sees. Unicorn runs the second.
-A store changes memory only; :meth:`Memory.flush` carries it over and drops translations. A missing flush therefore shows every time, in every
-slice, on both machines: the old code goes on running. (The program's own loads from such a region see the fetched copy too; the two differ only
-between a store and its flush, and no thread runs in between.)
+**Instruction cache.** A region that the program may execute is held twice: its memory, and what instruction fetch sees. Unicorn runs the
+second. A store changes memory only; :meth:`Memory.flush` carries it over and drops translations. A missing flush therefore shows every
+time, in every slice, on both machines: the old code goes on running. (The program's own loads from such a region see the fetched copy too;
+the two differ only between a store and its flush, and no thread runs in between.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import mmap
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.engine.target import Rights
@@ -55,7 +55,7 @@ class RegionKind(StrEnum):
     """Mapped by the host: patch images, call buffers."""
 
 
-class MemoryFault(HotpatchError):
+class AccessError(HotpatchError):
     """An access that memory does not allow.
 
     Attributes:
@@ -161,7 +161,7 @@ class Memory:
         """Give whole pages other rights; they must be mapped without gaps.
 
         Raises:
-            MemoryFault: A page is not mapped.
+            AccessError: A page is not mapped.
             HotpatchError: The rights allow both writing and executing.
         """
         _check(rights, "memory")
@@ -172,7 +172,7 @@ class Memory:
                 continue
             self.unmap(region)
             cuts = sorted({region.va, region.end, max(start, region.va), min(end, region.end)})
-            for low, high in zip(cuts, cuts[1:], strict=False):
+            for low, high in pairwise(cuts):
                 new = rights if start <= low < end else region.rights
                 self._insert(self._region(low, high - low, new, region.kind, region.name, region.memory, region.offset + low - region.va))
 
@@ -200,7 +200,7 @@ class Memory:
         """Memory as it is.
 
         Raises:
-            MemoryFault: A byte is not mapped.
+            AccessError: A byte is not mapped.
         """
         region = self.find(va)
         if region is not None and va + size <= region.end:
@@ -212,7 +212,7 @@ class Memory:
         """Store into memory, whatever the program's rights, without flushing.
 
         Raises:
-            MemoryFault: A byte is not mapped; nothing was stored.
+            AccessError: A byte is not mapped; nothing was stored.
         """
         for region, start, end in list(self._pieces(va, len(data), "write")):
             region.memory[region.offset + start - region.va : region.offset + end - region.va] = data[start - va : end - va]
@@ -234,11 +234,11 @@ class Memory:
         """Raise unless the program has ``rights`` to the whole range.
 
         Raises:
-            MemoryFault: With the first byte that it has not.
+            AccessError: With the first byte that it has not.
         """
         for region, start, _ in self._pieces(va, size, access):
             if region.rights & rights != rights:
-                raise MemoryFault(start, access)
+                raise AccessError(start, access)
 
     # snapshots ---------------------------------------------------------------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ class Memory:
         while at < end:
             region = self.find(at)
             if region is None:
-                raise MemoryFault(at, access)
+                raise AccessError(at, access)
             pieces.append((region, at, min(end, region.end)))
             at = region.end
         return iter(pieces)

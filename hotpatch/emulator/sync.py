@@ -1,7 +1,7 @@
 """Locks that live in the program's memory: critical sections, reader/writer locks, and whom wake-ups reach.
 
-A critical section's fields are where winnt.h has them (RTL_CRITICAL_SECTION), because programs and debuggers look; a reader/writer lock is one word
-whose layout is Windows' own business: here 1 is exclusive, ``2 n`` is ``n`` readers.
+A critical section's fields are where winnt.h has them (RTL_CRITICAL_SECTION), because programs and debuggers look; a reader/writer lock is
+one word whose layout is Windows' own business: here 1 is exclusive, ``2 n`` is ``n`` readers.
 """
 
 from __future__ import annotations
@@ -87,7 +87,12 @@ class Synchronization:
         """Wake whoever waits for ``address`` as a condition variable or by address: the one of the lowest thread id, or all."""
         for thread in sorted(self._system.threads.values(), key=lambda thread: thread.id):
             wait = thread.wait
-            if thread.state is ThreadState.BLOCKED and isinstance(wait, waits.Condition | waits.Memory) and wait.address == address and not wait.woken:
+            if (
+                thread.state is ThreadState.BLOCKED
+                and isinstance(wait, waits.Condition | waits.Memory)
+                and wait.address == address
+                and not wait.woken
+            ):
                 thread.wait = replace(wait, woken=True)
                 if not every:
                     return

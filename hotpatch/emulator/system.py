@@ -15,7 +15,7 @@ from hotpatch.emulator.cpu import Cpu
 from hotpatch.emulator.gates import Gates
 from hotpatch.emulator.heap import Heap
 from hotpatch.emulator.layout import PEB, TEB
-from hotpatch.emulator.memory import PAGE, Memory, MemoryFault, RegionKind
+from hotpatch.emulator.memory import PAGE, AccessError, Memory, RegionKind
 from hotpatch.emulator.objects import HandleTable, Mutex, ProcessObject, Stream, StreamObject, ThreadObject
 from hotpatch.emulator.schedule import splitmix
 from hotpatch.emulator.sync import Synchronization
@@ -157,7 +157,7 @@ class System:
         """Memory that the program may read.
 
         Raises:
-            MemoryFault: It may not.
+            AccessError: It may not.
         """
         self._commit(va, size)
         self.memory.check(va, size, Rights.READ, "read")
@@ -167,7 +167,7 @@ class System:
         """Store on the program's behalf.
 
         Raises:
-            MemoryFault: The program may not write there.
+            AccessError: The program may not write there.
         """
         self._commit(va, len(data))
         self.memory.check(va, len(data), Rights.WRITE, "write")
@@ -177,7 +177,7 @@ class System:
         """The characters of a string up to its NUL, ``width`` bytes each.
 
         Raises:
-            MemoryFault: There is no NUL before unreadable memory.
+            AccessError: There is no NUL before unreadable memory.
         """
         found = bytearray()
         while len(found) < _STRING_LIMIT:
@@ -188,7 +188,7 @@ class System:
                 return bytes(found + part[:at])
             found += part
             va += room
-        raise MemoryFault(va, "read")
+        raise AccessError(va, "read")
 
     def argument(self, index: int) -> int:
         """Integer argument ``index`` of the system function that the active thread stands at."""
@@ -220,7 +220,7 @@ class System:
         """Store ``size`` times the same byte on the program's behalf.
 
         Raises:
-            MemoryFault: The program may not write there.
+            AccessError: The program may not write there.
         """
         self._commit(va, size)
         self.memory.check(va, size, Rights.WRITE, "write")

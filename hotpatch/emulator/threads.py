@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from unicorn.unicorn_py3.unicorn import UcContext
-
+    from hotpatch.emulator.binding import Context
     from hotpatch.emulator.system import System
 
 
@@ -103,7 +102,7 @@ class GuestThread:
     stack_low: int
     object: int
     state: ThreadState = ThreadState.READY
-    context: UcContext | None = None
+    context: Context | None = None
     wait: Wait | None = None
     exit_code: int | None = None
     executed: int = 0

@@ -1,7 +1,7 @@
 """A call of a system function as its handler sees it, and the table that handlers enter themselves into.
 
-A handler is a Python function whose parameters, after the first, are the Windows function's; their annotations say how registers are read. It returns
-the result, a wait, a call back into the program, or that there is no return.
+A handler is a Python function whose parameters, after the first, are the Windows function's; their annotations say how registers are read.
+It returns the result, a wait, a call back into the program, or that there is no return.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ERROR_DYNAMIC_CODE_BLOCKED = 1655
 """System error codes (MS Learn, "System Error Codes")."""
 
 
-class GuestFault(HotpatchError):
+class ProgramFaultError(HotpatchError):
     """A system function ends the program with a fault of ``kind``."""
 
     def __init__(self, kind: FaultKind, detail: str) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 TABLE = Table()
 
 
-
 @TABLE.provide("malloc", "_malloc_base")
 def malloc(call: Call, size: Word) -> int:
     """Malloc."""
@@ -108,7 +107,15 @@ class InitialisersInTurn:
         return 0
 
 
-@TABLE.provide("_initialize_onexit_table", "_register_onexit_function", "_execute_onexit_table", "_crt_atexit", "_crt_at_quick_exit", "atexit", "_onexit")
+@TABLE.provide(
+    "_initialize_onexit_table",
+    "_register_onexit_function",
+    "_execute_onexit_table",
+    "_crt_atexit",
+    "_crt_at_quick_exit",
+    "atexit",
+    "_onexit",
+)
 def onexit(call: Call, first: Word) -> int:
     """Functions to call at exit: taken, never called, because a process ends at once here."""
     return 0
@@ -189,8 +196,6 @@ def rand_s(call: Call, result: Word) -> int:
 @TABLE.provide("atoi", "atol")
 def atoi(call: Call, text: Word) -> int:
     """Atoi."""
-
-
     found = re.match(rb"\s*([+-]?\d+)", call.string(text))
     return int(found.group(1)) if found else 0
 

@@ -11,7 +11,8 @@ _SYSTEM_INFO_SIZE = 48
 _STARTUP_INFO_SIZE = 104
 _ARCHITECTURES = {"x64": 9, "arm64": 12}
 _FEATURES = {"x64": frozenset({2, 3, 6, 8, 10, 12, 13, 14, 23, 36, 37, 38}), "arm64": frozenset({12, 18, 19, 23, 29, 30, 31, 34})}
-"""PF_* features of the emulated processors (MS Learn, IsProcessorFeaturePresent): on x64 up to SSE4.2 without AVX, on Arm64 up to the 8.1 atomics."""
+"""PF_* features of the emulated processors (MS Learn, IsProcessorFeaturePresent): on x64 up to SSE4.2 without AVX, on Arm64 up to the 8.1
+atomics."""
 _POINTER_KEY = 0x5EED_C0DE_5EED_C0DE
 
 

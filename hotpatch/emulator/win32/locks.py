@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hotpatch.emulator import waits
 from hotpatch.emulator.layout import TICKS_PER_MILLISECOND
-from hotpatch.emulator.objects import Event, KernelObject, Mutex, Semaphore
+from hotpatch.emulator.objects import Event, Mutex, Semaphore
 from hotpatch.emulator.threads import Invoke
 from hotpatch.emulator.waits import INFINITE
 from hotpatch.emulator.win32.call import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hotpatch.emulator.threads import GuestThread, Outcome
 
 TABLE = Table()
+_Kind = TypeVar("_Kind", Event, Semaphore, Mutex)
 
 _WAIT_FAILED = 0xFFFF_FFFF
 _MAXIMUM_WAIT_OBJECTS = 64
@@ -45,7 +46,7 @@ def deadline(call: Call, milliseconds: int) -> int | None:
     return None if milliseconds == INFINITE else call.system.now + milliseconds * TICKS_PER_MILLISECOND
 
 
-# waits -------------------------------------------------------------------------------------------------------------------------------------
+# waits ------------------------------------------------------------------------------------------------------------------------------------
 
 
 @TABLE.provide("WaitForSingleObject")
@@ -71,7 +72,9 @@ def wait_for_multiple_objects(call: Call, count: Dword, handles: Word, every: Dw
     numbers = [object_number(call, call.get64(handles + 8 * index)) for index in range(count)]
     if any(number is None for number in numbers):
         return call.fail(ERROR_INVALID_HANDLE, _WAIT_FAILED)
-    return waits.Objects(tuple(number for number in numbers if number is not None), every=bool(every), deadline=deadline(call, milliseconds))
+    return waits.Objects(
+        tuple(number for number in numbers if number is not None), every=bool(every), deadline=deadline(call, milliseconds)
+    )
 
 
 @TABLE.provide("WaitForMultipleObjectsEx")
@@ -80,7 +83,7 @@ def wait_for_multiple_objects_ex(call: Call, count: Dword, handles: Word, every:
     return wait_for_multiple_objects(call, count, handles, every, milliseconds)
 
 
-# kernel objects ----------------------------------------------------------------------------------------------------------------------------
+# kernel objects ---------------------------------------------------------------------------------------------------------------------------
 
 
 def _create(call: Call, thing: Event | Semaphore | Mutex) -> int:
@@ -101,9 +104,10 @@ def _named(call: Call, name: int, *, wide: bool) -> str:
     return call.wide(name) if wide else call.string(name).decode("utf-8", "replace")
 
 
-def _get(call: Call, handle: int) -> tuple[int, KernelObject] | None:
+def _get(call: Call, handle: int, kind: type[_Kind]) -> tuple[int, _Kind] | None:
     number = object_number(call, handle)
-    return None if number is None else (number, call.system.handles.objects[number])
+    thing = None if number is None else call.system.handles.objects[number]
+    return (number, thing) if number is not None and isinstance(thing, kind) else None
 
 
 @TABLE.provide("CreateEventW")
@@ -132,8 +136,8 @@ def open_event_w(call: Call, access: Dword, inherit: Dword, name: Word) -> int:
 
 
 def _set_event(call: Call, handle: int, *, signalled: bool) -> int:
-    found = _get(call, handle)
-    if found is None or not isinstance(found[1], Event):
+    found = _get(call, handle, Event)
+    if found is None:
         return call.fail(ERROR_INVALID_HANDLE)
     call.system.handles.objects[found[0]] = replace(found[1], signalled=signalled)
     return 1
@@ -176,8 +180,8 @@ def create_semaphore_ex_w(call: Call, security: Word, initial: Int, maximum: Int
 @TABLE.provide("ReleaseSemaphore")
 def release_semaphore(call: Call, handle: Word, count: Int, previous: Word) -> int:
     """ReleaseSemaphore."""
-    found = _get(call, handle)
-    if found is None or not isinstance(found[1], Semaphore):
+    found = _get(call, handle, Semaphore)
+    if found is None:
         return call.fail(ERROR_INVALID_HANDLE)
     number, thing = found
     if count < 1:
@@ -210,8 +214,8 @@ def create_mutex_ex_w(call: Call, security: Word, name: Word, flags: Dword, acce
 @TABLE.provide("ReleaseMutex")
 def release_mutex(call: Call, handle: Word) -> int:
     """ReleaseMutex."""
-    found = _get(call, handle)
-    if found is None or not isinstance(found[1], Mutex):
+    found = _get(call, handle, Mutex)
+    if found is None:
         return call.fail(ERROR_INVALID_HANDLE)
     number, thing = found
     if thing.owner != call.thread.id:
@@ -221,7 +225,7 @@ def release_mutex(call: Call, handle: Word) -> int:
     return 1
 
 
-# critical sections -------------------------------------------------------------------------------------------------------------------------
+# critical sections ------------------------------------------------------------------------------------------------------------------------
 
 
 @TABLE.provide("InitializeCriticalSection", "RtlInitializeCriticalSection")
@@ -278,7 +282,7 @@ def delete_critical_section(call: Call, section: Word) -> int:
     return 0
 
 
-# reader/writer locks and condition variables -----------------------------------------------------------------------------------------------
+# reader/writer locks and condition variables ----------------------------------------------------------------------------------------------
 
 
 @TABLE.provide("InitializeSRWLock", "InitializeConditionVariable", "InitOnceInitialize", "RtlInitializeSRWLock")
@@ -374,7 +378,7 @@ def wait_on_address(call: Call, address: Word, compare: Word, size: Word, millis
     return waits.Memory(address, deadline(call, milliseconds))
 
 
-# once-initialisation -----------------------------------------------------------------------------------------------------------------------
+# once-initialisation ----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Heaps and virtual memory. The process may make no code: it runs as under Windows' dynamic code policy (Arbitrary Code Guard).
 
-So allocating or protecting anything as executable, or image code as writable, fails with ERROR_DYNAMIC_CODE_BLOCKED, and no code page is ever
-writable to the program.
+So allocating or protecting anything as executable, or image code as writable, fails with ERROR_DYNAMIC_CODE_BLOCKED, and no code page is
+ever writable to the program.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def local_free(call: Call, block: Word) -> int:
     return 0
 
 
-# virtual memory ----------------------------------------------------------------------------------------------------------------------------
+# virtual memory ---------------------------------------------------------------------------------------------------------------------------
 
 
 @TABLE.provide("VirtualAlloc")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hotpatch.emulator.libraries import is_system, library_name, system_library, system_module
 from hotpatch.emulator.loader import resolve
 from hotpatch.emulator.win32.call import (
@@ -14,7 +16,9 @@ from hotpatch.emulator.win32.call import (
     Table,
     Word,
 )
-from hotpatch.engine.target import Module
+
+if TYPE_CHECKING:
+    from hotpatch.engine.target import Module
 
 TABLE = Table()
 
@@ -127,7 +131,7 @@ def _module_path(call: Call, handle: int) -> str | None:
 
 @TABLE.provide("GetModuleFileNameA")
 def get_module_file_name_a(call: Call, handle: Word, buffer: Word, size: Dword) -> int:
-    """GetModuleFileNameA: every module lies in ``C:\\``."""
+    """GetModuleFileNameA: every module lies in the root of C:."""
     path = _module_path(call, handle)
     if path is None:
         return call.fail(ERROR_INVALID_HANDLE)

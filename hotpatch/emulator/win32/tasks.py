@@ -9,7 +9,7 @@ from hotpatch.emulator.layout import PROCESS_ID, STILL_ACTIVE, TEB, TICKS_PER_MI
 from hotpatch.emulator.objects import ThreadObject
 from hotpatch.emulator.threads import Ended, ThreadState
 from hotpatch.emulator.waits import INFINITE, Sleep
-from hotpatch.emulator.win32.call import ERROR_INVALID_HANDLE, ERROR_INVALID_PARAMETER, Call, Dword, GuestFault, Table, Word
+from hotpatch.emulator.win32.call import ERROR_INVALID_HANDLE, ERROR_INVALID_PARAMETER, Call, Dword, ProgramFaultError, Table, Word
 from hotpatch.emulator.win32.streams import object_number
 from hotpatch.errors import FaultKind
 
@@ -167,7 +167,7 @@ def disable_thread_library_calls(call: Call, module: Word) -> int:
     return 1
 
 
-# thread-local storage ----------------------------------------------------------------------------------------------------------------------
+# thread-local storage ---------------------------------------------------------------------------------------------------------------------
 
 
 @TABLE.provide("TlsAlloc")
@@ -221,7 +221,7 @@ def _used(call: Call, slot: int) -> bool:
     return slot < TLS_SLOTS and bool(call.system.counters.tls_used >> slot & 1)
 
 
-# time --------------------------------------------------------------------------------------------------------------------------------------
+# time -------------------------------------------------------------------------------------------------------------------------------------
 
 
 @TABLE.provide("QueryPerformanceCounter", "RtlQueryPerformanceCounter")
@@ -272,7 +272,7 @@ def clock(call: Call) -> int:
     return call.system.now // TICKS_PER_MILLISECOND
 
 
-# errors ------------------------------------------------------------------------------------------------------------------------------------
+# errors -----------------------------------------------------------------------------------------------------------------------------------
 
 
 @TABLE.provide("GetLastError")
@@ -296,25 +296,29 @@ def set_error_mode(call: Call, value: Word) -> int:
 @TABLE.provide("RaiseException")
 def raise_exception(call: Call, code: Dword, flags: Dword, count: Dword, arguments: Word) -> int:
     """RaiseException: nobody handles exceptions here."""
-    raise GuestFault(FaultKind.EXCEPTION, f"the program raises exception 0x{code:08x}, and the emulator dispatches none")
+    raise ProgramFaultError(FaultKind.EXCEPTION, f"the program raises exception 0x{code:08x}, and the emulator dispatches none")
 
 
-@TABLE.provide("RaiseFailFastException", "__fastfail", "abort", "_invoke_watson", "_purecall", "terminate", "__report_gsfailure", "RtlFailFast")
+@TABLE.provide(
+    "RaiseFailFastException", "__fastfail", "abort", "_invoke_watson", "_purecall", "terminate", "__report_gsfailure", "RtlFailFast"
+)
 def fast_fail(call: Call, first: Word) -> int:
     """Abort and its like."""
-    raise GuestFault(FaultKind.FAST_FAIL, "the program gives up")
+    raise ProgramFaultError(FaultKind.FAST_FAIL, "the program gives up")
 
 
 @TABLE.provide("_invalid_parameter_noinfo_noreturn", "_invalid_parameter_noinfo")
 def invalid_parameter(call: Call) -> int:
     """An invalid parameter of a run-time function."""
-    raise GuestFault(FaultKind.FAST_FAIL, "a run-time function was given an invalid parameter")
+    raise ProgramFaultError(FaultKind.FAST_FAIL, "a run-time function was given an invalid parameter")
 
 
 @TABLE.provide("__C_specific_handler", "__CxxFrameHandler3", "__CxxFrameHandler4", "__GSHandlerCheck")
 def language_handler(call: Call, record: Word) -> int:
     """Language-specific exception handlers: reached only when an exception is dispatched, which does not happen here."""
-    raise GuestFault(FaultKind.EXCEPTION, "an exception handler of the run time was called, and the emulator dispatches no exceptions")
+    raise ProgramFaultError(
+        FaultKind.EXCEPTION, "an exception handler of the run time was called, and the emulator dispatches no exceptions"
+    )
 
 
 def thread_of(call: Call, handle: int) -> GuestThread | None:
@@ -323,5 +327,3 @@ def thread_of(call: Call, handle: int) -> GuestThread | None:
     thing = call.system.handles.objects.get(number) if number is not None else None
     thread = call.system.threads.get(thing.thread) if isinstance(thing, ThreadObject) else None
     return thread if thread is not None and thread.alive else None
-
-

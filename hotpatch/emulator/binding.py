@@ -1,0 +1,78 @@
+"""Unicorn's Python binding as a typed interface; its own methods carry no annotations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from unicorn.unicorn_py3.unicorn import Uc, UcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Context", "Engine", "UcError", "handle_of", "new_engine"]
+
+
+class Context(Protocol):
+    """Saved registers; opaque."""
+
+
+class Engine(Protocol):
+    """What is used of ``unicorn.Uc``. Every method raises :class:`UcError`; addresses and sizes in bytes."""
+
+    def mem_map(self, address: int, size: int, perms: int) -> None:
+        """Map Unicorn's own memory."""
+
+    def mem_map_ptr(self, address: int, size: int, perms: int, ptr: int) -> None:
+        """Map host memory."""
+
+    def mem_unmap(self, address: int, size: int) -> None:
+        """Unmap."""
+
+    def mem_write(self, address: int, data: bytes) -> None:
+        """Write."""
+
+    def reg_read(self, reg_id: int) -> int:
+        """Read a register."""
+
+    def reg_write(self, reg_id: int, value: int) -> None:
+        """Write a register."""
+
+    def reg_read_batch(self, reg_ids: Sequence[int]) -> Sequence[int]:
+        """Read registers."""
+
+    def context_save(self) -> Context:
+        """Save all registers."""
+
+    def context_restore(self, context: Context) -> None:
+        """Restore all registers."""
+
+    def emu_start(self, begin: int, until: int, timeout: int = 0, count: int = 0) -> None:
+        """Run."""
+
+    def emu_stop(self) -> None:
+        """Stop, from a hook."""
+
+    def hook_add(
+        self, htype: int, callback: Callable[..., object], user_data: object = None, begin: int = 1, end: int = 0, aux1: int = 0
+    ) -> int:
+        """Hook."""
+
+    def ctl_remove_cache(self, addr: int, end: int) -> None:
+        """Drop translations."""
+
+    def ctl_set_cpu_model(self, model: int) -> None:
+        """Choose the processor, before anything runs."""
+
+
+def new_engine(architecture: int, mode: int) -> Engine:
+    """A Unicorn engine.
+
+    Raises:
+        UcError: Unicorn cannot be used.
+    """
+    return cast("Callable[[int, int], Engine]", Uc)(architecture, mode)
+
+
+def handle_of(engine: Engine) -> int:
+    """Host address of the engine's structure."""
+    return int(cast("Uc", engine)._uch.value or 0)
