@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _PIECE = 256
 _LONGEST_INSTRUCTION = 16
 _ENDS = frozenset({Flow.RETURN, Flow.JUMP, Flow.JUMP_INDIRECT, Flow.TRAP})
+_ELSEWHERE = frozenset({Flow.CALL})
 
 
 def end_of_function(
@@ -21,41 +23,100 @@ def end_of_function(
 ) -> int | None:
     """One past the last byte that control reaches from ``address`` within ``code``, or ``None`` where the bytes there are no code.
 
-    ``code`` runs from ``address`` up to whatever certainly is no part of the function; ``starts`` are known entries of others. An
-    unconditional jump forward over filler counts as a tail call, since compilers lay a function's own blocks out without gaps.
+    ``code`` runs from ``address`` up to whatever certainly is no part of the function; ``starts`` are known entries of others. A jump
+    forward counts as a tail call where the code that it leads to never comes back to what lies before it, and a branch where it leads
+    over filler that traps: compilers put that between functions only.
     """
-    limit = address + len(code)
-    pending = [address]
-    seen: dict[int, Instruction] = {}
-    end = address
-    tables_read = False
-    while pending:
-        at = pending.pop()
-        for instruction in _decode(architecture, code, at - address, at):
-            if instruction.address in seen or (instruction.address in starts and instruction.address != address):
-                break
-            seen[instruction.address] = instruction
-            end = max(end, instruction.address + instruction.size)
-            target = instruction.target
-            if target is not None and address < target < limit and instruction.flow is not Flow.CALL and target not in starts:
-                leaves = instruction.flow is Flow.JUMP and target >= end and is_padding_at(architecture, code, end - address)
-                if not leaves:
+    walk = _Walk(architecture, code, address, starts, read)
+    if not walk.explore(address):
+        return None
+    while walk.jumps:
+        target = min(walk.jumps)
+        walk.jumps.discard(target)
+        if target < walk.end or walk.comes_back(target):
+            walk.explore(target)
+    return walk.end
+
+
+@dataclass
+class _Walk:
+    """Instructions reached so far, the end of the last one, and unconditional jumps forward that are still to be judged."""
+
+    architecture: Architecture
+    code: bytes
+    address: int
+    starts: Collection[int]
+    read: Callable[[int, int], bytes]
+    seen: dict[int, Instruction] = field(default_factory=dict)
+    jumps: set[int] = field(default_factory=set)
+    end: int = 0
+    tables_read: bool = False
+
+    def explore(self, start: int) -> bool:
+        """Follow control from ``start``; whether there is an instruction at all."""
+        pending = [start]
+        while pending:
+            at = pending.pop()
+            for instruction in decode(self.architecture, self.code, at - self.address, at):
+                if instruction.address in self.seen or (instruction.address in self.starts and instruction.address != self.address):
+                    break
+                self.seen[instruction.address] = instruction
+                self.end = max(self.end, instruction.address + instruction.size)
+                pending += self._targets(instruction)
+                if instruction.flow in _ENDS:
+                    break
+        return start in self.seen
+
+    def _targets(self, instruction: Instruction) -> list[int]:
+        """Where ``instruction`` leads for certain; jumps forward are put by."""
+        if instruction.flow is Flow.JUMP_INDIRECT and not self.tables_read:
+            self.tables_read = True
+            tables = self.architecture.jump_tables(self.code, self.address, self.read)
+            return sorted({target for table in tables for target in table.targets if self._is_inside(target)})
+        target = instruction.target
+        if target is None or instruction.flow in _ELSEWHERE or not self._is_inside(target):
+            return []
+        if instruction.flow is Flow.JUMP and target > instruction.address:
+            self.jumps.add(target)
+            return []
+        return [] if self._follows_trap(target) else [target]
+
+    def _is_inside(self, target: int) -> bool:
+        return self.address <= target < self.address + len(self.code) and (target == self.address or target not in self.starts)
+
+    def _follows_trap(self, target: int) -> bool:
+        """Whether everything between what is reached so far and ``target`` is filler that traps."""
+        if target <= self.end:
+            return False
+        gap = self.code[self.end - self.address : target - self.address]
+        if padding_length(self.architecture, gap) < len(gap):
+            return False
+        return all(filler.flow is Flow.TRAP for filler in decode(self.architecture, gap, 0, self.end))
+
+    def comes_back(self, start: int) -> bool:
+        """Whether the code at ``start`` leads to anything of the function that lies before it."""
+        if self._follows_trap(start):
+            return False
+        ahead: set[int] = set()
+        pending = [start]
+        while pending:
+            at = pending.pop()
+            for instruction in decode(self.architecture, self.code, at - self.address, at):
+                if instruction.address in ahead:
+                    break
+                ahead.add(instruction.address)
+                target = instruction.target
+                if target is not None and instruction.flow not in _ELSEWHERE and self._is_inside(target):
+                    if self.address < target < start:
+                        return True
                     pending.append(target)
-            if instruction.flow is Flow.JUMP_INDIRECT and not tables_read:
-                tables_read = True
-                for table in architecture.jump_tables(code, address, read):
-                    pending += [target for target in sorted(set(table.targets)) if address < target < limit]
-            if instruction.flow in _ENDS:
-                break
-        else:
-            # the bytes ran out or cannot be decoded: what leads there is no whole function
-            if end < limit and not seen:
-                return None
-    return end if end > address else None
+                if instruction.flow in _ENDS or instruction.address + instruction.size in self.starts:
+                    break
+        return False
 
 
-def _decode(architecture: Architecture, code: bytes, offset: int, address: int) -> Iterator[Instruction]:
-    """Decode from ``offset`` on, in pieces, since most walks end after a few instructions."""
+def decode(architecture: Architecture, code: bytes, offset: int, address: int) -> Iterator[Instruction]:
+    """Decode ``code`` from ``offset``, which lies at ``address``, in pieces, since most walks end after a few instructions."""
     while offset < len(code):
         done = 0
         for instruction in architecture.disassemble(code[offset : offset + _PIECE], address):
@@ -66,11 +127,6 @@ def _decode(architecture: Architecture, code: bytes, offset: int, address: int) 
         if not done:
             return
         offset, address = offset + done, address + done
-
-
-def is_padding_at(architecture: Architecture, code: bytes, offset: int) -> bool:
-    """Whether a filler instruction stands at ``offset``, or the code ends there."""
-    return offset >= len(code) or any(code.startswith(filler, offset) for filler in architecture.padding_bytes)
 
 
 def padding_length(architecture: Architecture, code: bytes) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hotpatch.image.image import Image
 
-_ROUND_LIMIT = 64
+_ROUND_LIMIT = 1000
 _GAP_LIMIT = 64
 """Bytes before a possible entry that are looked at for filler."""
 _POINTER_KINDS = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.REL21})
@@ -143,25 +143,37 @@ class _Finder:
         if inside is None:
             self.unsized.add(rva)
         elif inside != rva or self.owner[inside] != rva:
-            if not cuts and self.owner[inside] not in self.unsized:
+            owner = self.owner[inside]
+            if owner in self.unsized:
+                self._forget(owner)
+                self.unsized.add(rva)
+            elif cuts:
+                self.split(rva)
+                self.owner[rva] = rva
+            else:
                 return
-            self.split(rva)
-            self.owner[rva] = rva
         self.note(rva, source)
+
+    def _forget(self, owner: int) -> None:
+        """Give up the bounds of a function that were only followed, so that they are followed anew with what is known now."""
+        for start in [start for start in self.starts if self.owner[start] == owner]:
+            self.starts.remove(start)
+            del self.end[start], self.owner[start]
+            self.decoded.pop(start, None)
 
     # code --------------------------------------------------------------------------------------------------------------------------------
 
     def follow(self) -> None:
         """Bound what has no size, decode, take new targets, until nothing new turns up."""
-        pointers = sorted(set(self._relocated_pointers()))
+        pointers = set(self._relocated_pointers())
         for _ in range(_ROUND_LIMIT):
             self._bound()
             calls, taken = self._targets()
+            pointers.update(taken)
             fresh = [(rva, FunctionSource.CALL) for rva in calls if self._is_fresh(rva)]
             if not fresh:
-                candidates = [rva for rva in sorted({*pointers, *taken}) if self.containing(rva) is None and self._looks_like_entry(rva)]
+                candidates = (rva for rva in sorted(pointers) if self._is_fresh_pointer(rva) and self._looks_like_entry(rva))
                 fresh = [(rva, FunctionSource.POINTER) for rva in candidates]
-                pointers = []
             for rva in calls:
                 if rva in self.owner and self.owner[rva] == rva:
                     self.note(rva, FunctionSource.CALL)
@@ -175,6 +187,9 @@ class _Finder:
         if inside is None:
             return rva not in self.unsized
         return inside != rva and self.owner[inside] in self.unsized
+
+    def _is_fresh_pointer(self, rva: int) -> bool:
+        return self.containing(rva) is None and rva not in self.unsized
 
     def _bound(self) -> None:
         for start in sorted(self.unsized):
