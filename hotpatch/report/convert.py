@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from hotpatch.report.documents import (
@@ -44,8 +45,10 @@ def plain(value: object) -> Any:
     match value:
         case bytes() | bytearray():
             return value.hex()
-        case bool() | None | float():
+        case bool() | None:
             return value
+        case float():
+            return number(value)
         case str():
             return str(value)
         case int():
@@ -58,6 +61,11 @@ def plain(value: object) -> Any:
             return [plain(item) for item in value]
         case _:
             return str(value)
+
+
+def number(value: float) -> float | None:
+    """``value`` where JSON can hold it; infinities and NaN are not numbers there."""
+    return value if isfinite(value) else None
 
 
 def refusals(values: Iterable[Refusal]) -> list[RefusalDocument]:

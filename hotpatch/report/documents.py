@@ -287,6 +287,7 @@ class ThreadStopDocument(Document, frozen=True, kw_only=True):
     registers: dict[str, int]
     code: list[str]
     stack: list[FrameDocument]
+    waits_for: str | None = None
 
 
 class RunDocument(Document, frozen=True, kw_only=True):
