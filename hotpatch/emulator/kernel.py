@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from hotpatch.emulator.threads import Continuation, GuestThread, Outcome, Wait
 
 _WORD = (1 << 64) - 1
+_ALONE = 1 << 20
+"""Instructions of a slice while no other thread can run: nobody else is there to be interleaved with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +165,21 @@ class Kernel:
                 return None
             system.counters.skipped += max(min(deadlines) - system.now, 0)
             ready = self._ready()
-        system.counters.current, system.counters.quantum = self.schedule.choose(ready)
+        counters = system.counters
+        counters.alone = len(ready) == 1
+        counters.current, counters.quantum = (ready[0], self._undisturbed()) if counters.alone else self.schedule.choose(ready)
         thread = system.threads[system.counters.current]
         if thread.state is ThreadState.BLOCKED and thread.wait is not None:
             self._wake(thread, timed_out=not thread.wait.ready(system, thread))
             if not self._runnable(thread):
                 return self._choose()
         return thread
+
+    def _undisturbed(self) -> int:
+        """How long the only thread that can run may: until a sleeper's time is up. What it does to others in between ends its slice."""
+        waits = [thread.wait for thread in self.system.threads.values() if thread.state is ThreadState.BLOCKED]
+        deadlines = [wait.deadline - self.system.now for wait in waits if wait is not None and wait.deadline is not None]
+        return max(min([_ALONE, *deadlines]), 1)
 
     def _ready(self) -> list[int]:
         system = self.system
@@ -230,6 +240,8 @@ class Kernel:
                 self._fault(thread, fault.kind, system.cpu.pc, None, f"{gate.label}: {fault.detail}")
                 return
             self._settle(thread, outcome)
+            if system.counters.alone and len(self._ready()) > 1:
+                system.end_slice()
 
     def _settle(self, thread: GuestThread, outcome: Outcome | float) -> None:
         system = self.system

@@ -16,7 +16,7 @@ class Schedule(Protocol):
     """Decides interleavings; another one can be given to a process, to try schedules on purpose."""
 
     def choose(self, ready: Sequence[int]) -> tuple[int, int]:
-        """Of the threads that can run (ids, ascending, at least one): which, and for how many instructions."""
+        """Of the threads that can run (ids, ascending, at least two): which, and for how many instructions."""
 
     def state(self) -> object:
         """For a snapshot."""

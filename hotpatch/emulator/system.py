@@ -71,6 +71,8 @@ class Counters:
     """Ticks that passed while every thread slept."""
     quantum: int = 0
     """Instructions left of the current slice."""
+    alone: bool = False
+    """Whether it was given without a choice."""
     current: int = 0
     """Thread that has it, or 0."""
     next_thread: int = 1
@@ -298,6 +300,7 @@ class System:
             self._tls_block(thread, index)
         self.activate(thread)
         self.counters.spawned += not host
+        self.end_slice()
         return thread
 
     def activate(self, thread: GuestThread | None) -> None:
