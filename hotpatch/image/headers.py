@@ -58,6 +58,9 @@ class Headers:
     """What the headers say of sizes; all in bytes."""
 
     machine_value: int
+    characteristics: int
+    subsystem: int
+    dll_characteristics: int
     size_of_image: int
     size_of_headers: int
     section_alignment: int
@@ -78,7 +81,7 @@ def check(data: bytes, subject: str) -> Headers:
     at = _DOS.unpack_from(data)[1]
     if at + _COFF.size > len(data):
         raise InputError(subject, f"truncated, or not a PE file: the PE header would stand at 0x{at:x}, the file has 0x{len(data):x} bytes")
-    signature, machine, section_count, _, _, _, optional_size, _ = _COFF.unpack_from(data, at)
+    signature, machine, section_count, _, _, _, optional_size, characteristics = _COFF.unpack_from(data, at)
     if signature != b"PE\0\0":
         raise InputError(subject, f"not a PE file (signature {signature.hex()}, expected 50450000)")
     _check_machine(machine, subject)
@@ -92,6 +95,7 @@ def check(data: bytes, subject: str) -> Headers:
         what = {_PE32: "a 32-bit image (PE32)", _ROM: "a ROM image"}.get(optional[0], f"an image of unknown kind (magic 0x{optional[0]:x})")
         raise InputError(subject, f"{what}; only 64-bit images (PE32+) are taken")
     section_alignment, size_of_image, size_of_headers, directory_count = optional[9], optional[18], optional[19], optional[-1]
+    subsystem, dll_characteristics = optional[21], optional[22]
     if section_count == 0 or section_count > MAX_SECTIONS:
         raise InputError(subject, f"{section_count} sections; 1 to {MAX_SECTIONS} are possible")
     if not 0 < size_of_image <= MAX_IMAGE_SIZE:
@@ -106,7 +110,17 @@ def check(data: bytes, subject: str) -> Headers:
         raise InputError(subject, "truncated in the section table")
     sections = tuple(_section(data, at + i * _SECTION.size) for i in range(section_count))
     _check_sections(sections, len(data), size_of_image, subject)
-    return Headers(machine, size_of_image, size_of_headers, section_alignment, directories, sections)
+    return Headers(
+        machine,
+        characteristics,
+        subsystem,
+        dll_characteristics,
+        size_of_image,
+        size_of_headers,
+        section_alignment,
+        directories,
+        sections,
+    )
 
 
 def _check_machine(machine: int, subject: str) -> None:

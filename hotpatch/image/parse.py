@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import lief
 
 from hotpatch.address import FileOffset, Rva
-from hotpatch.errors import InputError
+from hotpatch.errors import HotpatchError, InputError
 from hotpatch.image.headers import MACHINES, check
 from hotpatch.image.model import (
     Export,
@@ -90,19 +91,27 @@ def parse(data: bytes, subject: str) -> Parsed:
     Raises:
         InputError: The file cannot be used; the message says why.
     """
-    headers = check(data, subject)
+    parsed = _parse(data, check(data, subject), subject)
+    if parsed is None:
+        raise InputError(subject, "malformed PE file (LIEF cannot parse it)")
+    return parsed
+
+
+def _parse(data: bytes, headers: Headers, subject: str) -> Parsed | None:
     config = lief.PE.ParserConfig()
     config.parse_signature = False
     config.parse_rsrc = False
     config.parse_arm64x_binary = False
     config.parse_exceptions = False
     try:
-        binary = lief.PE.parse(data, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # LIEF warns of each number that its enumerations lack
+            binary = lief.PE.parse(data, config)
+            return None if binary is None else _Reader(binary, headers, subject).read()
+    except HotpatchError:
+        raise
     except Exception as error:  # LIEF raises what its C++ code raised, of no common type
         raise InputError(subject, f"malformed PE file ({error})") from error
-    if binary is None:
-        raise InputError(subject, "malformed PE file (LIEF cannot parse it)")
-    return _Reader(binary, headers, subject).read()
 
 
 class _Reader:
@@ -122,15 +131,15 @@ class _Reader:
             machine=MACHINES.get(self.headers.machine_value, MACHINES[0xAA64]),
             hybrid=hybrid,
             time_date_stamp=header.time_date_stamps,
-            characteristics=int(header.characteristics),
+            characteristics=self.headers.characteristics,
             checksum=optional.checksum,
             size_of_image=self.size,
             headers_size=self.headers.size_of_headers,
             section_alignment=self.headers.section_alignment,
             preferred_base=self.base,
             entry_point=Rva(entry) if entry else None,
-            subsystem=int(optional.subsystem),
-            dll_characteristics=int(optional.dll_characteristics),
+            subsystem=self.headers.subsystem,
+            dll_characteristics=self.headers.dll_characteristics,
             hotpatch_compatible=self._hotpatch_compatible(),
             sections=tuple(map(_section, self.binary.sections)),
             imports=self._imports(),
