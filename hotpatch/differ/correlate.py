@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import loosely_aligned_lines
-from hotpatch.differ.likeness import affinity, best_partners
+from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
 from hotpatch.differ.view import ENTRY, PlaceKind
@@ -42,6 +42,7 @@ class _Correlator:
     def __init__(self, base: View, fixed: View) -> None:
         self.base, self.fixed = base, fixed
         self.matching = Matching()
+        self.likeness = Likeness(base, fixed)
         self.votes = Votes()
         self.weak = Votes()
         self._heard: set[int] = set()
@@ -152,6 +153,9 @@ class _Correlator:
         return self._elect(self.weak, least_affinity=_WEAK_AFFINITY)
 
     def _hear(self, votes: Votes, old: Link, new: Link, base: int, fixed: int) -> None:
+        pair = old.target, new.target
+        if pair in self._heard_data or self.matching.forward.get(old.target) == new.target:
+            return
         if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
             return
         site = Site(
@@ -160,7 +164,7 @@ class _Correlator:
             self.base.functions[base].ranges[old.part].start + old.offset,
             self.fixed.functions[fixed].ranges[new.part].start + new.offset,
         )
-        self._hear_pair(votes, (old.target, new.target), site)
+        self._hear_pair(votes, pair, site)
 
     def _hear_pair(self, votes: Votes, pair: Pair, site: Site) -> None:
         """Count a vote for a pair of functions, or for those that two pointers in corresponding data lead to."""
@@ -181,7 +185,7 @@ class _Correlator:
         weight = {pair: _SAME_BODY_WEIGHT for pair in votes.pairs() if self._same_body(*pair)}
         winners, _ = votes.clear_winners(self.matching.forward, weight)
         if least_affinity:
-            winners = tuple(pair for pair in winners if affinity(self.base, self.fixed, *pair) >= least_affinity)
+            winners = tuple(pair for pair in winners if self.likeness.affinity(*pair, least_affinity))
         return self._pair_all((pair for pair in winners if same_names(self.base, self.fixed, *pair)), Evidence.REFERENCES)
 
     def _repeated_names(self) -> bool:
@@ -206,25 +210,18 @@ class _Correlator:
         return self._pair_all(pairs, Evidence.ORDER)
 
     def _neighbours(self) -> bool:
-        """What stands between the same matched neighbours, where it is alike."""
+        """What stands between the same matched neighbours, where it is alike: the most alike of each gap."""
+        best: list[Pair] = []
         for there, here in _gaps(self.base, self.fixed, self.matching):
-            if len(there) * len(here) > _GAP_LIMIT:
+            pairs = [(base, fixed) for base in there for fixed in here if same_names(self.base, self.fixed, base, fixed)]
+            if len(pairs) > _GAP_LIMIT:
                 continue
-            scored = [
-                (affinity(self.base, self.fixed, base, fixed), base, fixed)
-                for base in there
-                for fixed in here
-                if same_names(self.base, self.fixed, base, fixed)
-            ]
-            good = sorted(
-                ((score, base, fixed) for score, base, fixed in scored if score >= _NEIGHBOUR_AFFINITY), key=lambda row: (-row[0], *row[1:])
-            )
-            if good and self.matching.pair(good[0][1], good[0][2], Evidence.ORDER):
-                return True
-        return False
+            scored = [(self.likeness.affinity(*pair, _NEIGHBOUR_AFFINITY), pair) for pair in pairs]
+            best += [pair for score, pair in sorted(scored, key=lambda row: (-row[0], row[1]))[:1] if score]
+        return self._pair_all(best, Evidence.ORDER)
 
     def _look_alikes(self) -> bool:
-        pairs = best_partners(self.base, self.fixed, self._open_base(), self._open_fixed())
+        pairs = self.likeness.best_partners(self._open_base(), self._open_fixed())
         return self._pair_all((pair for pair in pairs if same_names(self.base, self.fixed, *pair)), Evidence.SIMILARITY)
 
 

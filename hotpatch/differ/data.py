@@ -146,7 +146,10 @@ class _Search:
 
     def _hear(self, votes: Votes, functions: Pair, links: Iterable[tuple[Link, Link]], *, proof: bool) -> None:
         seen: set[Pair] = set()
+        forward = self.matching.forward
         for old, new in links:
+            if forward.get(old.target) == new.target or (old.target, new.target) in seen:
+                continue
             if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
                 continue
             site = Site(*functions, _address(self.base, functions[0], old), _address(self.fixed, functions[1], new))

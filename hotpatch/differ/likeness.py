@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hotpatch.differ.align import align
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
@@ -21,38 +21,62 @@ _LEAST_AFFINITY = 0.6
 _MARGIN = 0.05
 
 
-def affinity(base: View, fixed: View, base_entry: int, fixed_entry: int) -> float:
-    """From 0 to 1: the mean of how many whole instructions and how many operations align; registers may have been given out anew."""
-    there, here = base.lines(base_entry), fixed.lines(fixed_entry)
-    count = len(there) + len(here)
-    if not count:
-        return 0.0
-    whole = align([line.token for line in there], [line.token for line in here])
-    operations = align([line.operation for line in there], [line.operation for line in here])
-    return (len(whole) + len(operations)) / count
+class Likeness:
+    """Compares functions of two images; remembers."""
+
+    def __init__(self, base: View, fixed: View) -> None:
+        """Compare functions of ``base`` with functions of ``fixed``."""
+        self._views = base, fixed
+        self._known: dict[Pair, float] = {}
+        self._operations: tuple[dict[int, Counter[str]], dict[int, Counter[str]]] = ({}, {})
+
+    def affinity(self, base: int, fixed: int, least: float = 0.0) -> float:
+        """From 0 to 1: the mean of how many whole instructions and how many operations align; registers may have been given out anew.
+
+        0 where it cannot reach ``least``.
+        """
+        if self._bound(base, fixed) < least:
+            return 0.0
+        known = self._known.get((base, fixed))
+        if known is None:
+            there, here = self._views[0].lines(base), self._views[1].lines(fixed)
+            whole = align([line.token for line in there], [line.token for line in here])
+            operations = align([line.operation for line in there], [line.operation for line in here])
+            known = self._known[base, fixed] = (len(whole) + len(operations)) / max(1, len(there) + len(here))
+        return known if known >= least else 0.0
+
+    def _bound(self, base: int, fixed: int) -> float:
+        """No affinity can be greater: operations in common, whatever their order."""
+        there, here = self._counts(0, base), self._counts(1, fixed)
+        return 2 * (there & here).total() / max(1, there.total() + here.total())
+
+    def _counts(self, side: int, entry: int) -> Counter[str]:
+        counts = self._operations[side].get(entry)
+        if counts is None:
+            counts = self._operations[side][entry] = Counter(line.operation for line in self._views[side].lines(entry))
+        return counts
+
+    def best_partners(self, base_entries: Sequence[int], fixed_entries: Sequence[int]) -> list[Pair]:
+        """Pairs of functions that are each other's best by far, found through the uncommon instructions that they share."""
+        base, fixed = self._views
+        having: dict[object, list[int]] = defaultdict(list)
+        for entry in fixed_entries if base_entries else ():
+            if len(fixed.lines(entry)) >= _LEAST_LINES:
+                for token in {line.token for line in fixed.lines(entry)}:
+                    having[token].append(entry)
+        scores: dict[Pair, float] = {}
+        for entry in base_entries if having else ():
+            if len(base.lines(entry)) < _LEAST_LINES:
+                continue
+            shared: Counter[int] = Counter()
+            for token in {line.token for line in base.lines(entry)} & having.keys():
+                if len(having[token]) <= _RARE:
+                    shared.update(having[token])
+            for candidate in sorted(shared, key=lambda candidate: (-shared[candidate], candidate))[:_CANDIDATES]:
+                scores[entry, candidate] = self.affinity(entry, candidate, _LEAST_AFFINITY - _MARGIN)
+        return [pair for pair in sorted(scores) if scores[pair] >= _LEAST_AFFINITY and scores[pair] >= _best_rival(scores, pair) + _MARGIN]
 
 
-def best_partners(base: View, fixed: View, base_entries: Sequence[int], fixed_entries: Sequence[int]) -> list[Pair]:
-    """Pairs of functions that are each other's best by far, found through the uncommon instructions that they share."""
-    if not base_entries or not fixed_entries:
-        return []
-    having: dict[object, list[int]] = defaultdict(list)
-    for entry in fixed_entries:
-        for token in {line.token for line in fixed.lines(entry)}:
-            having[token].append(entry)
-    scored: list[tuple[float, int, int]] = []
-    for entry in base_entries:
-        if len(base.lines(entry)) < _LEAST_LINES:
-            continue
-        shared: Counter[int] = Counter()
-        for token in {line.token for line in base.lines(entry)}:
-            if len(having[token]) <= _RARE:
-                shared.update(having[token])
-        candidates = sorted(shared, key=lambda candidate: (-shared[candidate], candidate))[:_CANDIDATES]
-        scored += [(affinity(base, fixed, entry, candidate), entry, candidate) for candidate in candidates]
-    best: list[Pair] = []
-    for score, old, new in sorted(scored, key=lambda row: (-row[0], *row[1:])):
-        rivals = [other for other, b, f in scored if (b == old) != (f == new)]
-        if score >= _LEAST_AFFINITY and len(fixed.lines(new)) >= _LEAST_LINES and all(other <= score - _MARGIN for other in rivals):
-            best.append((old, new))
-    return best
+def _best_rival(scores: Mapping[Pair, float], pair: Pair) -> float:
+    """The best score of a pair that shares one of its functions with ``pair``."""
+    return max((score for other, score in scores.items() if (other[0] == pair[0]) != (other[1] == pair[1])), default=0.0)

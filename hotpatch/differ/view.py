@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture
-from hotpatch.image import Datum, Function, Import, Range, SectionFlags
+from hotpatch.image import Datum, Function, Import, Range, Section, SectionFlags
 from hotpatch.image.metadata import metadata
 
 if TYPE_CHECKING:
@@ -253,14 +253,25 @@ class View:
         function_there = self.image.function_at(rva)
         if function_there is not None:
             return Place(PlaceKind.FUNCTION, function_there, position_in(function_there, rva))
-        section = self.image.section_at(rva)
+        section = self.section(rva)
         if section is None:
             return Place(PlaceKind.NOTHING)
         return Place(PlaceKind.WRITABLE if section.flags & SectionFlags.WRITE else PlaceKind.CONSTANT)
 
+    @cached_property
+    def _sections(self) -> tuple[tuple[int, int, Section], ...]:
+        return tuple((section.range.start, section.range.end, section) for section in self.image.sections)
+
+    def section(self, rva: int) -> Section | None:
+        """The section that holds ``rva``."""
+        for start, end, section in self._sections:
+            if start <= rva < end:
+                return section
+        return None
+
     def writable(self, rva: int) -> bool:
         """Whether the section is."""
-        section = self.image.section_at(Rva(rva))
+        section = self.section(rva)
         return section is not None and bool(section.flags & SectionFlags.WRITE)
 
     # data --------------------------------------------------------------------------------------------------------------------------------
@@ -307,12 +318,9 @@ class View:
 
     def extent(self, rva: int) -> Range:
         """From ``rva`` to the next boundary; empty outside of all sections."""
-        section = self.image.section_at(Rva(rva))
-        if section is None:
+        if self.section(rva) is None:
             return Range(Rva(rva), Rva(rva))
-        at = bisect_right(self.boundaries, rva)
-        end = min(self.boundaries[at], section.range.end) if at < len(self.boundaries) else section.range.end
-        return Range(Rva(rva), Rva(end))
+        return Range(Rva(rva), Rva(self.boundaries[bisect_right(self.boundaries, rva)]))
 
     @cached_property
     def _sized(self) -> tuple[Datum, ...]:
