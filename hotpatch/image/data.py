@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hotpatch.image.model import Datum, DatumSource
@@ -62,7 +62,7 @@ class DataIndex:
                 at = bisect_right(edges, rva) - 1
                 if at >= 0 and rva < contributions[at][1]:
                     end = min(end, contributions[at][1])
-                datum = Datum(rva, end - rva, datum.name, datum.source)
+                datum = replace(datum, size=end - rva)
             data.append(datum)
         return cls(starts, tuple(data))
 

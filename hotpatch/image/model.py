@@ -133,12 +133,13 @@ class DatumSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """A named datum; ``size`` in bytes where the source knows it."""
+    """A named datum; ``size`` in bytes where the source knows it; ``scope`` is the function that a static local belongs to."""
 
     rva: Rva
     size: int | None
     name: str
     source: DatumSource
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hotpatch.image.parse import PdbReference
 
 _TYPE_STREAM = 2
+_SIGNATURE_SIZE = 4
+"""Bytes before the first record of a module's stream; a procedure's ``end`` counts them, a record's offset does not."""
+_SCOPED_KINDS = codeview.PROC_KINDS | {codeview.S_LDATA32, codeview.S_GDATA32}
 
 
 def beside(image_path: str, reference: PdbReference | None) -> tuple[Path, ...]:
@@ -97,6 +100,7 @@ class _Provider:
 
     def _data(self) -> tuple[Datum, ...]:
         types = TypeSizes(self.pdb.msf.read_stream(_TYPE_STREAM) if self.pdb.msf.is_valid_stream(_TYPE_STREAM) else b"")
+        scopes = self._scopes()
         found: dict[tuple[Rva, str], Datum] = {}
         for symbol in self.pdb.data_symbols():
             rva = self._rva(symbol.segment, symbol.offset)
@@ -104,12 +108,27 @@ class _Provider:
                 size = types.size(symbol.type_index)
                 if size is not None and not 0 < size <= self.size_of_image - rva:
                     size = None
-                found.setdefault((rva, symbol.name), Datum(rva, size, symbol.name, DatumSource.PDB))
+                scope = scopes.get((symbol.segment, symbol.offset, symbol.name))
+                found.setdefault((rva, symbol.name), Datum(rva, size, symbol.name, DatumSource.PDB, scope))
         for public in self.pdb.public_symbols():
             rva = self._rva(public.segment, public.offset)
             if rva is not None and public.name and not public.is_function:
                 found.setdefault((rva, public.name), Datum(rva, None, public.name, DatumSource.PDB))
         return tuple(found[key] for key in sorted(found))
+
+    def _scopes(self) -> dict[tuple[int, int, str], str]:
+        """Segment, offset and name of each static local → the procedure whose record encloses its own."""
+        found: dict[tuple[int, int, str], str] = {}
+        for module in self.pdb.dbi.modules:
+            owner, end = "", 0
+            for record in codeview.iter_records(self.pdb.module_symbol_bytes(module), kinds=_SCOPED_KINDS):
+                if record.kind in codeview.PROC_KINDS:
+                    procedure = codeview.parse_proc(record.kind, record.payload)
+                    owner, end = procedure.name, procedure.end
+                elif record.offset + _SIGNATURE_SIZE < end:
+                    datum = codeview.parse_data(record.kind, record.payload)
+                    found[datum.segment, datum.offset, datum.name] = owner
+        return found
 
     def _inlines(self) -> tuple[InlineSite, ...]:
         # a site names its caller by segment offset alone; an inlined body outside of the caller's segment is a cold part
