@@ -1,0 +1,169 @@
+"""The patch goes in at seeded points of the running program: every call is wholly old or wholly new, whatever the instruction.
+
+With consistency ``immediate`` a call that has begun finishes in old code, so nothing happens between two entries of patched functions:
+going in at any instruction must give what going in right before the next such entry gives. Where the entries are comes from plain Unicorn
+(``tests/fixtures/plain.py``), which knows nothing of patches.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from itertools import pairwise
+
+import pytest
+import unicorn
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import case_names, find_case
+from hotpatch.cli.arguments import parse_argument
+from tests.fixtures.plain import PlainProcess
+from tools.fixture_code import FixtureImage
+
+POINTS = 50
+CASES = [find_case(name) for name in case_names()]
+WITH_CALLS = [
+    case.name
+    for case in CASES
+    if case.manifest.call and case.manifest.expect.outcome == "patched" and not case.build_options(Machine.X64, "base").kernel32
+]
+PROGRAMS = [(case.name, number) for case in CASES for number in range(len(case.manifest.program))]
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+
+class Calls:
+    """All calls of a case, made in order on one process."""
+
+    def __init__(self, given, redirect: str) -> None:
+        self.calls = given.case.manifest.call
+        self.patch = hotpatch.build(given.diff, redirect=redirect)
+        self.process = hotpatch.Process(given.image("base"))
+        self.start = self.process.snapshot()
+        self.entries, self.total = entries(given)
+
+    def results(self, point: int) -> list[tuple[int, float, tuple[bytes, ...]]]:
+        """What every call gives where the patch goes in after ``point`` instructions."""
+        process = self.process
+        process.restore(self.start)
+        process.apply_at(point, self.patch)
+        rows = [process.call_details(call.function, *map(parse_argument, call.args)) for call in self.calls]
+        assert not process.refused, process.refused
+        assert len(process.applied) == (point < self.total)
+        return [(row.value, row.float_value, row.buffers) for row in rows]
+
+
+def entries(given) -> tuple[list[int], int]:
+    """After how many instructions each call of a patched function begins, and how many instructions all calls take."""
+    image = FixtureImage(given.case.image(given.machine, "base"))
+    plain = PlainProcess(image, given.machine)
+    patched = {plain.base + image.functions[name].rva for name in given.case.manifest.expect.travels}
+    found, executed = [], 0
+
+    def count(_engine, address, _size, _data) -> None:
+        nonlocal executed
+        if address in patched:
+            found.append(executed)
+        executed += 1
+
+    plain.engine.hook_add(unicorn.UC_HOOK_CODE, count)
+    for call in given.case.manifest.call:
+        plain.call(call.function, call.args)
+    return found, executed
+
+
+def seeded(total: int, *what: object) -> list[int]:
+    """Points among ``total`` instructions; the same ones each time."""
+    return sorted(random.Random(repr(what)).sample(range(total), min(POINTS, total)))
+
+
+@pytest.mark.parametrize("redirect", ["hpat", "direct", "inline"])
+@each_machine
+@pytest.mark.parametrize("name", WITH_CALLS)
+def test_calls_are_wholly_old_or_wholly_new(given, name, machine, redirect) -> None:
+    calls = Calls(given(name, machine, True), redirect)
+    assert calls.entries
+    references = {}
+    for point in seeded(calls.total, name, machine.value, redirect):
+        index = bisect_left(calls.entries, point)
+        entry = calls.entries[index] if index < len(calls.entries) else calls.total
+        if entry not in references:
+            references[entry] = calls.results(entry)
+        assert calls.results(point) == references[entry], f"after {point} instructions; the next patched call begins after {entry}"
+
+
+@pytest.mark.exhaustive
+@each_machine
+@pytest.mark.parametrize("name", WITH_CALLS)
+def test_at_every_instruction(given, name, machine) -> None:
+    calls = Calls(given(name, machine, True), "hpat")
+    bounds = [-1, *calls.entries, calls.total]
+    for low, entry in pairwise(bounds):
+        reference = calls.results(entry)
+        for point in range(low + 1, entry):
+            assert calls.results(point) == reference, f"after {point} instructions; the next patched call begins after {entry}"
+
+
+@each_machine
+@pytest.mark.parametrize("name", WITH_CALLS)
+def test_the_ends_are_before_and_patched(given, name, machine) -> None:
+    """Where nothing carries over from call to call but what the manifest says, the first and the last point are its phases."""
+    one = given(name, machine, True)
+    calls = Calls(one, "hpat")
+    assert [row[0] for row in calls.results(calls.total)] == [expected(call, "before", row) for call, row in rows(calls, calls.total)]
+    if all(call.reverted is None and call.again is None for call in calls.calls):
+        assert [row[0] for row in calls.results(0)] == [expected(call, "patched", row) for call, row in rows(calls, 0)]
+
+
+def rows(calls: Calls, point: int):
+    return zip(calls.calls, calls.results(point), strict=True)
+
+
+def expected(call, phase: str, row: tuple[int, float, tuple[bytes, ...]]) -> int:
+    """The integer result; where the case states a float, that is compared and the integer register taken as it is."""
+    value = call.expected(phase)
+    if isinstance(value, float):
+        assert row[1] == value
+        return row[0]
+    return value
+
+
+@each_machine
+@pytest.mark.parametrize(("name", "number"), PROGRAMS)
+def test_programs_hold_what_holds_anywhere(given, name, number, machine) -> None:
+    one = given(name, machine, True)
+    program = one.case.manifest.program[number]
+    process = hotpatch.Process(one.image("base"), args=program.args, stdin=program.stdin.encode())
+    process.start()
+    start = process.snapshot()
+    total = process.run().instructions
+    for point in seeded(total, name, number, machine.value):
+        process.restore(start)
+        process.apply_at(point, one.patch)
+        run = process.run()
+        assert not process.refused, process.refused
+        assert len(process.applied) == 1
+        assert run.fault is None, f"after {point} instructions: {run.fault}"
+        problem = program.problem_anywhere(run.exit_code, run.output)
+        assert problem is None, f"after {point} instructions: {problem}"
+
+
+@each_machine
+@pytest.mark.parametrize(("name", "number"), PROGRAMS)
+def test_programs_may_be_patched_and_reverted_anywhere(given, name, number, machine) -> None:
+    """Applied at one point and taken back at a later one; what is taken back may bring old answers back, so only ``either`` lines tell."""
+    one = given(name, machine, True)
+    program = one.case.manifest.program[number]
+    process = hotpatch.Process(one.image("base"), args=program.args, stdin=program.stdin.encode())
+    process.start()
+    start = process.snapshot()
+    points = seeded(process.run().instructions, "revert", name, number, machine.value)
+    for first, second in zip(points[::2], points[1::2], strict=False):
+        process.restore(start)
+        process.apply_at(first, one.patch)
+        process.revert_at(second, one.patch)
+        run = process.run()
+        assert not process.refused, process.refused
+        assert run.fault is None, f"applied after {first}, reverted after {second} instructions: {run.fault}"
+        if program.anywhere.lines == "either":
+            assert program.problem_anywhere(run.exit_code, run.output) is None
