@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from itertools import pairwise
 
 import pefile
 
@@ -94,7 +95,7 @@ def _is_referred_to(image, function):
 
 def test_ranges_are_code_and_never_overlap(built):
     parts = sorted(part for function in built.functions for part in function.ranges)
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in pairwise(parts):
         assert part.end <= following.start
     for function in built.functions:
         assert function.ranges[0].start == function.entry
