@@ -122,8 +122,8 @@ class _Binder:
         carried, refusals = carry_unwind(self.fixed, body)
         self.unwind += carried
         self.refusals += refusals
-        for site in handler_sites(carried):
-            found = self.destination(None, site)
+        for site, travels in handler_sites(carried):
+            found = CarriedAddress(site.target) if travels else self.destination(None, site)
             if isinstance(found, str):
                 self._refuse(body.function, site, found)
                 continue

@@ -189,6 +189,6 @@ class Placement:
             KeyError: It does not travel.
         """
         at = bisect_right(self._starts, fixed) - 1
-        if at < 0 or not self.pieces[at].range.start <= fixed <= self.pieces[at].range.end:
+        if at < 0 or not self.pieces[at].range.start <= fixed < self.pieces[at].range.end:
             raise KeyError(fixed)
         return Rva(self.rvas[at] + fixed - self.pieces[at].range.start)

@@ -12,7 +12,7 @@ from hotpatch.address import Rva, Va
 from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.place import VeneerForm
 from hotpatch.builder.same import Sameness
-from hotpatch.builder.unwinding import entries_of
+from hotpatch.builder.unwinding import called, entries_of
 from hotpatch.errors import HotpatchError, Refusal, Rule
 from hotpatch.patch import CarriedKind, Space
 from hotpatch.unwind import Meaning, unwinder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Function, Image, Range, UnwindEntry
     from hotpatch.patch import Patch
-    from hotpatch.unwind import UnwindReference
+    from hotpatch.unwind import CarriedUnwind, UnwindReference
 
 _BASE_VA = Va(0x7FF6_1234_0000)
 """Any place will do; not the preferred one, so that nothing passes because it was never bound."""
@@ -230,6 +230,7 @@ class _Check:
     # what goes with the code -------------------------------------------------------------------------------------------------------------
 
     def _unwind(self, body: Body) -> Iterator[Refusal]:
+        """Compare unwind data as bytes, and resolve its references as the system does, from the patch image's start."""
         machine = unwinder(self.fixed.machine)
         for entry in entries_of(self.fixed, body):
             at = self.placement.of(entry.range.start)
@@ -237,30 +238,28 @@ class _Check:
             if copy is None or copy.range.start != at or copy.range.size != entry.range.size:
                 yield self._wrong(body.function, entry.range.start, "its unwind data did not come along")
                 continue
-            here, there = machine.carry(self.fixed, entry), machine.carry(self.patch.image, copy)
-            blank = [(item.offset, self.arch.field_size(item.kind)) for item in here.references]
-            shapes = [[(item.offset, item.kind, item.meaning) for item in side.references] for side in (here, there)]
-            if here.packed != there.packed or shapes[0] != shapes[1] or _blanked(here.info, blank) != _blanked(there.info, blank):
-                yield self._wrong(
-                    body.function, entry.range.start, "its unwind data differs", fixed=here.info.hex(), patch=there.info.hex()
-                )
+            item = machine.carry(self.fixed, entry)
+            found = self.patch.image.read(copy.info or 0, len(item.info))
+            blank = [(ref.offset, self.arch.field_size(ref.kind)) for ref in item.references]
+            packed = (item.packed is None) == (copy.info is not None) and (item.packed is None or item.packed == copy.words[-1])
+            if not packed or _blanked(item.info, blank) != _blanked(found, blank):
+                yield self._wrong(body.function, entry.range.start, "its unwind data differs", fixed=item.info.hex(), patch=found.hex())
                 continue
-            for one, other in zip(here.references, there.references, strict=True):
-                problem = self._unwind_problem(one, other)
+            for ref, (offset, size) in zip(item.references, blank, strict=True):
+                target = self.arch.resolve(ref.kind, found[offset : offset + size], (copy.info or 0) + offset)
+                problem = self._unwind_problem(item, ref, Rva(target))
                 if problem is not None:
                     yield self._wrong(body.function, entry.range.start, f"its unwind data refers to {problem}")
 
-    def _unwind_problem(self, here: UnwindReference, there: UnwindReference) -> str | None:
-        found, wanted = Rva(there.target + there.addend), Rva(here.target + here.addend)
-        match here.meaning:
-            case Meaning.HANDLER:
-                return self._problem(None, wanted, self.patch_va + found, Use.CALL)
-            case Meaning.CODE:
-                return None if found == self.placement.of(wanted) else f"0x{found:x} of the patch, which is other code"
-            case Meaning.INFO:
-                entry, copy = _entry_with(self.fixed, wanted), _entry_with(self.patch.image, found)
-                same = entry is not None and copy is not None and self.placement.of(entry.range.start) == copy.range.start
-                return None if same else f"unwind information at 0x{found:x} of the patch, which is another entry's"
+    def _unwind_problem(self, item: CarriedUnwind, ref: UnwindReference, found: Rva) -> str | None:
+        wanted = Rva(ref.target + ref.addend)
+        if ref.meaning is Meaning.HANDLER and ref is called(item)[0]:
+            return self._problem(None, wanted, self.patch_va + found, Use.CALL)
+        if ref.meaning is Meaning.INFO:
+            entry, copy = _entry_with(self.fixed, wanted), _entry_with(self.patch.image, found)
+            same = entry is not None and copy is not None and self.placement.of(entry.range.start) == copy.range.start
+            return None if same else f"unwind information at 0x{found:x} of the patch, which is another entry's"
+        return None if found == self.placement.of(ref.target) + ref.addend else f"0x{found:x} of the patch, which is other code"
 
     def _entries(self) -> Iterator[Refusal]:
         """Every replaced function is replaced by its counterpart, and the base is as the patch expects it."""

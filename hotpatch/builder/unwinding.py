@@ -13,11 +13,11 @@ from hotpatch.image import Range
 from hotpatch.unwind import Meaning, unwinder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hotpatch.builder.model import Body, Destination, Placement
     from hotpatch.image import Image, UnwindEntry
-    from hotpatch.unwind import CarriedUnwind
+    from hotpatch.unwind import CarriedUnwind, UnwindReference
 
 INFO_ALIGNMENT = 4
 HANDLER_SITE_SIZE = 4
@@ -55,22 +55,20 @@ def carry(image: Image, body: Body) -> tuple[tuple[CarriedUnwind, ...], tuple[Re
     return tuple(carried), tuple(refusals)
 
 
-def handler_sites(carried: Iterable[CarriedUnwind]) -> tuple[Site, ...]:
-    """The references to language-specific handlers, as sites to bind."""
-    return tuple(
-        Site(
-            Rva((item.entry.info or 0) + ref.offset),
-            HANDLER_SITE_SIZE,
-            Rva((item.entry.info or 0) + ref.offset),
-            FixupKind.ADDR32NB,
-            Use.CALL,
-            ref.target,
-            0,
-        )
-        for item in carried
-        for ref in item.references
-        if ref.meaning is Meaning.HANDLER
-    )
+def handler_sites(carried: Iterable[CarriedUnwind]) -> Iterator[tuple[Site, bool]]:
+    """What unwind information calls, as sites to bind: the language-specific handler of each entry, and (true) filters and finally blocks.
+
+    Those work in the frame of their function, so they travel with it like its cold parts.
+    """
+    for item in carried:
+        for number, ref in enumerate(called(item)):
+            at = Rva((item.entry.info or 0) + ref.offset)
+            yield Site(at, HANDLER_SITE_SIZE, at, FixupKind.ADDR32NB, Use.CALL, ref.target, 0), number > 0
+
+
+def called(item: CarriedUnwind) -> list[UnwindReference]:
+    """The references to code that the unwinding system calls, the language-specific handler first."""
+    return sorted((ref for ref in item.references if ref.meaning is Meaning.HANDLER), key=lambda ref: ref.offset)
 
 
 def handler_veneer(body: Body, destination: Destination) -> Veneer | None:
@@ -119,7 +117,7 @@ def _bound(
     for ref in item.references:
         match ref.meaning:
             case Meaning.CODE:
-                target = Rva(placement.of(ref.target + ref.addend))
+                target = Rva(placement.of(ref.target) + ref.addend)
             case Meaning.INFO:
                 target = Rva(info_rvas[ref.target] + ref.addend)
             case Meaning.HANDLER:

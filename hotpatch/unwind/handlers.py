@@ -144,7 +144,8 @@ def _scope_references(image: Image, function: Function | None, entry: UnwindEntr
         if not rva:
             continue
         place = _place(function, rva) if function else None
-        if place is not None:
+        behind = rva == handler and image.function_of_entry(rva) is not None
+        if place is not None and not behind:
             reference = UnwindReference(at - info + offset, Rva(place), rva - place, FixupKind.ADDR32NB, Meaning.CODE)
         else:
             owner = image.function_at(rva)

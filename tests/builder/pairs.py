@@ -1,0 +1,252 @@
+"""Pairs of builds as C sources (``«old|new»``), each with calls on which the patched base must do what the fixed build does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.differ.pairs import Pair
+
+
+@dataclass(frozen=True)
+class Trial(Pair):
+    """What to build, what to call in this order, and what the builder is expected to make of it.
+
+    Attributes:
+        calls: Function and integer arguments.
+        travels: The functions that are replaced.
+        carried: Kinds of what comes along, with the names that PDBs give (a name in brackets is not claimed);
+            ``maybe``: not on every machine.
+        imports: Of the patch itself.
+        refused: The rule, where the builder refuses (with PDBs).
+        refused_without: The rule, where it refuses without PDBs.
+    """
+
+    calls: tuple[tuple[str, ...], ...] = ()
+    travels: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    refused: str | None = None
+    refused_without: str | None = None
+
+
+TRIALS: dict[str, Trial] = {
+    "one-number": Trial(
+        "EXPORT NOINLINE u64 f(u64 x) { return x * «3|5»; }",
+        calls=(("f", 7), ("f", 0)),
+        travels=("f",),
+    ),
+    "new-import": Trial(
+        """
+        #include "common/kernel32.h"
+        EXPORT NOINLINE u64 f(u64 x) { «|x += GetCurrentThreadId();» return x + 1; }
+        EXPORT NOINLINE u64 g(u64 x) { Sleep((u32)x); return x; }
+        """,
+        build="kernel32 = true",
+        calls=(("f", 7), ("g", 3)),
+        travels=("f",),
+        carried=("import GetCurrentThreadId",),
+        imports=("GetCurrentThreadId",),
+    ),
+    "known-import": Trial(
+        """
+        #include "common/kernel32.h"
+        EXPORT NOINLINE u64 f(u64 x) { «|x += GetCurrentThreadId();» return x + 1; }
+        EXPORT NOINLINE u64 g(u64 x) { return x + GetCurrentThreadId(); }
+        """,
+        build="kernel32 = true",
+        calls=(("f", 7), ("g", 3)),
+        travels=("f",),
+    ),
+    "new-table-of-functions-old-and-new": Trial(
+        """
+        typedef u64 operation(u64);
+        EXPORT NOINLINE u64 twice(u64 x) { return x * 2; }
+        EXPORT NOINLINE u64 half(u64 x) { return x / 2; }
+        «|static NOINLINE u64 plus_nine(u64 x) { return x + 9; }»
+        «|static operation *const table[] = {twice, plus_nine, half};»
+        EXPORT NOINLINE u64 f(u64 i, u64 x) { return «twice(x) + i|table[i % 3](x)»; }
+        """,
+        calls=tuple(("f", i, 100) for i in range(4)),
+        travels=("f",),
+        carried=("constant table", "function plus_nine"),
+    ),
+    "new-data-that-points-at-live-data": Trial(
+        """
+        static u64 hits = 5, misses = 6;
+        EXPORT NOINLINE u64 *look(u64 i) { return i ? &hits : &misses; }
+        EXPORT NOINLINE u64 count(u64 i) { return i ? ++hits : ++misses; }
+        «|static u64 *which[2] = {&misses, &hits}; static u64 rounds = 40;»
+        EXPORT NOINLINE u64 f(u64 i) { «return *look(i)|which[i & 1] = &hits; ++rounds; return rounds * 1000 + *which[~i & 1]»; }
+        """,
+        calls=(("count", 0), ("f", 0), ("f", 1), ("count", 1), ("f", 1), ("f", 0), ("count", 0)),
+        travels=("f",),
+        carried=("data which", "data rounds"),
+    ),
+    "zeroed-data-of-many-bytes": Trial(
+        """
+        static u64 total;
+        EXPORT NOINLINE u64 sum(u64 x) { return total += x; }
+        «|static u64 seen[4000]; static u32 initial[3] = {1, 2, 3};»
+        EXPORT NOINLINE u64 f(u64 i) { «return sum(i)|return sum(i) + seen[i % 4000]++ + initial[i % 3]++»; }
+        """,
+        calls=(("f", 3), ("f", 3), ("f", 4003), ("f", 5), ("sum", 1)),
+        travels=("f",),
+        carried=("data seen", "data initial"),
+    ),
+    "switch-with-new-cases": Trial(
+        """
+        static u64 state = 1;
+        EXPORT NOINLINE u64 f(u64 op, u64 x)
+        {
+            switch (op) {
+            case 0: state += x; break;
+            case 1: state *= x; break;
+            case 2: state ^= x; break;
+            case 3: state -= x; break;
+            case 4: state = x; break;
+            case 5: state = ~x; break;
+            case 6: state <<= x & 7; break;
+            «|case 7: state >>= x & 7; break; case 8: state = state * 31 + x; break;»
+            default: return 99;
+            }
+            return state;
+        }
+        """,
+        calls=tuple(("f", op, 3) for op in (0, 1, 8, 2, 3, 4, 7, 5, 6, 8, 7, 0)),
+        travels=("f",),
+        carried=("maybe constant table",),
+    ),
+    "both-of-two-that-call-each-other": Trial(
+        """
+        EXPORT NOINLINE u64 odd(u64 n);
+        EXPORT NOINLINE u64 even(u64 n) { return n == 0 ? «1|11» : OPAQUE(odd(n - 1)); }
+        EXPORT NOINLINE u64 odd(u64 n) { return n == 0 ? «0|10» : OPAQUE(even(n - 1)); }
+        """,
+        calls=tuple((name, n) for name in ("odd", "even") for n in (0, 1, 2, 9)),
+        travels=("even", "odd"),
+    ),
+    "calls-itself": Trial(
+        "EXPORT NOINLINE u64 f(u64 n) { return n < 2 ? «1|2» : OPAQUE(f(n - 1)) + OPAQUE(f(n - 2)); }",
+        calls=(("f", 1), ("f", 9)),
+        travels=("f",),
+    ),
+    "address-of-itself": Trial(
+        """
+        EXPORT NOINLINE u64 f(u64 x);
+        static u64 (*kept)(u64);
+        EXPORT NOINLINE u64 same(void) { return kept == f; }
+        EXPORT NOINLINE u64 f(u64 x) { kept = f; return x + «1|2»; }
+        """,
+        calls=(("same",), ("f", 5), ("same",)),
+        travels=("f",),
+    ),
+    "before-the-first-element": Trial(
+        """
+        static u64 table[8] = {1, 2, 3, 4, 5, 6, 7, 8}, other[4] = {9, 9, 9, 9};
+        EXPORT NOINLINE u64 set(u64 i, u64 x) { return table[i & 7] = x; }
+        EXPORT NOINLINE u64 sum(u64 i) { return other[i & 3]; }
+        EXPORT NOINLINE u64 f(u64 i) { u64 s = 0; for (u64 k = 1; k <= (i & 7); ++k) s += table[k - 1] «|* 3»; return s; }
+        """,
+        calls=(("f", 3), ("set", 1, 40), ("f", 7)),
+        travels=("f",),
+    ),
+    "floating-point-constants": Trial(
+        """
+        int _fltused = 0;
+        EXPORT NOINLINE u64 f(u64 x) { double d = (double)(s64)x; return (u64)(s64)(d * «1.5|2.25» + 3.125); }
+        EXPORT NOINLINE u64 g(u64 x) { double d = (double)(s64)x; return (u64)(s64)(d * 7.5 - 3.125); }
+        """,
+        calls=(("f", 10), ("g", 10)),
+        travels=("f",),
+        carried=("maybe constant real",),
+    ),
+    "image-base": Trial(
+        """
+        extern char __ImageBase;
+        static u32 cells[4] = {1, 2, 3, 4};
+        EXPORT NOINLINE u64 offset(void) { return (u64)((char *)cells - &__ImageBase); }
+        EXPORT NOINLINE u64 f(u64 i) { return ++cells[i & 3] + «0|7» + (*(u16 *)&__ImageBase == 0x5a4d); }
+        """,
+        calls=(("f", 1), ("f", 1), ("offset",)),
+        travels=("f",),
+    ),
+    "thread-local": Trial(
+        """
+        u32 _tls_index = 3;
+        __declspec(allocate(".tls")) char _tls_start = 0;
+        __declspec(thread) u64 mine = 5;
+        EXPORT NOINLINE u64 get(void) { return mine; }
+        EXPORT NOINLINE u64 f(u64 x) { return mine += x «|* 2»; }
+        """,
+        calls=(("f", 1), ("get",), ("f", 10), ("get",)),
+        travels=("f",),
+    ),
+    "exception-handler": Trial(
+        """
+        static u64 filtered;
+        EXPORT NOINLINE s32 __C_specific_handler(void *a, void *b, void *c, void *d) { (void)a; (void)b; (void)c; (void)d; return 1; }
+        EXPORT NOINLINE u64 risky(u64 x) { return x / 3; }
+        EXPORT NOINLINE u64 f(u64 x)
+        {
+            u64 r = 0;
+            __try { r = risky(x) «|+ 4»; } __except (++filtered, 1) { r = 77; }
+            return r;
+        }
+        """,
+        build='cflags = ["-Wno-language-extension-token", "-fms-extensions", "-Wno-unused-command-line-argument"]',
+        calls=(("f", 30), ("f", 31)),
+        travels=("f",),
+        carried=("function [filter]",),
+        refused_without="unwind-data",
+    ),
+    "large-frame-with-a-cookie": Trial(
+        """
+        u64 __security_cookie = 0x2b992ddfa232;
+        static u64 checks;
+        EXPORT NOINLINE __attribute__((no_stack_protector)) u64 __security_check_cookie(u64 x) { checks += x == __security_cookie; return x; }
+        EXPORT NOINLINE u64 checked(void) { return checks; }
+        EXPORT NOINLINE u64 use(u64 *p, u64 n) { u64 s = 0; for (u64 i = 0; i < n; ++i) s += p[i] * i; return s; }
+        EXPORT NOINLINE u64 f(u64 x) { u64 a[60]; for (u64 i = 0; i < 60; ++i) a[i] = x «+|^» i; return use(a, 60); }
+        """,
+        build='cflags = ["-fstack-protector-all"]',
+        calls=(("f", 30), ("checked",), ("f", 31)),
+        travels=("f",),
+    ),
+    "new-helpers-that-need-more": Trial(
+        """
+        static u64 live = 3;
+        EXPORT NOINLINE u64 bump(u64 x) { return live += x; }
+        «|static u64 fresh = 8;
+        static const u32 weights[5] = {3, 1, 4, 1, 5};
+        static NOINLINE u64 inner(u64 x) { return OPAQUE(bump(x)) + fresh++ + weights[x % 5]; }
+        static NOINLINE u64 outer(u64 x) { return OPAQUE(inner(x)) * 2 + live; }»
+        EXPORT NOINLINE u64 f(u64 x) { return «bump(x)|OPAQUE(outer(x)) + OPAQUE(inner(1))»; }
+        """,
+        calls=(("f", 2), ("bump", 1), ("f", 7), ("bump", 0)),
+        travels=("f",),
+        carried=("function outer", "function inner", "data fresh", "constant weights"),
+    ),
+    "removed-function-left-its-counter": Trial(
+        """
+        static u64 a = 1;
+        EXPORT NOINLINE u64 f(u64 x);
+        «static u64 n = 100; static NOINLINE u64 step(u64 x) { n += OPAQUE(x); return n; }|static u64 m = 100;»
+        EXPORT NOINLINE u64 f(u64 x) { return «OPAQUE(step(x)) * 2 + a|(m += OPAQUE(x)) * 3 + a»; }
+        EXPORT NOINLINE u64 g(u64 x) { return a += x; }
+        """,
+        calls=(),
+        travels=("f",),
+        carried=("data m",),
+        refused_without="unresolved-reference",
+    ),
+    "texts-shared-and-new": Trial(
+        """
+        EXPORT NOINLINE const char *name(u64 i) { return i ? "alpha" : "omega"; }
+        EXPORT NOINLINE u64 f(u64 i) { const char *s = «i ? "alpha" : "omega"|i == 2 ? "gamma ray" : i ? "alpha" : "omega"»;
+          u64 h = 0; while (*s) h = h * 31 + (u8)*s++; return h; }
+        """,
+        calls=(("f", 0), ("f", 1), ("f", 2)),
+        travels=("f",),
+        carried=("constant [text]",),
+    ),
+}

@@ -1,0 +1,73 @@
+"""One difference in the source: what travels, what comes along, and that the patched base does what the fixed build does."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.builder import build_patch
+from hotpatch.differ import diff_images
+from hotpatch.errors import NotHotpatchable
+from hotpatch.image import open_image
+from tests.builder.applied import Applied
+from tests.builder.pairs import TRIALS
+
+pytestmark = [
+    pytest.mark.compiler,
+    pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the compiler: pip install -e '.[fixtures]'"),
+]
+
+each_machine = pytest.mark.parametrize("machine", Machine)
+LEVELS = {"O0": ("-O0", "-fno-sanitize=undefined"), "O1": ("-O1",), "Os": ("-Os",), "O3": ("-O3",)}
+
+
+def patch_of(paths, pdb):
+    return build_patch(diff_images(*(open_image(path, pdb=pdb) for path in paths)))
+
+
+def run(applied, calls):
+    return [applied.call(name, *arguments) for name, *arguments in calls]
+
+
+def check(paths, patch, calls):
+    """Results after the patch are those of the fixed build, and not those of the base."""
+    base, fixed = (open_image(path) for path in paths)
+    expected, before = run(Applied(fixed), calls), run(Applied(base), calls)
+    assert run(Applied(base, patch), calls) == expected
+    assert not calls or before != expected, "the calls do not show the difference"
+
+
+@pytest.mark.parametrize("pdb", ["auto", None], ids=["pdb", "no-pdb"])
+@each_machine
+@pytest.mark.parametrize("name", TRIALS)
+def test_trial(built, name, machine, pdb) -> None:
+    trial, paths = TRIALS[name], built(name, machine)
+    rule = trial.refused if pdb else trial.refused_without or trial.refused
+    if rule is not None:
+        with pytest.raises(NotHotpatchable) as refused:
+            patch_of(paths, pdb)
+        assert rule in [refusal.rule for refusal in refused.value.refusals]
+        return
+    patch = patch_of(paths, pdb)
+    names = {function.entry: function.name for function in open_image(paths[0]).functions}
+    assert sorted(names[row.base_rva] for row in patch.functions) == sorted(trial.travels)
+    kinds = sorted(row.kind.value for row in patch.carried)
+    sure = [item for item in trial.carried if not item.startswith("maybe")]
+    maybe = [item.split()[1] for item in trial.carried if item not in sure]
+    assert kinds in (sorted(item.split()[0] for item in sure), sorted([item.split()[0] for item in sure] + maybe))
+    if pdb:
+        told = {row.name for row in patch.carried}
+        assert {item.split()[1] for item in sure if "[" not in item} <= told
+    assert sorted(row.name for row in patch.imports) == sorted(trial.imports)
+    check(paths, patch, trial.calls)
+
+
+@each_machine
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", [name for name, trial in TRIALS.items() if trial.calls])
+def test_other_optimisation(built, name, level, machine) -> None:
+    """Whatever the compiler makes of it: the patch is right, or refused."""
+    paths = built(name, machine, LEVELS[level])
+    check(paths, patch_of(paths, "auto"), TRIALS[name].calls)
