@@ -171,7 +171,7 @@ def remove(step: Transaction, target: Target, arch: Architecture, sites: Sequenc
             back = Va(starts[thread.pc].entry)
             step.move_thread(thread, {arch.convention.pc: back})
             step.event(
-                "move", thread=thread.id, **{"from": thread.pc, "to": back}, why="stood in the padding of a redirect that is removed"
+                "move", moved_thread=thread.id, **{"from": thread.pc, "to": back}, why="stood in the padding of a redirect that is removed"
             )
     for record, _ in pads:
         step.write_code(record.va, record.after, record.before)

@@ -128,4 +128,7 @@ class Target(Protocol):
         """Where the process has that export (of a module or of the system), or ``None``."""
 
     def event(self, kind: str, **details: object) -> None:
-        """Tell whoever watches: ``apply``, ``redirect``, ``revert`` …; details are JSON-compatible."""
+        """Tell whoever watches: ``apply``, ``map``, ``redirect``, ``move``, ``revert``, ``collect``.
+
+        ``details`` are JSON-compatible, and none is called ``at``, ``thread`` or ``kind``, which whoever keeps events adds.
+        """

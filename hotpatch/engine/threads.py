@@ -60,7 +60,10 @@ def move_out(step: Transaction, target: Target, registry: Registry, arch: Archit
         if moved is not None:
             step.move_thread(thread, {arch.convention.pc: moved})
             step.event(
-                "move", thread=thread.id, **{"from": thread.pc, "to": Va(moved)}, why="stood in bytes that an inline redirect overwrites"
+                "move",
+                moved_thread=thread.id,
+                **{"from": thread.pc, "to": Va(moved)},
+                why="stood in bytes that an inline redirect overwrites",
             )
 
 

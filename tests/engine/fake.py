@@ -208,6 +208,7 @@ class Fake:
 
     def event(self, kind: str, **details: object) -> None:
         self._call()
+        assert not details.keys() & {"at", "thread", "kind"}
         self.events.append((kind, details))
 
     def _call(self) -> None:

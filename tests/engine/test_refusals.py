@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hotpatch.arch import Machine, Redirect
 from hotpatch.engine import Consistency, Engine
 from hotpatch.errors import ApplyRefused, Refused, RevertRefused, Rule
+from hotpatch.image import Image, SectionFlags
 
 from .conftest import LOAD, world
 from .fake import Fake
-from .synthetic import Recipe, base_image, entry, make
+from .synthetic import CODE, Recipe, base_image, entry, make
 
 X64_HOOK = b"\xe9\x00\x10\x00\x00"
 ARM64_HOOK = (0x14000400).to_bytes(4, "little")
@@ -180,6 +183,23 @@ def test_the_patch_image_may_stand_below_the_module(machine):
     here.engine.apply(patch)
     assert here.engine.status().patches[0].image < here.module.va
     assert here.result(1) == 3
+
+
+def test_redirects_over_one_another(here):
+    patch = here.patch({1: 111, 2: 222})
+    first, second = patch.functions
+    patch = replace(patch, functions=(first, replace(second, base_rva=first.base_rva + 1)))
+    (refusal,) = refused(here, patch)
+    assert (refusal.rule, refusal.function) == (Rule.MALFORMED_PATCH, "f2")
+
+
+def test_a_writable_code_section(here):
+    patch = here.patch({1: 111})
+    data = bytearray(patch.data)
+    flags = data.index(b".text\0\0\0") + 36
+    data[flags : flags + 4] = int(CODE | SectionFlags.WRITE).to_bytes(4, "little")
+    (refusal,) = refused(here, replace(patch, data=bytes(data), image=Image.from_bytes(bytes(data), "fix.dll")))
+    assert (refusal.rule, refusal.evidence["section"]) == (Rule.MALFORMED_PATCH, ".text")
 
 
 def test_revert_twice(here):

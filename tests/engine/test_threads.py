@@ -25,7 +25,9 @@ def test_inline_moves_a_thread_out_of_the_displaced_bytes():
     assert pc_of(here, 1) == applied.original("f1") + SECOND
     assert here.fake.register_sets[1]["rax"] == 77
     moves = [details for kind, details in here.fake.events if kind == "move"]
-    assert [(move["thread"], move["from"], move["to"]) for move in moves] == [(1, here.entry(1) + SECOND, applied.original("f1") + SECOND)]
+    assert [(move["moved_thread"], move["from"], move["to"]) for move in moves] == [
+        (1, here.entry(1) + SECOND, applied.original("f1") + SECOND)
+    ]
 
 
 @pytest.mark.parametrize("offset", [0, 9, 13])
