@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 NOWHERE = 0xFFFF_FFFF_FFFF
 """``until`` of every run: an address that nothing jumps to."""
 
+HALT, SYSTEM_CALL = -1, -2
+"""Numbers for what stops a run and is no interrupt of Unicorn's: a halt instruction, a system call."""
+
 _FETCH = frozenset({uc_const.UC_ERR_FETCH_UNMAPPED, uc_const.UC_ERR_FETCH_PROT})
 _ACCESS = {
     uc_const.UC_ERR_READ_UNMAPPED: "read",
@@ -108,8 +111,12 @@ class CpuModel(Protocol):
     def create(self) -> Engine:
         """A new engine, floating point switched on."""
 
-    def hook(self, uc: Engine, clock: Callable[[], int]) -> None:
-        """Hook instructions that would show the host's time to the program, where Unicorn can; ``clock`` gives ticks."""
+    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> None:
+        """Hook what Unicorn reports in no other way.
+
+        Instructions that would show the host's time to the program get ``clock``'s ticks; a system call is appended to ``interrupts`` as
+        :data:`SYSTEM_CALL`.
+        """
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """What interrupt ``number`` at Unicorn's ``pc`` means."""
@@ -162,7 +169,7 @@ class Cpu:
             self._trap: list[tuple[int, int]] = []
             self._interrupts: list[int] = []
             _hook(self._uc, self._trap, self._interrupts, grow)
-            self.model.hook(self._uc, clock)
+            self.model.hook(self._uc, clock, self._interrupts)
         except UcError as error:
             raise CpuError("starting", error.errno) from error
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
@@ -248,10 +255,8 @@ class Cpu:
             return self._interrupted(counted)
         if counted > count:
             return Slice(count, None)
-        pc = Va(self.pc)
-        return Slice(
-            counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None, "the program stopped the processor (privileged instruction)")
-        )
+        self._interrupts.append(HALT)
+        return self._interrupted(counted)
 
     def _failed(self, code: int) -> Slice:
         counted, pc = int(self._counter.value), Va(self.pc)

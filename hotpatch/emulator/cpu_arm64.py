@@ -9,7 +9,7 @@ from unicorn.unicorn_const import UC_ARCH_ARM64, UC_HOOK_INSN, UC_MODE_ARM
 
 from hotpatch.arch import Machine
 from hotpatch.emulator.binding import new_engine
-from hotpatch.emulator.cpu import Interrupt
+from hotpatch.emulator.cpu import HALT, Interrupt
 from hotpatch.errors import FaultKind
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Arm64Cpu:
         uc.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, _FP_ENABLE)
         return uc
 
-    def hook(self, uc: Engine, clock: Callable[[], int]) -> None:
+    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> None:
         """Give the generic timer virtual time."""
 
         def read_system(uc: Engine, register: int, system: object, _data: object) -> int:
@@ -71,6 +71,8 @@ class Arm64Cpu:
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """``brk`` and undefined instructions leave the PC at the instruction, ``svc`` behind it."""
+        if number == HALT:
+            return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 4, "privileged instruction wfi")
         if number == _BREAKPOINT:
             immediate = int.from_bytes(read(pc, 4), "little") >> 5 & 0xFFFF
             if immediate == _BRK_FAST_FAIL:

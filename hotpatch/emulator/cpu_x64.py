@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unicorn import x86_const
-from unicorn.unicorn_const import UC_ARCH_X86, UC_MODE_64
+from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_64
 
 from hotpatch.arch import Machine
 from hotpatch.emulator.binding import new_engine
-from hotpatch.emulator.cpu import Interrupt
+from hotpatch.emulator.cpu import HALT, SYSTEM_CALL, Interrupt
 from hotpatch.errors import FaultKind
 
 if TYPE_CHECKING:
@@ -51,11 +51,21 @@ class X64Cpu:
         """A 64-bit engine."""
         return new_engine(UC_ARCH_X86, UC_MODE_64)
 
-    def hook(self, uc: Engine, clock: Callable[[], int]) -> None:
-        """Nothing: Unicorn 2.1 hooks neither RDTSC nor RDRAND (docs/limits.md)."""
+    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> None:
+        """Catch ``syscall``. Unicorn 2.1 hooks neither RDTSC nor RDRAND (docs/limits.md)."""
+
+        def system_call(uc: Engine, _data: object) -> None:
+            interrupts.append(SYSTEM_CALL)
+            uc.emu_stop()
+
+        uc.hook_add(UC_HOOK_INSN, system_call, None, 1, 0, x86_const.UC_X86_INS_SYSCALL)
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """Exceptions leave the PC at the instruction, ``int3`` one byte and ``int n`` and ``syscall`` two bytes behind."""
+        if number == HALT:
+            return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 1, "privileged instruction hlt")
+        if number == SYSTEM_CALL:
+            return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 2, "system call")
         if number == _DIVIDE:
             return Interrupt(FaultKind.DIVIDE, 0)
         if number == _BREAKPOINT and read(pc - 1, 1) == b"\xcc":

@@ -384,7 +384,7 @@ class Guest:
         """The free pages nearest to ``near`` whose bytes are all within ``reach`` of it."""
         memory = self.system.memory
         found: list[int] = []
-        up = page_up(near + 1) if near % PAGE or above else near
+        up = page_up(near)
         regions = memory.regions()
         while up + size - 1 - near <= reach:
             if memory.free(up, size):

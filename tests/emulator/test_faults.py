@@ -1,0 +1,137 @@
+"""Each kind of fault: kind, pc, address, access, function, stack."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.errors import EmulatedFault, FaultKind
+from hotpatch.process import Process
+
+from .bare import MACHINES, UNMAPPED, Bare
+
+X64, ARM64 = Machine.X64, Machine.ARM64
+
+
+@pytest.mark.parametrize(
+    ("machine", "code", "kind", "at"),
+    [
+        (X64, "90 0f0b", FaultKind.ILLEGAL_INSTRUCTION, 1),
+        (X64, "90 06", FaultKind.ILLEGAL_INSTRUCTION, 1),
+        (X64, "90 f4", FaultKind.ILLEGAL_INSTRUCTION, 1),
+        (X64, "90 0f05", FaultKind.ILLEGAL_INSTRUCTION, 1),
+        (X64, "90 cd2e", FaultKind.ILLEGAL_INSTRUCTION, 1),
+        (X64, "90 cc", FaultKind.BREAKPOINT, 1),
+        (X64, "90 cd29", FaultKind.FAST_FAIL, 1),
+        (X64, "31c9 31c0 31d2 f7f1", FaultKind.DIVIDE, 6),
+        (ARM64, "1f2003d5 00000000", FaultKind.ILLEGAL_INSTRUCTION, 4),
+        (ARM64, "1f2003d5 010000d4", FaultKind.ILLEGAL_INSTRUCTION, 4),
+        (ARM64, "1f2003d5 7f2003d5", FaultKind.ILLEGAL_INSTRUCTION, 4),
+        (ARM64, "1f2003d5 000020d4", FaultKind.BREAKPOINT, 4),
+        (ARM64, "1f2003d5 60003ed4", FaultKind.FAST_FAIL, 4),
+        (ARM64, "1f2003d5 80003ed4", FaultKind.DIVIDE, 4),
+    ],
+)
+def test_an_instruction_that_faults(machine, code, kind, at):
+    bare = Bare(machine)
+    va = bare.code(bytes.fromhex(code))
+    thread = bare.thread(va)
+    bare.run()
+    fault = bare.system.fault
+    assert (fault.kind, fault.pc, fault.address, fault.access) == (kind, va + at, va + at, None)
+    assert bare.system.registers(bare.system.threads[thread])[bare.system.cpu.model.pc] == va + at
+    assert bare.system.counters.instructions == (3 if code.startswith("31") else 1)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_call_of_nothing(machine):
+    bare = Bare(machine)
+    bare.thread(bare.code(f"LOAD {bare.scratch} {UNMAPPED}\n" + ("jmp rax" if bare.x64 else "br x16")))
+    bare.run()
+    fault = bare.system.fault
+    assert (fault.kind, fault.pc, fault.address, fault.access) == (FaultKind.ACCESS_VIOLATION, UNMAPPED, UNMAPPED, "execute")
+    assert fault.function is None
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_an_unknown_import_is_named_when_it_is_called(machine):
+    bare = Bare(machine)
+    va = bare.system.gates.unknown("kernel32.dll", "MakeCoffee")
+    bare.thread(bare.code(f"LOAD {bare.scratch} {va}\n" + ("jmp rax" if bare.x64 else "br x16")))
+    bare.run()
+    fault = bare.system.fault
+    assert (fault.kind, fault.pc, fault.function) == (FaultKind.UNKNOWN_IMPORT, va, "kernel32.dll!MakeCoffee")
+    assert "kernel32.dll!MakeCoffee" in fault.detail
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_an_unknown_import_is_named_when_it_is_read(machine):
+    bare = Bare(machine)
+    va = bare.system.gates.unknown("python313.dll", "PyExc_ValueError")
+    read = "mov rax, qword ptr [rax]" if bare.x64 else "ldr x0, [x16]"
+    bare.thread(bare.code(f"LOAD {bare.scratch} {va}\n{read}"))
+    bare.run()
+    assert bare.system.fault.kind is FaultKind.UNKNOWN_IMPORT
+    assert "python313.dll!PyExc_ValueError" in bare.system.fault.detail
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_deadlock_names_who_waits_for_what(machine):
+    bare = Bare(machine)
+    event = bare.call_api("CreateEventW", 0, 1, 0, 0)
+    wait = f"LOAD {bare.argument(0)} {event}\nLOAD {bare.argument(1)} 0xffffffff\nCALL WaitForSingleObject\nret"
+    thread = bare.thread(bare.code(("sub rsp, 40\n" if bare.x64 else "") + wait))
+    bare.run()
+    fault = bare.system.fault
+    assert (fault.kind, fault.function) == (FaultKind.DEADLOCK, "WaitForSingleObject")
+    assert f"thread {thread} waits for event" in fault.detail
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", ["abort", "RaiseException"])
+def test_giving_up(machine, name):
+    bare = Bare(machine)
+    bare.thread(bare.code(f"CALL {name}"))
+    bare.run()
+    assert bare.system.fault.kind is (FaultKind.FAST_FAIL if name == "abort" else FaultKind.EXCEPTION)
+    assert bare.system.fault.function == name
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_budget_that_is_used_up(machine, fixture_image):
+    process = Process(fixture_image("many-threads", machine), budget=5000)
+    process.start()
+    result = process.run()
+    assert (result.fault.kind, result.instructions, result.finished) == (FaultKind.BUDGET, 5000, False)
+    assert result.fault.function
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_fault_in_a_call_is_raised_and_the_process_can_be_called_again(machine, fixture_image):
+    process = Process(fixture_image("basic", machine))
+    spin = process.guest.map(0x1000, 5, near=process.load_base, reach=1 << 24)
+    process.guest.write_data(spin, bytes.fromhex("ebfe") if machine is X64 else bytes.fromhex("00000014"))
+    with pytest.raises(EmulatedFault) as raised:
+        process.call_details(spin, budget=1000)
+    assert (raised.value.fault.kind, raised.value.fault.pc) == (FaultKind.BUDGET, spin)
+    with pytest.raises(EmulatedFault) as raised:
+        process.call(UNMAPPED)
+    assert raised.value.fault.access == "execute"
+    name = process.base.functions[0].label
+    before = Process(fixture_image("basic", machine)).call(name, 1, 2)
+    assert process.call(name, 1, 2) == before
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_fault_names_functions_all_the_way_up(machine, fixture_image):
+    process = Process(fixture_image("overflow-check", machine), args=["1"], stdin=b"GET a\nSTATS\n")
+    gate = process.guest.system.gates.unknown("kernel32.dll", "Broken")
+    slot = next(entry.slot for entry in process.base.imports if entry.name == "WriteFile")
+    process.guest.write_data(process.load_base + slot, gate.to_bytes(8, "little"))
+    process.start()
+    fault = process.run().fault
+    assert fault.kind is FaultKind.UNKNOWN_IMPORT
+    names = [frame.function for frame in fault.stack]
+    assert names[0] == "kernel32.dll!Broken"
+    assert names[-1] in ("start", "worker")
+    assert len(names) >= 3
