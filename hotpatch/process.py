@@ -339,6 +339,13 @@ class Process:
         return self.result()
 
     @property
+    def position(self) -> tuple[int, Va] | None:
+        """Which thread has its turn, and its next instruction; ``None`` between turns."""
+        system = self.guest.system
+        thread = system.threads.get(system.counters.current)
+        return None if thread is None or system.active is not thread else (thread.id, Va(system.cpu.pc))
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to run."""
         return self.guest.exited or not self.guest.system.living()

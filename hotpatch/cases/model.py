@@ -61,6 +61,14 @@ The manifest, one format (keys that a case does not need are left out)::
 
 Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say what the untouched process goes on to give.
 
+    [demo]                          # of an exe: the story that `hotpatch demo` tells
+    args = ["3"]
+    stdin = "text"
+    bug = "SECRET"                  # an output line with this text shows the bug
+    repaired = "ERR too long"       # and one with this that it is repaired
+    apply_after = "#8 "             # the patch goes in once a line that begins so has been written
+    revert_after = "#16 "           # and is taken back after this one
+
 Results: an integer is the integer result register, unsigned 64 bits (negative numbers stand for their two's complement); a float is
 the floating-point result register.
 """
@@ -261,6 +269,17 @@ class Program(_Table, frozen=True):
         return None
 
 
+class Demo(_Table, frozen=True):
+    """How a program's story is told: one run, during which the patch goes in and is taken back."""
+
+    stdin: str
+    bug: str
+    repaired: str
+    apply_after: str
+    revert_after: str
+    args: tuple[str, ...] = ()
+
+
 class Manifest(_Table, frozen=True):
     """The whole of ``case.toml``."""
 
@@ -273,6 +292,7 @@ class Manifest(_Table, frozen=True):
     verdicts: Verdicts = Verdicts()
     call: tuple[Call, ...] = ()
     program: tuple[Program, ...] = ()
+    demo: Demo | None = None
 
 
 @dataclass(frozen=True)

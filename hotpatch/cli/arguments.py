@@ -1,16 +1,13 @@
-"""What users type for arguments, patches and counts."""
+"""What users type for patches and instruction counts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from hotpatch.arguments import parse_argument, parse_count
 from hotpatch.errors import InputError
 
-if TYPE_CHECKING:
-    from hotpatch.process import Buffer
-
-    Argument = int | float | bytes | str | Buffer
+__all__ = ["PatchAt", "parse_argument", "parse_count", "parse_patch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,52 +16,6 @@ class PatchAt:
 
     path: str
     at: int | None
-
-
-def parse_argument(text: str) -> Argument:
-    """One ARG: an integer, ``str:TEXT``, ``hex:00FF``, ``buf:N`` or ``f64:2.5``.
-
-    Raises:
-        InputError: It is none of them.
-    """
-    from hotpatch.process import Buffer
-
-    kind, colon, rest = text.partition(":")
-    try:
-        match kind if colon else "":
-            case "str":
-                return rest
-            case "hex":
-                data = bytes.fromhex(rest)
-                buffer = Buffer(len(data))
-                buffer.data = data
-                return buffer
-            case "buf":
-                return Buffer(parse_count(rest))
-            case "f64":
-                return float(rest)
-            case "":
-                return int(text, 0)
-            case _:
-                pass
-    except ValueError as error:
-        raise InputError(f"argument {text!r}", f"{error}; write 7, -1, 0x10, str:TEXT, hex:00FF, buf:N or f64:2.5") from error
-    raise InputError(f"argument {text!r}", "unknown kind; write 7, -1, 0x10, str:TEXT, hex:00FF, buf:N or f64:2.5")
-
-
-def parse_count(text: str) -> int:
-    """A non-negative integer, decimal or 0x….
-
-    Raises:
-        InputError: It is none.
-    """
-    try:
-        value = int(text, 0)
-    except ValueError as error:
-        raise InputError(f"number {text!r}", "not an integer; write 7 or 0x10") from error
-    if value < 0:
-        raise InputError(f"number {text!r}", "negative; write a count from 0")
-    return value
 
 
 def parse_patch(text: str, *, needs_at: bool = False) -> PatchAt:

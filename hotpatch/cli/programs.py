@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from hotpatch.cli.arguments import parse_argument, parse_count, parse_patch
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.outcome import Exit
 from hotpatch.errors import EmulatedFault, InputError, Refused
@@ -51,6 +50,7 @@ def call(
         seed: Of every choice that the process makes.
         consistency: How threads change over.
     """
+    from hotpatch.cli.arguments import parse_argument, parse_patch
     from hotpatch.process import AppliedAt
     from hotpatch.report import running
 
@@ -115,6 +115,7 @@ def run(
         seed: Of the interleaving of threads.
         consistency: How threads change over.
     """
+    from hotpatch.cli.arguments import parse_count, parse_patch
     from hotpatch.report import running
 
     out = Output(options)
@@ -167,6 +168,7 @@ def _process(
     arguments: Sequence[str] = (),
 ) -> Process:
     from hotpatch.api import open  # noqa: A004
+    from hotpatch.cli.arguments import parse_count
     from hotpatch.engine import Consistency
     from hotpatch.process import Process
 

@@ -103,7 +103,11 @@ def fault_text(fault: FaultDocument) -> RenderableType:
     """A fault with its stack."""
     where = f" in {fault.function}" if fault.function else ""
     what = f": {fault.access} of 0x{fault.address:x}" if fault.access else ""
-    lines = [Text.assemble(("fault ", "red"), (fault.kind, "bold red"), f" at pc 0x{fault.pc:x}{where}{what}", f" ({fault.detail})" if fault.detail else "")]
+    lines = [
+        Text.assemble(
+            ("fault ", "red"), (fault.kind, "bold red"), f" at pc 0x{fault.pc:x}{where}{what}", f" ({fault.detail})" if fault.detail else ""
+        )
+    ]
     lines += [Text(f"    0x{frame.pc:x}  {frame.function or '?'}") for frame in fault.stack]
     return Group(*lines)
 

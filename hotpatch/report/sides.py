@@ -19,9 +19,7 @@ def listing_of(found: ImageDiff, function: str) -> list[SideLine]:
         Refused: Neither image has it (rule no-such-function).
     """
     return [
-        SideLine(
-            kind=cast("SideKind", line.kind), base_rva=line.base_rva, base=line.base, fixed_rva=line.fixed_rva, fixed=line.fixed
-        )
+        SideLine(kind=cast("SideKind", line.kind), base_rva=line.base_rva, base=line.base, fixed_rva=line.fixed_rva, fixed=line.fixed)
         for line in listing(found, _row(found, function))
     ]
 
@@ -38,5 +36,7 @@ def _row(found: ImageDiff, function: str) -> FunctionMatch:
     else:
         row = next((row for row in found.functions if row.base and row.base.entry == entry), None)
     if row is None:
-        raise Refused([Refusal(Rule.NO_SUCH_FUNCTION, function, None, "the comparison has no such function; list them with hotpatch diff --all")])
+        raise Refused(
+            [Refusal(Rule.NO_SUCH_FUNCTION, function, None, "the comparison has no such function; list them with hotpatch diff --all")]
+        )
     return row

@@ -156,7 +156,9 @@ def inspect_image(document: InspectImageDocument) -> RenderableType:
         )
     support = document.hotpatch
     parts: list[RenderableType] = [
-        Text(f"{document.path}: {document.machine} image, {len(document.functions)} functions, symbols: {'PDB' if document.symbols else 'none'}"),
+        Text(
+            f"{document.path}: {document.machine} image, {len(document.functions)} functions, symbols: {'PDB' if document.symbols else 'none'}"
+        ),
         Text(f"time stamp 0x{document.time_date_stamp:08x}, checksum 0x{document.checksum:08x}, SHA-256 {document.sha256}"),
         Text(
             f"hot patching: compatible flag {'set' if support.compatible_flag else 'not set'}, "
@@ -177,7 +179,9 @@ def _hot_patch_info(info: HotPatchInfoDocument) -> RenderableType:
     ]
     for base in info.bases:
         lines.append(
-            Text(f"base of time stamp 0x{base.original_time_date_stamp:08x}, checksum 0x{base.original_checksum:08x}: {len(base.records)} records")
+            Text(
+                f"base of time stamp 0x{base.original_time_date_stamp:08x}, checksum 0x{base.original_checksum:08x}: {len(base.records)} records"
+            )
         )
         for record in base.records:
             rows.add_row(record.type, hexadecimal(record.source_rva), hexadecimal(record.target_rva), record.raw)
@@ -190,7 +194,9 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
     fixups = ", ".join(f"{count} {kind}" for kind, count in document.fixups.items()) or "none"
     return Group(
         Text(f"{document.path}: {document.machine} patch image, sequence {document.sequence}, signature {document.signature.status}"),
-        Text(f"for {document.provenance.base}: time stamp 0x{base.time_date_stamp:08x}, checksum 0x{base.checksum:08x}, SHA-256 {base.sha256}"),
+        Text(
+            f"for {document.provenance.base}: time stamp 0x{base.time_date_stamp:08x}, checksum 0x{base.checksum:08x}, SHA-256 {base.sha256}"
+        ),
         Text(f"from {document.provenance.fixed}: SHA-256 {document.provenance.fixed_sha256}, by {document.provenance.builder}"),
         _patched(document.functions),
         *_carried(document.carried),

@@ -1,0 +1,125 @@
+"""The demo's story as values: what is done and what is seen, one step after the other, made while it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import HPAT_POINTER_DISTANCE, Machine, architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hotpatch.address import Va
+    from hotpatch.differ import ImageDiff
+    from hotpatch.patch import Patch
+    from hotpatch.process import Process
+
+
+class StepKind(StrEnum):
+    """What a step of the story is about."""
+
+    TITLE = "title"
+    ACT = "act"
+    SAY = "say"
+    OUTPUT = "output"
+    BUG = "bug"
+    GOOD = "good"
+    THREAD = "thread"
+    WRITE = "write"
+    CALL = "call"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step.
+
+    Attributes:
+        machine: On which machine's build it happens.
+        kind: What it is about.
+        text: For people: one line, or a few.
+        details: For programs, JSON-compatible.
+    """
+
+    machine: Machine
+    kind: StepKind
+    text: str
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Makes the steps that several stories share."""
+
+    machine: Machine
+
+    def step(self, kind: StepKind, text: str, **details: object) -> Step:
+        """A step on this machine."""
+        return Step(self.machine, kind, text, details)
+
+    def built(self, found: ImageDiff, patch: Patch) -> Iterator[Step]:
+        """What the differ found and the builder made of it."""
+        totals = found.summary
+        yield self.step(
+            StepKind.SAY,
+            f"diff: {totals['identical'] + totals['relocated']} functions are the same, {totals['changed']} changed, {totals['added']} are new",
+            **totals,
+        )
+        new = sum(function.size for function in patch.functions)
+        for function in patch.functions:
+            yield self.step(
+                StepKind.SAY,
+                f"build: {function.name or f'rva:0x{function.base_rva:x}'} travels, {function.size} bytes, redirect {function.redirect} ({function.why})",
+                function=function.name,
+                size=function.size,
+                redirect=function.redirect.value,
+            )
+        yield self.step(
+            StepKind.SAY, f"patch: {len(patch.data)} bytes of PE file for {new} bytes of new code", bytes=len(patch.data), code=new
+        )
+
+    def writes(self, process: Process, since: int) -> Iterator[Step]:
+        """What the engine stored since event number ``since``, in its order: padding, slot, entry."""
+        for event in process.events[since:]:
+            if event.kind != "redirect":
+                continue
+            details = event.details
+            name = details.get("function") or f"rva:0x{details['rva']:x}"
+            for part in details.get("padding") or ():
+                yield self._write(f"padding of {name}", part["va"], part["before"], part["after"])
+            if (
+                details.get("slot") is not None
+                and details["change"] == "entry"
+                and len(str(details["after"])) == len(str(details["before"]))
+            ):
+                slot = int(details["slot"])
+                pointer = int.from_bytes(process.guest.read(_va(slot + HPAT_POINTER_DISTANCE), 8), "little")
+                yield self.step(
+                    StepKind.WRITE,
+                    f"0x{slot:x}  {'slot, pointer':<22} {self._text(process.guest.read(_va(slot), 8), slot)}, which holds 0x{pointer:x}",
+                    slot=slot,
+                    pointer=pointer,
+                )
+            yield self._write(f"entry of {name}", details["va"], details["before"], details["after"])
+
+    def _write(self, what: str, va: object, before: object, after: object) -> Step:
+        address, new = int(str(va)), bytes.fromhex(str(after))
+        return self.step(
+            StepKind.WRITE,
+            f"0x{address:x}  {what:<22} {before} → {after}   {self._text(new, address)}",
+            va=address,
+            before=before,
+            after=after,
+        )
+
+    def _text(self, code: bytes, va: int) -> str:
+        first = next(iter(architecture(self.machine).disassemble(code, va)), None)
+        return f"{first.mnemonic} {first.operands}".rstrip() if first else ""
+
+
+def _va(value: int) -> Va:
+    from hotpatch.address import Va
+
+    return Va(value)

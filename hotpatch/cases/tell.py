@@ -1,0 +1,49 @@
+"""Which story a name stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.cases.locate import find_case
+from hotpatch.cases.releases import CVE_2025_69277
+from hotpatch.cases.story import StepKind
+from hotpatch.cases.story_calls import tell_calls
+from hotpatch.cases.story_program import tell_program
+from hotpatch.cases.story_release import tell_release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from hotpatch.arch import Machine
+    from hotpatch.cases.story import Step
+
+
+def tell(name: str, machine: Machine, *, seed: int, cache: Path, wheels: Path | None = None) -> Iterator[Step]:
+    """The story of a shipped case, or of a real release.
+
+    Args:
+        name: The case's, or ``cve-2025-69277``.
+        machine: On which build.
+        seed: Of the interleaving of threads.
+        cache: Folder for fetched releases.
+        wheels: Folder with a release's wheels, instead of the package index.
+
+    Raises:
+        InputError: There is no such case, or the release cannot be had.
+    """
+    if name == CVE_2025_69277.name:
+        return tell_release(CVE_2025_69277, machine, cache=cache, wheels=wheels)
+    case = find_case(name)
+    if case.manifest.demo is not None:
+        return tell_program(case, machine, case.manifest.demo, seed)
+    return tell_calls(case, machine, seed)
+
+
+def bug_is_fixed(steps: Iterable[Step]) -> bool:
+    """Whether, on every machine, the bug showed before the patch, not while it was in, and again after."""
+    shown: dict[Machine, list[str]] = {}
+    for step in steps:
+        if step.kind in (StepKind.BUG, StepKind.GOOD):
+            shown.setdefault(step.machine, []).append(step.kind.value)
+    return bool(shown) and all(kinds[0] == "bug" and kinds[-1] == "bug" and "good" in kinds for kinds in shown.values())

@@ -1,0 +1,113 @@
+"""The verbs that show shipped cases: demo and cases."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from hotpatch.cli.console import DEFAULT, Options, Output
+from hotpatch.cli.outcome import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hotpatch.cases.story import Step
+
+
+def cases(*, options: Options = DEFAULT) -> int:
+    """List the shipped cases.
+
+    Example: hotpatch cases --json
+    """
+    from hotpatch.cases import load_cases
+    from hotpatch.report import text
+    from hotpatch.report.documents import CaseDocument, CasesDocument
+
+    document = CasesDocument(
+        cases=[
+            CaseDocument(
+                name=case.name,
+                title=case.manifest.title,
+                shows=case.manifest.shows,
+                kind=case.kind,
+                machines=["x64", "arm64"],
+                outcome=case.manifest.expect.outcome,
+            )
+            for case in load_cases()
+        ]
+    )
+    Output(options).result(document, text.cases(document))
+    return Exit.DONE
+
+
+def demo(
+    case: str = "overflow-check",
+    /,
+    *,
+    arch: Literal["x64", "arm64"] | None = None,
+    step: Annotated[bool, Parameter(negative=())] = False,
+    wheels: Annotated[str | None, Parameter(name="--from")] = None,
+    seed: int = 0,
+    options: Options = DEFAULT,
+) -> int:
+    """Tell the whole story on a shipped case: the bug shows, the patch goes in while the program runs, the bug is gone, and back.
+
+    Example: hotpatch demo --arch arm64 --step
+
+    Args:
+        case: A shipped case (hotpatch cases lists them), or cve-2025-69277: a real release, fetched from the package index.
+        arch: Only this machine's build; both where not given.
+        step: Wait for Enter before each act.
+        wheels: For a real release: the folder with its wheels, instead of the package index.
+        seed: Of the interleaving of threads.
+    """
+    from hotpatch.arch import Machine
+    from hotpatch.cases.tell import bug_is_fixed, tell
+    from hotpatch.report import story
+    from hotpatch.report.documents import DemoDocument
+
+    out = Output(options)
+    machines = [Machine(arch)] if arch else list(Machine)
+    steps: list[Step] = []
+    for machine in machines:
+        told = tell(case, machine, seed=seed, cache=_cache(), wheels=Path(wheels) if wheels else None)
+        for item in _paced(told, out, wait=step):
+            steps.append(item)
+            if not options.json:
+                out.text(story.line(item))
+    if options.json:
+        document = DemoDocument(
+            case=case, machines=[machine.value for machine in machines], steps=story.documents(steps), fixed=bug_is_fixed(steps)
+        )
+        out.document(document)
+    return Exit.DONE
+
+
+def _paced(steps: Iterator[Step], out: Output, *, wait: bool) -> Iterator[Step]:
+    """``steps`` as they come; with ``wait``, Enter before each act. A story that ends early because nobody answers is told to its end."""
+    from hotpatch.cases.story import StepKind
+
+    for item in steps:
+        if wait and item.kind in (StepKind.ACT, StepKind.CALL, StepKind.END):
+            sys.stdout.flush()
+            sys.stderr.write("… Enter ")
+            sys.stderr.flush()
+            if not sys.stdin.readline():
+                wait = False
+                out.log("no more input; the story goes on by itself")
+        yield item
+        sys.stdout.flush()
+
+
+def _cache() -> Path:
+    """Where fetched releases are kept: HOTPATCH_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("HOTPATCH_CACHE")
+    if chosen:
+        return Path(chosen)
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home() / "AppData" / "Local"))) / "hotpatch"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hotpatch"
