@@ -33,12 +33,13 @@ class ImagePage(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry that was loaded from a table; ``entries`` of them where a bound of the index is known."""
+    """An entry that was loaded from a table; ``entries`` of them where a bound is known, ``sure`` where it is the index's own."""
 
     table: int
     size: int
     signed: bool
     entries: int | None
+    sure: bool
 
 
 class Destination(NamedTuple):
@@ -138,9 +139,10 @@ def entry_of(state: State, word: int) -> Entry | None:
         return None
     if scale and not word & 1 << 12:  # the index is not scaled
         return None
-    bound = state.get(BOUND + a64.rm(word), state.get(LAST_BOUND))
+    own = state.get(BOUND + a64.rm(word))
+    bound = own or state.get(LAST_BOUND)
     entries = bound.largest + 1 if isinstance(bound, Bound) else None
-    return Entry(table.address, 1 << scale, bool(word & 1 << 23), entries)
+    return Entry(table.address, 1 << scale, bool(word & 1 << 23), entries, sure=own is not None)
 
 
 def destination_of(state: State, word: int) -> Destination | None:

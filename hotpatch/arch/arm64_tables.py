@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from hotpatch.arch.arm64_facts import Destination
 
-_MOST_ENTRIES = 1 << 16
+_WHOLE = 8
+"""Bytes of an entry that holds a whole address."""
 _MOST_ROUNDS = 16
 """Nesting of switches that is followed: each round may find tables in the cases of those before."""
 
@@ -81,20 +82,9 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> t
 
 def _read_table(code: Code, jump: int, destination: Destination, read: Callable[[int, int], bytes]) -> JumpTable | None:
     entry = destination.entry
-    whole = entry.size == 8
-    if entry.entries is not None and not whole:
-        targets = _targets(destination, read(entry.table, entry.entries * entry.size), entry.entries)
-        if len(targets) < entry.entries or any(target & 3 for target in targets):
-            return None
-    else:
-        wanted = min(entry.entries or _MOST_ENTRIES, len(code.words))
-        targets = []
-        for target in _targets(destination, read(entry.table, wanted * entry.size), wanted):
-            if code.index(target) is None:
-                break
-            targets.append(target)
-        if whole and len(targets) < min(entry.entries or 2, wanted):
-            return None
+    targets = _bounded_targets(code, destination, read)
+    if targets is None and not (entry.sure and entry.size < _WHOLE):
+        targets = _targets_inside(code, destination, read)
     if not targets or all(code.index(target) is None for target in targets):
         return None
     return JumpTable(
@@ -108,9 +98,36 @@ def _read_table(code: Code, jump: int, destination: Destination, read: Callable[
     )
 
 
-def _targets(destination: Destination, raw: bytes, count: int) -> list[int]:
+def _bounded_targets(code: Code, destination: Destination, read: Callable[[int, int], bytes]) -> list[int] | None:
+    """All targets up to the bound; ``None`` where there is none, or where the table does not bear it out.
+
+    A bound of the index itself lets targets lie outside of the function (in a cold part); the last bound that was checked, and whole
+    addresses, do not.
+    """
+    entry = destination.entry
+    if entry.entries is None:
+        return None
+    targets = _targets(destination, read(entry.table, entry.entries * entry.size))
+    if len(targets) < entry.entries or any(target % a64.WORD for target in targets):
+        return None
+    anywhere = entry.sure and entry.size < _WHOLE
+    return targets if anywhere or all(code.index(target) is not None for target in targets) else None
+
+
+def _targets_inside(code: Code, destination: Destination, read: Callable[[int, int], bytes]) -> list[int]:
+    """Targets up to the first that lies outside of the function; of whole addresses there must be several."""
+    entry = destination.entry
+    targets: list[int] = []
+    for target in _targets(destination, read(entry.table, len(code.words) * entry.size)):
+        if code.index(target) is None:
+            break
+        targets.append(target)
+    return targets if entry.size < _WHOLE or (len(targets) > 1 and not entry.sure) else []
+
+
+def _targets(destination: Destination, raw: bytes) -> list[int]:
     entry = destination.entry
     return [
         destination.anchor + (int.from_bytes(raw[at : at + entry.size], "little", signed=entry.signed) << destination.shift)
-        for at in range(0, min(count * entry.size, len(raw) // entry.size * entry.size), entry.size)
+        for at in range(0, len(raw) - entry.size + 1, entry.size)
     ]

@@ -30,7 +30,7 @@ CODE = st.builds(lambda words, odd: struct.pack(f"<{len(words)}I", *words) + odd
 
 
 @given(CODE)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_reading(code: bytes):
     lines = list(ARM64.disassemble(code, AT))
     assert sum(line.size for line in lines) <= len(code)
@@ -57,14 +57,14 @@ def test_reading(code: bytes):
 
 
 @given(CODE, st.binary(min_size=64, max_size=256))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_tables(code: bytes, data: bytes):
     for table in ARM64.jump_tables(code, AT, lambda address, size: data[address % 61 :][: size % 200]):
         assert table.targets
 
 
 @given(CODE, st.integers(1, 24), st.sampled_from([AT + 0x100000, AT - 0x7000000, AT + 2**40]))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_moving(code: bytes, displaced: int, trampoline: int):
     try:
         moved = ARM64.trampoline(code, source_va=AT, trampoline_va=trampoline, displaced=displaced)
@@ -78,7 +78,7 @@ def test_moving(code: bytes, displaced: int, trampoline: int):
 
 
 @given(st.binary(max_size=40), st.binary(max_size=8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_jumps(code: bytes, pointer: bytes):
     def read(address: int, size: int) -> bytes:
         return code[:size] if address == AT else pointer[:size]

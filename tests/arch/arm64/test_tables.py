@@ -80,6 +80,22 @@ def test_number_of_entries_comes_from(name: str):
     assert len(table.targets) == count
 
 
+@pytest.mark.parametrize("between", [0x6A02003F, 0xEA02003F, 0x7A421820, 0x1E612000, 0x94000100, 0xD63F0100])
+def test_flags_of_something_else_give_no_bound(between: int):
+    # cmp w0, #3; then tst, ccmp, fcmp, a call or another cmp; b.hi
+    words = (0x71000C1F, between, 0x54000148, 0x2A0003E8, 0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
+    (table,) = tables(code_of(*words, *CASES), struct.pack("<8H", 0, 1, 2, 3, 4, 5, 200, 0))
+    assert len(table.targets) != 4
+
+
+@pytest.mark.parametrize("last_bound", [1000, 5])
+def test_a_bound_of_something_else_that_does_not_fit_the_table_is_not_believed(last_bound: int):
+    # cmp w1, #bound; b.hi: the index is w0
+    words = (0x7100003F | last_bound << 10, 0x54000148, 0x2A0003E8, 0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
+    (table,) = tables(code_of(*words, *CASES), struct.pack("<6H", 0, 1, 2, 200, 1, 1))
+    assert len(table.targets) == 3
+
+
 def test_without_a_bound_the_targets_stay_in_the_function():
     rest = (0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
     (table,) = tables(code_of(*rest, *CASES), struct.pack("<6H", 0, 1, 2, 200, 1, 1))
