@@ -18,7 +18,7 @@ from hotpatch.differ.view import PlaceKind
 from hotpatch.differ.votes import Site, Tie, Votes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.view import Link, View
@@ -76,6 +76,7 @@ def correlate_data(base: View, fixed: View, matching: Matching) -> LiveData:
     search.headers()
     search.proven()
     search.probable()
+    search.in_place()
     search.repeated_names()
     return LiveData(search.stretches(), tuple(search.disputes), tuple(search.shifts))
 
@@ -142,6 +143,36 @@ class _Search:
                 for old, new in zip(open_base, open_fixed, strict=True):
                     self._pair(old, new, Evidence.ORDER)
 
+    def in_place(self) -> None:
+        """What changed functions refer to between matched neighbours that moved by as much, with the same first value."""
+        for pair in sorted(self.matching.forward.items()):
+            if self.base.body(pair[0]).digest == self.fixed.body(pair[1]).digest:
+                continue
+            lost = _open_targets(self.base, pair[0], self.pairs)
+            gained = set(_open_targets(self.fixed, pair[1], set(self.pairs.values())))
+            for base in lost:
+                fixed = self._same_place(base)
+                if fixed in gained:
+                    self._pair(base, fixed, Evidence.ORDER)
+
+    def _same_place(self, base: int) -> int | None:
+        """Where ``base`` would lie in the fixed image, if its neighbours say so alike and the bytes there start with the same value."""
+        if self.base.symbol(base) is not None:
+            return None
+        below = max((start for start in self.pairs if start < base), default=None)
+        above = min((start for start in self.pairs if start > base), default=None)
+        distances = {self.pairs[start] - start for start in (below, above) if start is not None}
+        if len(distances) != 1:
+            return None
+        fixed = base + distances.pop()
+        section = self.fixed.section(fixed)
+        if section is None or self.base.section(base) is None or self.fixed.symbol(fixed) is not None:
+            return None
+        size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
+        content = self.base.bare(base, size)
+        alike = content == self.fixed.bare(fixed, size)
+        return fixed if alike and (any(content) or (below is not None and above is not None)) else None
+
     # votes -------------------------------------------------------------------------------------------------------------------------------
 
     def _hear(self, votes: Votes, functions: Pair, links: Iterable[tuple[Link, Link]], *, proof: bool) -> None:
@@ -175,7 +206,8 @@ class _Search:
                 votes.add(pair, site)
             return
         starts, offsets = (there.rva, here.rva), (pair[0] - there.rva, pair[1] - here.rva)
-        if there.name != here.name and (there.name in self._names[self.fixed] or here.name in self._names[self.base]):
+        renamed = there.name not in self._names[self.fixed] and here.name not in self._names[self.base]
+        if there.name != here.name and not (renamed and proof):
             return
         if offsets[0] == offsets[1]:
             self._stayed.add(pair[0])
@@ -235,6 +267,12 @@ class _Search:
 
 def _address(view: View, function: int, link: Link) -> int:
     return view.functions[function].ranges[link.part].start + link.offset
+
+
+def _open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
+    """Live data that a function refers to and that are not matched at that address."""
+    targets = {link.target for link in view.body(entry).links if link.kind is not FixupKind.PAGEBASE_REL21}
+    return sorted(target for target in targets if target not in matched and view.place(target).kind is PlaceKind.WRITABLE)
 
 
 def _live_names(view: View) -> dict[str, list[int]]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hotpatch.image import Datum, Export, Function
 
 _EVIDENCE_BYTES = 32
-_ALIGNMENT_LIMIT = 64
+_ALIGNMENT_LIMIT = 16
+"""Bytes; what a datum that the base does not have is aligned to at most."""
 
 
 def findings(relation: Correspondence, matching: Matching, live: LiveData) -> tuple[Refusal, ...]:
@@ -67,6 +68,7 @@ def _growth(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
     """Nameless live data that have more room before what follows than in the base, where changed functions use them."""
     base, fixed = relation.base, relation.fixed
     starts = {stretch.base for stretch in live.stretches}
+    partners = {stretch.fixed: stretch.base for stretch in live.stretches}
     users = _changed_users(relation)
     for stretch in live.stretches:
         if base.symbol(stretch.base) or fixed.symbol(stretch.fixed):
@@ -74,21 +76,21 @@ def _growth(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
         old, new = base.extent(stretch.base), fixed.extent(stretch.fixed)
         section = base.image.section_at(old.start)
         bounded = old.end in starts or (section is not None and old.end == section.range.end)
-        if not bounded or new.size <= old.size or _fills(new.start + old.size, new.end):
+        if not bounded or new.size <= old.size or _fills(new.start + old.size, new.end, partners.get(new.end, _ALIGNMENT_LIMIT)):
             continue
         user = next((users[target] for target in users if new.start <= target < new.end), None)
         if user is not None:
             reason = (
-                f"the live datum at rva 0x{stretch.base:x} has {old.size} bytes before the next one in the base and {new.size} in the fixed "
-                f"image, and {user.label}, which changed, uses it: it seems to have grown; keep its size, or compare with PDBs."
+                f"the live datum at rva 0x{stretch.base:x} has {old.size} bytes before the next in the base and {new.size} in the fixed "
+                f"image, and {user.label}, which changed, uses it: so it may have grown; keep its size, or compare with PDBs."
             )
             facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "base_size": old.size, "fixed_size": new.size}
             yield Refusal(Rule.DATA_LAYOUT, None, Rva(stretch.base), reason, facts)
 
 
-def _fills(end: int, following: int) -> bool:
-    """Whether alignment of what follows explains the room between."""
-    alignment = min(following & -following, _ALIGNMENT_LIMIT)
+def _fills(end: int, following: int, partner: int) -> bool:
+    """Whether alignment of what follows, no more than where its partner in the base lies, explains the room between."""
+    alignment = min(following & -following, partner & -partner)
     return -(-end // alignment) * alignment == following
 
 
@@ -126,8 +128,10 @@ def _initial_values(relation: Correspondence, live: LiveData) -> Iterator[Refusa
         old = relation.base.image.read(Rva(stretch.base + at), min(_EVIDENCE_BYTES, stretch.size - at))
         new = relation.fixed.image.read(Rva(stretch.fixed + at), min(_EVIDENCE_BYTES, stretch.size - at))
         what = stretch.name or f"the datum at rva 0x{stretch.base:x}"
+        leads = at in relation.base.pointers(stretch.base, stretch.base + stretch.size)
+        how = f"has a pointer at byte {at} that leads to something else" if leads else f"differs from byte {at} on"
         reason = (
-            f"the initial value of {what} differs from byte {at} on, but the running program's datum has long had its first value; "
+            f"the initial value of {what} {how}, but the running program's datum has long had its first value; "
             "keep the value, or let new code set it."
         )
         facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "offset": at, "base_bytes": old.hex(), "fixed_bytes": new.hex()}

@@ -21,7 +21,9 @@ class Pair:
         changed: Functions with a verdict other than identical or relocated.
         rules: Of the findings, with PDBs.
         rules_without: Of the findings without PDBs, where they are others.
-        names: ``functions`` whose verdict is only claimed with PDBs.
+        with_pdb_only: Functions whose verdict is only claimed with PDBs.
+        cautious: Whether, without PDBs, contradicting votes may be found too: which datum is meant hangs on the machine's code.
+        build: Lines of the manifest's ``[build.all]``.
     """
 
     source: str
@@ -29,6 +31,7 @@ class Pair:
     rules: tuple[str, ...] = ()
     rules_without: tuple[str, ...] | None = None
     with_pdb_only: tuple[str, ...] = ()
+    cautious: bool = False
     build: str = ""
 
     def side(self, number: int) -> str:
@@ -263,5 +266,71 @@ PAIRS: dict[str, Pair] = {
         }
         """,
         {"run": "changed"},
+    ),
+    "a-counter-beside-the-only-user": Pair(
+        """
+        static u64 «hits;|misses, hits;»
+        EXPORT NOINLINE u64 count(u64 x) { «(void)x;|if (x) return ++misses;» return ++hits; }
+        """,
+        {"count": "changed"},
+        rules_without=("contradicting-votes",),
+    ),
+    "a-counter-before-the-only-user": Pair(
+        """
+        static u64 «hits = 5;|first = 9, hits = 5;»
+        EXPORT NOINLINE u64 count(u64 x) { «|first += x;» hits += x; return hits; }
+        """,
+        {"count": "changed"},
+    ),
+    "one-of-two-counters-goes": Pair(
+        """
+        static u64 «first, |»second;
+        EXPORT NOINLINE u64 count(u64 x) { «first += x;|» second ^= x * 3; return second; }
+        """,
+        {"count": "changed"},
+        cautious=True,
+    ),
+    "the-only-user-changes-its-counter": Pair(
+        """
+        static u64 «first = 1|second = 2»;
+        EXPORT NOINLINE u64 count(u64 x) { return «first|second» += x«| + 1»; }
+        """,
+        {"count": "changed"},
+        rules_without=("data-init",),
+    ),
+    "an-array-grows-between-others": Pair(
+        """
+        static u64 before[4] = {1}, table[«4|8»] = {2}, after[4] = {3};
+        EXPORT NOINLINE u64 get(u64 i) { return table[i % COUNT(table)]++; }
+        EXPORT NOINLINE u64 others(u64 i) { return before[i & 3]++ + after[i & 3]++; }
+        """,
+        {"get": "changed"},
+        rules=("data-layout",),
+    ),
+    "a-new-array-between-others": Pair(
+        """
+        static u64 before[4] = {1}, table[4] = {2}, «|fresh[4] = {7}, »after[4] = {3};
+        EXPORT NOINLINE u64 get(u64 i) { return table[i & 3]++ «|+ fresh[i & 3]++»; }
+        EXPORT NOINLINE u64 others(u64 i) { return before[i & 3]++ + after[i & 3]++ + table[0]; }
+        """,
+        {"get": "changed"},
+    ),
+    "a-field-that-the-base-never-reads": Pair(
+        """
+        struct settings { u64 limit, floor, step; } settings = {100, 10, 1};
+        EXPORT NOINLINE u64 check(u64 x) { return x < settings.limit «|&& x > settings.floor»; }
+        EXPORT NOINLINE u64 next(u64 x) { return x + settings.step; }
+        """,
+        {"check": "changed"},
+    ),
+    "many-counters-and-every-user-changes": Pair(
+        """
+        static u64 a = 11, b = 22, c = 33, d = 44;
+        EXPORT NOINLINE u64 one(u64 x) { return a += x «|+ 1»; }
+        EXPORT NOINLINE u64 two(u64 x) { return b -= x «|+ 2»; }
+        EXPORT NOINLINE u64 three(u64 x) { return c ^= x «|+ 3»; }
+        EXPORT NOINLINE u64 four(u64 x) { return d |= x «|+ 4»; }
+        """,
+        {"one": "changed", "two": "changed", "three": "changed", "four": "changed"},
     ),
 }

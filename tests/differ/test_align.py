@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_table(base, fixed, pairs) -> None:
 def test_pairs_are_equal_and_rise(base, fixed) -> None:
     found = align(base, fixed)
     assert all(base[b] == fixed[f] for b, f in found)
-    assert all(one[0] < two[0] and one[1] < two[1] for one, two in zip(found, found[1:], strict=False))
+    assert all(one[0] < two[0] and one[1] < two[1] for one, two in pairwise(found))
 
 
 @given(st.lists(st.integers(0, 5), max_size=30))
