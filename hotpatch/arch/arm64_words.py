@@ -7,6 +7,7 @@ names in the comments are those of its tables. Nothing here knows addresses.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hotpatch.arch.base import FixupKind, Flow, Use
 
@@ -218,6 +219,7 @@ def writes_flags(word: int) -> bool:
     return word >> 24 in _FLAG_SETTERS or floating_compare
 
 
+@lru_cache(maxsize=1 << 16)
 def written_registers(word: int) -> int:
     """General registers that ``word`` writes, by bit; bit 31 has no meaning. Calls clobber :data:`CALL_CLOBBERED`."""
     group = word >> 25 & 15
