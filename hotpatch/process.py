@@ -82,6 +82,15 @@ class CallResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingCall:
+    """A call under way: after how many instructions and bytes of output it began, and where its Buffer arguments lie."""
+
+    began: int
+    written: int
+    buffers: tuple[tuple[Buffer, Va], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AppliedAt:
     """A patch that went in while the process ran: its file's name, after how many instructions, how many functions."""
 
@@ -284,15 +293,24 @@ class Process:
 
     def call_details(self, function: str | int, *args: Argument, budget: int | None = None) -> CallResult:
         """As :meth:`call`, with everything that the call gave."""
+        return self.finish_call(self.begin_call(function, *args), budget=budget)
+
+    def begin_call(self, function: str | int, *args: Argument) -> PendingCall:
+        """Make the host's thread stand at the function's first instruction; nothing of it has run. As :meth:`call` otherwise."""
         va = self.address_of(function)
-        written = len(self.guest.system.output)
         words, buffers = self._pass(args)
-        outcome = self.guest.call(va, words, budget=self.budget if budget is None else budget)
-        for buffer, place in buffers:
+        pending = PendingCall(self.instructions, len(self.guest.system.output), tuple(buffers))
+        self.guest.begin_call(va, words)
+        return pending
+
+    def finish_call(self, pending: PendingCall, *, budget: int | None = None) -> CallResult:
+        """Run a call that :meth:`begin_call` began to its end, wherever it stands; raises as :meth:`call` does."""
+        outcome = self.guest.finish_call(pending.began, budget=self.budget if budget is None else budget)
+        for buffer, place in pending.buffers:
             buffer.data = self.guest.read(place, len(buffer.data))
-        output = bytes(self.guest.system.output[written:]).decode("utf-8", "backslashreplace")
+        output = bytes(self.guest.system.output[pending.written :]).decode("utf-8", "backslashreplace")
         number = float(struct.unpack("<d", outcome.float_bits.to_bytes(8, "little"))[0])
-        self.last = CallResult(outcome.value, number, outcome.instructions, tuple(buffer.data for buffer, _ in buffers), output)
+        self.last = CallResult(outcome.value, number, outcome.instructions, tuple(buffer.data for buffer, _ in pending.buffers), output)
         return self.last
 
     def spawn(self, function: str | int, argument: Argument = 0) -> int:

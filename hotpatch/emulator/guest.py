@@ -146,12 +146,25 @@ class Guest:
             EmulatedFault: The program faulted or exceeded ``budget`` instructions. Other calls can be made after a fault of the
                 call itself; its changes to memory stay.
         """
-        self._alive()
-        system, host = self.system, self._host
         before = self.instructions
-        layout_ = lay_out(system.convention, arguments)
-        self.kernel.begin_call(host, va, layout_.integers, layout_.floats, layout_.stack)
-        self.kernel.run(before + budget, call=True)
+        self.begin_call(va, arguments)
+        return self.finish_call(before, budget=budget)
+
+    def begin_call(self, va: Va, arguments: Sequence[int | float]) -> None:
+        """Make the host's thread stand at a function's first instruction, as a call leaves it; :meth:`run_call` goes on from there."""
+        self._alive()
+        layout_ = lay_out(self.system.convention, arguments)
+        self.kernel.begin_call(self._host, va, layout_.integers, layout_.floats, layout_.stack)
+
+    def run_call(self, until: int) -> bool:
+        """Run until the program has executed ``until`` instructions since its first; whether the host's call is still under way."""
+        self.kernel.run(until, call=True)
+        return self._host.state in (ThreadState.READY, ThreadState.BLOCKED) and not self.exited and self.fault is None
+
+    def finish_call(self, before: int, *, budget: int) -> CallOutcome:
+        """Run the host's call, begun after ``before`` instructions, to its end; as :meth:`call`."""
+        system, host = self.system, self._host
+        self.run_call(before + budget)
         if host.state is ThreadState.IDLE:
             system.activate(host)
             value = system.cpu.get(system.convention.result)
