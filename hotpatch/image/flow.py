@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from hotpatch.arch import Architecture, Instruction
+    from hotpatch.arch import Architecture, Instruction, Reference
 
 _PIECE = 256
 _LONGEST_INSTRUCTION = 16
@@ -143,3 +143,19 @@ def padding_length(architecture: Architecture, code: bytes) -> int:
                 reached.add(start)
                 least = min(least, start)
     return size - least
+
+
+def decode_between(
+    decode: Callable[[bytes, int], tuple[Reference, ...]], code: bytes, address: int, holes: Iterable[tuple[int, int]]
+) -> tuple[Reference, ...]:
+    """The references of ``code`` at ``address`` outside of ``holes`` (start and end addresses, sorted), by offset from ``address``."""
+    found: list[Reference] = []
+    start = address
+    end = address + len(code)
+    for hole, after in (*holes, (end, end)):
+        if hole > start:
+            shift = start - address
+            piece = decode(code[shift : hole - address], start)
+            found += [replace(one, offset=one.offset + shift, field=one.field + shift) for one in piece]
+        start = max(start, min(after, end))
+    return tuple(found)

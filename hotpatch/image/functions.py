@@ -40,15 +40,18 @@ class _Finder:
         self.starts: list[int] = []
         self.end: dict[int, int] = {}
         self.owner: dict[int, int] = {}
-        self.source: dict[int, FunctionSource] = {}
+        self.source: dict[int, int] = {}
         self.executable = tuple(section.range for section in image.sections if section.executable)
+        self.low = min((part.start for part in self.executable), default=0)
+        self.high = max((part.end for part in self.executable), default=0)
+        self.alignment = image.architecture.instruction_alignment
         self.unsized: set[int] = set()
         self.decoded: dict[int, int] = {}
 
     # claiming ----------------------------------------------------------------------------------------------------------------------------
 
     def is_code(self, rva: int) -> bool:
-        return any(rva in part for part in self.executable) and rva % self.image.architecture.instruction_alignment == 0
+        return self.low <= rva < self.high and rva % self.alignment == 0 and any(rva in part for part in self.executable)
 
     def containing(self, rva: int) -> int | None:
         """Start of the claimed range that ``rva`` lies in."""
@@ -86,7 +89,7 @@ class _Finder:
         self.owner[at] = at
 
     def note(self, entry: int, source: FunctionSource) -> None:
-        self.source[entry] = self.source.get(entry, FunctionSource(0)) | source
+        self.source[entry] = int.__or__(self.source.get(entry, 0), source)
 
     # evidence ----------------------------------------------------------------------------------------------------------------------------
 
@@ -210,6 +213,7 @@ class _Finder:
         """Call and tail-call targets, and addresses taken, of ranges not looked at yet."""
         calls: set[int] = set()
         taken: set[int] = set()
+        low, high = self.low, self.high
         for start in list(self.starts):
             end = self.end[start]
             if self.decoded.get(start) == end:
@@ -218,7 +222,7 @@ class _Finder:
             owner = self.owner[start]
             for reference in self.image.references_in(Range(Rva(start), Rva(end))):
                 target = reference.target
-                if start <= target < end or not self.is_code(target):
+                if start <= target < end or not low <= target < high:
                     continue
                 if reference.use is Use.CALL:
                     calls.add(target)
@@ -229,7 +233,7 @@ class _Finder:
                     inside = self.containing(target)
                     if inside is None or self.owner[inside] != owner:
                         calls.add(target)
-        return sorted(calls), sorted(taken)
+        return sorted(filter(self.is_code, calls)), sorted(filter(self.is_code, taken))
 
     def _relocated_pointers(self) -> Iterable[int]:
         for site in self.image.relocations:
@@ -266,5 +270,6 @@ class _Finder:
             entry = Rva(owner) if any(part.start == owner for part in ranges) else ranges[0].start
             first = next(part for part in ranges if part.start == entry)
             rest = tuple(part for part in ranges if part is not first)
-            found.append(Function(entry, (first, *rest), names.get(entry, ()), self.source.get(owner, FunctionSource.PDATA)))
+            source = FunctionSource(self.source.get(owner, FunctionSource.PDATA))
+            found.append(Function(entry, (first, *rest), names.get(entry, ()), source))
         return tuple(found)

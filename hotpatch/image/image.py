@@ -14,7 +14,7 @@ from hotpatch.arch import Redirect, Use, architecture
 from hotpatch.errors import Refusal, Refused, Rule
 from hotpatch.image import cffi, identity, lookup
 from hotpatch.image.data import DataIndex, named_data
-from hotpatch.image.flow import padding_length
+from hotpatch.image.flow import decode_between, padding_length
 from hotpatch.image.functions import discover
 from hotpatch.image.memory import MappedBytes
 from hotpatch.image.model import Function, Hybrid, Range, Symbols
@@ -60,7 +60,7 @@ class Image:
     symbols: Symbols = field(repr=False)
     pdb_path: str | None = None
     _references: dict[Range, tuple[Reference, ...]] = field(default_factory=dict, repr=False)
-    _jump_tables: dict[Rva, tuple[JumpTable, ...]] = field(default_factory=dict, repr=False)
+    _jump_tables: dict[Range, tuple[JumpTable, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "<memory>", pdb: Symbols | None = None) -> Image:
@@ -331,21 +331,25 @@ class Image:
         return tuple(self.references_in(part) for part in function.ranges)
 
     def references_in(self, part: Range) -> tuple[Reference, ...]:
-        """What the code in ``part`` refers to, decoded once."""
+        """What the code in ``part`` refers to, decoded once; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""
         found = self._references.get(part)
         if found is None:
-            found = self.architecture.references(self.code(part), part.start)
+            decode = self.architecture.references
+            tables = sorted((table.address, table.address + table.size) for table in self.jump_tables_in(part) if table.address in part)
+            found = decode_between(decode, self.code(part), part.start, tables) if tables else decode(self.code(part), part.start)
             self._references[part] = found
         return found
 
     def jump_tables(self, function: Function) -> tuple[JumpTable, ...]:
         """The tables that the function's indirect jumps go through; ``jump`` counts from the start of the range that holds the jump."""
-        found = self._jump_tables.get(function.entry)
+        return tuple(table for part in function.ranges for table in self.jump_tables_in(part))
+
+    def jump_tables_in(self, part: Range) -> tuple[JumpTable, ...]:
+        """The tables that indirect jumps in ``part`` go through."""
+        found = self._jump_tables.get(part)
         if found is None:
-            found = tuple(
-                table for part in function.ranges for table in self.architecture.jump_tables(self.code(part), part.start, self.read)
-            )
-            self._jump_tables[function.entry] = found
+            found = self.architecture.jump_tables(self.code(part), part.start, self.read)
+            self._jump_tables[part] = found
         return found
 
     def padding_before(self, function: Function) -> int:
