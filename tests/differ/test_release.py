@@ -1,0 +1,35 @@
+"""A real release pair without symbols: exactly the known function changed, on both machines."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import Machine, Use
+from hotpatch.cases.releases import CVE_2025_69277, extract
+from hotpatch.differ import Verdict, diff_images
+from hotpatch.errors import InputError
+from hotpatch.image import open_image
+
+_CHANGED = {Machine.X64: 2, Machine.ARM64: 1}
+"""On x64 a second function differs, by code generation."""
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("machine", Machine)
+def test_only_the_subgroup_check_changed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        paths = extract(CVE_2025_69277, machine, cache=tmp_path_factory.getbasetemp() / "wheels")
+    except InputError as error:
+        pytest.skip(str(error))
+    base, fixed = map(open_image, paths)
+    diff = diff_images(base, fixed)
+    changed = diff.of(Verdict.CHANGED)
+    assert len(changed) == _CHANGED[machine]
+    assert diff.of(Verdict.ADDED) == diff.of(Verdict.REMOVED) == ()
+    assert diff.findings == ()
+    caller = base.function_named("crypto_core_ed25519_is_valid_point")
+    called = {reference.target for part in base.references(caller) for reference in part if reference.use is not Use.DATA}
+    check = min(changed, key=lambda row: row.base.entry)
+    assert check.base.entry in called
+    assert check.fixed.size > check.base.size
+    assert next(row for row in diff.functions if row.base == caller).verdict in (Verdict.IDENTICAL, Verdict.RELOCATED)
