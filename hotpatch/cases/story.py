@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from hotpatch.arch import HPAT_POINTER_DISTANCE, Machine, architecture
+from hotpatch.address import Va
+from hotpatch.arch import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, Machine, architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hotpatch.address import Va
     from hotpatch.differ import ImageDiff
     from hotpatch.patch import Patch
     from hotpatch.process import Process
@@ -64,7 +64,7 @@ class Teller:
         totals = found.summary
         yield self.step(
             StepKind.SAY,
-            f"diff: {totals['identical'] + totals['relocated']} functions are the same, {totals['changed']} changed, {totals['added']} are new",
+            f"diff: {totals['identical'] + totals['relocated']} functions unchanged, {totals['changed']} changed, {totals['added']} new",
             **totals,
         )
         new = sum(function.size for function in patch.functions)
@@ -86,23 +86,22 @@ class Teller:
             if event.kind != "redirect":
                 continue
             details = event.details
-            name = details.get("function") or f"rva:0x{details['rva']:x}"
-            for part in details.get("padding") or ():
-                yield self._write(f"padding of {name}", part["va"], part["before"], part["after"])
-            if (
-                details.get("slot") is not None
-                and details["change"] == "entry"
-                and len(str(details["after"])) == len(str(details["before"]))
-            ):
-                slot = int(details["slot"])
-                pointer = int.from_bytes(process.guest.read(_va(slot + HPAT_POINTER_DISTANCE), 8), "little")
-                yield self.step(
-                    StepKind.WRITE,
-                    f"0x{slot:x}  {'slot, pointer':<22} {self._text(process.guest.read(_va(slot), 8), slot)}, which holds 0x{pointer:x}",
-                    slot=slot,
-                    pointer=pointer,
-                )
-            yield self._write(f"entry of {name}", details["va"], details["before"], details["after"])
+            name = str(details.get("function") or f"rva:0x{details['rva']:x}")
+            entry = self._write(f"entry of {name}", details["va"], details["before"], details["after"])
+            padding = [self._write(f"padding of {name}", part["va"], part["before"], part["after"]) for part in _parts(details["padding"])]
+            if details["change"] == "removed":
+                yield from (entry, *padding)
+                continue
+            yield from padding
+            if details["slot"] is not None:
+                yield self._slot(process, int(str(details["slot"])))
+            yield entry
+
+    def _slot(self, process: Process, slot: int) -> Step:
+        code, pointer = process.guest.read(Va(slot), HPAT_SLOT_SIZE), process.guest.read(Va(slot + HPAT_POINTER_DISTANCE), 8)
+        destination = int.from_bytes(pointer, "little")
+        text = f"0x{slot:x}  {'slot, pointer':<22} {self._text(code, slot)}, which holds 0x{destination:x}"
+        return self.step(StepKind.WRITE, text, slot=slot, pointer=destination)
 
     def _write(self, what: str, va: object, before: object, after: object) -> Step:
         address, new = int(str(va)), bytes.fromhex(str(after))
@@ -119,7 +118,7 @@ class Teller:
         return f"{first.mnemonic} {first.operands}".rstrip() if first else ""
 
 
-def _va(value: int) -> Va:
-    from hotpatch.address import Va
 
-    return Va(value)
+def _parts(padding: object) -> list[Mapping[str, object]]:
+    return list(padding) if isinstance(padding, list) else []
+

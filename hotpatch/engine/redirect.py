@@ -194,12 +194,17 @@ def _tell(step: Transaction, change: str, key: SiteKey, site: Site, written: Und
         before=written.before.hex(),
         after=written.after.hex(),
         padding=[
-            {"va": record.va, "before": record.before.hex(), "after": record.after.hex()}
+            {"va": record.va, "before": old.hex(), "after": new.hex()}
             for record in site.records[:-1]
-            if change in ("entry", "removed")
+            for old, new in _paddings(change, record)
         ],
         slot=site.slot,
         pointer=None if site.slot is None else pointer_of(site.slot),
         destination=site.top.destination,
         original=site.original,
     )
+
+
+def _paddings(change: str, record: UndoRecord) -> tuple[tuple[bytes, bytes], ...]:
+    """What a change of that kind stores in the padding: from which bytes to which, or nothing."""
+    return {"entry": ((record.before, record.after),), "removed": ((record.after, record.before),)}.get(change, ())
