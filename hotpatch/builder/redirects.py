@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from hotpatch.image.flow import padding_length
 
 if TYPE_CHECKING:
     from hotpatch.address import Rva
+    from hotpatch.arch import Reference
     from hotpatch.image import Function, Image
 
 FALLBACKS = {
@@ -104,16 +105,24 @@ class Entrances:
         )
 
     def _branch_into(self, function: Function, displaced: int, code: bytes) -> Refusal | None:
-        """Other functions must not branch into what is overwritten; the function's own branches are the trampoline's to judge."""
+        """Nothing but what moves along may branch to what is overwritten.
+
+        Calls of the entry are what the redirect is for. A loop of the function that goes back to the entry is not: its own state
+        would be taken for the arguments of the new function.
+        """
         covered = 0
         for instruction in self._arch.disassemble(code, function.entry):
             if covered >= displaced:
                 break
             covered = instruction.address + instruction.size - function.entry
-        index = bisect_right(self._targets, (function.entry, 1 << 62))
-        while index < len(self._targets) and self._targets[index][0] < function.entry + max(covered, displaced):
+        overwritten = range(function.entry, function.entry + max(covered, displaced))
+        index = bisect_left(self._targets, (function.entry, 0))
+        while index < len(self._targets) and self._targets[index][0] in overwritten:
             target, source = self._targets[index]
-            if not any(source in part for part in function.ranges):
+            index += 1
+            inside = any(source in part for part in function.ranges)
+            enters = target == function.entry and (not inside or source in self._calls)
+            if not enters and source not in overwritten:
                 return Refusal(
                     Rule.BRANCH_INTO_DISPLACED,
                     function.name,
@@ -121,7 +130,6 @@ class Entrances:
                     f"code at 0x{source:x} branches to 0x{target:x}, which the redirect overwrites; leave the function out with --only",
                     {"target": target, **instruction_evidence(self._base, source, 16)},
                 )
-            index += 1
         return None
 
     def _filler_after(self, function: Function) -> bytes:
@@ -145,13 +153,22 @@ class Entrances:
 
     @cached_property
     def _targets(self) -> tuple[tuple[int, int], ...]:
-        """Where direct branches of the base lead, with where they stand, sorted."""
+        """Where branches of the base lead, those through tables too, with where they stand, sorted."""
+        found = {(item.target, at) for at, item in self._code_references}
+        for function in self._base.functions:
+            found.update((target, table.address) for table in self._base.jump_tables(function) for target in table.targets)
+        return tuple(sorted(found))
+
+    @cached_property
+    def _calls(self) -> frozenset[int]:
+        return frozenset(at for at, item in self._code_references if item.use is Use.CALL)
+
+    @cached_property
+    def _code_references(self) -> tuple[tuple[int, Reference], ...]:
         return tuple(
-            sorted(
-                (item.target, part.start + item.offset)
-                for function in self._base.functions
-                for part, references in zip(function.ranges, self._base.references(function), strict=True)
-                for item in references
-                if item.use is not Use.DATA
-            )
+            (part.start + item.offset, item)
+            for function in self._base.functions
+            for part, references in zip(function.ranges, self._base.references(function), strict=True)
+            for item in references
+            if item.use is not Use.DATA
         )

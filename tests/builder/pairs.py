@@ -203,7 +203,8 @@ TRIALS: dict[str, Trial] = {
         """
         u64 __security_cookie = 0x2b992ddfa232;
         static u64 checks;
-        EXPORT NOINLINE __attribute__((no_stack_protector)) u64 __security_check_cookie(u64 x) { checks += x == __security_cookie; return x; }
+        EXPORT NOINLINE __attribute__((no_stack_protector)) u64 __security_check_cookie(u64 x)
+        { checks += x == __security_cookie; return x; }
         EXPORT NOINLINE u64 checked(void) { return checks; }
         EXPORT NOINLINE u64 use(u64 *p, u64 n) { u64 s = 0; for (u64 i = 0; i < n; ++i) s += p[i] * i; return s; }
         EXPORT NOINLINE u64 f(u64 x) { u64 a[60]; for (u64 i = 0; i < 60; ++i) a[i] = x «+|^» i; return use(a, 60); }
