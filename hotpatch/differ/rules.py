@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.differ.data import Stretch
+from hotpatch.differ.exports import export_findings
+from hotpatch.differ.matching import Evidence
 from hotpatch.differ.view import PlaceKind
 from hotpatch.errors import Refusal, Rule
 
@@ -12,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hotpatch.differ.correspond import Correspondence
-    from hotpatch.differ.data import LiveData, Stretch
+    from hotpatch.differ.data import LiveData
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair, Site
-    from hotpatch.image import Datum, Export, Function
+    from hotpatch.image import Datum, Function
 
 _EVIDENCE_BYTES = 32
 _ALIGNMENT_LIMIT = 16
@@ -28,8 +31,9 @@ def findings(relation: Correspondence, matching: Matching, live: LiveData) -> tu
     return (
         *_layouts(relation.base, relation.fixed, live),
         *_growth(relation, live),
+        *_thread_local(relation.base, relation.fixed),
         *_initial_values(relation, live),
-        *_exports(relation),
+        *export_findings(relation),
         *_disputes(relation, live),
         *_orphans(relation, matching, live),
     )
@@ -62,6 +66,21 @@ def _layouts(base: View, fixed: View, live: LiveData) -> Iterator[Refusal]:
             f"{len(shift.sites)} unchanged functions use another offset of {shift.name} than in the base: its parts have moved; keep them."
         )
         yield Refusal(Rule.DATA_LAYOUT, shift.name, Rva(shift.base), reason, _vote((shift.base, shift.fixed), shift.sites))
+
+
+def _thread_local(base: View, fixed: View) -> Iterator[Refusal]:
+    """Thread-local data of another size: every thread has had its block allocated."""
+    old, new = base.image.tls, fixed.image.tls
+    if new is None:
+        return
+    sizes = (old.template.size + old.zero_fill if old else 0), new.template.size + new.zero_fill
+    if sizes[0] != sizes[1]:
+        reason = (
+            f"thread-local data are {sizes[0]} bytes in the base and {sizes[1]} in the fixed image, but running threads have theirs; "
+            "keep their layout."
+        )
+        facts = {"base_size": sizes[0], "fixed_size": sizes[1], "fixed_rva": new.template.start}
+        yield Refusal(Rule.DATA_LAYOUT, None, old.template.start if old else None, reason, facts)
 
 
 def _growth(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
@@ -121,7 +140,16 @@ def _unique_data(view: View) -> dict[str, Datum]:
 
 def _initial_values(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
     """Live data that start with another value; pointers compare by what they refer to."""
-    for stretch in live.stretches:
+    templates = relation.base.image.tls, relation.fixed.image.tls
+    blocks: list[Stretch] = []
+    if templates[0] is not None and templates[1] is not None:
+        old_template, new_template = templates[0].template, templates[1].template
+        size = min(old_template.size, new_template.size)
+        blocks.append(Stretch(new_template.start, old_template.start, size, Evidence.HEADERS, "thread-local data"))
+        blocks += [stretch for stretch in live.stretches if stretch.base not in old_template]
+    else:
+        blocks += live.stretches
+    for stretch in blocks:
         at = _first_difference(relation, stretch)
         if at is None:
             continue
@@ -152,55 +180,6 @@ def _first_difference(relation: Correspondence, stretch: Stretch) -> int | None:
             differences.append(offset)
             break
     return min(differences, default=None)
-
-
-# exports ---------------------------------------------------------------------------------------------------------------------------------
-
-
-def _exports(relation: Correspondence) -> Iterator[Refusal]:
-    """Exports that are gone, have another ordinal, or lead elsewhere. New ones harm nobody."""
-    here = {_export_key(export): export for export in relation.fixed.image.exports}
-    for old in relation.base.image.exports:
-        label = old.name or f"#{old.ordinal}"
-        new = here.get(_export_key(old))
-        facts: dict[str, object] = {"base_ordinal": old.ordinal, "base_rva": old.rva, "base_forwarder": old.forwarder}
-        if new is None:
-            reason = f"{label} is no longer exported, but other modules may be bound to it; keep the export."
-            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
-            continue
-        facts |= {"fixed_ordinal": new.ordinal, "fixed_rva": new.rva, "fixed_forwarder": new.forwarder}
-        if old.ordinal != new.ordinal:
-            reason = (
-                f"{label} has ordinal {new.ordinal} instead of {old.ordinal}, but other modules may be bound by ordinal; keep the ordinal."
-            )
-            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
-        elif old.forwarder != new.forwarder:
-            reason = f"{label} leads to {new.forwarder or 'this image'} instead of {old.forwarder or 'this image'}; keep where it leads."
-            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
-        elif _changed_constant(relation, old, new):
-            reason = f"the exported constant {label} changed, but other modules read the base's; keep its value."
-            yield Refusal(Rule.DATA_INIT, label, old.rva, reason, facts)
-        elif old.rva is not None and new.rva is not None and not _leads_alike(relation, old.rva, new.rva):
-            reason = f"{label} leads to something else than the base's {label}, to which other modules are bound; keep what it leads to."
-            yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
-
-
-def _export_key(export: Export) -> str | int:
-    return export.name if export.name is not None else export.ordinal
-
-
-def _changed_constant(relation: Correspondence, old: Export, new: Export) -> bool:
-    if old.rva is None or new.rva is None:
-        return False
-    constant = relation.base.place(old.rva).kind is PlaceKind.CONSTANT is relation.fixed.place(new.rva).kind
-    return constant and not relation.same(old.rva, new.rva)
-
-
-def _leads_alike(relation: Correspondence, old: Rva, new: Rva) -> bool:
-    there, here = relation.base.place(old), relation.fixed.place(new)
-    if there.function is not None and here.function is not None:
-        return relation.matching.same(there.function.entry, here.function.entry) and there.position == here.position
-    return relation.same(old, new)
 
 
 # evidence --------------------------------------------------------------------------------------------------------------------------------

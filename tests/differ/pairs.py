@@ -39,6 +39,15 @@ class Pair:
         return '#include "common/fixture.h"\n' + _CHOICE.sub(lambda found: found[number + 1], self.source)
 
 
+_TLS = """
+__attribute__((section(".tls"))) char _tls_start = 0;
+__attribute__((section(".tls$ZZZ"))) char _tls_end = 0;
+u32 _tls_index;
+const struct { void *start, *end; u32 *index; void *callbacks; u32 zeros, flags; } _tls_used =
+    {&_tls_start, &_tls_end, &_tls_index, 0, 0, 0};
+"""
+"""What the C library would define for thread-local data; the linker finds the directory by its name."""
+
 PAIRS: dict[str, Pair] = {
     "nothing-differs": Pair("static u64 n; EXPORT u64 next(void) { return ++n; } EXPORT u64 seen(void) { return n; }"),
     "another-text-of-the-same-length": Pair(
@@ -332,5 +341,34 @@ PAIRS: dict[str, Pair] = {
         EXPORT NOINLINE u64 four(u64 x) { return d |= x «|+ 4»; }
         """,
         {"one": "changed", "two": "changed", "three": "changed", "four": "changed"},
+    ),
+    "thread-local-data-grow": Pair(
+        _TLS
+        + """
+        static __declspec(thread) u64 mine = 5«|, more = 6»;
+        EXPORT NOINLINE u64 bump(void) { return ++mine«| + ++more»; }
+        EXPORT NOINLINE u64 get(u64 *out) { return *out = mine; }
+        """,
+        {"bump": "changed"},
+        rules=("data-layout",),
+    ),
+    "thread-local-data-start-otherwise": Pair(
+        _TLS
+        + """
+        static __declspec(thread) u64 mine = «5|6»;
+        EXPORT NOINLINE u64 bump(void) { return ++mine; }
+        """,
+        rules=("data-init",),
+    ),
+    "thread-local-data-stay": Pair(
+        _TLS
+        + """
+        static __declspec(thread) u64 mine = 5;
+        static u64 «calls|fresh = 77, calls»;
+        EXPORT NOINLINE u64 bump(void) { return ++mine; }
+        EXPORT NOINLINE u64 count(void) { «|fresh++;» return ++calls; }
+        EXPORT NOINLINE u64 counted(void) { return calls; }
+        """,
+        {"count": "changed"},
     ),
 }
