@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _PIECE = 256
 _LONGEST_INSTRUCTION = 16
-_ENDS = frozenset({Flow.RETURN, Flow.JUMP, Flow.JUMP_INDIRECT, Flow.TRAP})
+LEAVING = frozenset({Flow.RETURN, Flow.JUMP, Flow.JUMP_INDIRECT, Flow.TRAP})
+"""After these, control does not go on to the next instruction."""
 _ELSEWHERE = frozenset({Flow.CALL})
 
 
@@ -63,7 +64,7 @@ class _Walk:
                 self.seen[instruction.address] = instruction
                 self.end = max(self.end, instruction.address + instruction.size)
                 pending += self._targets(instruction)
-                if instruction.flow in _ENDS:
+                if instruction.flow in LEAVING:
                     break
         return start in self.seen
 
@@ -110,7 +111,7 @@ class _Walk:
                     if self.address < target < start:
                         return True
                     pending.append(target)
-                if instruction.flow in _ENDS or instruction.address + instruction.size in self.starts:
+                if instruction.flow in LEAVING or instruction.address + instruction.size in self.starts:
                     break
         return False
 
@@ -127,6 +128,11 @@ def decode(architecture: Architecture, code: bytes, offset: int, address: int) -
         if not done:
             return
         offset, address = offset + done, address + done
+
+
+def starts_with_padding(architecture: Architecture, code: bytes) -> bool:
+    """Whether ``code`` begins with a filler instruction, or is empty."""
+    return not code or any(code.startswith(filler) for filler in architecture.padding_bytes)
 
 
 def padding_length(architecture: Architecture, code: bytes) -> int:

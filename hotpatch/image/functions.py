@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind, Use
-from hotpatch.image.flow import end_of_function, padding_length
+from hotpatch.arch import FixupKind, Flow, Use
+from hotpatch.image.flow import LEAVING, decode, end_of_function, padding_length, starts_with_padding
 from hotpatch.image.model import Function, FunctionSource, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hotpatch.image.image import Image
 
 _ROUND_LIMIT = 1000
+_LONGEST_FILLER = 16
 _GAP_LIMIT = 64
 """Bytes before a possible entry that are looked at for filler."""
 _POINTER_KINDS = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.REL21})
@@ -29,6 +31,8 @@ def discover(image: Image, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Functi
     finder.take_function_table()
     finder.take_named_starts()
     finder.follow()
+    while finder.join():
+        finder.follow()
     return finder.result(names)
 
 
@@ -47,6 +51,8 @@ class _Finder:
         self.alignment = image.architecture.instruction_alignment
         self.unsized: set[int] = set()
         self.decoded: dict[int, int] = {}
+        self.branches: dict[int, tuple[int, ...]] = {}
+        self.falls: dict[tuple[int, int], bool] = {}
 
     # claiming ----------------------------------------------------------------------------------------------------------------------------
 
@@ -196,18 +202,9 @@ class _Finder:
 
     def _bound(self) -> None:
         for start in sorted(self.unsized):
-            if start in self.end:
-                continue
-            section = next(part for part in self.executable if start in part)
-            index = bisect_right(self.starts, start)
-            limit = min(section.end, self.starts[index] if index < len(self.starts) else section.end)
-            code = self.image.read(start, limit - start)
-            end = end_of_function(self.image.architecture, code, start, self.unsized, self.image.read)
-            if end is None:
+            if start not in self.end and not self._extend(start, start):
                 self.unsized.discard(start)
                 self.source.pop(start, None)
-            else:
-                self.claim(start, end, start)
 
     def _targets(self) -> tuple[list[int], list[int]]:
         """Call and tail-call targets, and addresses taken, of ranges not looked at yet."""
@@ -220,6 +217,7 @@ class _Finder:
                 continue
             self.decoded[start] = end
             owner = self.owner[start]
+            branches = []
             for reference in self.image.references_in(Range(Rva(start), Rva(end))):
                 target = reference.target
                 if start <= target < end or not low <= target < high:
@@ -229,11 +227,86 @@ class _Finder:
                 elif reference.use is Use.DATA:
                     if reference.kind in _POINTER_KINDS:
                         taken.add(target)
+                elif reference.use is Use.BRANCH:
+                    branches.append(target)
                 elif reference.use is Use.JUMP:
                     inside = self.containing(target)
                     if inside is None or self.owner[inside] != owner:
                         calls.add(target)
+            self.branches[start] = tuple(branches)
         return sorted(filter(self.is_code, calls)), sorted(filter(self.is_code, taken))
+
+    def join(self) -> bool:
+        """Give a function the code that it falls or branches into and that nothing else leads to; whether there was any.
+
+        Compilers keep prologues out of short paths: what precedes and follows the part with a frame then has no entry in the function
+        table, or one of its own.
+        """
+        wanted: dict[int, set[int]] = {}
+        for start in list(self.starts):
+            for target in self._flows_out(start):
+                wanted.setdefault(target, set()).add(self.owner[start])
+        joined = False
+        for target, owners in sorted(wanted.items()):
+            inside = self.containing(target)
+            if len(owners) > 1:
+                continue
+            (owner,) = owners
+            if inside is None:
+                joined |= self._extend(target, owner)
+            elif self.owner[inside] != owner and self.source.get(self.owner[inside]) == FunctionSource.PDATA and owner in self.end:
+                self._merge(self.owner[inside], owner)
+                joined = True
+        return joined
+
+    def _flows_out(self, start: int) -> Iterator[int]:
+        """Where the range at ``start`` branches to outside of its function, or falls into behind its end."""
+        end, owner = self.end[start], self.owner[start]
+        for target in self.branches.get(start, ()):
+            if self._is_others(target, owner):
+                yield target
+        if self._is_others(end, owner) and self._falls_through(start, end):
+            yield end
+
+    def _falls_through(self, start: int, end: int) -> bool:
+        """Whether the code from ``start`` goes on behind ``end``: neither filler follows nor does the last instruction leave."""
+        known = self.falls.get((start, end))
+        if known is None:
+            architecture = self.image.architecture
+            known = False
+            if not starts_with_padding(architecture, self.image.read(end, _LONGEST_FILLER)):
+                before, last = deque((None, None, *decode(architecture, self.image.read(start, end - start), 0, start)), 2)
+                known = last is not None and last.address + last.size == end and last.flow in {Flow.NEXT, Flow.BRANCH}
+                if known and last and before and before.flow in LEAVING:  # what stands behind a return is reached by a branch or never
+                    inside = self.image.references_in(Range(Rva(start), Rva(end)))
+                    known = any(reference.target == last.address for reference in inside)
+            self.falls[start, end] = known
+        return known
+
+    def _is_others(self, rva: int, owner: int) -> bool:
+        """Whether ``rva`` is code that is nobody's, or of a function that only the function table knows."""
+        if not self.is_code(rva):
+            return False
+        inside = self.containing(rva)
+        return inside is None or (self.owner[inside] != owner and self.source.get(self.owner[inside]) == FunctionSource.PDATA)
+
+    def _extend(self, start: int, owner: int) -> bool:
+        """Claim the code at ``start``, which is nobody's, for ``owner``."""
+        index = bisect_right(self.starts, start)
+        section = next(part for part in self.executable if start in part)
+        limit = min(section.end, self.starts[index] if index < len(self.starts) else section.end)
+        code = self.image.read(start, limit - start)
+        end = end_of_function(self.image.architecture, code, start, self.unsized, self.image.read)
+        if end is None:
+            return False
+        self.claim(start, end, owner)
+        return True
+
+    def _merge(self, part: int, owner: int) -> None:
+        for start in self.starts:
+            if self.owner[start] == part:
+                self.owner[start] = owner
+        self.source.pop(part, None)
 
     def _relocated_pointers(self) -> Iterable[int]:
         for site in self.image.relocations:

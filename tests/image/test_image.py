@@ -65,7 +65,6 @@ def test_padding_is_filler_between_functions(built):
         assert not any(built.function_at(function.entry - offset) for offset in range(1, size + 1))
         filler = built.read(function.entry - size, size)
         assert padding_length(built.architecture, filler) == size
-        assert built.read(function.entry - size, size + 1).startswith(filler)
 
 
 def test_functionpadmin_shows():
