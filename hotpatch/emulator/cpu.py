@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 from unicorn import unicorn_const as uc_const
 
 from hotpatch.address import Va
-from hotpatch.emulator.binding import UcError, handle_of
+from hotpatch.emulator.binding import IntegerRegisters, UcError, handle_of
 from hotpatch.errors import FaultKind, HotpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from hotpatch.arch import Machine
     from hotpatch.emulator.binding import Context, Engine
@@ -134,7 +134,7 @@ class CpuModel(Protocol):
         """Return from that function."""
 
     def enter(self, cpu: Cpu, write_word: Callable[[int, int], None], sp: int, back: int) -> None:
-        """Set stack pointer and return address as a call leaves them; ``sp`` (16-byte aligned) is where stack arguments or home space begin."""
+        """Set stack pointer and return address as a call leaves them; at ``sp`` (16-byte aligned) home space and stack arguments begin."""
 
 
 @cache
@@ -173,6 +173,7 @@ class Cpu:
         except UcError as error:
             raise CpuError("starting", error.errno) from error
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
+        self._general = IntegerRegisters(self._uc, [self._ids[name] for name in self.model.general])
         self._read = read
 
     # memory ------------------------------------------------------------------------------------------------------------------------------
@@ -227,10 +228,9 @@ class Cpu:
         except (UcError, ctypes.ArgumentError, OverflowError, TypeError) as error:
             raise CpuError(f"writing register {name}", getattr(error, "errno", uc_const.UC_ERR_ARG)) from error
 
-    def get_all(self, names: Iterable[str]) -> dict[str, int]:
-        """Several registers by name."""
-        wanted = tuple(names)
-        return dict(zip(wanted, self._uc.reg_read_batch([self._ids[name] for name in wanted]), strict=True))
+    def general(self) -> dict[str, int]:
+        """The registers that a thread is shown with, by name."""
+        return dict(zip(self.model.general, self._general.read(), strict=True))
 
     def save(self) -> Context:
         """All registers, as a value that is never changed afterwards."""

@@ -327,7 +327,7 @@ class System:
     def registers(self, thread: GuestThread) -> dict[str, int]:
         """The thread's integer registers, by name."""
         self.activate(thread)
-        return self.cpu.get_all(self.cpu.model.general)
+        return self.cpu.general()
 
     def end_thread(self, thread: GuestThread, code: int) -> None:
         """The thread is no more: its object is signalled, its mutexes are abandoned, its stack and TEB are gone."""

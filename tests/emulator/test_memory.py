@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from hotpatch.address import Va
@@ -200,7 +202,7 @@ def test_protect_makes_code_of_data(guest):
 
 def test_regions_cover_modules_without_overlap(guest):
     regions = guest.regions()
-    assert all(one.va + one.size <= other.va for one, other in zip(regions, regions[1:], strict=False))
+    assert all(one.va + one.size <= other.va for one, other in pairwise(regions))
     inside = [region for region in regions if guest.module.va <= region.va < guest.module.va + guest.module.size]
     assert sum(region.size for region in inside) == guest.module.size + 0xFFF & -0x1000
     assert guest.read(guest.module.va, guest.module.size)[:2] == b"MZ"
