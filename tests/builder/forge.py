@@ -90,7 +90,7 @@ def forge(machine: Machine, functions: list[Code], data: list[Data] = [], pointe
 
 
 def told(base: Image, fixed: Image, data: dict[str, str] | None = None, **verdicts: str) -> ImageDiff:
-    """A comparison by names: functions are relocated unless ``verdicts`` says otherwise; ``data`` pairs live data, base name to fixed name."""
+    """A comparison by names: functions are relocated unless ``verdicts`` says otherwise; ``data`` pairs base names with fixed ones."""
     here = {function.name: function for function in fixed.functions}
     rows = []
     for function in base.functions:
