@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Va
 from hotpatch.emulator.layout import MODULE_GRANULE, MODULE_VA
 from hotpatch.emulator.libraries import is_system, library_name
-from hotpatch.emulator.memory import PAGE, RegionKind, page_up
+from hotpatch.emulator.memory import PAGE, AccessError, RegionKind, page_up
 from hotpatch.emulator.schedule import splitmix
 from hotpatch.engine.target import Module, Rights
 from hotpatch.errors import InputError
@@ -40,8 +40,12 @@ def load(system: System, images: Sequence[tuple[Image, Va | None]]) -> None:
             raise InputError(image.path, f"is an image for {image.machine}, the process runs {system.machine}")
         modules.append(_map(system, image, base))
     for module in modules:
-        _bind(system, module)
-        _initialise_data(system, module)
+        try:
+            _bind(system, module)
+            _initialise_data(system, module)
+        except AccessError as error:
+            problem = f"tells the loader to use 0x{error.address:x}, where nothing is mapped; the file is damaged"
+            raise InputError(module.image.path, problem) from error
 
 
 def entry_calls(system: System, module: Module, reason: int) -> list[tuple[int, tuple[int, ...]]]:

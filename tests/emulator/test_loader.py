@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from hotpatch.address import Va
@@ -9,7 +11,8 @@ from hotpatch.arch import Machine
 from hotpatch.emulator import layout
 from hotpatch.emulator.guest import Guest
 from hotpatch.engine.target import Rights
-from hotpatch.errors import EmulatedFault, FaultKind, InputError
+from hotpatch.errors import EmulatedFault, FaultKind, HotpatchError, InputError
+from hotpatch.image import Image
 from hotpatch.process import Process
 
 from .bare import MACHINES, assemble
@@ -118,11 +121,12 @@ def test_sections_have_their_rights(machine):
     assert rights == {0: read, 0x1000: execute, 0x2000: read, 0x3000: write, 0x4000: read}
 
 
-# start-up ------------------------------------------------------------------------------------------------------------------------------------
+# start-up ---------------------------------------------------------------------------------------------------------------------------------
 
 STORE = {
     # *(DATA + 8 * n++) = reason; n lies behind the table; returns 1. The arguments are module, reason, reserved.
-    Machine.X64: "mov rax, qword ptr [rcx + {count}]\nmov qword ptr [rcx + rax * 8 + {table}], rdx\ninc qword ptr [rcx + {count}]\nmov eax, {result}\nret",
+    Machine.X64: "mov rax, qword ptr [rcx + {count}]\nmov qword ptr [rcx + rax * 8 + {table}], rdx\n"
+    "inc qword ptr [rcx + {count}]\nmov eax, {result}\nret",
     Machine.ARM64: "mov x9, #{count}\nadd x9, x0, x9\nldr x10, [x9]\nmov x11, #{table}\nadd x11, x0, x11\nadd x11, x11, x10, lsl #3\n"
     "str x1, [x11]\nadd x10, x10, #1\nstr x10, [x9]\nmov x0, #{result}\nret",
 }
@@ -191,7 +195,8 @@ def test_each_thread_has_its_own_copy_of_the_template(machine):
     pe = Pe(machine, entry=0)
     index = pe.tls(b"12345678", 8, [])
     if machine is Machine.X64:
-        body = f"lea rdx, [rip + {DATA + 0xF00 - TEXT - 7}]\nmov edx, dword ptr [rdx]\nmov rax, qword ptr gs:[0x58]\nmov rax, qword ptr [rax + rdx * 8]\n"
+        body = f"lea rdx, [rip + {DATA + 0xF00 - TEXT - 7}]\nmov edx, dword ptr [rdx]\nmov rax, qword ptr gs:[0x58]\n"
+        body += "mov rax, qword ptr [rax + rdx * 8]\n"
         body += "add qword ptr [rax + 8], rcx\nmov rax, qword ptr [rax + 8]\nret"
     else:
         body = f"adrp x2, #{DATA}\nldr w2, [x2, #0xF00]\nldr x3, [x18, #0x58]\nldr x3, [x3, x2, lsl #3]\nldr x4, [x3, #8]\nadd x4, x4, x0\n"
@@ -242,7 +247,7 @@ def test_guarded_calls_pass(machine):
         assert dispatch == guest.module.va + TEXT + 0x80
 
 
-# limits --------------------------------------------------------------------------------------------------------------------------------------
+# limits -----------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -251,3 +256,26 @@ def test_a_module_may_be_loaded_anywhere_but_on_the_systems_own_places(machine):
     for taken in (layout.STACK_VA, layout.PEB_VA, layout.HEAP_VA, layout.STUB_VA, layout.GATE_VA):
         with pytest.raises(InputError, match="taken"):
             Process(image, load_base=taken)
+
+
+@pytest.mark.parametrize("case", ["state-kept", "many-threads"])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_damaged_files_end_in_an_error_of_the_package(machine, case, fixture_image):
+    whole = fixture_image(case, machine)
+    choices = random.Random(f"{machine} {case}")
+    loaded = 0
+    for _ in range(60):
+        damaged = bytearray(whole.data)
+        for _ in range(choices.choice((1, 3, 10))):
+            damaged[choices.randrange(choices.choice((0x400, len(damaged))))] = choices.choice((0, 0x80, 0xFF, choices.randrange(256)))
+        try:
+            process = Process(Image.from_bytes(bytes(damaged), whole.name), budget=20_000)
+            loaded += 1
+            if process.base.is_dll:
+                process.call(process.load_base + whole.functions[0].entry, 1, 2)
+            else:
+                process.start()
+                process.run(20_000)
+        except HotpatchError:
+            continue
+    assert loaded > 10

@@ -126,7 +126,7 @@ def test_a_stack_grows_when_it_is_touched_and_no_further_than_its_reserve(machin
     assert bare.system.fault.address == low + 0x200_0000 - 8
 
 
-# the engine's side --------------------------------------------------------------------------------------------------------------------------
+# the engine's side ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=MACHINES)
@@ -189,10 +189,8 @@ def test_protect_makes_code_of_data(guest):
     guest.write_data(va, RETURN_7[guest.machine])
     guest.protect(va, 0x1000, Rights.READ | Rights.EXECUTE)
     assert guest.call(va, [], budget=100).value == 7
-    assert [region.rights for region in guest.regions() if va <= region.va < va + 0x2000] == [
-        Rights.READ | Rights.EXECUTE,
-        Rights.READ | Rights.WRITE,
-    ]
+    rights = [region.rights for region in guest.regions() if va <= region.va < va + 0x2000]
+    assert rights == [Rights.READ | Rights.EXECUTE, Rights.READ | Rights.WRITE]
     with pytest.raises(HotpatchError):
         guest.protect(guest.module.va, 0x1000, Rights.READ)
     guest.unmap(va)
@@ -219,7 +217,7 @@ def test_set_registers_is_all_or_nothing(guest):
     assert next(thread.registers for thread in guest.threads() if thread.id == host)[name] == 77
 
 
-# snapshots ----------------------------------------------------------------------------------------------------------------------------------
+# snapshots --------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -18,7 +18,7 @@ def bare(request):
     return Bare(request.param, stdin=b"hello world")
 
 
-# streams -------------------------------------------------------------------------------------------------------------------------------------
+# streams ----------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_standard_streams(bare):
@@ -59,7 +59,7 @@ def test_handles_are_duplicated_and_closed(bare):
     assert bare.call_api("WaitForSingleObject", other, 0) == 0
 
 
-# kernel objects ------------------------------------------------------------------------------------------------------------------------------
+# kernel objects ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_events_reset_themselves_or_not(bare):
@@ -117,18 +117,17 @@ def test_waiting_for_one_of_several_takes_the_first_only(bare):
     assert bare.call_api("WaitForMultipleObjects", 0, DATA, 0, 0) == INFINITE
 
 
-# locks in memory -----------------------------------------------------------------------------------------------------------------------------
+# locks in memory --------------------------------------------------------------------------------------------------------------------------
 
 
 def contender(bare: Bare, enter: str, leave: str, lock: int, rounds: int = 30) -> int:
-    """A thread function: takes the lock, adds one to the number at DATA in two steps that can be interleaved, gives it up, again and again."""
+    """A thread function: takes the lock, adds one to the number at DATA in steps that can be interleaved, gives it up, and again."""
     pause = "nop\n" * 40
     if bare.x64:
         return bare.code(
-            f"push rbx\npush rsi\nsub rsp, 40\nmov ebx, {rounds}\nagain: LOAD_LOCK\nCALL {enter}\nLOAD rdx {DATA}\nmov rsi, qword ptr [rdx]\n{pause}"
-            f"add rsi, 1\nLOAD rdx {DATA}\nmov qword ptr [rdx], rsi\nLOAD rcx {lock}\nCALL {leave}\ndec ebx\njnz again\nadd rsp, 40\npop rsi\npop rbx\nret".replace(
-                "again: LOAD_LOCK", f"again:\nLOAD rcx {lock}"
-            )
+            f"push rbx\npush rsi\nsub rsp, 40\nmov ebx, {rounds}\nagain:\nLOAD rcx {lock}\nCALL {enter}\nLOAD rdx {DATA}\n"
+            f"mov rsi, qword ptr [rdx]\n{pause}add rsi, 1\nLOAD rdx {DATA}\nmov qword ptr [rdx], rsi\nLOAD rcx {lock}\nCALL {leave}\n"
+            "dec ebx\njnz again\nadd rsp, 40\npop rsi\npop rbx\nret"
         )
     return bare.code(
         f"mov x20, x30\nmov x19, #{rounds}\nagain:\nLOAD x0 {lock}\nCALL {enter}\nLOAD x2 {DATA}\nldr x21, [x2]\n{pause}add x21, x21, #1\n"
@@ -208,7 +207,7 @@ def test_once_initialisation_runs_once(bare):
     assert bare.peek(counter) == 1
 
 
-# memory --------------------------------------------------------------------------------------------------------------------------------------
+# memory -----------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_heap_blocks_keep_their_contents(bare):
@@ -290,7 +289,7 @@ def test_constants_can_be_made_writable_by_the_program(bare):
     assert bare.system.memory.read(READ_ONLY, 8) == b"Xonstant"
 
 
-# strings, modules, information ---------------------------------------------------------------------------------------------------------------
+# strings, modules, information ------------------------------------------------------------------------------------------------------------
 
 
 def test_strings_change_their_encoding(bare):
