@@ -21,6 +21,6 @@ for name, (home, summary) in {
     "build": ("hotpatch.cli.images:build", "Build the patch image, or say why that cannot be done."),
     "call": ("hotpatch.cli.programs:call", "Call one function in a fresh emulated process, patched or not."),
     "run": ("hotpatch.cli.programs:run", "Run a whole program with its threads, patching it at any instruction."),
-    "verify": ("hotpatch.cli.programs:verify", "Apply a patch at every instruction boundary and compare every run."),
+    "verify": ("hotpatch.cli.verification:verify", "Apply a patch at every instruction boundary and compare every run."),
 }.items():
     app.command(home, name=name, help=summary)

@@ -1,0 +1,21 @@
+"""Proof by trying: a patch applied and taken back at every instruction boundary of calls, and rehearsed in a fresh process."""
+
+from hotpatch.verifier.model import Action, Call, CallReport, Kind, Outcome, VerifyReport, Violation
+from hotpatch.verifier.rehearsal import Rehearsal, RehearsedFunction, rehearse
+from hotpatch.verifier.runs import Surroundings
+from hotpatch.verifier.verify import verify_calls
+
+__all__ = [
+    "Action",
+    "Call",
+    "CallReport",
+    "Kind",
+    "Outcome",
+    "Rehearsal",
+    "RehearsedFunction",
+    "Surroundings",
+    "VerifyReport",
+    "Violation",
+    "rehearse",
+    "verify_calls",
+]
