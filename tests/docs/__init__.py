@@ -1,0 +1,1 @@
+"""The pages of README.md and docs/ do what they say."""

@@ -1,0 +1,138 @@
+"""Following a page in a fresh folder: as its reader would, with the programs of this checkout.
+
+``python -m tests.docs.follow PAGE …`` follows pages and writes what was printed into them wherever they show something else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.docs.document import Kind, agrees, blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120
+_RUNNER = """
+import contextlib, io, json, sys
+names = {"__name__": "__main__"}
+for source in json.load(sys.stdin):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(source, "<page>", "exec"), names)
+    last = out.getvalue()
+sys.stdout.write(last)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one command or Python block did."""
+
+    what: str
+    line: int
+    shown: str | None
+    shown_line: int
+    printed: str
+    errors: str
+    code: int
+    expected_code: int
+
+    @property
+    def right(self) -> bool:
+        """Whether it did what the page says."""
+        return self.code == self.expected_code and (self.shown is None or agrees(self.shown, self.printed))
+
+
+def follow(page: Path, folder: Path) -> Iterator[Step]:
+    """Do everything that ``page`` says, in ``folder``, in order."""
+    environment = surroundings(folder)
+    (folder / "fixtures").symlink_to(ROOT / "fixtures")
+    python: list[str] = []
+    for block in blocks(page):
+        match block.kind:
+            case Kind.FILE:
+                (folder / block.argument).write_text(block.content, encoding="utf-8")
+            case Kind.COMMANDS:
+                for command in block.commands:
+                    done = _run(["sh", "-c", command.text], folder, environment)
+                    shown_line = command.line + 1
+                    yield Step(
+                        command.text, command.line, command.shown, shown_line, done.stdout, done.stderr, done.returncode, command.code
+                    )
+            case Kind.PYTHON:
+                python.append(block.content)
+                done = _python(python, folder, environment)
+                yield Step(
+                    "python block", block.line, block.prints, block.prints_line, done.stdout, done.stderr, done.returncode, 0
+                )
+            case Kind.SETUP | Kind.SHOWN:
+                pass
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """The environment in which ``python`` and ``hotpatch`` are this interpreter and this checkout; nothing is kept outside of ``folder``."""
+    tools = folder / ".tools"
+    tools.mkdir()
+    for name, command in {"python": "", "hotpatch": " -m hotpatch"}.items():
+        tool = tools / name
+        tool.write_text(f'#!/bin/sh\nexec "{sys.executable}"{command} "$@"\n')
+        tool.chmod(0o755)
+    cache = str(folder / ".cache")
+    return os.environ | {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "ZIG_LOCAL_CACHE_DIR": cache,
+        "ZIG_GLOBAL_CACHE_DIR": cache,
+    }
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment, input=stdin, capture_output=True, encoding="utf-8", check=False, timeout=SECONDS
+    )
+
+
+def _python(sources: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    import json
+
+    return _run([sys.executable, "-c", _RUNNER], folder, environment, json.dumps(sources))
+
+
+def complaint(page: Path, step: Step) -> str:
+    """What is wrong, and how to refresh the page."""
+    shown = "" if step.shown is None else f"\nshown:\n{step.shown}"
+    return (
+        f"{page.name}:{step.line}: {step.what}\nexit code {step.code}, expected {step.expected_code}{shown}\nprinted:\n{step.printed}"
+        f"\n{step.errors}\nto refresh: python -m tests.docs.follow {page.relative_to(ROOT)}"
+    )
+
+
+def refresh(page: Path) -> int:
+    """Write what was printed into ``page`` wherever it shows something else; returns how many places that were."""
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = [step for step in follow(page, Path(folder)) if not step.right]
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for step in reversed(wrong):
+        sys.stderr.write(complaint(page, step) + "\n")
+        if step.shown is not None and step.code == step.expected_code:
+            at = step.shown_line - 1
+            lines[at : at + len(step.shown.splitlines())] = [line.rstrip() for line in step.printed.splitlines()]
+    page.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(wrong)
+
+
+if __name__ == "__main__":
+    if shutil.which("sh") is None:
+        sys.exit("the pages' commands are for a POSIX shell")
+    sys.exit(1 if sum(refresh(ROOT / name) for name in sys.argv[1:]) else 0)
