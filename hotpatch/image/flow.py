@@ -31,17 +31,17 @@ def end_of_function(
     walk = _Walk(architecture, code, address, starts, read)
     if not walk.explore(address):
         return None
-    while walk.jumps:
-        target = min(walk.jumps)
-        walk.jumps.discard(target)
-        if target < walk.end or walk.comes_back(target):
+    while walk.ahead:
+        target = min(walk.ahead)
+        branches = walk.ahead.pop(target)
+        if target < walk.end or (not walk.follows_trap(target) and (branches or walk.comes_back(target))):
             walk.explore(target)
     return walk.end
 
 
 @dataclass
 class _Walk:
-    """Instructions reached so far, the end of the last one, and unconditional jumps forward that are still to be judged."""
+    """Instructions reached so far, the end of the last one, and targets ahead that are still to be judged: whether a branch leads there."""
 
     architecture: Architecture
     code: bytes
@@ -49,7 +49,7 @@ class _Walk:
     starts: Collection[int]
     read: Callable[[int, int], bytes]
     seen: dict[int, Instruction] = field(default_factory=dict)
-    jumps: set[int] = field(default_factory=set)
+    ahead: dict[int, bool] = field(default_factory=dict)
     end: int = 0
     tables_read: bool = False
 
@@ -69,7 +69,7 @@ class _Walk:
         return start in self.seen
 
     def _targets(self, instruction: Instruction) -> list[int]:
-        """Where ``instruction`` leads for certain; jumps forward are put by."""
+        """Where ``instruction`` leads for certain; targets ahead are put by."""
         if instruction.flow is Flow.JUMP_INDIRECT and not self.tables_read:
             self.tables_read = True
             tables = self.architecture.jump_tables(self.code, self.address, self.read)
@@ -77,15 +77,15 @@ class _Walk:
         target = instruction.target
         if target is None or instruction.flow in _ELSEWHERE or not self._is_inside(target):
             return []
-        if instruction.flow is Flow.JUMP and target > instruction.address:
-            self.jumps.add(target)
+        if target > instruction.address:
+            self.ahead[target] = self.ahead.get(target, False) or instruction.flow is not Flow.JUMP
             return []
-        return [] if self._follows_trap(target) else [target]
+        return [target]
 
     def _is_inside(self, target: int) -> bool:
         return self.address <= target < self.address + len(self.code) and (target == self.address or target not in self.starts)
 
-    def _follows_trap(self, target: int) -> bool:
+    def follows_trap(self, target: int) -> bool:
         """Whether everything between what is reached so far and ``target`` is filler that traps."""
         if target <= self.end:
             return False
@@ -96,8 +96,6 @@ class _Walk:
 
     def comes_back(self, start: int) -> bool:
         """Whether the code at ``start`` leads to anything of the function that lies before it."""
-        if self._follows_trap(start):
-            return False
         ahead: set[int] = set()
         pending = [start]
         while pending:

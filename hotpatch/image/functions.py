@@ -275,7 +275,8 @@ class _Finder:
             architecture = self.image.architecture
             known = False
             if not starts_with_padding(architecture, self.image.read(end, _LONGEST_FILLER)):
-                before, last = deque((None, None, *decode(architecture, self.image.read(start, end - start), 0, start)), 2)
+                tail = start if self.alignment == 1 else max(start, end - 2 * self.alignment)  # of one size: the last two will do
+                before, last = deque((None, None, *decode(architecture, self.image.read(tail, end - tail), 0, tail)), 2)
                 known = last is not None and last.address + last.size == end and last.flow in {Flow.NEXT, Flow.BRANCH}
                 if known and last and before and before.flow in LEAVING:  # what stands behind a return is reached by a branch or never
                     inside = self.image.references_in(Range(Rva(start), Rva(end)))

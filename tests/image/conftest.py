@@ -12,8 +12,8 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 def built_files():
-    """Every built image of the fixtures."""
-    return sorted(path for path in FIXTURES.glob("*/*/*") if path.suffix in {".dll", ".exe"})
+    """The base image of every fixture."""
+    return sorted(path for path in FIXTURES.glob("*/*/base.*") if path.suffix in {".dll", ".exe"})
 
 
 def file_id(path):
