@@ -260,12 +260,9 @@ def _by_name(view: View, entries: Sequence[int]) -> dict[str, list[int]]:
 
 
 def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
-    """Targets of the pointers in two data that have equally many in the same places and the same size."""
-    there, here = base.symbol(old) or base.extent(old), fixed.symbol(new) or fixed.extent(new)
-    if there.size != here.size or not here.size:
-        return []
-    sites = base.pointers(old, old + here.size)
-    if not sites or sites != fixed.pointers(new, new + here.size):
+    """Targets of the pointers in two data that have them in the same places, up to what follows in either image."""
+    sites = base.pointers(old, base.extent(old).end)
+    if not sites or sites != fixed.pointers(new, fixed.extent(new).end):
         return []
     return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
 

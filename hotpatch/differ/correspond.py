@@ -6,6 +6,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.differ.align import align
+from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.view import ENTRY, PlaceKind, Position
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.view import Line, Place, View
     from hotpatch.differ.votes import Pair
+    from hotpatch.image import Range
+
+_ALIGNMENT = 16
+"""Bytes; what linkers align constants to at most that are no vectors."""
 
 
 class Ranges:
@@ -113,10 +118,27 @@ class Correspondence:
                 return None
             return there.rva, here.rva, here.size
         old, new = self.base.extent(base), self.fixed.extent(fixed)
-        size = new.size
-        if size > old.size and not any(self.fixed.image.read(new.start + old.size, size - old.size)):
-            size = old.size
-        return old.start, new.start, size
+        return old.start, new.start, self._common_size(old, new)
+
+    def _common_size(self, old: Range, new: Range) -> int:
+        """How much of what lies up to the next boundary has to be compared: all of the fixed image's, without alignment at the end.
+
+        Something else may lie between, which nothing refers to by its start. It shows where alignment before it differs: zeros that only
+        one of the two has, before an aligned place from which on both are the same.
+        """
+        grown = new.size - old.size
+        if not grown:
+            return new.size
+        if grown > 0 and not any(self.fixed.image.read(new.start + old.size, grown)):
+            return old.size
+        if abs(grown) < _ALIGNMENT:
+            first, second = self.base.bare(old.start, old.size), self.fixed.bare(new.start, new.size)
+            longer, shorter, start = (second, first, old.start) if grown > 0 else (first, second, new.start)
+            gap = abs(grown)
+            for at in range(len(shorter) - (start + len(shorter)) % _ALIGNMENT, 0, -_ALIGNMENT):
+                if longer[:at] == shorter[:at] and not any(longer[at : at + gap]) and longer[at + gap :] == shorter[at:]:
+                    return at
+        return new.size
 
     def _constant_pairs(self, base: int, fixed: int) -> Sequence[Pair] | None:
         roles, fixed_roles = self._roles
@@ -130,8 +152,10 @@ class Correspondence:
     def content_pairs(self, base: int, fixed: int, size: int) -> Sequence[Pair] | None:
         """``None`` where initial bytes or the places of pointers differ, else the targets of the pointers."""
         sites = self.fixed.pointers(fixed, fixed + size)
-        if sites != self.base.pointers(base, base + size) or self.base.bare(base, size) != self.fixed.bare(fixed, size):
+        if sites != self.base.pointers(base, base + size):
             return None
+        if self.base.bare(base, size) != self.fixed.bare(fixed, size):
+            return None if sites else distance_pairs(self.base, self.fixed, (base, base + size), (fixed, fixed + size))
         return [(self.base.pointer(base + offset), self.fixed.pointer(fixed + offset)) for offset in sites]
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture
+from hotpatch.differ.distances import distance_targets
 from hotpatch.image import Datum, Function, Import, Range, Section, SectionFlags
 from hotpatch.image.metadata import metadata
 
@@ -288,8 +290,8 @@ class View:
         found.update(datum.rva + datum.size for datum in image.data_symbols if datum.size)
         found.update(export.rva for export in image.exports if export.rva is not None)
         found.update(image.imports_by_slot)
-        for address, (_, table) in self.tables.items():
-            found.update((address, address + table.size))
+        for place, (_, table) in self.tables.items():
+            found.update((place, place + table.size))
             if table.index is not None:
                 found.update((table.index[0], sum(table.index)))
         for section in image.sections:
@@ -299,6 +301,9 @@ class View:
             found.update((stretch.start, stretch.end))
         for start, size, _ in image.symbols.contributions:
             found.update((start, start + size))
+        for one, following in pairwise(sorted(found)):
+            if self.place(one).kind is PlaceKind.CONSTANT:
+                found.update(distance_targets(self, one, following))
         return tuple(sorted(found))
 
     @cached_property

@@ -1,0 +1,63 @@
+"""Tables of 32-bit distances to other constants, counted from the table's start.
+
+Compilers turn tables of constant pointers into these (LLVM: RelLookupTableConverter), and nothing marks them: they are neither code nor
+relocated. A table is taken for one only if every entry leads out of it to something, and its entries are such as numbers rarely are.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hotpatch.differ.view import View
+    from hotpatch.differ.votes import Pair
+
+_WORD = 4
+_LEAST = 2
+
+
+def distance_targets(view: View, start: int, end: int) -> tuple[int, ...]:
+    """Where the entries of what lies from ``start`` to ``end`` lead, if they are distances for certain; else nothing.
+
+    They are when all are negative (the linker puts tables behind what they lead to) and each leads to what is not zero, just behind a zero
+    byte, as the text or the padding before it ends in.
+    """
+    targets = _targets(view, start, end)
+    section = view.section(start)
+    first = section.range.start if section is not None else 0
+    certain = all(target < start and _begins(view.image.read(max(first, target - 1), 2), target == first) for target in targets)
+    return targets if certain else ()
+
+
+def _begins(around: bytes, at_start: bool) -> bool:
+    """Whether something that is not zero begins behind a zero, or at the section's start."""
+    return bool(around[0]) if at_start else around[0] == 0 != around[1]
+
+
+def distance_pairs(base: View, fixed: View, old: tuple[int, int], new: tuple[int, int]) -> Sequence[Pair] | None:
+    """The targets of two tables, from start to end each, that must correspond for the tables to; ``None`` where they are no such tables.
+
+    Two tables that differ in each entry by the same distance are taken for such, too.
+    """
+    there, here = _targets(base, *old), _targets(fixed, *new)
+    if not there or len(there) != len(here):
+        return None
+    moved = {(b - old[0]) - (f - new[0]) for b, f in zip(there, here, strict=True)}
+    certain = len(moved) == 1 or (distance_targets(base, *old) and distance_targets(fixed, *new))
+    return list(zip(there, here, strict=True)) if certain else None
+
+
+def _targets(view: View, start: int, end: int) -> tuple[int, ...]:
+    size = (end - start) // _WORD * _WORD
+    section = view.section(start)
+    if size < _LEAST * _WORD or start % _WORD or section is None:
+        return ()
+    words = list(struct.unpack(f"<{size // _WORD}i", view.image.read(start, size)))
+    while words and not words[-1]:
+        words.pop()
+    targets = tuple(start + word for word in words)
+    inside = all(section.range.start <= target < section.range.end and not start <= target < end for target in targets)
+    return targets if len(targets) >= _LEAST and inside else ()
