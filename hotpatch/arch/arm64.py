@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import capstone
 
-from hotpatch.arch import arm64_fields, arm64_redirect, arm64_references, arm64_tables, arm64_trampoline
+from hotpatch.arch import arm64_distances, arm64_fields, arm64_redirect, arm64_references, arm64_tables, arm64_trampoline
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine
 from hotpatch.arch.common import LiteDecoder
@@ -15,7 +15,7 @@ from hotpatch.arch.common import LiteDecoder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hotpatch.arch.base import CodeWrite, EntrySite, FixupKind, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, JumpTable, Redirect, Reference, Trampoline
 
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
@@ -71,6 +71,10 @@ class Arm64(Architecture):
     def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
         """See :mod:`hotpatch.arch.arm64_tables` for the forms."""
         return arm64_tables.jump_tables(code, address, read, image_base)
+
+    def distance_tables(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[DistanceTable, ...]:
+        """See :mod:`hotpatch.arch.arm64_distances` for the form."""
+        return arm64_distances.distance_tables(code, address, image_base)
 
     def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
         """``code`` with the immediates of ``references`` zeroed."""

@@ -70,7 +70,12 @@ _WORD_DISTANCE = {  # bits of the signed distance in words, place of its lowest 
 _LOW_OF_ADD = (FixupKind.PAGEOFFSET_12A, FixupKind.IMAGEREL_LOW12A)
 _LOW_OF_MEMORY = (FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L)
 
-_DATA_FORMATS = {FixupKind.ADDR64: "<Q", FixupKind.ADDR32NB: "<I"}
+_DATA_FORMATS = {FixupKind.ADDR64: "<Q", FixupKind.ADDR32NB: "<I", FixupKind.REL32: "<i"}
+
+
+def _origin(kind: FixupKind, site: int, image_base: int) -> int:
+    """What the number in a data field is relative to."""
+    return {FixupKind.ADDR32NB: image_base, FixupKind.REL32: site + field_size(kind)}.get(kind, 0)
 
 
 def encode(kind: FixupKind, word: int, site: int, target: int, image_base: int = 0) -> int | None:
@@ -125,10 +130,10 @@ def bind(kind: FixupKind, field: bytes, site: int, target: int, image_base: int)
         Refused: ``field`` holds no instruction of ``kind``.
     """
     if kind in _DATA_FORMATS:
-        value = target - image_base if kind is FixupKind.ADDR32NB else target
-        if not 0 <= value < 1 << 8 * field_size(kind):
-            raise out_of_reach(kind, field, site, target)
-        return struct.pack(_DATA_FORMATS[kind], value)
+        try:
+            return struct.pack(_DATA_FORMATS[kind], target - _origin(kind, site, image_base))
+        except struct.error:
+            raise out_of_reach(kind, field, site, target) from None
     word = encode(kind, _word_of(kind, field, site), site, target, image_base)
     if word is None:
         raise out_of_reach(kind, field, site, target)
@@ -143,7 +148,7 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int) -> int:
     """
     if kind in _DATA_FORMATS and len(field) == field_size(kind):
         (value,) = struct.unpack(_DATA_FORMATS[kind], field)
-        return int(value) + (image_base if kind is FixupKind.ADDR32NB else 0)
+        return int(value) + _origin(kind, site, image_base)
     return decode(kind, _word_of(kind, field, site), site, image_base)
 
 

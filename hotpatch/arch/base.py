@@ -48,7 +48,7 @@ class FixupKind(StrEnum):
     REL8 = "rel8"
     """x64: 8-bit distance from the end of the field."""
     REL32 = "rel32"
-    """x64: 32-bit distance from the end of the field (the addend accounts for bytes between the field and the instruction's end)."""
+    """32-bit distance from the end of the field (the addend accounts for bytes between the field and the instruction's end)."""
     BRANCH26 = "branch26"
     BRANCH19 = "branch19"
     BRANCH14 = "branch14"
@@ -169,6 +169,25 @@ class JumpTable:
 
 
 @dataclass(frozen=True, slots=True)
+class DistanceTable:
+    """A table whose entries are added to its own address: neither code nor relocated, and wrong as soon as it moves alone.
+
+    Attributes:
+        address: Of the table, in the caller's space.
+        entry_size: 1, 2, 4 or 8 bytes.
+        shift: Bits that entries are shifted left by before use.
+        signed: Whether entries are sign-extended.
+        count: Of the entries, where a check of the index was seen.
+    """
+
+    address: int
+    entry_size: int
+    shift: int
+    signed: bool
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class CodeWrite:
     """Bytes to store at an address so that a redirect takes effect; only the last of a redirect's writes makes it visible."""
 
@@ -266,6 +285,10 @@ class Architecture(ABC):
         self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0
     ) -> tuple[JumpTable, ...]:
         """The tables that indirect jumps in ``code`` go through; ``read(address, size)`` gives the image's bytes (shorter at an end)."""
+
+    @abstractmethod
+    def distance_tables(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[DistanceTable, ...]:
+        """The tables in whose entries ``code`` finds distances from the table itself, by address; jump tables of that form among them."""
 
     @abstractmethod
     def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.arch import x64_binding, x64_redirect, x64_references, x64_tables, x64_trampoline
+from hotpatch.arch import x64_binding, x64_distances, x64_redirect, x64_references, x64_tables, x64_trampoline
 from hotpatch.arch.base import Architecture, CallingConvention, Machine
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hotpatch.arch.base import CodeWrite, EntrySite, FixupKind, Instruction, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, Instruction, JumpTable, Redirect, Reference, Trampoline
 
 CONVENTION = CallingConvention(
     integer_arguments=("rcx", "rdx", "r8", "r9"),
@@ -49,6 +49,10 @@ class X64(Architecture):
     def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
         """See :meth:`Architecture.jump_tables`."""
         return x64_tables.jump_tables(code, address, read, image_base)
+
+    def distance_tables(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[DistanceTable, ...]:
+        """See :meth:`Architecture.distance_tables`."""
+        return x64_distances.distance_tables(code, address, image_base)
 
     def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
         """See :meth:`Architecture.mask`."""
