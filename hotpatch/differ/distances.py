@@ -19,6 +19,11 @@ _WORD = 4
 _LEAST = 2
 
 
+def may_be_distances(view: View, start: int, end: int) -> bool:
+    """A quick look: whether there is room for a table, and the first entry is negative."""
+    return end - start >= _LEAST * _WORD and start % _WORD == 0 and view.image.mapped[start + _WORD - 1 : start + _WORD] >= b"\x80"
+
+
 def distance_targets(view: View, start: int, end: int) -> tuple[int, ...]:
     """Where the entries of what lies from ``start`` to ``end`` lead, if they are distances for certain; else nothing.
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture
-from hotpatch.differ.distances import distance_targets
+from hotpatch.differ.distances import distance_targets, may_be_distances
 from hotpatch.image import Datum, Function, Import, Range, Section, SectionFlags
 from hotpatch.image.metadata import metadata
 
@@ -302,7 +302,7 @@ class View:
         for start, size, _ in image.symbols.contributions:
             found.update((start, start + size))
         for one, following in pairwise(sorted(found)):
-            if self.place(one).kind is PlaceKind.CONSTANT:
+            if may_be_distances(self, one, following) and self.place(one).kind is PlaceKind.CONSTANT:
                 found.update(distance_targets(self, one, following))
         return tuple(sorted(found))
 
