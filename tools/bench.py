@@ -1,0 +1,251 @@
+"""Print one table of what things cost, each line as a ratio measured in this run.
+
+Run: python tools/bench.py [--from DIR] [--markdown]
+
+A line's ratio is the measured value over what it is held against: another value of the same run where the design's aim is relative, the aim
+itself where that is absolute. Repeated measurements are interleaved, and the best of each counts, because the machines are shared. ``--from`` takes
+the wheels of the PyNaCl pair from a folder instead of the package index. The lines with many functions need the extra ``fixtures``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import capstone
+
+import hotpatch
+from hotpatch.address import Va
+from hotpatch.arch import Machine, Redirect
+from hotpatch.cases import find_case
+from hotpatch.cases.releases import CVE_2025_69277, extract
+from hotpatch.cases.story_release import BASE_POINT, IS_VALID_POINT
+from hotpatch.image import SectionFlags, open_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hotpatch.image import Image
+    from hotpatch.patch import Patch
+
+MANY = 200
+REPEATS = 5
+CALL_LIMIT = 1000
+"""Instructions within which a redirected call must have reached the new function."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what was measured, against what, and the design's aim."""
+
+    what: str
+    machine: str
+    measured: str
+    against: str
+    ratio: float
+    aim: str
+
+
+def best(*jobs: Callable[[], object], repeats: int = REPEATS) -> list[float]:
+    """Seconds of each job: the best of several interleaved runs."""
+    times = [float("inf")] * len(jobs)
+    for _ in range(repeats):
+        for index, job in enumerate(jobs):
+            start = time.perf_counter()
+            job()
+            times[index] = min(times[index], time.perf_counter() - start)
+    return times
+
+
+def linear_pass(images: tuple[Image, Image]) -> None:
+    """One plain ``disasm_lite`` pass over the code of both images."""
+    modes = {
+        Machine.X64: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
+        Machine.ARM64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
+    }
+    for image in images:
+        engine = capstone.Cs(*modes[image.machine])
+        engine.skipdata = True
+        for section in image.sections:
+            if section.flags & SectionFlags.EXECUTE:
+                for _ in engine.disasm_lite(image.read(section.rva, section.range.size), section.rva):
+                    pass
+
+
+def diff_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
+    """Opening and comparing the PyNaCl pair."""
+    images = (open_image(paths[0]), open_image(paths[1]))
+    took, plain = best(lambda: hotpatch.diff(open_image(paths[0]), open_image(paths[1])), lambda: linear_pass(images))
+    yield Row(
+        "diff of the PyNaCl pair, opening included", machine, f"{took * 1e3:.0f} ms", f"one disasm_lite pass, {plain * 1e3:.0f} ms", took / plain, "≤ 1.5"
+    )
+
+
+def redirect_rows(machine: Machine) -> Iterator[Row]:
+    """Instructions between a call and the new function's first, by strategy."""
+    base, patches = basic(machine)
+    aims = {Redirect.HPAT: 3, Redirect.DIRECT: 2 if machine is Machine.X64 else 1, Redirect.INLINE: 1}
+    for strategy, patch in patches.items():
+        if strategy is Redirect.INLINE and machine is Machine.ARM64:
+            continue
+        process = hotpatch.Process(base)
+        function = process.apply(patch).functions[0]
+        process.spawn("clamp", 1)
+        while not process.finished and process.instructions < CALL_LIMIT:
+            process.run(1)
+            if process.position is not None and process.position[1] == function.destination:
+                break
+        else:
+            raise SystemExit(f"the call never reached the new function with {strategy}")
+        count = process.instructions
+        yield Row(f"instructions per redirected call, {strategy}", machine, str(count), f"{aims[strategy]} by design", count / aims[strategy], "= 1")
+
+
+def basic(machine: Machine) -> tuple[Image, dict[Redirect, Patch]]:
+    """The case ``basic``, with a patch of each strategy."""
+    case = find_case("basic")
+    base = open_image(case.image(machine))
+    found = hotpatch.diff(base, open_image(case.image(machine, "fixed")))
+    patches = {strategy: hotpatch.build(found, redirect=strategy) for strategy in Redirect}
+    return base, {strategy: patch for strategy, patch in patches.items() if patch.functions[0].redirect is strategy}
+
+
+def speed_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
+    """How fast code is emulated before and after a patch."""
+    base = open_image(paths[0])
+    patch = hotpatch.build(hotpatch.diff(base, open_image(paths[1])))
+    plain, patched = hotpatch.Process(base), hotpatch.Process(base)
+    patched.apply(patch)
+    processes = (plain, patched)
+    before, after = best(*(lambda process=process: process.call(IS_VALID_POINT, BASE_POINT) for process in processes), repeats=15)
+    rates = [process.last.instructions / seconds for process, seconds in zip(processes, (before, after), strict=True) if process.last]
+    yield Row(
+        "emulated instructions per second after a patch",
+        machine,
+        f"{rates[1] / 1e6:.1f} M/s",
+        f"before, {rates[0] / 1e6:.1f} M/s",
+        rates[1] / rates[0],
+        "≥ 0.98",
+    )
+    size = sum(function.size for function in patch.functions)
+    yield Row("patch file, the PyNaCl fix", machine, f"{len(patch.data)} bytes", f"new functions, {size} bytes", len(patch.data) / size, "–")
+
+
+def apply_rows(machine: Machine, base: Image, patch: Patch, what: str) -> Iterator[Row]:
+    """Host time of applying and reverting, and instructions for which a thread is held."""
+    process = hotpatch.Process(base)
+    count = len(patch.functions)
+    apply_times, revert_times = [], []
+    held = 0
+    for _ in range(REPEATS):
+        instructions = process.instructions
+        start = time.perf_counter()
+        applied = process.apply(patch)
+        middle = time.perf_counter()
+        applied.revert()
+        end = time.perf_counter()
+        held = max(held, process.instructions - instructions)
+        apply_times.append((middle - start) / count)
+        revert_times.append((end - middle) / count)
+    first, again, back = apply_times[0], min(apply_times[1:]), min(revert_times)
+    for name, seconds in ((f"apply {what}, first time", first), (f"apply {what}, again", again), (f"revert {what}", back)):
+        yield Row(f"{name}, per function", machine, f"{seconds * 1e6:.0f} µs", "300 µs", seconds / 300e-6, "≤ 1")
+    yield Row(f"instructions for which a thread is held, {what}", machine, str(held), "1 instruction", float(held), "= 0")
+
+
+def write_rows(machine: Machine) -> Iterator[Row]:
+    """The cost of one ``write_code``."""
+    base, _ = basic(machine)
+    guest = hotpatch.Process(base).guest
+    va = Va(guest.module.va + base.function_named("clamp").entry)
+    old = guest.read(va, 4)
+    new = bytes(reversed(old))
+
+    def job() -> None:
+        for _ in range(500):
+            guest.write_code(va, old, new)
+            guest.write_code(va, new, old)
+
+    (took,) = best(job)
+    yield Row("write_code", machine, f"{took / 1000 * 1e6:.1f} µs", "20 µs", took / 1000 / 20e-6, "≤ 1")
+
+
+def many(machine: Machine, folder: Path) -> tuple[Image, Patch] | None:
+    """A DLL with many functions, all of which change; ``None`` without the compiler."""
+    if find_spec("ziglang") is None:
+        return None
+    target = {Machine.X64: "x86_64", Machine.ARM64: "aarch64"}[machine] + "-windows-msvc"
+    for side, factor in (("base", 3), ("fixed", 5)):
+        lines = [f"__declspec(dllexport) int f{n}(int a, int b) {{ return a * {n + 2} + b * {factor}; }}" for n in range(MANY)]
+        source = folder / f"{side}.c"
+        source.write_text("\n".join(lines), encoding="ascii")
+        zig = [sys.executable, "-m", "ziglang"]
+        compile_ = ["cc", "-target", target, "-O2", "-ffreestanding", "-fms-hotpatch", "-c", source.name, "-o", f"{side}.obj"]
+        link = ["lld-link", "/dll", "/nodefaultlib", "/noentry", "/Brepro", f"/out:{side}.dll", f"{side}.obj"]
+        if machine is Machine.X64:
+            link.insert(1, "/functionpadmin")
+        for command in (compile_, link):
+            subprocess.run([*zig, *command], cwd=folder, check=True, capture_output=True)
+    base = open_image(folder / "base.dll")
+    return base, hotpatch.build(hotpatch.diff(base, open_image(folder / "fixed.dll")))
+
+
+def start_row() -> Row:
+    """Start-up of the command line."""
+    (took,) = best(lambda: subprocess.run([sys.executable, "-m", "hotpatch", "--help"], check=True, capture_output=True))
+    return Row("start-up of hotpatch --help", "–", f"{took:.2f} s", "0.3 s", took / 0.3, "≤ 1")
+
+
+def rows(wheels: Path | None) -> Iterator[Row]:
+    """Everything, in the table's order."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for machine in Machine:
+            paths = extract(CVE_2025_69277, machine, cache=folder / machine, wheels=wheels)
+            yield from diff_rows(machine, paths)
+            yield from redirect_rows(machine)
+            yield from speed_rows(machine, paths)
+            base, patches = basic(machine)
+            yield from apply_rows(machine, base, patches[Redirect.HPAT], "1 function")
+            place = folder / f"many-{machine}"
+            place.mkdir()
+            made = many(machine, place)
+            if made:
+                yield from apply_rows(machine, *made, f"{MANY} functions")
+            yield from write_rows(machine)
+        yield start_row()
+
+
+def describe() -> str:
+    """The machine, in one line."""
+    cores = os.cpu_count()
+    return f"{platform.system()} {platform.machine()}, {cores} cores (shared), CPython {platform.python_version()}, Capstone {version('capstone')}, Unicorn {version('unicorn')}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="What things cost, as ratios within one run.")
+    parser.add_argument("--from", dest="wheels", type=Path, help="folder with the wheels of the PyNaCl pair")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    chosen = parser.parse_args()
+    print(describe())
+    head = ("what", "machine", "measured", "against", "ratio", "aim")
+    if chosen.markdown:
+        print("\n| " + " | ".join(head) + " |\n|---|---|---|---|---|---|")
+    for row in rows(chosen.wheels):
+        cells = (row.what, row.machine, row.measured, row.against, f"{row.ratio:.2f}", row.aim)
+        print("| " + " | ".join(cells) + " |" if chosen.markdown else f"{cells[0]:<55} {cells[1]:<6} {cells[2]:>12} {cells[3]:<28} {cells[4]:>6}  {cells[5]}")
+
+
+if __name__ == "__main__":
+    main()
