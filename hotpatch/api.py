@@ -86,7 +86,8 @@ def verify(base: Image, patch: Patch, *, fixed: Image, calls: Sequence[Call], bo
         patch: The patch.
         fixed: The image that it was built from.
         calls: ``(function, argument, …)`` tuples, arguments as :meth:`Process.call` takes them.
-        bound: Largest number of boundaries tried; the report says whether that was all of them.
+        bound: Largest number of boundaries tried for each call, once for applying and once for reverting; the report says whether that was
+            all of them.
 
     Raises:
         HotpatchError: A call could not be made at all.

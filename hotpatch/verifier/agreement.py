@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from hotpatch.address import Rva
+from hotpatch.address import Rva, Va
 from hotpatch.differ import diff_images
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from hotpatch.verifier.model import Call, Outcome
 
 _RVA_PREFIX = "rva:"
+_POINTER_SIZE = 8
+_IMPORTS = "import"
+"""``matched_by`` of import slots, whose contents are the loader's."""
 
 
 class Agreement:
@@ -42,7 +46,8 @@ class Agreement:
     def problem(self, new: Outcome, patched: Process, fixed: Outcome, process: Process) -> str | None:
         """How the call of the patched base differs from the fixed image's, or ``None``.
 
-        Addresses in a result register agree where they mean the same thing, or a thing that only one image has.
+        Result registers, buffers, output, how it ended, and all writable data that both images have must agree. Addresses in registers and
+        data agree where they mean the same thing, or a thing that only one image has.
         """
         texts = []
         if (new.fault, new.access, new.exit_code) != (fixed.fault, fixed.access, fixed.exit_code):
@@ -57,7 +62,27 @@ class Agreement:
         ]
         if new.output != fixed.output:
             texts.append(f"output: {new.output!r}, {fixed.output!r}")
+        texts += self._data_problem(patched, process)
         return f"the patched base and the fixed image give different results ({'; '.join(texts)})" if texts else None
+
+    def _data_problem(self, patched: Process, process: Process) -> list[str]:
+        """The first place of each writable datum where the two images hold something else."""
+        texts = []
+        for match in self._diff.data:
+            if not match.writable or match.matched_by == _IMPORTS:
+                continue
+            mine = patched.guest.read(Va(patched.load_base + match.base), match.size)
+            theirs = process.guest.read(Va(process.load_base + match.fixed), match.size)
+            if mine == theirs:
+                continue
+            cuts = [0, *range(-match.base % _POINTER_SIZE, match.size, _POINTER_SIZE), match.size]
+            for start, end in pairwise(cuts):
+                one, other = mine[start:end], theirs[start:end]
+                if one != other and not (len(one) == _POINTER_SIZE and self._same_place(_word(one), patched, _word(other), process)):
+                    name = match.name or f"data at rva 0x{match.base:x}"
+                    texts.append(f"{name}+0x{start:x}: {one.hex()}, {other.hex()}")
+                    break
+        return texts
 
     def _same_place(self, mine: int, patched: Process, theirs: int, process: Process) -> bool:
         rva = theirs - process.load_base
@@ -72,3 +97,7 @@ class Agreement:
         if meant is None:
             meant = self._diff.base_datum(Rva(rva))
         return meant is None or meant == ours
+
+
+def _word(data: bytes) -> int:
+    return int.from_bytes(data, "little")

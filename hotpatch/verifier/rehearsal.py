@@ -79,8 +79,8 @@ def _problems(guest: Guest, arch: Architecture, function: FunctionStatus, new: V
     name, rva = function.name, function.rva
     at = arch.redirect_destination(function.redirect, function.va, lambda va, size: guest.read(Va(va), size))
     if at is not None and function.redirect is Redirect.HPAT:
-        slot = guest.read(Va(at), HPAT_SLOT_SIZE)
-        if slot != arch.hpat_slot() or not _runs(guest, Va(at)):
+        slot = guest.read(Va(at), HPAT_SLOT_SIZE) if _runs(guest, Va(at)) else b""
+        if slot != arch.hpat_slot():
             yield _refusal(name, rva, "leads to something that is no slot", {"slot_va": at, "found": slot.hex()})
             return
         at = int.from_bytes(guest.read(Va(at + HPAT_POINTER_DISTANCE), _POINTER_SIZE), "little")

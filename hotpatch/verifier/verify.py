@@ -37,7 +37,7 @@ def verify_calls(
     """Apply ``patch`` at every instruction boundary of each call, and revert it at every boundary of the patched call; compare every run.
 
     Each call is made in a fresh process: by the base alone, with the patch from before it, and by the fixed image. The last two must agree
-    in result registers, buffers, output and how they end. Then the run at each boundary must give what :class:`Kind` says: old, new, or
+    in result registers, buffers, output, writable data that both images have, and how they end. Then the run at each boundary must give what :class:`Kind` says: old, new, or
     per call. Patch image, slots and trampolines are mapped before the call; what happens at a boundary is that calls change over.
 
     Results that depend on how many instructions were executed (a clock) are reported as violations: the redirect itself takes some.
