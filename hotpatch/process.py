@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.arch import architecture
+from hotpatch.emulator.commandline import join_command_line
 from hotpatch.emulator.guest import Guest
 from hotpatch.emulator.system import Settings
 from hotpatch.engine import Consistency, Engine, PatchState
@@ -202,7 +203,7 @@ class Process:
             InputError: An image cannot be loaded.
             EmulatedFault: A DLL's start-up faulted.
         """
-        settings = Settings(command_line(base.name, args), dict(environment or {}), bytes(stdin))
+        settings = Settings(join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin))
         self.base = base
         self.consistency = consistency
         self.budget = budget
@@ -331,7 +332,7 @@ class Process:
             InputError: The image is no program, or it was started before.
         """
         if args is not None:
-            self.guest.system.set_command_line(command_line(self.base.name, args))
+            self.guest.system.set_command_line(join_command_line((self.base.name, *args)))
         return self.guest.start_main()
 
     def run(self, n: int | None = None) -> RunResult:
@@ -504,21 +505,3 @@ class Process:
                 case _:
                     raise InputError(repr(argument), "cannot be passed; give an int, float, bytes, str or Buffer")
         return words, buffers
-
-
-def command_line(program: str, args: Sequence[str]) -> str:
-    """A Windows command line, quoted as CommandLineToArgvW takes it apart (MS Learn, "Parsing C command-line arguments")."""
-    return " ".join(_quote(part) for part in (program, *args))
-
-
-def _quote(part: str) -> str:
-    if part and not any(character in part for character in ' \t"'):
-        return part
-    quoted, backslashes = '"', 0
-    for character in part:
-        if character == "\\":
-            backslashes += 1
-            continue
-        quoted += "\\" * (2 * backslashes + 1 if character == '"' else backslashes) + character
-        backslashes = 0
-    return quoted + "\\" * (2 * backslashes) + '"'

@@ -13,7 +13,6 @@ from hotpatch import Buffer, EmulatedFault, HotpatchError, InputError, Process, 
 from hotpatch.arch import Machine, architecture
 from hotpatch.errors import FaultKind, Rule
 from hotpatch.patch import Patch
-from hotpatch.process import command_line
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 MACHINES = list(Machine)
@@ -310,17 +309,3 @@ def test_an_unknown_consistency_is_an_input_error():
     process = Process(image("state-kept", Machine.X64))
     with pytest.raises(InputError, match="immediate"):
         process.apply(patch_of("state-kept", Machine.X64), "sometimes")
-
-
-@pytest.mark.parametrize(
-    ("args", "line"),
-    [
-        ([], "p.exe"),
-        (["4"], "p.exe 4"),
-        (["two words", ""], 'p.exe "two words" ""'),
-        (['say "hi"'], 'p.exe "say \\"hi\\""'),
-        (["back\\slash ", "end\\ x\\"], 'p.exe "back\\slash " "end\\ x\\\\"'),
-    ],
-)
-def test_command_lines_are_quoted_as_windows_takes_them_apart(args, line):
-    assert command_line("p.exe", args) == line

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Va
 from hotpatch.arch import architecture
 from hotpatch.emulator import layout
+from hotpatch.emulator.commandline import split_command_line
 from hotpatch.emulator.cpu import Cpu
 from hotpatch.emulator.gates import Gates
 from hotpatch.emulator.heap import Heap
@@ -389,19 +390,29 @@ class System:
         self.memory.map(layout.PEB_VA, layout.PEB_SIZE, DATA, RegionKind.SYSTEM, "peb", bytes(peb))
 
     def _map_parameters(self) -> dict[str, int]:
-        """Command line and environment, where they stay for good."""
+        """Command line, arguments and environment, where they stay for good."""
         line = self.settings.command_line
         environment = "".join(f"{name}={value}\0" for name, value in sorted(self.settings.environment.items())) + "\0"
-        texts = {
-            "command_line_a": line.encode() + b"\0",
-            "command_line_w": (line + "\0").encode("utf-16-le"),
-            "environment_w": environment.encode("utf-16-le"),
-        }
         content = bytearray()
-        places = {}
-        for name, text in texts.items():
+        places: dict[str, int] = {}
+
+        def place(name: str, data: bytes) -> int:
             places[name] = layout.PARAMETERS_VA + len(content)
-            content += text + bytes(-len(text) % 16)
+            content.extend(data + bytes(-len(data) % 16))
+            return places[name]
+
+        def words(*values: int) -> bytes:
+            return b"".join(value.to_bytes(8, "little") for value in values)
+
+        place("command_line_a", line.encode() + b"\0")
+        place("command_line_w", (line + "\0").encode("utf-16-le"))
+        place("environment_w", environment.encode("utf-16-le"))
+        arguments = [place(f"argument {index}", text.encode() + b"\0") for index, text in enumerate(split_command_line(line))]
+        place("argc", words(len(arguments)))
+        place("argv", words(place("arguments", words(*arguments, 0))))
+        place("environ", words(place("variables", words(0))))
+        place("modes", bytes(16))
+        place("files", bytes(3 * 64))
         self.memory.map(layout.PARAMETERS_VA, len(content), DATA, RegionKind.SYSTEM, "process parameters", bytes(content))
         return places
 

@@ -198,17 +198,3 @@ def atoi(call: Call, text: Word) -> int:
     """Atoi."""
     found = re.match(rb"\s*([+-]?\d+)", call.string(text))
     return int(found.group(1)) if found else 0
-
-
-@TABLE.provide("puts")
-def puts(call: Call, text: Word) -> int:
-    """Puts: the line goes to the standard output."""
-    call.system.output += call.string(text) + b"\r\n"
-    return 0
-
-
-@TABLE.provide("putchar")
-def putchar(call: Call, character: Dword) -> int:
-    """Putchar."""
-    call.system.output += bytes((character & 0xFF,))
-    return character & 0xFF
