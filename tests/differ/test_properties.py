@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hotpatch.arch import Machine
 from hotpatch.cases import case_names, find_case
 from hotpatch.differ import Verdict, diff_images, listing
-from hotpatch.errors import Refused, Rule
+from hotpatch.errors import HotpatchError, Refused, Rule
 from hotpatch.image import Image, open_image
 from hotpatch.image.model import SectionFlags
 
@@ -135,3 +135,23 @@ def _offset(image: Image, rva: int) -> int | None:
     section = image.section_at(rva)
     at = rva - section.rva
     return section.offset + at if at < section.raw_size else None
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@drawn(
+    st.sampled_from(_MUTABLE),
+    st.sampled_from(list(Machine)),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+)
+def test_damaged_images_compare_without_surprise(name, machine, damage) -> None:
+    base = _image(name, machine, "base", None)
+    data = bytearray(base.data)
+    for where, value in damage:
+        data[int(where * len(data))] = value
+    try:
+        damaged = Image.from_bytes(bytes(data), "damaged")
+        diff = diff_images(base, damaged)
+    except HotpatchError:
+        return
+    assert {row.base.entry for row in diff.functions if row.base} == {function.entry for function in base.functions}
+    assert all(listing(diff, row) for row in diff.functions)
