@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.bodies import body_of, pointer_site
+from hotpatch.builder.distances import sites as distance_sites
+from hotpatch.builder.distances import tables_of
 from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
 from hotpatch.builder.novelty import Novelty
@@ -25,7 +27,7 @@ from hotpatch.patch import CarriedKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from hotpatch.arch import JumpTable
+    from hotpatch.arch import DistanceTable, JumpTable
     from hotpatch.builder.model import Destination
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function, Import
@@ -64,6 +66,7 @@ class _Binder:
         self.handlers: list[tuple[Body, Site, Destination]] = []
         self.imports: dict[str, Import] = {}
         self.refusals: list[Refusal] = []
+        self.distances: dict[Rva, tuple[Function, DistanceTable]] = {}
         self._functions: list[Function] = []
         self._ranges: list[Range] = []
         self._carried: set[Rva] = set()
@@ -86,8 +89,9 @@ class _Binder:
         while self._functions or self._ranges:
             if self._functions:
                 self._bind_function(self._functions.pop(0))
-            else:
+            elif self._ranges:
                 self._bind_data(self._ranges.pop(0))
+            self._bind_distances()
 
     def _bind_function(self, function: Function) -> None:
         body = body_of(self.fixed, function)
@@ -97,6 +101,8 @@ class _Binder:
         self.bodies[function.entry] = body
         for table in body.tables:
             self._carry_table(body, table)
+        for found in tables_of(self.fixed, function):
+            self.distances.setdefault(Rva(found.address), (function, found))
         completed = {site.target for site in body.sites if site.kind not in PAGE_KINDS}
         for site in body.sites:
             if site.kind in PAGE_KINDS and site.target not in completed:
@@ -143,6 +149,20 @@ class _Binder:
             )
             if table is None:
                 self._bind(None, pointer_site(self.fixed, part.start, rva))
+
+    def _bind_distances(self) -> None:
+        """Bind the entries of tables of distances that travel; a table that stays in the base is right as it is."""
+        for address, (function, table) in sorted(self.distances.items()):
+            part = next((part for part in self.data if address in part), None)
+            if part is None:
+                continue
+            del self.distances[address]
+            sites = distance_sites(self.fixed, table, part)
+            if sites is None:
+                site = Site(address, table.entry_size, address, FixupKind.REL32, Use.DATA, address, 0)
+                self._refuse(function, site, "a table of distances from itself, of a form that cannot be bound anew")
+            for site in sites or ():
+                self._bind(function, site)
 
     def _bind(self, function: Function | None, site: Site) -> None:
         found = self.destination(function, site)

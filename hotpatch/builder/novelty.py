@@ -34,18 +34,33 @@ class Novelty:
         return self._fixed.extent(rva)
 
     def equal_constant(self, rva: Rva) -> Rva | None:
-        """A constant of the base that code of the base refers to, has no counterpart yet, and holds the same bytes and no pointers."""
+        """A constant of the base that has no counterpart yet and holds the same bytes and no pointers.
+
+        Either it has the same name and size, or code of the base refers to it.
+        """
         section = self._fixed.image.section_at(rva)
         part = self.extent(rva)
         if section is None or section.writable or part.start != rva or self._fixed.pointers(part.start, part.end):
             return None
         wanted = self._fixed.bare(part.start, part.size)
+        named = self._namesake(rva)
+        if named is not None and self._base.bare(named, part.size) == wanted and not self._base.pointers(named, named + part.size):
+            return named
         for candidate in sorted(self._left_over_constants):
             extent = self._base.extent(candidate)
             equal = extent.size >= part.size and self._base.bare(candidate, part.size) == wanted
             if equal and not self._base.pointers(candidate, candidate + part.size):
                 return Rva(candidate)
         return None
+
+    def _namesake(self, rva: Rva) -> Rva | None:
+        """The only constant of the base with the name and size of the one at ``rva``."""
+        symbol = self._fixed.symbol(rva)
+        if symbol is None or symbol.rva != rva:
+            return None
+        found = [datum for datum in self._diff.base.data_symbols if datum.name == symbol.name]
+        section = self._base.image.section_at(found[0].rva) if len(found) == 1 and found[0].size == symbol.size else None
+        return found[0].rva if section is not None and not section.writable else None
 
     def objection(self, rva: Rva) -> str | None:
         """Why the datum at ``rva`` may be one that the base has, so that a copy would lose its state; ``None`` where it is new.

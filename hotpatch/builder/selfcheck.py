@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
 from hotpatch.arch import FixupKind, Use
+from hotpatch.builder.distances import sites as distance_sites
+from hotpatch.builder.distances import tables_of
 from hotpatch.builder.place import VeneerForm
 from hotpatch.builder.same import Sameness
 from hotpatch.builder.unwinding import called, entries_of
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hotpatch.arch import JumpTable, Reference
-    from hotpatch.builder.model import Body, Bound, Piece, Placement
+    from hotpatch.builder.model import Body, Bound, Piece, Placement, Site
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Function, Image, Range, UnwindEntry
     from hotpatch.patch import Patch
@@ -212,12 +214,33 @@ class _Check:
         pointers = [offset for offset in pointers if not _within(offset, spans)]
         for offset in pointers:
             yield from self._pointer(None, Rva(piece.range.start + offset))
-        blank = [*spans, *((offset, _POINTER_SIZE) for offset in pointers)]
+        distances = [site for site in self._distances(piece) if not _within(site.field - piece.range.start, spans)]
+        for site in distances:
+            yield from self._distance(site)
+        blank = [
+            *spans,
+            *((offset, _POINTER_SIZE) for offset in pointers),
+            *((site.field - piece.range.start, site.size) for site in distances),
+        ]
         here, there = self.fixed.code(piece.range), self.memory[at : at + piece.range.size]
         if _blanked(here, blank) != _blanked(there, blank):
             yield self._wrong(
                 None, piece.range.start, f"carried {piece.kind} {piece.name or ''} differs", fixed=here[:64].hex(), patch=there[:64].hex()
             )
+
+    def _distances(self, piece: Piece) -> list[Site]:
+        tables = {table.address: table for body in self.bound.bodies for table in tables_of(self.fixed, body.function)}
+        return [site for at in sorted(tables) if at in piece.range for site in distance_sites(self.fixed, tables[at], piece.range) or ()]
+
+    def _distance(self, site: Site) -> Iterator[Refusal]:
+        """An entry that code adds to the address of its table."""
+        at = self.placement.of(site.field)
+        self._see(at)
+        table = self.patch_va + at - (site.addend - site.size)
+        found = table + int.from_bytes(self.memory[at : at + site.size], "little", signed=True)
+        problem = self._problem(None, site.target, found, Use.DATA)
+        if problem is not None:
+            yield self._wrong(None, site.field, f"the table entry at 0x{site.field:x} leads to {problem}")
 
     def _pointer(self, function: Function | None, rva: Rva) -> Iterator[Refusal]:
         at = self.placement.of(rva)
