@@ -10,7 +10,7 @@ from hotpatch.address import Va
 from hotpatch.arch import architecture
 from hotpatch.emulator.commandline import join_command_line
 from hotpatch.emulator.guest import Guest
-from hotpatch.emulator.system import Settings
+from hotpatch.emulator.parameters import Settings
 from hotpatch.engine import Consistency, Engine, PatchState
 from hotpatch.errors import InputError, Refusal, Refused, RevertRefused, Rule
 

@@ -12,8 +12,9 @@ from hotpatch.emulator.calls import lay_out
 from hotpatch.emulator.kernel import Alarm, Kernel
 from hotpatch.emulator.loader import DLL_PROCESS_ATTACH
 from hotpatch.emulator.memory import PAGE, RegionKind, page_up
+from hotpatch.emulator.parameters import Settings
 from hotpatch.emulator.schedule import SeededSchedule
-from hotpatch.emulator.system import Counters, Settings, System
+from hotpatch.emulator.system import Counters, System
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine.target import Module, Region, Rights, Thread
 from hotpatch.errors import ApplyRefused, EmulatedFault, HotpatchError, InputError, Refusal, Rule

@@ -5,20 +5,21 @@ from __future__ import annotations
 import copy
 import struct
 import weakref
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.arch import architecture
 from hotpatch.emulator import layout
-from hotpatch.emulator.commandline import split_command_line
 from hotpatch.emulator.cpu import Cpu
 from hotpatch.emulator.gates import Gates
 from hotpatch.emulator.heap import Heap
 from hotpatch.emulator.layout import PEB, TEB
 from hotpatch.emulator.memory import PAGE, AccessError, Memory, RegionKind
 from hotpatch.emulator.objects import HandleTable, Mutex, ProcessObject, Stream, StreamObject, ThreadObject
+from hotpatch.emulator.parameters import Settings, map_parameters
 from hotpatch.emulator.schedule import splitmix
+from hotpatch.emulator.stacks import grow_stack
 from hotpatch.emulator.sync import Synchronization
 from hotpatch.emulator.threads import GuestThread, ThreadState
 from hotpatch.engine.target import Module, Rights
@@ -89,15 +90,6 @@ class Counters:
     main: int = 0
     """Thread of the main program, or 0."""
     random: int = 0
-
-
-@dataclass(slots=True)
-class Settings:
-    """What a process is started with."""
-
-    command_line: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-    stdin: bytes = b""
 
 
 class System:
@@ -368,7 +360,7 @@ class System:
         region = self.memory.find(layout.PARAMETERS_VA)
         if region is not None:
             self.memory.unmap(region)
-        self.parameters = self._map_parameters()
+        self.parameters = map_parameters(self.memory, self.settings)
 
     def living(self) -> list[GuestThread]:
         """The program's threads that have not ended, by id."""
@@ -386,35 +378,8 @@ class System:
         peb = bytearray(layout.PEB_SIZE)
         peb[PEB["ProcessHeap"] : PEB["ProcessHeap"] + 8] = self.heap.default.to_bytes(8, "little")
         peb[PEB["NumberOfProcessors"] : PEB["NumberOfProcessors"] + 4] = (1).to_bytes(4, "little")
-        self.parameters = self._map_parameters()
+        self.parameters = map_parameters(self.memory, self.settings)
         self.memory.map(layout.PEB_VA, layout.PEB_SIZE, DATA, RegionKind.SYSTEM, "peb", bytes(peb))
-
-    def _map_parameters(self) -> dict[str, int]:
-        """Command line, arguments and environment, where they stay for good."""
-        line = self.settings.command_line
-        environment = "".join(f"{name}={value}\0" for name, value in sorted(self.settings.environment.items())) + "\0"
-        content = bytearray()
-        places: dict[str, int] = {}
-
-        def place(name: str, data: bytes) -> int:
-            places[name] = layout.PARAMETERS_VA + len(content)
-            content.extend(data + bytes(-len(data) % 16))
-            return places[name]
-
-        def words(*values: int) -> bytes:
-            return b"".join(value.to_bytes(8, "little") for value in values)
-
-        place("command_line_a", line.encode() + b"\0")
-        place("command_line_w", (line + "\0").encode("utf-16-le"))
-        place("environment_w", environment.encode("utf-16-le"))
-        arguments = [place(f"argument {index}", text.encode() + b"\0") for index, text in enumerate(split_command_line(line))]
-        place("argc", words(len(arguments)))
-        place("argv", words(place("arguments", words(*arguments, 0))))
-        place("environ", words(place("variables", words(0))))
-        place("modes", bytes(16))
-        place("files", bytes(3 * 64))
-        self.memory.map(layout.PARAMETERS_VA, len(content), DATA, RegionKind.SYSTEM, "process parameters", bytes(content))
-        return places
 
     def _default_stack(self) -> int:
         return 1 << 20
@@ -444,19 +409,3 @@ class System:
     def _commit(self, va: int, size: int) -> None:
         if size and self.memory.find(va) is None:
             grow_stack(self.memory, self.threads, va)
-
-
-def grow_stack(memory: Memory, threads: Mapping[int, GuestThread], address: int) -> bool:
-    """Whether ``address`` is mapped; commits stack down to it where it lies in the reserve of a living thread's stack."""
-    if memory.find(address) is not None:
-        return True
-    number = address // layout.STACK_STRIDE - layout.STACK_VA // layout.STACK_STRIDE + 1
-    thread = threads.get(number)
-    if thread is None or not thread.alive or not thread.stack_low <= address < thread.stack_top:
-        return False
-    regions = [region for region in memory.regions() if region.kind is RegionKind.STACK and region.name == f"stack {number}"]
-    low = min(region.va for region in regions)
-    committed = thread.stack_top - low
-    new = max(thread.stack_low, min(low - committed, address & -PAGE))
-    memory.map(new, low - new, DATA, RegionKind.STACK, f"stack {number}")
-    return True

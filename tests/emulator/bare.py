@@ -7,8 +7,9 @@ import keystone
 from hotpatch.arch import Machine
 from hotpatch.emulator.kernel import Kernel
 from hotpatch.emulator.memory import RegionKind
+from hotpatch.emulator.parameters import Settings
 from hotpatch.emulator.schedule import SeededSchedule
-from hotpatch.emulator.system import Settings, System
+from hotpatch.emulator.system import System
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine.target import Rights
 
