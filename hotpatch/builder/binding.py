@@ -255,7 +255,7 @@ class _Binder:
         if site.kind in SHORT_DATA_KINDS and not section.writable:
             return CarriedAddress(target)
         matched = self.diff.base_datum(target)
-        if matched is not None:
+        if matched is not None and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
         if section.executable:
             return f"a reference to 0x{target:x} between functions, which is neither known code nor known data"

@@ -33,6 +33,26 @@ class Novelty:
             return Range(symbol.rva, Rva(symbol.rva + symbol.size))
         return self._fixed.extent(rva)
 
+    def is_whole(self, fixed: Rva, base: Rva) -> bool:
+        """Whether all of the constant at ``fixed`` is at ``base`` too, not only the part that matches: it may have grown."""
+        part = self.extent(fixed)
+        at: int = fixed
+        while at < part.end and self._diff.base_datum(Rva(at)) == base + at - fixed:
+            at = self._match_end(at)
+        there, size = base + at - fixed, part.end - at
+        if size <= 0:
+            return True
+        same = self._base.image.read(there, size) == self._fixed.image.read(at, size)
+        return same and not self._fixed.pointers(at, at + size) and not self._base.pointers(there, there + size)
+
+    def _match_end(self, fixed: int) -> int:
+        match = self._diff.data[bisect_right(self._match_starts, fixed) - 1]
+        return match.fixed + match.size
+
+    @cached_property
+    def _match_starts(self) -> tuple[int, ...]:
+        return tuple(match.fixed for match in self._diff.data)
+
     def equal_constant(self, rva: Rva) -> Rva | None:
         """A constant of the base that has no counterpart yet and holds the same bytes and no pointers.
 

@@ -15,7 +15,8 @@ class Trial(Pair):
         calls: Function and integer arguments.
         travels: The functions that are replaced.
         carried: Kinds of what comes along, with the names that PDBs give (a name in brackets is not claimed);
-            ``maybe``: not on every machine.
+            ``maybe``: not on every machine;
+            ``any``: whatever else comes along.
         imports: Of the patch itself.
         refused: The rule, where the builder refuses (with PDBs).
         refused_without: The rule, where it refuses without PDBs.
@@ -239,6 +240,43 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         carried=("data m",),
         refused_without="unresolved-reference",
+    ),
+    "longer-table-of-texts": Trial(
+        """
+        static const char *const messages[] = {"ok", "truncated", "not a picture", "wrong sum"«|, "no area", "no colour"»};
+        EXPORT NOINLINE u64 f(u64 i)
+        { const char *s = i < COUNT(messages) ? messages[i] : "?"; u64 h = 0; while (*s) h = h * 31 + (u8)*s++; return h; }
+        """,
+        calls=tuple(("f", i) for i in range(7)),
+        travels=("f",),
+        carried=("any messages",),
+    ),
+    "longer-table-of-numbers": Trial(
+        """
+        static const u32 limits[] = {10, 20, 30, 40«|, 50, 60, 70, 80»};
+        static const u32 others[] = {9, 8, 7, 6, 5, 4, 3, 2};
+        EXPORT NOINLINE u64 f(u64 i) { return i < COUNT(limits) ? limits[i] : 1; }
+        EXPORT NOINLINE u64 g(u64 i) { return others[i & 7]; }
+        """,
+        calls=(*(("f", i) for i in range(9)), ("g", 1)),
+        travels=("f",),
+        carried=("any limits",),
+    ),
+    "table-of-distances": Trial(
+        """
+        static const char red[] = "red", green[] = "green", blue[] = "blue", white[] = "«white|rather white»",
+            black[] = "black", none[] = "none";
+        static NOINLINE const char *colour(u32 i)
+        {
+            switch (i) {
+            case 0: return red; case 1: return green; case 2: return blue; case 3: return white; case 4: return black; default: return none;
+            }
+        }
+        EXPORT NOINLINE u64 f(u64 i) { const char *s = OPAQUE(colour((u32)i)); u64 h = 0; while (*s) h = h * 31 + (u8)*s++; return h; }
+        """,
+        calls=tuple(("f", i) for i in range(7)),
+        travels=("colour",),
+        carried=("any white",),
     ),
     "texts-shared-and-new": Trial(
         """
