@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import Use
+from hotpatch.builder.novelty import Novelty
 from hotpatch.differ import Verdict
 from hotpatch.differ.view import View
 
@@ -23,7 +24,9 @@ class Sameness:
         self._diff, self._base, self._fixed = diff, diff.base, diff.fixed
         self._pairs = {(row.base.entry, row.fixed.entry): row.verdict for row in diff.functions if row.base and row.fixed}
         self._matched = {fixed for _, fixed in self._pairs}
-        self._roles = [{rva: role for role, rva in View(image).special_data.items()} for image in (diff.base, diff.fixed)]
+        base, fixed = View(diff.base), View(diff.fixed)
+        self._roles = [{rva: role for role, rva in view.special_data.items()} for view in (base, fixed)]
+        self._novelty = Novelty(diff, fixed, base)
 
     def is_pair(self, base: Rva, fixed: Rva) -> bool:
         """Whether the two entries are one function."""
@@ -45,11 +48,18 @@ class Sameness:
         if self._roles[0].get(base) is not None and self._roles[0].get(base) == self._roles[1].get(fixed):
             return None
         if self._diff.base_datum(Rva(fixed)) == base:
-            return None
+            return self._datum_problem(base, fixed)
         section = self._fixed.section_at(fixed)
         if section is not None and not section.writable and self._equal_constant(base, fixed):
             return None
         return f"0x{base:x} of the base, which is not known to be what the fixed image has at 0x{fixed:x}"
+
+    def _datum_problem(self, base: int, fixed: int) -> str | None:
+        """A constant must be there as a whole; live data may differ, and the comparison has judged their layout."""
+        section = self._fixed.section_at(fixed)
+        if section is None or section.writable or fixed in self._roles[1] or self._novelty.is_whole(Rva(fixed), Rva(base)):
+            return None
+        return f"0x{base:x} of the base, which has only a part of the constant at 0x{fixed:x}"
 
     def _function_problem(self, base: int, fixed: int, there: Function | None, here: Function) -> str | None:
         if there is None:
