@@ -14,7 +14,7 @@ CHECKED = {X64: "83f90677" + "10" + "89c8" + "488d0df20f0000" + "48630481" + "48
 # adrp x8, 0x2000; add x8, x8, #0; ldrsw x9, [x8, w0, uxtw #2]; add x0, x8, x9; ret
 USE[ARM64] = struct.pack("<5I", 0xB0000008, 0x91000108, 0xB8A05909, 0x8B090100, 0xD65F03C0).hex()
 # cmp w0, #6; b.hi +0x18 in front
-CHECKED[ARM64] = struct.pack("<2I", 0x7100181F, 0x540000C8).hex() + USE[ARM64]
+CHECKED[ARM64] = struct.pack("<2I", 0x7100181F, 0x540000C8).hex() + USE[ARM64] + "c0035fd6"
 each_machine = pytest.mark.parametrize("machine", Machine)
 
 
