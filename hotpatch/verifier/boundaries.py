@@ -11,7 +11,7 @@ from hotpatch.errors import Refusal, Refused, Rule
 from hotpatch.verifier.model import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from hotpatch.address import Va
     from hotpatch.patch import Patch
@@ -88,15 +88,18 @@ class Entered:
 
     A call has begun when an instruction of the function has run, of whichever version: without the patch, when the thread leaves the entry;
     with it, when it leaves the new function's first instruction after coming through the entry. What lies between is the redirect. A thread
-    there has run neither version, and either is right for it.
+    there has run neither version, and either is right for it. A call instruction that leads to the new function past the redirect counts
+    too: such a call is no longer taken back by a revert, which is then found.
     """
 
-    def __init__(self, functions: Iterable[Versions], action: Action) -> None:
-        """Count for a walk without the patch (apply) or with it (revert)."""
+    def __init__(self, functions: Iterable[Versions], action: Action, is_call: Callable[[Va], bool]) -> None:
+        """Count for a walk without the patch (apply) or with it (revert); ``is_call`` tells whether a call stands at an address."""
         self.begun = 0
         self._entries = {item.entry for item in functions}
         self._new = {item.new for item in functions} if action is Action.REVERT else None
         self.on_the_way = False
+        self._is_call = is_call
+        self._left: Va | None = None
 
     def leaves(self, pc: Va) -> None:
         """The instruction at ``pc`` is about to be executed."""
@@ -104,9 +107,10 @@ class Entered:
             self.begun += pc in self._entries
         elif pc in self._entries:
             self.on_the_way = True
-        elif self.on_the_way and pc in self._new:
+        elif pc in self._new and (self.on_the_way or (self._left is not None and self._is_call(self._left))):
             self.on_the_way = False
             self.begun += 1
+        self._left = pc
 
 
 def try_boundaries(
@@ -118,16 +122,18 @@ def try_boundaries(
     boundaries: Sequence[int],
     refusals: Refusals,
     call: str,
+    *,
+    to_end: bool,
 ) -> tuple[list[Trial], int | None]:
     """Apply (or, on a run with the patch from its beginning, revert) at each of ``boundaries``, ascending.
 
     Returns:
-        What came of each that was not refused, and how many calls of patched functions began in the whole call, ``None`` where that is too
-        long to be walked to its end.
+        What came of each that was not refused, and how many calls of patched functions began in the whole call, ``None`` where that is not
+        walked to its end (``to_end``, and at most :data:`HORIZON` instructions).
     """
     scene.restore(start)
     applied = scene.process.apply(patch) if action is Action.REVERT else None
-    entered = Entered(functions, action)
+    entered = Entered(functions, action, scene.is_call)
     trials: list[Trial] = []
     outcomes: dict[Outcome, Outcome] = {}
     for boundary in boundaries:
@@ -149,7 +155,7 @@ def try_boundaries(
             trials.append(Trial(boundary, pc, function, entered.begun, entered.on_the_way, outcomes.setdefault(outcome, outcome)))
         scene.restore(here)
     under_way = True
-    while under_way and scene.executed < HORIZON:
+    while to_end and under_way and scene.executed < HORIZON:
         entered.leaves(scene.pc)
         under_way = scene.step()
     return trials, None if under_way else entered.begun

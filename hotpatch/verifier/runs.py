@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
+from hotpatch.arch import Flow, architecture
 from hotpatch.errors import EmulatedFault, Fault, HotpatchError, InputError
 from hotpatch.process import BUDGET, Buffer, Process
 from hotpatch.verifier.model import Outcome
+
+_LONGEST_INSTRUCTION = 16
 
 if TYPE_CHECKING:
     from hotpatch.emulator.threads import GuestThread
@@ -89,6 +92,16 @@ class Scene:
         system = self.process.guest.system
         system.activate(self._thread)
         system.cpu.pc = va
+
+    def is_call(self, va: Va) -> bool:
+        """Whether a call instruction stands at ``va``."""
+        guest = self.process.guest
+        region = next((region for region in guest.regions() if region.va <= va < region.va + region.size), None)
+        if region is None:
+            return False
+        code = guest.read(va, min(_LONGEST_INSTRUCTION, region.va + region.size - va))
+        first = next(iter(architecture(self.process.machine).disassemble(code, va)), None)
+        return first is not None and first.flow is Flow.CALL
 
     def step(self) -> bool:
         """Execute one instruction; whether the call is still under way."""

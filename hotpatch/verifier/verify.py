@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError
+from hotpatch.errors import FaultKind, InputError
 from hotpatch.process import BUDGET
 from hotpatch.verifier.agreement import Agreement
 from hotpatch.verifier.boundaries import HORIZON, Refusals, chosen, try_boundaries
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PATIENCE = 8
 """A run that takes this many times the instructions of the base and the fixed image (and :data:`SLACK` more) is given up."""
 SLACK = 100_000
+ENDLESS_HORIZON = 1000
+"""Boundaries behind are not tried of a call that is given up."""
 
 
 def verify_calls(
@@ -37,8 +39,9 @@ def verify_calls(
     """Apply ``patch`` at every instruction boundary of each call, and revert it at every boundary of the patched call; compare every run.
 
     Each call is made in a fresh process: by the base alone, with the patch from before it, and by the fixed image. The last two must agree
-    in result registers, buffers, output, writable data that both images have, and how they end. Then the run at each boundary must give what :class:`Kind` says: old, new, or
-    per call. Patch image, slots and trampolines are mapped before the call; what happens at a boundary is that calls change over.
+    in result registers, buffers, output, writable data that both images have, and how they end. Then the run at each boundary must give
+    what :class:`Kind` says: old, new, or per call. Patch image, slots and trampolines are mapped before the call; what happens at a
+    boundary is that calls change over.
 
     Results that depend on how many instructions were executed (a clock) are reported as violations: the redirect itself takes some.
 
@@ -86,8 +89,7 @@ class _Verification:
         new, new_length, new_scene = self._pure(self._base, call, budget, patched=True)
         problem = self._agreement.problem(new, new_scene.process, fixed, fixed_scene.process)
         for action, length, ends in ((Action.APPLY, old_length, old), (Action.REVERT, new_length, new)):
-            stopped_early = ends.fault is not None
-            self._try(call, action, length + stopped_early, old, new, budget, problem if action is Action.APPLY else None)
+            self._try(call, action, length + (ends.fault is not None), old, new, budget, problem if action is Action.APPLY else None)
 
     def _pure(self, image: Image, call: Call, budget: int, *, patched: bool = False) -> tuple[Outcome, int, Scene]:
         """A call in a fresh process: outcome, instructions, the process."""
@@ -103,8 +105,9 @@ class _Verification:
         functions = prepare(scene, self._patch)
         scene.begin()
         start, thread, text = scene.snapshot(), scene.thread, describe(call)
-        boundaries = chosen(min(count, HORIZON), self._bound, self._surroundings.seed)
-        trials, entries = try_boundaries(scene, start, self._patch, functions, action, boundaries, self._refusals, text)
+        endless = FaultKind.BUDGET in (old.fault, new.fault)
+        boundaries = chosen(min(count, ENDLESS_HORIZON if endless else HORIZON), self._bound, self._surroundings.seed)
+        trials, entries = try_boundaries(scene, start, self._patch, functions, action, boundaries, self._refusals, text, to_end=not endless)
         wanted = {0, *(begun for trial in trials for begun in trial.allowed), *(() if entries is None else (entries,))}
         judge = Judge(action, old, new, versions_of(scene, start, self._patch, functions, action, wanted), entries)
         outcomes = dict.fromkeys(Kind, 0)
@@ -151,5 +154,5 @@ class _Verification:
             return f"{what} at every instruction boundary"
         return (
             f"{what} at up to {self._bound} instruction boundaries a call: the first {(self._bound + 1) // 2}, and a sample "
-            f"(seed {self._surroundings.seed}) spread evenly over the rest of its first {HORIZON}"
+            f"(seed {self._surroundings.seed}) spread evenly over the rest of its first {HORIZON} (of an endless one, {ENDLESS_HORIZON})"
         )

@@ -1,0 +1,140 @@
+"""``hotpatch verify`` and ``hotpatch build --check`` as users and harnesses see them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import find_case
+from hotpatch.cli import run
+from tests.verifier import damage
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+
+@pytest.fixture
+def files(tmp_path: Path):
+    """Paths of a case's base, built patch and fixed image."""
+
+    def make(name: str, machine: Machine) -> tuple[str, str, str]:
+        case = find_case(name)
+        base, fixed = (str(case.image(machine, side)) for side in ("base", "fixed"))
+        patch = tmp_path / "fix.dll"
+        hotpatch.build(hotpatch.diff(hotpatch.open(base), hotpatch.open(fixed))).save(patch)
+        return base, str(patch), fixed
+
+    return make
+
+
+def verify(capsys: pytest.CaptureFixture[str], base: str, patch: str, fixed: str, *options: str) -> tuple[int, str, str]:
+    code = run(["verify", base, patch, "--fixed", fixed, *options])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def document(text: str, schema: str = "verify") -> dict:
+    found = json.loads(text)
+    Draft202012Validator(json.loads((SCHEMAS / f"{schema}.json").read_text(encoding="utf-8"))).validate(found)
+    return found
+
+
+@each_machine
+@pytest.mark.parametrize("name", ["basic", "jump-table"])
+def test_case_has_no_violation(files, capsys, name: str, machine: Machine) -> None:
+    code, out, err = verify(capsys, *files(name, machine), "--case", name, "--bound", "40", "--json")
+    found = document(out)
+    assert (code, err, found["violations"], found["refused"]) == (0, "", [], [])
+    assert found["schedules"] == len(find_case(name).manifest.call)
+    assert sum(found["outcomes"].values()) == found["boundaries"] > 0
+    assert found["outcomes"]["mixed"] == found["outcomes"]["wrong"] == 0
+
+
+@each_machine
+def test_calls_are_split_like_a_shell_does(files, capsys, machine: Machine) -> None:
+    calls = ("--call", "run hex:010503020644 6 9", "--call", "'execute' 0xc -1 \"0\"")
+    code, out, _ = verify(capsys, *files("jump-table", machine), *calls)
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:5]] == ["run(hex:010503020644, 6, 9)"] * 2 + ["execute(12, -1, 0)"] * 2
+    assert lines[-1] == "no violation: 2 calls on one thread each, the patch applied and reverted at every instruction boundary"
+
+
+@each_machine
+def test_broken_patch_is_a_counterexample(files, capsys, machine: Machine) -> None:
+    base, patch, fixed = files("basic", machine)
+    damage.at_entry(hotpatch.load(patch), damage.FAULTING[machine]).save(patch)
+    code, out, _ = verify(capsys, base, patch, fixed, "--call", "clamp 11 10", "--json")
+    found = document(out)
+    assert code == 5
+    assert found["outcomes"]["wrong"] == len(found["violations"]) == 1
+    (violation,) = found["violations"]
+    assert (violation["boundary"], violation["function"], violation["schedule"]) == (0, "clamp", [])
+    assert violation["pc"] == hotpatch.Process(hotpatch.open(base)).address_of("clamp")
+    code, out, _ = verify(capsys, base, patch, fixed, "--call", "clamp 11 10")
+    assert code == 5
+    assert "wrong  boundary 0, thread 1, pc 0x" in out and "clamp(11, 10), apply: " in out and "1 violation: " in out
+
+
+@each_machine
+def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> None:
+    _, patch, fixed = files("basic", machine)
+    code, out, _ = verify(capsys, fixed, patch, fixed, "--call", "clamp 11 10", "--json")
+    assert code == 4
+    assert [item["rule"] for item in document(out, "refused")["refused"]] == ["module-not-loaded"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ((), "give --call once or more, or --case, not both"),
+        (("--call", "clamp 1 2", "--case", "basic"), "give --call once or more, or --case, not both"),
+        (("--call", ""), "names no function"),
+        (("--call", "clamp 'x"), "quote it as in a shell"),
+        (("--call", "clamp five 2"), "write 7, -1, 0x10"),
+        (("--case", "no-such-case"), "no-such-case"),
+        (("--case", "many-threads"), "has no calls"),
+        (("--call", "clamp 1 2", "--bound", "0"), "at least 1"),
+        (("--call", "clamp 1 2", "--load-base", "there"), "not an integer"),
+        (("--call", "clamp 1 2", "--stdin", "no/such/file"), "no/such/file"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(files, capsys, options: tuple[str, ...], problem: str) -> None:
+    code, out, err = verify(capsys, *files("basic", Machine.X64), *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("hotpatch: error: ") and problem in err
+
+
+@each_machine
+def test_load_base_and_bound_are_used(files, capsys, machine: Machine) -> None:
+    base, patch, fixed = files("basic", machine)
+    options = ("--call", "total 11 12 10", "--load-base", "0x7ff412340000", "--bound", "5", "--json")
+    code, out, _ = verify(capsys, base, patch, base, *options)
+    found = document(out)
+    assert code == 5 and not found["exhaustive"] and found["boundaries"] == 10
+    assert 0x7FF412340000 <= found["violations"][0]["pc"] < 0x7FF412340000 + hotpatch.open(base).size_of_image
+    assert verify(capsys, base, patch, fixed, *options)[0] == 0
+
+
+@each_machine
+def test_build_check_rehearses_before_it_writes(files, capsys, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, _, fixed = files("basic", machine)
+    written = tmp_path / "checked.dll"
+    assert run(["build", base, fixed, "-o", str(written), "--check"]) == 0
+    assert written.is_file()
+    refusal = hotpatch.Refusal(hotpatch.Rule.SELF_CHECK, "clamp", None, "does not work; look")
+
+    def refuse(*_: object) -> None:
+        raise hotpatch.ApplyRefused([refusal])
+
+    monkeypatch.setattr("hotpatch.verifier.rehearse", refuse)
+    written.unlink()
+    capsys.readouterr()
+    assert run(["build", base, fixed, "-o", str(written), "--check", "--json"]) == 4
+    assert [item["rule"] for item in document(capsys.readouterr().out, "build")["refused"]] == ["self-check"]
+    assert not written.exists()

@@ -1,0 +1,88 @@
+"""A rehearsal follows every redirect from memory and finds whatever a revert leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+
+import hotpatch
+from hotpatch.address import Va
+from hotpatch.arch import HPAT_POINTER_DISTANCE, Machine
+from hotpatch.engine import Engine
+from hotpatch.verifier import rehearse
+
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+
+@each_machine
+@pytest.mark.parametrize("redirect", ["hpat", "direct", "inline"])
+@pytest.mark.parametrize("case", ["basic", "state-kept", "inlined-caller", "jump-table"])
+def test_good_patch_is_rehearsed(built, case: str, machine: Machine, redirect: str) -> None:
+    given = built(case, machine, redirect)
+    rehearsal = rehearse(given.base, given.patch)
+    process = hotpatch.Process(given.base)
+    assert [item.entry - process.load_base for item in rehearsal.functions] == [item.base_rva for item in given.patch.functions]
+    assert all(
+        (item.slot is not None) == (function.redirect is hotpatch.Redirect.HPAT)
+        for item, function in zip(rehearsal.functions, given.patch.functions, strict=True)
+    )
+    assert rehearsal.compared >= given.base.size_of_image
+
+
+def _rules(error: pytest.ExceptionInfo[hotpatch.ApplyRefused]) -> list[tuple[hotpatch.Rule, str | None]]:
+    return [(refusal.rule, refusal.function) for refusal in error.value.refusals]
+
+
+@each_machine
+@pytest.mark.parametrize("redirect", ["hpat", "direct"])
+def test_redirect_that_leads_elsewhere_is_refused(built, machine: Machine, redirect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = built("basic", machine, redirect)
+    apply, revert = Engine.apply, Engine.revert
+    undo = []
+
+    def astray(engine: Engine, patch, *args, **options):
+        applied = apply(engine, patch, *args, **options)
+        (function,) = applied.functions
+        target = engine._target
+        if function.slot is None:
+            at = function.va if machine is Machine.ARM64 else Va(function.va - 5)
+            before, after = target.read(at, 4), target.read(at, 4)[:1] + b"\1" + target.read(at, 4)[2:]
+        else:
+            at = Va(function.slot + HPAT_POINTER_DISTANCE)
+            before, after = target.read(at, 8), (function.destination + 8).to_bytes(8, "little")
+        target.write_data(at, after)
+        undo.append((at, before))
+        return applied
+
+    def mended(engine: Engine, applied) -> None:
+        engine._target.write_data(*undo.pop())
+        revert(engine, applied)
+
+    monkeypatch.setattr(Engine, "apply", astray)
+    monkeypatch.setattr(Engine, "revert", mended)
+    with pytest.raises(hotpatch.ApplyRefused, match="does not lead to the new function") as refused:
+        rehearse(given.base, given.patch)
+    assert _rules(refused) == [(hotpatch.Rule.SELF_CHECK, "clamp")]
+
+
+@each_machine
+def test_bytes_that_a_revert_leaves_behind_are_refused(built, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = built("basic", machine)
+    revert = Engine.revert
+
+    def careless(engine: Engine, applied) -> None:
+        (function,) = applied.functions
+        revert(engine, applied)
+        engine._target.write_data(Va(function.va + 1), b"\x90")
+
+    monkeypatch.setattr(Engine, "revert", careless)
+    with pytest.raises(hotpatch.ApplyRefused, match="other bytes after the revert") as refused:
+        rehearse(given.base, given.patch)
+    (refusal,) = refused.value.refusals
+    assert (refusal.rule, refusal.function, refusal.rva) == (hotpatch.Rule.SELF_CHECK, "clamp", given.patch.functions[0].base_rva + 1)
+    assert refusal.evidence["after"].startswith("90")
+
+
+def test_patch_for_another_build_is_refused(built) -> None:
+    given = built("basic", "x64")
+    with pytest.raises(hotpatch.ApplyRefused):
+        rehearse(given.fixed, given.patch)
