@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -210,7 +211,8 @@ class Process:
         base_va = None if load_base is None else Va(load_base)
         self.guest = Guest(base, load_base=base_va, modules=modules, seed=seed, settings=settings, schedule=schedule)
         self.engine = Engine(self.guest)
-        self.guest.system.locator = self.engine.locate
+        knower = weakref.proxy(self.engine)
+        self.guest.system.locator = lambda va: knower.locate(va)
         self.applied: list[AppliedAt] = []
         self.refused: list[Refusal] = []
         self.last: CallResult | None = None

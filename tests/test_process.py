@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -309,3 +311,16 @@ def test_an_unknown_consistency_is_an_input_error():
     process = Process(image("state-kept", Machine.X64))
     with pytest.raises(InputError, match="immediate"):
         process.apply(patch_of("state-kept", Machine.X64), "sometimes")
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_process_that_is_let_go_frees_its_memory_at_once(machine):
+    process = Process(image("state-kept", machine))
+    process.call("balance", 1)
+    memory = weakref.ref(process.guest.system.memory)
+    gc.disable()
+    try:
+        del process
+        assert memory() is None
+    finally:
+        gc.enable()

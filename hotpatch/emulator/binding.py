@@ -58,6 +58,9 @@ class Engine(Protocol):
     ) -> int:
         """Hook."""
 
+    def hook_del(self, hook_handle: int) -> None:
+        """Take a hook away."""
+
     def ctl_remove_cache(self, addr: int, end: int) -> None:
         """Drop translations."""
 

@@ -10,6 +10,7 @@ faulting instruction is in it. A REP instruction of ``k`` iterations counts ``k 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -111,11 +112,11 @@ class CpuModel(Protocol):
     def create(self) -> Engine:
         """A new engine, floating point switched on."""
 
-    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> None:
+    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> int:
         """Hook what Unicorn reports in no other way.
 
         Instructions that would show the host's time to the program get ``clock``'s ticks; a system call is appended to ``interrupts`` as
-        :data:`SYSTEM_CALL`.
+        :data:`SYSTEM_CALL`. Returns the hook's handle.
         """
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
@@ -168,8 +169,8 @@ class Cpu:
             self._handle = handle_of(self._uc)
             self._trap: list[tuple[int, int]] = []
             self._interrupts: list[int] = []
-            _hook(self._uc, self._trap, self._interrupts, grow)
-            self.model.hook(self._uc, clock, self._interrupts)
+            hooks = (*_hook(self._uc, self._trap, self._interrupts, grow), self.model.hook(self._uc, clock, self._interrupts))
+            weakref.finalize(self, _unhook, self._uc, hooks)
         except UcError as error:
             raise CpuError("starting", error.errno) from error
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
@@ -276,7 +277,7 @@ class Cpu:
         return Slice(counted - 1, Trap(meaning.kind, pc, pc, None, meaning.detail))
 
 
-def _hook(uc: Engine, trap: list[tuple[int, int]], interrupts: list[int], grow: Callable[[int], bool]) -> None:
+def _hook(uc: Engine, trap: list[tuple[int, int]], interrupts: list[int], grow: Callable[[int], bool]) -> tuple[int, ...]:
     """Record faults into lists that know nothing of the processor, so that no reference cycle keeps host memory alive."""
 
     def invalid(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
@@ -294,9 +295,17 @@ def _hook(uc: Engine, trap: list[tuple[int, int]], interrupts: list[int], grow: 
         interrupts.append(number)
         uc.emu_stop()
 
-    uc.hook_add(uc_const.UC_HOOK_MEM_READ_UNMAPPED | uc_const.UC_HOOK_MEM_WRITE_UNMAPPED, invalid)
-    uc.hook_add(uc_const.UC_HOOK_MEM_FETCH_UNMAPPED | uc_const.UC_HOOK_MEM_PROT, protected)
-    uc.hook_add(uc_const.UC_HOOK_INTR, interrupt)
+    return (
+        uc.hook_add(uc_const.UC_HOOK_MEM_READ_UNMAPPED | uc_const.UC_HOOK_MEM_WRITE_UNMAPPED, invalid),
+        uc.hook_add(uc_const.UC_HOOK_MEM_FETCH_UNMAPPED | uc_const.UC_HOOK_MEM_PROT, protected),
+        uc.hook_add(uc_const.UC_HOOK_INTR, interrupt),
+    )
+
+
+def _unhook(uc: Engine, hooks: tuple[int, ...]) -> None:
+    """Break the cycle between Unicorn's object and its hooks, so that both go with their process and not at some later collection."""
+    for hook in hooks:
+        uc.hook_del(hook)
 
 
 @cache

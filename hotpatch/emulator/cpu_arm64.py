@@ -58,7 +58,7 @@ class Arm64Cpu:
         uc.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, _FP_ENABLE)
         return uc
 
-    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> None:
+    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> int:
         """Give the generic timer virtual time."""
 
         def read_system(uc: Engine, register: int, system: object, _data: object) -> int:
@@ -67,7 +67,7 @@ class Arm64Cpu:
             uc.reg_write(register, clock())
             return 1
 
-        uc.hook_add(UC_HOOK_INSN, read_system, None, 1, 0, arm64_const.UC_ARM64_INS_MRS)
+        return uc.hook_add(UC_HOOK_INSN, read_system, None, 1, 0, arm64_const.UC_ARM64_INS_MRS)
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """``brk`` and undefined instructions leave the PC at the instruction, ``svc`` behind it."""

@@ -51,14 +51,14 @@ class X64Cpu:
         """A 64-bit engine."""
         return new_engine(UC_ARCH_X86, UC_MODE_64)
 
-    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> None:
+    def hook(self, uc: Engine, clock: Callable[[], int], interrupts: list[int]) -> int:
         """Catch ``syscall``. Unicorn 2.1 hooks neither RDTSC nor RDRAND (docs/limits.md)."""
 
         def system_call(uc: Engine, _data: object) -> None:
             interrupts.append(SYSTEM_CALL)
             uc.emu_stop()
 
-        uc.hook_add(UC_HOOK_INSN, system_call, None, 1, 0, x86_const.UC_X86_INS_SYSCALL)
+        return uc.hook_add(UC_HOOK_INSN, system_call, None, 1, 0, x86_const.UC_X86_INS_SYSCALL)
 
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """Exceptions leave the PC at the instruction, ``int3`` one byte and ``int n`` and ``syscall`` two bytes behind."""

@@ -109,9 +109,10 @@ class System:
         self.counters = counters = Counters(random=seed)
         self.threads: dict[int, GuestThread] = {}
         threads = self.threads
+        weak_memory = weakref.proxy(memory)
         self.cpu = Cpu(
             machine,
-            grow=lambda address: grow_stack(memory, threads, address),
+            grow=lambda address: grow_stack(weak_memory, threads, address),
             read=memory.read,
             clock=lambda: counters.instructions + counters.skipped,
         )

@@ -65,7 +65,7 @@ class Objects:
 
     def describe(self, system: System) -> str:
         """For a report."""
-        names = [type(system.handles.objects[number]).__name__.removesuffix("Object").lower() for number in self.objects]
+        names = [_name(system, number) for number in self.objects]
         return ("all of " if self.every and len(names) > 1 else "") + ", ".join(names)
 
 
@@ -188,6 +188,17 @@ class Memory:
     def describe(self, system: System) -> str:
         """For a report."""
         return f"a wake-up for the address 0x{self.address:x}"
+
+
+def _name(system: System, number: int) -> str:
+    """An object as a report tells it from others: a thread by its id, the rest by name or handle."""
+    thing = system.handles.objects[number]
+    kind = type(thing).__name__.removesuffix("Object").lower()
+    if isinstance(thing, ThreadObject):
+        return f"{kind} {thing.thread}"
+    name = getattr(thing, "name", "")
+    handle = next((handle for handle, named in system.handles.handles.items() if named == number), None)
+    return f"{kind} {name!r}" if name else kind if handle is None else f"{kind} 0x{handle:x}"
 
 
 def signalled(system: System, thread: GuestThread, number: int) -> bool:

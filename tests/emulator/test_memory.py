@@ -264,3 +264,11 @@ def test_a_snapshot_takes_code_rights_and_mappings_along(guest):
     guest.unmap(mapped)
     guest.restore(dirty)
     assert guest.read(mapped, 1) == b"\0"
+
+
+def test_a_grown_stack_is_one_region(guest):
+    thread = guest.spawn(guest.module.va, 0)
+    record = guest.system.threads[thread]
+    guest.system.guest_write(record.stack_low, b"deep")
+    stacks = [region for region in guest.regions() if region.va < record.stack_top <= region.va + region.size]
+    assert [(region.va, region.size) for region in stacks] == [(record.stack_low, record.stack_top - record.stack_low)]
