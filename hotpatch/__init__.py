@@ -1,6 +1,7 @@
 """See, try and prove restart-free patching of Windows programs, on x64 and Arm64.
 
-``open`` two builds, ``diff`` them, ``build`` a patch, ``apply`` it to a running :class:`Process`, ``verify`` it. Names are loaded on first use,
+``open`` two builds, ``diff`` them, ``build`` a patch, ``apply`` it to a running :class:`Process`, ``verify`` it. Names are loaded on
+first use,
 so that importing the package costs nothing.
 """
 
@@ -13,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hotpatch.address import FileOffset, Rva, Va
-    from hotpatch.api import build, diff, load, open, trampoline, verify  # noqa: A004  the public name is `hotpatch.open`
+    from hotpatch.api import build, diff, load, open, trampoline, verify
     from hotpatch.arch import Machine, Redirect, Trampoline
     from hotpatch.differ import FunctionMatch, ImageDiff, Verdict
     from hotpatch.engine import AppliedPatch, Consistency, Engine
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
         Fault,
         HotpatchError,
         InputError,
-        NotHotpatchable,
         NothingToDo,
+        NotHotpatchable,
         Refusal,
         Refused,
         RevertRefused,

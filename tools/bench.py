@@ -3,7 +3,8 @@
 Run: python tools/bench.py [--from DIR] [--markdown]
 
 A line's ratio is the measured value over what it is held against: another value of the same run where the design's aim is relative, the aim
-itself where that is absolute. Repeated measurements are interleaved, and the best of each counts, because the machines are shared. ``--from`` takes
+itself where that is absolute. Repeated measurements are interleaved, and the best of each counts, because the machines are shared.
+``--from`` takes
 the wheels of the PyNaCl pair from a folder instead of the package index. The lines with many functions need the extra ``fixtures``.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import capstone
 
@@ -74,7 +75,7 @@ def linear_pass(images: tuple[Image, Image]) -> None:
         Machine.ARM64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
     }
     for image in images:
-        engine = capstone.Cs(*modes[image.machine])
+        engine: Any = capstone.Cs(*modes[image.machine])  # type: ignore[no-untyped-call]
         engine.skipdata = True
         for section in image.sections:
             if section.flags & SectionFlags.EXECUTE:
@@ -87,7 +88,12 @@ def diff_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
     images = (open_image(paths[0]), open_image(paths[1]))
     took, plain = best(lambda: hotpatch.diff(open_image(paths[0]), open_image(paths[1])), lambda: linear_pass(images))
     yield Row(
-        "diff of the PyNaCl pair, opening included", machine, f"{took * 1e3:.0f} ms", f"one disasm_lite pass, {plain * 1e3:.0f} ms", took / plain, "≤ 1.5"
+        "diff of the PyNaCl pair, opening included",
+        machine,
+        f"{took * 1e3:.0f} ms",
+        f"one disasm_lite pass, {plain * 1e3:.0f} ms",
+        took / plain,
+        "≤ 1.5",
     )
 
 
@@ -108,7 +114,14 @@ def redirect_rows(machine: Machine) -> Iterator[Row]:
         else:
             raise SystemExit(f"the call never reached the new function with {strategy}")
         count = process.instructions
-        yield Row(f"instructions per redirected call, {strategy}", machine, str(count), f"{aims[strategy]} by design", count / aims[strategy], "= 1")
+        yield Row(
+            f"instructions per redirected call, {strategy}",
+            machine,
+            str(count),
+            f"{aims[strategy]} by design",
+            count / aims[strategy],
+            "= 1",
+        )
 
 
 def basic(machine: Machine) -> tuple[Image, dict[Redirect, Patch]]:
@@ -138,7 +151,9 @@ def speed_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
         "≥ 0.98",
     )
     size = sum(function.size for function in patch.functions)
-    yield Row("patch file, the PyNaCl fix", machine, f"{len(patch.data)} bytes", f"new functions, {size} bytes", len(patch.data) / size, "–")
+    yield Row(
+        "patch file, the PyNaCl fix", machine, f"{len(patch.data)} bytes", f"new functions, {size} bytes", len(patch.data) / size, "–"
+    )
 
 
 def apply_rows(machine: Machine, base: Image, patch: Patch, what: str) -> Iterator[Row]:
@@ -229,7 +244,8 @@ def rows(wheels: Path | None) -> Iterator[Row]:
 def describe() -> str:
     """The machine, in one line."""
     cores = os.cpu_count()
-    return f"{platform.system()} {platform.machine()}, {cores} cores (shared), CPython {platform.python_version()}, Capstone {version('capstone')}, Unicorn {version('unicorn')}"
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("capstone", "unicorn", "lief"))
+    return f"{platform.system()} {platform.machine()}, {cores} cores (shared), CPython {platform.python_version()}, {libraries}"
 
 
 def main() -> None:
@@ -244,7 +260,8 @@ def main() -> None:
         print("\n| " + " | ".join(head) + " |\n|---|---|---|---|---|---|")
     for row in rows(chosen.wheels):
         cells = (row.what, row.machine, row.measured, row.against, f"{row.ratio:.2f}", row.aim)
-        print("| " + " | ".join(cells) + " |" if chosen.markdown else f"{cells[0]:<55} {cells[1]:<6} {cells[2]:>12} {cells[3]:<28} {cells[4]:>6}  {cells[5]}")
+        plain = f"{cells[0]:<55} {cells[1]:<6} {cells[2]:>12} {cells[3]:<31} {cells[4]:>6}  {cells[5]}"
+        print("| " + " | ".join(cells) + " |" if chosen.markdown else plain)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ class Flow(StrEnum):
 class FixupKind(StrEnum):
     """How an address is encoded in bytes; names after the COFF relocation types (PE format, "COFF Relocations").
 
-    ``REL8``, ``BRANCH19``, ``BRANCH14``, ``REL21`` and ``LITERAL19`` reach too little to leave a patch image and are only ever resolved within it.
+    ``REL8``, ``BRANCH19``, ``BRANCH14``, ``REL21`` and ``LITERAL19`` reach too little to leave a patch image and are only ever resolved
+    within it.
     """
 
     ADDR64 = "addr64"
@@ -63,7 +64,8 @@ class FixupKind(StrEnum):
     PAGEOFFSET_12L = "pageoffset-12l"
     """Arm64: load or store (unsigned immediate), low twelve bits scaled by the access size."""
     IMAGEREL_HIGH12A = "imagerel-high12a"
-    """Arm64: ADD (immediate, LSL #12), bits 12 to 23 of the distance from the image base; resolves to the address without its low twelve bits."""
+    """Arm64: ADD (immediate, LSL #12), bits 12 to 23 of the distance from the image base; resolves to the address without its low twelve
+    bits."""
     IMAGEREL_LOW12A = "imagerel-low12a"
     """Arm64: ADD (immediate) behind IMAGEREL_HIGH12A, low twelve bits of the distance from the image base."""
     IMAGEREL_LOW12L = "imagerel-low12l"
@@ -113,7 +115,8 @@ class Instruction:
 class Reference:
     """An operand that names another address.
 
-    ``value encoded = target + addend`` relative to what ``kind`` says. An Arm64 ADRP with the ADD or load that completes it gives two references with
+    ``value encoded = target + addend`` relative to what ``kind`` says. An Arm64 ADRP with the ADD or load that completes it gives two
+    references with
     the same (full) target: one PAGEBASE_REL21, one PAGEOFFSET_12x.
 
     Attributes:
@@ -213,7 +216,8 @@ class Trampoline:
     """Displaced instructions, moved, with a jump back, so that the original stays callable.
 
     Attributes:
-        code: The whole instructions that cover the displaced bytes, moved, then the jump to ``resume_va`` (none where the displaced code itself
+        code: The whole instructions that cover the displaced bytes, moved, then the jump to ``resume_va`` (none where the displaced code
+            itself
             leaves on every path), then any literals that the moved code needs.
         resume_va: Address of the first original instruction that was not moved.
         offsets: Source offset of each moved instruction → its offset in ``code``.
@@ -277,13 +281,12 @@ class Architecture(ABC):
     def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
         """Every operand of ``code`` that names an address, inside or outside of it, by offset.
 
-        ``image_base`` is the image's base in the caller's space (0 when ``address`` is an RVA): arithmetic on a register that holds it gives ADDR32NB references.
+        ``image_base`` is the image's base in the caller's space (0 when ``address`` is an RVA): arithmetic on a register that holds it
+        gives ADDR32NB references.
         """
 
     @abstractmethod
-    def jump_tables(
-        self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0
-    ) -> tuple[JumpTable, ...]:
+    def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
         """The tables that indirect jumps in ``code`` go through; ``read(address, size)`` gives the image's bytes (shorter at an end)."""
 
     @abstractmethod
@@ -298,7 +301,8 @@ class Architecture(ABC):
 
     @abstractmethod
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
-        """``field`` (as long as ``kind`` needs: see :meth:`field_size`) changed to refer from address ``site`` to ``target`` (addend included).
+        """``field`` (as long as ``kind`` needs: see :meth:`field_size`) changed to refer from address ``site`` to ``target`` (addend
+        included).
 
         Raises:
             OutOfReach: The distance, the alignment or the page cannot be encoded.

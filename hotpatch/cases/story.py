@@ -71,7 +71,8 @@ class Teller:
         for function in patch.functions:
             yield self.step(
                 StepKind.SAY,
-                f"build: {function.name or f'rva:0x{function.base_rva:x}'} travels, {function.size} bytes, redirect {function.redirect} ({function.why})",
+                f"build: {function.name or f'rva:0x{function.base_rva:x}'} travels, {function.size} bytes, "
+                f"redirect {function.redirect} ({function.why})",
                 function=function.name,
                 size=function.size,
                 redirect=function.redirect.value,
@@ -118,7 +119,5 @@ class Teller:
         return f"{first.mnemonic} {first.operands}".rstrip() if first else ""
 
 
-
 def _parts(padding: object) -> list[Mapping[str, object]]:
     return list(padding) if isinstance(padding, list) else []
-

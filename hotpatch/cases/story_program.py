@@ -69,7 +69,8 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     result = process.result()
     yield tell.step(
         StepKind.END,
-        f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads; the program was never restarted",
+        f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads; "
+        "the program was never restarted",
         exit_code=result.exit_code,
         instructions=result.instructions,
         threads=result.threads,

@@ -34,7 +34,8 @@ def encode_point(x: int, y: int) -> bytes:
 
 BASE_POINT = encode_point(_BASE_X, _BASE_Y)
 MIXED_ORDER_POINT = encode_point(_FIELD - _BASE_X, _FIELD - _BASE_Y)
-"""B + (0, −1): adding the point of order two negates both coordinates (RFC 8032, section 5.1.4), and the sum is outside the main subgroup."""
+"""B + (0, −1): adding the point of order two negates both coordinates (RFC 8032, section 5.1.4), and the sum is outside the main
+subgroup."""
 
 
 def tell_release(release: Release, machine: Machine, *, cache: Path, wheels: Path | None = None) -> Iterator[Step]:
