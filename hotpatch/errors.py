@@ -173,7 +173,7 @@ class Fault:
     detail: str = ""
 
 
-class EmulatedFault(HotpatchError):
+class EmulatedFault(HotpatchError):  # noqa: N818  the interface's name
     """The emulated program faulted (exit code 1)."""
 
     def __init__(self, fault: Fault) -> None:

@@ -301,8 +301,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
-        """``field`` (as long as ``kind`` needs: see :meth:`field_size`) changed to refer from address ``site`` to ``target`` (addend
-        included).
+        """``field`` (as long as ``kind`` needs: see :meth:`field_size`) changed to refer from ``site`` to ``target`` (addend included).
 
         Raises:
             OutOfReach: The distance, the alignment or the page cannot be encoded.
