@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
 from hotpatch.cli.outcome import Exit, exit_of, one_line
-from hotpatch.errors import HotpatchError
+from hotpatch.errors import HotpatchError, Refused
+
+if TYPE_CHECKING:
+    from hotpatch.cli.console import Options
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; ``arguments`` stands in for ``sys.argv[1:]``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a code page without arrows, or a path that is no text, ends no verb
     sys.exit(run(arguments))
 
 
@@ -19,15 +27,21 @@ def run(arguments: list[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from hotpatch.cli.app import app
+    from hotpatch.cli.console import DEFAULT
 
+    options = DEFAULT
     try:
-        code = app(arguments, exit_on_error=False, print_error=False)
+        verb, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        options = bound.arguments.get("options", DEFAULT)
+        code = verb(*bound.args, **bound.kwargs)
         sys.stdout.flush()
+    except Refused as error:
+        return _refused(error, options)
     except HotpatchError as error:
-        _complain(error)
+        _complain(one_line(error))
         return exit_of(error)
     except CycloptsError as error:
-        _complain(error)
+        _complain(one_line(error))
         return Exit.USAGE
     except BrokenPipeError:
         # The reader of our output went away: nothing to say, and the interpreter must not try to flush again.
@@ -35,19 +49,28 @@ def run(arguments: list[str] | None = None) -> int:
         return Exit.DONE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"hotpatch: error: {where}{error.strerror or one_line(error)}\n")
+        _complain(f"{where}{error.strerror or one_line(error)}")
         return Exit.USAGE
     except KeyboardInterrupt:
         return 130
-    except SystemExit as end:
-        return int(end.code or 0)
-    except Exception as error:  # noqa: BLE001  no traceback reaches a user
-        sys.stderr.write(f"hotpatch: error: internal: {type(error).__name__}: {one_line(error)}; please report this\n")
+    except Exception as error:
+        _complain(f"internal: {type(error).__name__}: {one_line(error)}; please report this")
         if os.environ.get("HOTPATCH_DEBUG"):
             raise
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
 
 
-def _complain(error: Exception) -> None:
-    sys.stderr.write(f"hotpatch: error: {one_line(error)}\n")
+def _refused(error: Refused, options: Options) -> int:
+    """What a verb says that could not begin."""
+    from hotpatch.cli.console import Output
+    from hotpatch.report import convert, text
+    from hotpatch.report.documents import RefusedDocument
+
+    document = RefusedDocument(refused=convert.refusals(error.refusals))
+    Output(options).result(document, text.refusals(document.refused))
+    return exit_of(error)
+
+
+def _complain(what: str) -> None:
+    sys.stderr.write(f"hotpatch: error: {what}\n")

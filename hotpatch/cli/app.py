@@ -6,21 +6,54 @@ from cyclopts import App
 
 from hotpatch import __version__
 
+VERBS = {
+    "demo": (
+        "hotpatch.cli.story:demo",
+        "The whole story on a shipped case: a program with a bug is repaired while it runs.",
+        "hotpatch demo --arch arm64 --step",
+    ),
+    "cases": ("hotpatch.cli.story:cases", "List the shipped cases.", "hotpatch cases --json"),
+    "inspect": (
+        "hotpatch.cli.images:inspect",
+        "Show an image's functions, padding and hot patch table, or a patch's contents.",
+        "hotpatch inspect fix.dll",
+    ),
+    "diff": (
+        "hotpatch.cli.images:diff",
+        "Tell which functions of two builds differ, and how.",
+        "hotpatch diff base.dll fixed.dll --function parse",
+    ),
+    "build": (
+        "hotpatch.cli.images:build",
+        "Build the patch image, or say why that cannot be done.",
+        "hotpatch build base.dll fixed.dll -o fix.dll --check",
+    ),
+    "call": (
+        "hotpatch.cli.programs:call",
+        "Call one function in a fresh emulated process, patched or not.",
+        "hotpatch call base.dll clamp 11 10 --patch fix.dll@3",
+    ),
+    "run": (
+        "hotpatch.cli.programs:run",
+        "Run a whole program with its threads, patching it at any instruction.",
+        "hotpatch run server.exe 3 --stdin requests.txt --patch fix.dll@4000 --revert fix.dll@9000",
+    ),
+    "verify": (
+        "hotpatch.cli.verification:verify",
+        "Apply a patch at every instruction boundary and compare every run.",
+        'hotpatch verify base.dll fix.dll --fixed fixed.dll --call "clamp 11 10"',
+    ),
+}
+"""Verb → where it is, what it does, an example."""
+
 app = App(
     name="hotpatch",
     help="See, try and prove restart-free patching of Windows programs: diff two builds, build a hot patch, apply it to running code.",
+    help_format="plaintext",
+    help_epilogue="Start with: hotpatch demo",
     version=f"hotpatch {__version__}",
     version_flags=["--version"],
     result_action="return_value",
 )
-for name, (home, summary) in {
-    "demo": ("hotpatch.cli.story:demo", "The whole story on a shipped case: a program with a bug is repaired while it runs."),
-    "cases": ("hotpatch.cli.story:cases", "List the shipped cases."),
-    "inspect": ("hotpatch.cli.images:inspect", "Show an image's functions and hot patch table, or a patch's contents."),
-    "diff": ("hotpatch.cli.images:diff", "Tell which functions of two builds differ, and how."),
-    "build": ("hotpatch.cli.images:build", "Build the patch image, or say why that cannot be done."),
-    "call": ("hotpatch.cli.programs:call", "Call one function in a fresh emulated process, patched or not."),
-    "run": ("hotpatch.cli.programs:run", "Run a whole program with its threads, patching it at any instruction."),
-    "verify": ("hotpatch.cli.verification:verify", "Apply a patch at every instruction boundary and compare every run."),
-}.items():
-    app.command(home, name=name, help=summary)
+for name, (home, summary, example) in VERBS.items():
+    app.command(home, name=name, help=summary, help_epilogue=f"Example: {example}")

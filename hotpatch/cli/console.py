@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from hotpatch.report.documents import Document
 
-_PIPE_WIDTH = 200
-"""Columns when standard output is no terminal: wide enough that no table folds."""
+_PIPE_WIDTH = 100_000
+"""Columns when standard output is no terminal: one line stays one line, whatever reads them."""
 
 
 @Parameter(name="*")
@@ -34,9 +34,9 @@ class Options:
         color: Colour the text: when it goes to a terminal (auto), always, or never. NO_COLOR is honoured.
     """
 
-    json: Annotated[bool, Parameter(name="--json", negative=())] = False
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
-    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
+    json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), show_default=False)] = False
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), show_default=False)] = False
     color: Literal["auto", "always", "never"] = "auto"
 
 
@@ -93,10 +93,10 @@ class Output:
     def text(self, text: RenderableType) -> None:
         """Print text."""
         if sys.stdout.isatty():
-            self.stdout.print(text)
+            self.stdout.print(text, crop=False)
             return
         with self.stdout.capture() as captured:
-            self.stdout.print(text)
+            self.stdout.print(text, crop=False)
         lines = captured.get().splitlines()
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
 

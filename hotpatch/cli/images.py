@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,12 +21,11 @@ Many = Parameter(negative=(), consume_multiple=False)
 def inspect(file: str, /, *, options: Options = DEFAULT) -> int:
     """Show an image's functions, padding and hot patch table, or a patch's contents, base identity, records and signature.
 
-    Example: hotpatch inspect fix.dll
-
     Args:
         file: An x64 or Arm64 PE file, or a patch image.
+        options: Of every verb.
     """
-    from hotpatch.api import load, open  # noqa: A004
+    from hotpatch.api import load, open
     from hotpatch.patch import hot_patch_info, is_patch
     from hotpatch.report import convert, text
 
@@ -33,7 +33,7 @@ def inspect(file: str, /, *, options: Options = DEFAULT) -> int:
     with out.progress(f"reading {file}"):
         image = open(file)
         info = hot_patch_info(image)
-        if info is not None and is_patch(image):
+        if info is not None and is_patch(image.data):
             patched = convert.inspect_patch(load(file), file, info)
             out.result(patched, text.inspect_patch(patched))
         else:
@@ -49,12 +49,10 @@ def diff(
     *,
     function: str | None = None,
     html: str | None = None,
-    all: Annotated[bool, Parameter(negative=())] = False,  # noqa: A002  the option's name
+    all: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     options: Options = DEFAULT,
 ) -> int:
     """Tell which functions of two builds differ, and how.
-
-    Example: hotpatch diff base.dll fixed.dll --function parse
 
     Args:
         base: The build that runs.
@@ -62,17 +60,14 @@ def diff(
         function: Show both versions of this function side by side (a name, or rva:0x… in the base).
         html: Also write one self-contained page to this file.
         all: List identical and relocated functions too.
+        options: Of every verb.
     """
     from hotpatch.api import diff as diff_images
     from hotpatch.report import convert, text
 
     out = Output(options)
     with out.progress(f"comparing {base} with {fixed}"):
-        try:
-            found = diff_images(*_pair(base, fixed))
-        except Refused as error:
-            _refused(out, error)
-            return Exit.REFUSED
+        found = diff_images(*_pair(base, fixed))
         listing = None
         if function is not None:
             from hotpatch.report.sides import listing_of
@@ -80,6 +75,7 @@ def diff(
             listing = listing_of(found, function)
         document = convert.diff(found, listing)
     if html is not None:
+        _check_output(html, base, fixed)
         from hotpatch.report.page import diff_page
 
         write_atomically(html, diff_page(found, document).encode())
@@ -101,12 +97,10 @@ def build(
     sequence: int = 1,
     redirect: Literal["hpat", "direct", "inline"] = "hpat",
     allow: Annotated[list[str] | None, Many] = None,
-    check: Annotated[bool, Parameter(negative=())] = False,
+    check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     options: Options = DEFAULT,
 ) -> int:
     """Build the patch image that turns one build's behaviour into the other's, or say why that cannot be done.
-
-    Example: hotpatch build base.dll fixed.dll -o fix.dll --check
 
     Args:
         base: The build that runs.
@@ -117,6 +111,7 @@ def build(
         redirect: How calls reach the new functions; where it does not fit, another is chosen and the report says why.
         allow: Override this rule (may be given several times); the patch records it.
         check: Rehearse the patch in a fresh emulated process before writing it: apply, follow each redirect, revert, compare all memory.
+        options: Of every verb.
     """
     from hotpatch.api import build as build_patch
     from hotpatch.api import diff as diff_images
@@ -124,6 +119,7 @@ def build(
 
     out = Output(options)
     images = _pair(base, fixed)
+    _check_output(output, base, fixed)
     try:
         with out.progress(f"building {output}"):
             patch = build_patch(diff_images(*images), only=only or (), sequence=sequence, redirect=redirect, allow=allow or ())
@@ -155,24 +151,32 @@ def write_atomically(path: str, data: bytes) -> None:
         InputError: The folder is missing or cannot be written.
     """
     target = Path(path)
-    partial = target.with_name(target.name + ".partial")
+    partial = target.parent / f"{target.name}.partial"
     try:
         partial.write_bytes(data)
         partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(path, f"cannot be written: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise InputError(path, f"cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_output(path: str, *inputs: str) -> None:
+    """Find out before the work whether its result can go there.
+
+    Raises:
+        InputError: It is a folder, has none to be in, or is one of the inputs.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(path, "cannot be written: is a folder; name a file")
+    if not target.parent.is_dir():
+        raise InputError(path, f"cannot be written: there is no folder {target.parent}")
+    if any(target.exists() and target.samefile(other) for other in inputs):
+        raise InputError(path, "is one of the two builds; write the patch to another file")
 
 
 def _pair(base: str, fixed: str) -> tuple[Image, Image]:
-    from hotpatch.api import open  # noqa: A004
+    from hotpatch.api import open
 
     return open(base), open(fixed)
-
-
-def _refused(out: Output, error: Refused) -> None:
-    from hotpatch.report import convert, text
-    from hotpatch.report.documents import RefusedDocument
-
-    document = RefusedDocument(refused=convert.refusals(error.refusals))
-    out.result(document, text.refusals(document.refused))

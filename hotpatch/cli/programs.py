@@ -15,8 +15,10 @@ from hotpatch.errors import EmulatedFault, InputError, Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hotpatch.errors import Refusal
     from hotpatch.patch import Patch
     from hotpatch.process import AppliedAt, Process
+    from hotpatch.report.documents import CallDocument, RunDocument
 
 Many = Parameter(negative=(), consume_multiple=False)
 ConsistencyName = Literal["immediate", "quiescent", "per-thread"]
@@ -27,7 +29,7 @@ def call(
     function: str,
     /,
     *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    patch: Annotated[list[str] | None, Many] = None,
+    patch: Annotated[list[str] | None, Many, Parameter(metavar="PATCH[@N]")] = None,
     module: Annotated[list[str] | None, Many] = None,
     load_base: str | None = None,
     stdin: str | None = None,
@@ -36,8 +38,6 @@ def call(
     options: Options = DEFAULT,
 ) -> int:
     """Call one function in a fresh emulated process, patched or not.
-
-    Example: hotpatch call base.dll clamp 11 10 --patch fix.dll@3
 
     Args:
         image: A DLL or an exe.
@@ -49,48 +49,48 @@ def call(
         stdin: A file with what the program reads from its standard input.
         seed: Of every choice that the process makes.
         consistency: How threads change over.
+        options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_argument, parse_patch
     from hotpatch.process import AppliedAt
     from hotpatch.report import running
 
     out = Output(options)
-    process = _process(image, module, load_base, stdin, seed, consistency)
     values = [parse_argument(text) for text in arguments]
+    wanted = [parse_patch(text) for text in patch or ()]
+    patches = _Patches()
     applied: list[AppliedAt] = []
+    process = result = fault = None
+    refused: tuple[Refusal, ...] = ()
     with out.progress(f"calling {function}"):
-        patches = _Patches()
         try:
-            for wanted in map(parse_patch, patch or ()):
-                loaded = patches.load(wanted.path)
-                if wanted.at is None:
+            process = _process(image, module, load_base, stdin, seed, consistency)
+            for item in wanted:
+                loaded = patches.load(item.path)
+                if item.at is None:
                     process.apply(loaded)
-                    applied.append(AppliedAt(wanted.path, 0, len(loaded.functions)))
+                    applied.append(AppliedAt(item.path, 0, len(loaded.functions)))
                 else:
-                    process.apply_at(wanted.at, loaded)
-        except Refused as error:
-            document = running.call(None, process, applied, error.refusals)
-            out.result(document, running.call_text(document))
-            return Exit.REFUSED
-        fault = result = None
-        try:
+                    process.apply_at(item.at, loaded)
             result = process.call_details(function, *values)
         except EmulatedFault as error:
             fault = error.fault
-        went_in = [*applied, *patches.typed(process.applied)]
-        document = running.call(result, process, went_in, process.refused, fault)
+        except Refused as error:
+            refused = error.refusals
+    if process:
+        applied += patches.typed(process.applied)
+        refused = (*process.refused, *refused)
+    document = running.call(result, process, applied, refused, fault)
     out.result(document, running.call_text(document))
-    if fault:
-        return Exit.FAULT
-    return Exit.REFUSED if process.refused else Exit.DONE
+    return _ended(document)
 
 
 def run(
     image: str,
     /,
     *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    patch: Annotated[list[str] | None, Many] = None,
-    revert: Annotated[list[str] | None, Many] = None,
+    patch: Annotated[list[str] | None, Many, Parameter(metavar="PATCH[@N]")] = None,
+    revert: Annotated[list[str] | None, Many, Parameter(metavar="PATCH@N")] = None,
     stop_at: str | None = None,
     module: Annotated[list[str] | None, Many] = None,
     load_base: str | None = None,
@@ -100,8 +100,6 @@ def run(
     options: Options = DEFAULT,
 ) -> int:
     """Run a whole program with its threads, patching it at any instruction.
-
-    Example: hotpatch run server.exe 3 --stdin requests.txt --patch fix.dll@4000 --revert fix.dll@9000
 
     Args:
         image: An exe.
@@ -114,26 +112,34 @@ def run(
         stdin: A file with what the program reads from its standard input.
         seed: Of the interleaving of threads.
         consistency: How threads change over.
+        options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_count, parse_patch
     from hotpatch.report import running
 
     out = Output(options)
-    process = _process(image, module, load_base, stdin, seed, consistency, arguments)
-    process.start()
+    stop = None if stop_at is None else parse_count(stop_at)
+    applies = [parse_patch(text) for text in patch or ()]
+    reverts = [parse_patch(text, needs_at=True) for text in revert or ()]
     patches = _Patches()
-    for wanted in map(parse_patch, patch or ()):
-        process.apply_at(wanted.at or 0, patches.load(wanted.path))
-    for text in revert or ():
-        wanted = parse_patch(text, needs_at=True)
-        process.revert_at(wanted.at or 0, patches.load(wanted.path))
-    with out.progress(f"running {image}"):
-        if stop_at is None:
-            process.run()
-        else:
-            process.run_until(parse_count(stop_at))
-    document = running.run(process, process.stop_view() if stop_at is not None else None)
+    try:
+        process = _process(image, module, load_base, stdin, seed, consistency, arguments)
+    except (EmulatedFault, Refused) as error:
+        document = running.no_run(error)
+    else:
+        process.start()
+        for item in applies:
+            process.apply_at(item.at or 0, patches.load(item.path))
+        for item in reverts:
+            process.revert_at(item.at or 0, patches.load(item.path))
+        with out.progress(f"running {image}"):
+            process.run() if stop is None else process.run_until(stop)
+        document = running.run(process, None if stop is None else process.stop_view())
     out.result(document, running.run_text(document))
+    return _ended(document)
+
+
+def _ended(document: CallDocument | RunDocument) -> Exit:
     if document.fault:
         return Exit.FAULT
     return Exit.REFUSED if document.refused else Exit.DONE
@@ -167,7 +173,7 @@ def _process(
     consistency: ConsistencyName,
     arguments: Sequence[str] = (),
 ) -> Process:
-    from hotpatch.api import open  # noqa: A004
+    from hotpatch.api import open
     from hotpatch.cli.arguments import parse_count
     from hotpatch.engine import Consistency
     from hotpatch.process import Process

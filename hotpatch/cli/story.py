@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 def cases(*, options: Options = DEFAULT) -> int:
-    """List the shipped cases.
-
-    Example: hotpatch cases --json
-    """
+    """List the shipped cases."""
     from hotpatch.cases import load_cases
     from hotpatch.report import text
     from hotpatch.report.documents import CaseDocument, CasesDocument
@@ -49,14 +46,12 @@ def demo(
     /,
     *,
     arch: Literal["x64", "arm64"] | None = None,
-    step: Annotated[bool, Parameter(negative=())] = False,
+    step: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     wheels: Annotated[str | None, Parameter(name="--from")] = None,
     seed: int = 0,
     options: Options = DEFAULT,
 ) -> int:
     """Tell the whole story on a shipped case: the bug shows, the patch goes in while the program runs, the bug is gone, and back.
-
-    Example: hotpatch demo --arch arm64 --step
 
     Args:
         case: A shipped case (hotpatch cases lists them), or cve-2025-69277: a real release, fetched from the package index.
@@ -64,6 +59,7 @@ def demo(
         step: Wait for Enter before each act.
         wheels: For a real release: the folder with its wheels, instead of the package index.
         seed: Of the interleaving of threads.
+        options: Of every verb.
     """
     from hotpatch.arch import Machine
     from hotpatch.cases.tell import bug_is_fixed, tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hotpatch.report.documents import (
     BuildDocument,
@@ -31,16 +31,16 @@ from hotpatch.report.documents import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hotpatch.differ import ImageDiff
     from hotpatch.errors import Fault, Refusal
     from hotpatch.image import BaseIdentity, Image
     from hotpatch.patch import HotPatchInfo, Patch
-    from hotpatch.report.documents import SideLine
+    from hotpatch.report.documents import Access, SideLine
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> object:
     """``value`` as JSON has it: bytes as hexadecimal text, enumerations as their values, sets sorted, tuples as lists."""
     match value:
         case bytes() | bytearray():
@@ -56,11 +56,16 @@ def plain(value: object) -> Any:
         case dict():
             return {str(key): plain(item) for key, item in value.items()}
         case set() | frozenset():
-            return sorted(plain(item) for item in value)
+            return [plain(item) for item in sorted(value)]
         case list() | tuple():
             return [plain(item) for item in value]
         case _:
             return str(value)
+
+
+def facts(values: Mapping[str, object]) -> dict[str, Any]:
+    """Named facts as JSON has them."""
+    return {str(key): plain(value) for key, value in values.items()}
 
 
 def number(value: float) -> float | None:
@@ -71,7 +76,7 @@ def number(value: float) -> float | None:
 def refusals(values: Iterable[Refusal]) -> list[RefusalDocument]:
     """Refusals, in their order."""
     return [
-        RefusalDocument(rule=item.rule.value, function=item.function, rva=item.rva, reason=item.reason, evidence=plain(dict(item.evidence)))
+        RefusalDocument(rule=item.rule.value, function=item.function, rva=item.rva, reason=item.reason, evidence=facts(item.evidence))
         for item in values
     ]
 
@@ -85,7 +90,7 @@ def fault(value: Fault | None) -> FaultDocument | None:
         address=value.address,
         pc=value.pc,
         function=value.function,
-        access=value.access,  # type: ignore[arg-type]  the value is one of the three words
+        access=cast("Access | None", value.access),
         stack=[FrameDocument(pc=frame.pc, function=frame.function) for frame in value.stack],
         detail=value.detail,
     )

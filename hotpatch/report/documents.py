@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 Machine = Literal["x64", "arm64"]
 VerdictName = Literal["identical", "relocated", "changed", "added", "removed"]
 RedirectName = Literal["hpat", "direct", "inline"]
+Access = Literal["read", "write", "execute"]
 SideKind = Literal["same", "changed", "added", "removed"]
 
 
@@ -249,7 +251,7 @@ class FaultDocument(Document, frozen=True, kw_only=True):
     address: int
     pc: int
     function: str | None
-    access: Literal["read", "write", "execute"] | None
+    access: Access | None
     stack: list[FrameDocument]
     detail: str = ""
 
@@ -393,7 +395,10 @@ DOCUMENTS: dict[str, type[Document]] = {
 
 def encode(document: Document) -> str:
     """The document as indented JSON text, keys in the order of its type, without a final newline."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    try:
+        return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    except UnicodeEncodeError:  # a path that is no text: its bytes as escapes, which JSON allows
+        return json.dumps(msgspec.to_builtins(document), indent=2)
 
 
 def schema(name: str) -> dict[str, Any]:

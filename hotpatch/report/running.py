@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.text import Text
 
-from hotpatch.report import convert
-from hotpatch.report.convert import plain
+from hotpatch.engine import Status
+from hotpatch.errors import EmulatedFault, Refused
+from hotpatch.report import convert, events
+from hotpatch.report.convert import facts
 from hotpatch.report.documents import AppliedDocument, CallDocument, FrameDocument, RunDocument, ThreadStopDocument
-from hotpatch.report.text import refusals, table
+from hotpatch.report.text import counted, hexadecimal, refusals, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from hotpatch.errors import Fault, Refusal
     from hotpatch.process import AppliedAt, CallResult, Process, ThreadView
     from hotpatch.report.documents import FaultDocument
 
 _REGISTERS_A_LINE = 4
-_TOLD = frozenset({"apply", "redirect", "revert", "transition", "collect"})
+_REGISTER_COLUMNS = 25
+_BUFFER_LINE = 16
+_BUFFER_SHOWN = 256
+"""Bytes of a buffer that text shows; the document has them all."""
 
 
 def applied(items: Iterable[AppliedAt]) -> list[AppliedDocument]:
@@ -32,19 +37,21 @@ def applied(items: Iterable[AppliedAt]) -> list[AppliedDocument]:
 
 def call(
     result: CallResult | None,
-    process: Process,
+    process: Process | None,
     went_in: Sequence[AppliedAt],
     refused: Iterable[Refusal],
     fault: Fault | None = None,
 ) -> CallDocument:
-    """The document of ``hotpatch call``; without a result the call faulted or was never made."""
+    """The document of ``hotpatch call``; without a result the call faulted or was never made, without a process there was none."""
+    output = process.output if process else ""
+    instructions = process.instructions if process else 0
     return CallDocument(
         return_=result.value if result else None,
         return_hex=f"0x{result.value:x}" if result else None,
         return_float=convert.number(result.float_value) if result else None,
         buffers=[buffer.hex() for buffer in result.buffers] if result else [],
-        instructions=result.instructions if result else process.instructions,
-        output=result.output if result else process.output,
+        instructions=result.instructions if result else instructions,
+        output=result.output if result else output,
         applied=applied(went_in),
         refused=convert.refusals(refused),
         fault=convert.fault(fault),
@@ -59,11 +66,25 @@ def run(process: Process, stopped: Sequence[ThreadView] | None = None) -> RunDoc
         output=result.output,
         instructions=result.instructions,
         threads=result.threads,
-        status=plain(process.status().document()),
-        events=[{"at": item.at, "thread": item.thread, "kind": item.kind, **plain(dict(item.details))} for item in process.events],
+        status=facts(process.status().document()),
+        events=[{"at": item.at, "thread": item.thread, "kind": item.kind, **facts(item.details)} for item in process.events],
         refused=convert.refusals(process.refused),
         fault=convert.fault(result.fault),
         stopped=None if stopped is None else [_stopped(view) for view in stopped],
+    )
+
+
+def no_run(error: EmulatedFault | Refused) -> RunDocument:
+    """The document of a ``hotpatch run`` whose program could not be loaded: its start-up faulted, or its image is refused."""
+    return RunDocument(
+        exit_code=None,
+        output="",
+        instructions=0,
+        threads=0,
+        status=Status((), (), ()).document(),
+        events=[],
+        refused=convert.refusals(error.refusals) if isinstance(error, Refused) else [],
+        fault=convert.fault(error.fault) if isinstance(error, EmulatedFault) else None,
     )
 
 
@@ -86,17 +107,33 @@ def call_text(document: CallDocument) -> RenderableType:
     if document.output:
         parts.append(Text(document.output.rstrip("\n")))
     for item in document.applied:
-        parts.append(Text(f"{item.patch}: {item.functions} functions patched after {item.at} instructions"))
+        when = f"after {counted(item.at, 'instruction')}" if item.at else "before the first instruction"
+        parts.append(Text(f"{item.patch}: {counted(item.functions, 'function')} patched {when}", style="cyan"))
     if document.refused:
         parts.append(refusals(document.refused))
     if document.return_ is not None:
         signed = document.return_ - (1 << 64) if document.return_ >> 63 else document.return_
         shown = f"{document.return_} ({document.return_hex})" + (f", signed {signed}" if signed < 0 else "")
-        parts.append(Text(f"returned {shown} after {document.instructions} instructions"))
-        parts += [Text(f"buffer {number}: {data}") for number, data in enumerate(document.buffers, 1)]
+        floating = f", floating point {document.return_float!r}" if document.return_float else ""
+        parts.append(Text(f"returned {shown}{floating} after {counted(document.instructions, 'instruction')}"))
+        parts += [_buffer(number, bytes.fromhex(data)) for number, data in enumerate(document.buffers, 1)]
     if document.fault:
         parts.append(fault_text(document.fault))
     return Group(*parts)
+
+
+def _buffer(number: int, data: bytes) -> RenderableType:
+    """A short buffer on its line, a longer one as a dump of bytes and characters."""
+    if len(data) <= _BUFFER_LINE:
+        return Text(f"buffer {number}: {data.hex()}")
+    lines = [f"buffer {number}, {len(data)} bytes:"]
+    for at in range(0, min(len(data), _BUFFER_SHOWN), _BUFFER_LINE):
+        part = data[at : at + _BUFFER_LINE]
+        characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
+        lines.append(f"    {at:04x}  {part.hex(' '):<{3 * _BUFFER_LINE}} {characters}")
+    if len(data) > _BUFFER_SHOWN:
+        lines.append(f"    … {len(data) - _BUFFER_SHOWN} bytes more; --json has all of them")
+    return Text("\n".join(lines))
 
 
 def fault_text(fault: FaultDocument) -> RenderableType:
@@ -117,36 +154,59 @@ def run_text(document: RunDocument) -> RenderableType:
     parts: list[RenderableType] = []
     if document.output:
         parts.append(Text(document.output.rstrip("\n")))
-    parts += [Text(_event(item), style="cyan") for item in document.events if item["kind"] in _TOLD]
+    parts += [Text(line, style="cyan") for line in map(events.line, document.events) if line]
     if document.refused:
         parts.append(refusals(document.refused))
     for item in document.stopped or ():
         parts.append(_stop_text(item))
+    if document.stopped is not None:
+        parts.append(_status(document.status))
     if document.fault:
         parts.append(fault_text(document.fault))
     state = "still running" if document.exit_code is None else f"exit code {document.exit_code}"
-    parts.append(Text(f"{state} after {document.instructions} instructions, {document.threads} threads"))
+    if document.threads:
+        state += f" after {counted(document.instructions, 'instruction')}, {counted(document.threads, 'thread')}"
+        parts.append(Text(state))
     return Group(*parts)
 
 
-def _event(event: dict[str, object]) -> str:
-    details = ", ".join(f"{key} {_shown(key, value)}" for key, value in event.items() if key not in ("at", "thread", "kind"))
-    return f"[{event['at']}] {event['kind']}: {details}"
-
-
-def _shown(key: str, value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and key not in ("functions", "sequence", "number", "size"):
-        return f"0x{value:x}"
-    return str(value)
+def _status(status: dict[str, Any]) -> RenderableType:
+    """What is patched, where, by which patch, in which state."""
+    functions = status["functions"]
+    if not functions:
+        return Text("nothing is patched")
+    names = {patch["number"]: patch["name"] for patch in status["patches"]}
+    rows = table("patched", "module", "at", "by", "sequence", "state", "redirect", "leads to", right=("at", "sequence", "leads to"))
+    for item in functions:
+        rows.add_row(
+            item["name"] or f"rva:0x{item['rva']:x}",
+            item["module"],
+            hexadecimal(item["va"]),
+            names[item["patch"]],
+            str(item["sequence"]),
+            item["state"] + "".join(f", waits for {reason}" for reason in item["waits_for"]),
+            item["redirect"],
+            hexadecimal(item["destination"]),
+        )
+    return rows
 
 
 def _stop_text(item: ThreadStopDocument) -> RenderableType:
     head = f"thread {item.thread}, {item.state}{f', waits for {item.waits_for}' if item.waits_for else ''}, in {item.function or '?'}"
-    rows = table(*[""] * _REGISTERS_A_LINE)
-    rows.show_header = False
-    cells = [f"{name:>6} {value:016x}" for name, value in item.registers.items()]
-    for at in range(0, len(cells), _REGISTERS_A_LINE):
-        rows.add_row(*cells[at : at + _REGISTERS_A_LINE])
     code = [Text(f"  {'→' if not at else ' '} {line}") for at, line in enumerate(item.code)]
     stack = [Text(f"    0x{frame.pc:x}  {frame.function or '?'}") for frame in item.stack]
-    return Group(Text(head, style="bold"), rows, *code, Text("  stack"), *stack)
+    return Group(Text(head, style="bold"), Registers(item.registers), *code, Text("  stack"), *stack)
+
+
+class Registers:
+    """Registers in as many columns as there is room for, at most four."""
+
+    def __init__(self, values: Mapping[str, int]) -> None:
+        """``values`` by name."""
+        self._cells = [f"{name:>6} {value:016x}" for name, value in values.items()]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """One line for each row of them."""
+        count = max(1, min(_REGISTERS_A_LINE, options.max_width // _REGISTER_COLUMNS))
+        for at in range(0, len(self._cells), count):
+            yield Text("  ".join(self._cells[at : at + count]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hotpatch.report.convert import plain
+from hotpatch.report.convert import facts
 from hotpatch.report.documents import DemoStepDocument
 
 if TYPE_CHECKING:
@@ -37,6 +37,5 @@ def line(step: Step) -> Text:
 def documents(steps: Iterable[Step]) -> list[DemoStepDocument]:
     """Steps for programs."""
     return [
-        DemoStepDocument(machine=item.machine.value, kind=item.kind.value, text=item.text, details=plain(dict(item.details)))
-        for item in steps
+        DemoStepDocument(machine=item.machine.value, kind=item.kind.value, text=item.text, details=facts(item.details)) for item in steps
     ]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
+    from rich.style import StyleType
 
     from hotpatch.report.documents import (
         BuildDocument,
@@ -29,13 +32,36 @@ if TYPE_CHECKING:
 _VERDICT_STYLE = {"changed": "yellow", "added": "green", "removed": "red", "identical": "dim", "relocated": "dim"}
 _SIDE_MARK = {"same": " ", "changed": "|", "added": ">", "removed": "<"}
 _SIDE_STYLE = {"same": "", "changed": "yellow", "added": "green", "removed": "red"}
+_ADDRESSES = frozenset({"rva", "va", "address", "target", "targets", "pc", "start", "end", "site", "sites", "slot", "pointer", "entry"})
+"""Words in the name of a detail that say that its number is an address."""
+_INDENT = (0, 0, 0, 4)
+_LEAST_FOLDED = 24
+"""Columns that a cell which may fold keeps, however narrow the terminal is."""
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """A table without lines, whose cells never fold."""
-    made = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+class Rows(Table):
+    """A table without lines. Its cells stay whole, however narrow the terminal; only those of the columns that may fold give way."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
+        """Add a row, and give every column that may not fold the width of its longest cell."""
+        super().add_row(*cells, style=style, end_section=end_section)
+        for column, cell in zip(self.columns, cells, strict=False):
+            if column.no_wrap:
+                column.min_width = max(column.min_width or 0, cell_len(str(column.header)), cell_len(str(cell or "")))
+
+
+def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Rows:
+    """A table of ``columns``: those in ``right`` are numbers, those in ``fold`` may fold, all others keep their width."""
+    made = Rows(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, no_wrap=True, overflow="ignore", justify="right" if column in right else "left")
+        folds = column in fold
+        made.add_column(
+            column,
+            no_wrap=not folds,
+            min_width=_LEAST_FOLDED if folds else None,
+            overflow="fold" if folds else "ignore",
+            justify="right" if column in right else "left",
+        )
     return made
 
 
@@ -44,25 +70,54 @@ def hexadecimal(value: int | None) -> str:
     return "-" if value is None else f"0x{value:x}"
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 function``, ``2 functions``."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 def refusals(items: Iterable[RefusalDocument]) -> RenderableType:
     """Each refusal: rule, place, sentence, evidence."""
-    lines: list[Text] = []
+    parts: list[RenderableType] = []
     for item in items:
-        place = item.function or (hexadecimal(item.rva) if item.rva is not None else "")
-        lines.append(Text.assemble(("refused ", "red"), (item.rule, "bold red"), f"  {place}" if place else "", "\n    ", item.reason))
-        lines += [Text(f"    {key}: {_evidence(key, value)}", style="dim") for key, value in item.evidence.items()]
-    return Group(*lines)
+        place = [item.function or "", hexadecimal(item.rva) if item.rva is not None else ""]
+        where = "  ".join(word for word in place if word)
+        parts.append(Text.assemble(("refused ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))
+        parts.append(Padding(Text(item.reason), _INDENT))
+        if item.evidence:
+            parts.append(Padding(_evidence(item.evidence), _INDENT))
+    return Group(*parts)
 
 
-def _evidence(key: str, value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and any(word in key for word in ("rva", "va", "address", "target", "pc")):
-        return hexadecimal(value)
-    return str(value)
+def _evidence(facts: Mapping[str, object]) -> RenderableType:
+    rows = table("", "fact", fold=("fact",))
+    rows.show_header = False
+    for key, value in facts.items():
+        rows.add_row(Text(key.replace("_", " "), style="dim"), Text(told(key, value), style="dim"))
+    return rows
+
+
+def told(key: str, value: object) -> str:
+    """The value of a detail called ``key`` as people read it: addresses hexadecimal, several with commas, nothing as a dash."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case int() if not _ADDRESSES.isdisjoint(key.split("_")):
+            return hexadecimal(value)
+        case dict():
+            return ", ".join(f"{str(name).replace('_', ' ')} {told(str(name), item)}" for name, item in value.items())
+        case list() | tuple():
+            return (", " if all(not isinstance(item, dict) for item in value) else "; ").join(told(key, item) for item in value) or "none"
+        case _:
+            return str(value)
 
 
 def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
     """Rows that differ (all of them with ``everything``), findings, totals."""
-    rows = table("verdict", "function", "base", "fixed", "size", "matched by", "alike", "notes", right=("base", "fixed", "alike"))
+    rows = table(
+        "verdict", "function", "base", "fixed", "size", "matched by", "alike", "notes", right=("base", "fixed", "alike"), fold=("notes",)
+    )
     for row in document.functions:
         if not everything and row.verdict in ("identical", "relocated"):
             continue
@@ -92,7 +147,8 @@ def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
 
 def side_by_side(lines: Iterable[SideLine], title: str) -> RenderableType:
     """Both versions of one function, instruction by instruction."""
-    rows = table("base", f"{title} in the base", "", "fixed", f"{title} in the fixed image", right=("base", "fixed"))
+    sides = (f"{title} in the base", f"{title} in the fixed image")
+    rows = table("base", sides[0], "", "fixed", sides[1], right=("base", "fixed"), fold=sides)
     for line in lines:
         style = _SIDE_STYLE[line.kind]
         rows.add_row(
@@ -106,7 +162,7 @@ def side_by_side(lines: Iterable[SideLine], title: str) -> RenderableType:
 
 
 def _patched(functions: Iterable[PatchedFunctionDocument]) -> RenderableType:
-    rows = table("function", "base", "patch", "bytes", "redirect", "why", right=("base", "patch", "bytes"))
+    rows = table("function", "base", "patch", "bytes", "redirect", "why", right=("base", "patch", "bytes"), fold=("why",))
     for item in functions:
         rows.add_row(
             item.name or f"rva:0x{item.base_rva:x}",
@@ -132,11 +188,10 @@ def build(document: BuildDocument) -> RenderableType:
     """What was built, or why not."""
     if document.refused:
         return Group(refusals(document.refused), Text("no patch was written"))
-    count = len(document.functions)
     return Group(
         _patched(document.functions),
         *_carried(document.carried),
-        Text(f"{document.patch}: sequence {document.sequence}, {count} function{'s' * (count != 1)}, {document.bytes} bytes"),
+        Text(f"{document.patch}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
     )
 
 
@@ -155,11 +210,10 @@ def inspect_image(document: InspectImageDocument) -> RenderableType:
             "patchable" if function.entry_patchable else "not patchable",
         )
     support = document.hotpatch
+    symbols = "PDB" if document.symbols else "none"
     parts: list[RenderableType] = [
-        Text(
-            f"{document.path}: {document.machine} image, {len(document.functions)} functions, symbols: {'PDB' if document.symbols else 'none'}"
-        ),
-        Text(f"time stamp 0x{document.time_date_stamp:08x}, checksum 0x{document.checksum:08x}, SHA-256 {document.sha256}"),
+        Text(f"{document.path}: {document.machine} image, {counted(len(document.functions), 'function')}, symbols: {symbols}"),
+        *_identity(document.time_date_stamp, document.checksum, document.sha256),
         Text(
             f"hot patching: compatible flag {'set' if support.compatible_flag else 'not set'}, "
             f"table {hexadecimal(support.table_rva) if support.table_rva else 'none'}, hybrid {support.hybrid}"
@@ -172,17 +226,18 @@ def inspect_image(document: InspectImageDocument) -> RenderableType:
     return Group(*parts)
 
 
+def _identity(time_date_stamp: int, checksum: int, sha256: str) -> list[RenderableType]:
+    return [Text(f"    time stamp 0x{time_date_stamp:08x}, checksum 0x{checksum:08x}"), Text(f"    SHA-256 {sha256}")]
+
+
 def _hot_patch_info(info: HotPatchInfoDocument) -> RenderableType:
-    rows = table("record", "source", "target", "raw", right=("source", "target"))
+    rows = table("record", "source", "target", "raw", right=("source", "target"), fold=("raw",))
     lines: list[RenderableType] = [
         Text(f"hot patch table: version {info.version}, sequence {info.sequence_number}, at least {info.min_sequence_number}")
     ]
     for base in info.bases:
-        lines.append(
-            Text(
-                f"base of time stamp 0x{base.original_time_date_stamp:08x}, checksum 0x{base.original_checksum:08x}: {len(base.records)} records"
-            )
-        )
+        whose = f"base of time stamp 0x{base.original_time_date_stamp:08x}, checksum 0x{base.original_checksum:08x}"
+        lines.append(Text(f"{whose}: {counted(len(base.records), 'record')}"))
         for record in base.records:
             rows.add_row(record.type, hexadecimal(record.source_rva), hexadecimal(record.target_rva), record.raw)
     return Group(*lines, rows)
@@ -194,10 +249,10 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
     fixups = ", ".join(f"{count} {kind}" for kind, count in document.fixups.items()) or "none"
     return Group(
         Text(f"{document.path}: {document.machine} patch image, sequence {document.sequence}, signature {document.signature.status}"),
-        Text(
-            f"for {document.provenance.base}: time stamp 0x{base.time_date_stamp:08x}, checksum 0x{base.checksum:08x}, SHA-256 {base.sha256}"
-        ),
-        Text(f"from {document.provenance.fixed}: SHA-256 {document.provenance.fixed_sha256}, by {document.provenance.builder}"),
+        Text(f"for {document.provenance.base}"),
+        *_identity(base.time_date_stamp, base.checksum, base.sha256),
+        Text(f"made from {document.provenance.fixed} by {document.provenance.builder}"),
+        Text(f"    SHA-256 {document.provenance.fixed_sha256}"),
         _patched(document.functions),
         *_carried(document.carried),
         Text(f"fixups: {fixups}"),
@@ -207,7 +262,7 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
 
 def cases(document: CasesDocument) -> RenderableType:
     """The shipped cases."""
-    rows = table("case", "kind", "outcome", "shows")
+    rows = table("case", "kind", "outcome", "shows", fold=("shows",))
     for case in document.cases:
         rows.add_row(case.name, case.kind, case.outcome, case.shows)
     return rows
