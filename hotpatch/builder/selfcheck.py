@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hotpatch.arch import JumpTable, Reference
     from hotpatch.builder.model import Body, Bound, Piece, Placement, Site
     from hotpatch.differ import ImageDiff
-    from hotpatch.image import Function, Image, Range, UnwindEntry
+    from hotpatch.image import Function, Range, UnwindEntry
     from hotpatch.patch import Patch
     from hotpatch.unwind import CarriedUnwind, UnwindReference
 
@@ -279,10 +279,14 @@ class _Check:
         if ref.meaning is Meaning.HANDLER and ref is called(item)[0]:
             return self._problem(None, wanted, self.patch_va + found, Use.CALL)
         if ref.meaning is Meaning.INFO:
-            entry, copy = _entry_with(self.fixed, wanted), _entry_with(self.patch.image, found)
-            same = entry is not None and copy is not None and self.placement.of(entry.range.start) == copy.range.start
+            travelling = {self.placement.of(entry.range.start) for entry in self._entries_with(wanted)}
+            same = any(entry.info == found and entry.range.start in travelling for entry in self.patch.image.unwind_entries)
             return None if same else f"unwind information at 0x{found:x} of the patch, which is another entry's"
         return None if found == self.placement.of(ref.target) + ref.addend else f"0x{found:x} of the patch, which is other code"
+
+    def _entries_with(self, info: Rva) -> list[UnwindEntry]:
+        """The entries that travel and have their unwind information at ``info``, which several may share."""
+        return [entry for entry in self.fixed.unwind_entries if entry.info == info and self.placement.piece_at(entry.range.start)]
 
     def _entries(self) -> Iterator[Refusal]:
         """Every replaced function is replaced by its counterpart, and the base is as the patch expects it."""
@@ -298,10 +302,6 @@ class _Check:
         for body in self.bound.bodies:
             if self.placement.of(body.function.entry) not in carried:
                 yield self._wrong(body.function, body.function.entry, "a function was placed and is not listed")
-
-
-def _entry_with(image: Image, info: Rva) -> UnwindEntry | None:
-    return next((entry for entry in image.unwind_entries if entry.info == info), None)
 
 
 def _shape(item: Reference) -> tuple[int, int, int, FixupKind, Use, int]:
