@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.emulator.layout import MODULE_GRANULE, MODULE_VA
+from hotpatch.emulator.layout import ALLOCATION_GRANULE, MODULE_GRANULE, MODULE_VA
 from hotpatch.emulator.libraries import is_system, library_name
 from hotpatch.emulator.memory import PAGE, AccessError, RegionKind, page_up
 from hotpatch.emulator.schedule import splitmix
@@ -125,13 +125,15 @@ def _place(system: System, image: Image, base: Va | None) -> Va:
     size = page_up(image.size_of_image)
     movable = bool(image.relocations) or not _needs_base(image)
     if base is not None:
-        if base % 0x1_0000 or not 0x1_0000 <= base < (1 << 47) - size:
+        if base % ALLOCATION_GRANULE or not ALLOCATION_GRANULE <= base < (1 << 47) - size:
             raise InputError(f"0x{base:x}", "is no load base; use a multiple of 0x10000 below 2**47")
         if base != image.preferred_base and not movable:
             raise InputError(image.path, "has no relocations and can only be loaded at its preferred base")
         if not system.memory.free(base, size) or system.reserved(base, size):
             raise InputError(f"0x{base:x}", f"is taken by something else in the process; load {image.name} somewhere else")
         return base
+    if image.preferred_base % ALLOCATION_GRANULE or not ALLOCATION_GRANULE <= image.preferred_base < (1 << 47) - size:
+        raise InputError(image.path, f"wants to be loaded at 0x{image.preferred_base:x}, which no process has; give it another load base")
     if system.memory.free(image.preferred_base, size) and not system.reserved(image.preferred_base, size):
         return image.preferred_base
     if not movable:
@@ -152,6 +154,8 @@ def _pages(image: Image) -> list[tuple[int, int, Rights]]:
     if image.section_alignment < PAGE:
         raise InputError(image.path, f"has sections aligned to {image.section_alignment} bytes; only images with whole pages can be loaded")
     sections = sorted(image.sections, key=lambda section: section.rva)
+    if any(section.rva % PAGE for section in sections):
+        raise InputError(image.path, "has a section that does not begin on a page; the file is damaged")
     starts = [0, *(section.rva for section in sections), page_up(image.size_of_image)]
     rights = [Rights.READ, *(_rights(image, section) for section in sections)]
     return [(start, end, right) for start, end, right in zip(starts, starts[1:], rights, strict=False) if end > start]

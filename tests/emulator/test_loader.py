@@ -113,6 +113,14 @@ def test_a_writable_code_section_is_refused():
         Guest(Pe(Machine.X64, text_flags=RWX).build("packed.dll"))
 
 
+@pytest.mark.parametrize("base", [0x1_8000_1000, 0, 1 << 47])
+def test_a_preferred_base_that_cannot_be_is_an_input_error(base):
+    image = Pe(Machine.X64, base=base).build("odd.dll")
+    with pytest.raises(InputError, match="another load base"):
+        Guest(image)
+    assert Guest(image, load_base=Va(0x1_8000_0000)).module.va == 0x1_8000_0000
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_sections_have_their_rights(machine):
     guest = Guest(library(machine).build("helper.dll"))
