@@ -180,6 +180,7 @@ class Process:
         seed: int = 0,
         modules: Sequence[Image] = (),
         stdin: bytes = b"",
+        more_input: bool = False,
         args: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         consistency: Consistency = Consistency.IMMEDIATE,
@@ -194,6 +195,8 @@ class Process:
             seed: Of every choice the process makes: interleaving, random numbers, security cookies.
             modules: Other DLLs of the process.
             stdin: What the program reads from its standard input.
+            more_input: Whether :meth:`feed` may add to that: at its end ReadFile waits (the C run time's functions don't) until
+                :meth:`end_input`.
             args: Of an exe's command line, after the program's name.
             environment: The program's environment variables.
             consistency: Of :meth:`apply`, unless said there.
@@ -204,7 +207,7 @@ class Process:
             InputError: An image cannot be loaded.
             EmulatedFault: A DLL's start-up faulted.
         """
-        settings = Settings(join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin))
+        settings = Settings(join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin), more_input)
         self.base = base
         self.consistency = consistency
         self.budget = budget
@@ -338,7 +341,7 @@ class Process:
         return self.guest.start_main()
 
     def run(self, n: int | None = None) -> RunResult:
-        """Run all threads for ``n`` instructions, or until nothing is left to run (at most the budget).
+        """Run all threads for ``n`` instructions, or until nothing is left to run (at most the budget) or all wait for input.
 
         A fault of the program is in the result, not raised.
 
@@ -350,9 +353,29 @@ class Process:
             guest.run(guest.instructions + n)
         else:
             guest.run(guest.instructions + self.budget)
-            if not self.finished and guest.fault is None:
+            if not self.finished and guest.fault is None and not self.waits_for_input:
                 guest.system.fault = guest.kernel.over_budget()
         return self.result()
+
+    def feed(self, data: bytes) -> None:
+        """Add to the program's standard input; :meth:`run` lets it read on.
+
+        Raises:
+            InputError: No more input was said to come, or its end has been told.
+        """
+        settings = self.guest.system.settings
+        if not settings.more_input:
+            raise InputError(self.base.name, "its standard input has ended; make the process with more_input to feed it while it runs")
+        settings.stdin += bytes(data)
+
+    def end_input(self) -> None:
+        """Nothing more comes to the program's standard input: once it has read what is there, it is told so."""
+        self.guest.system.settings.more_input = False
+
+    @property
+    def waits_for_input(self) -> bool:
+        """Whether no thread can run before :meth:`feed` or :meth:`end_input`, as :meth:`run` left it."""
+        return self.guest.waits_for_input
 
     def run_until(self, at: int) -> RunResult:
         """Run until the program has executed ``at`` instructions since its first, or nothing is left to run."""

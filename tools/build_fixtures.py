@@ -6,6 +6,8 @@ linked with ``/Brepro``.
 
     python tools/build_fixtures.py [--only CASE …] [--check]
 
+Beside the cases it builds the server that the devices of ``hotpatch servicing`` run: one image a C file of ``fixtures/servicing/server``.
+
 ``--check`` builds into a temporary folder and compares with what is committed; it changes nothing and exits 1 where bytes differ.
 """
 
@@ -20,7 +22,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hotpatch.arch import Machine  # noqa: E402
-from hotpatch.cases import BuildOptions, Case, Side, load_cases  # noqa: E402  the checkout's own package, whatever is installed
+from hotpatch.cases import BuildOptions, load_cases  # noqa: E402  the checkout's own package, whatever is installed
 
 FIXTURES = ROOT / "fixtures"
 COMMON = "common"
@@ -57,13 +59,49 @@ REPRODUCIBLE_COMPILE = ("-gno-codeview-command-line", "-ffile-compilation-dir=."
 LINK = ("/nodefaultlib", "/debug", "/Brepro", "/release", "/incremental:no", "/opt:ref,noicf", "/pdbsourcepath:c:\\f", "/nologo")
 
 
+class Product(Protocol):
+    """A folder of C files that each become an image: a case, or the devices' server."""
+
+    @property
+    def name(self) -> str:
+        """Its folder below ``fixtures``; the last part is the file name that its images are linked under."""
+
+    @property
+    def kind(self) -> str:
+        """``dll`` or ``exe``."""
+
+    @property
+    def sides(self) -> Sequence[str]:
+        """Names of its C files."""
+
+    def build_options(self, machine: Machine, side: Any) -> BuildOptions:  # noqa: ANN401  a case's sides are a closed set, a server's are not
+        """How one image is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The devices' server: a build for each month."""
+
+    name: str = "servicing/server"
+    kind: str = "exe"
+
+    @property
+    def sides(self) -> Sequence[str]:
+        """The months, in order."""
+        return sorted(path.stem for path in (FIXTURES / self.name).glob("*.c"))
+
+    def build_options(self, machine: Machine, side: str) -> BuildOptions:
+        """All alike."""
+        return BuildOptions(kernel32=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One image to build."""
 
-    case: Case
+    case: Product
     machine: Machine
-    side: Side
+    side: str
 
     @property
     def outputs(self) -> tuple[Path, Path]:
@@ -75,7 +113,7 @@ class Job:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build or check; returns the exit code."""
     options = _parse(arguments)
-    jobs = [job for case in load_cases(FIXTURES) if not options.only or case.name in options.only for job in jobs_of(case)]
+    jobs = [job for case in products() if not options.only or case.name in options.only for job in jobs_of(case)]
     with tempfile.TemporaryDirectory() as work:
         target = Path(work) / "out" if options.check else FIXTURES
         with ThreadPoolExecutor(options.jobs) as pool:
@@ -87,8 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if differing else 0
 
 
-def jobs_of(case: Case) -> Iterable[Job]:
-    """Every image of a case: each C file in its folder, for each machine."""
+def products() -> list[Product]:
+    """Everything that is built: the cases, and the devices' server where it is there."""
+    server = Server()
+    return [*load_cases(FIXTURES), *([server] if server.sides else [])]
+
+
+def jobs_of(case: Product) -> Iterable[Job]:
+    """Every image of a product: each C file in its folder, for each machine."""
     return [Job(case, machine, side) for machine in Machine for side in case.sides]
 
 
@@ -109,7 +153,7 @@ def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
         _link(here, job, options, objects)
         for path in job.outputs:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
-            built = here / (f"{job.case.name}.{job.case.kind}" if path.suffix != ".pdb" else path.name)
+            built = here / (f"{Path(job.case.name).name}.{job.case.kind}" if path.suffix != ".pdb" else path.name)
             shutil.copyfile(built, target / path)
     return job
 
@@ -135,7 +179,7 @@ def _import_library(here: Path, job: Job) -> str:
 
 def _link(here: Path, job: Job, options: BuildOptions, objects: Sequence[str]) -> None:
     """Link under the case's own name, so that both sides name themselves alike, as two builds of one product do."""
-    flags = [*LINK, f"/out:{job.case.name}.{job.case.kind}", f"/pdb:{job.side}.pdb", f"/pdbaltpath:{job.side}.pdb"]
+    flags = [*LINK, f"/out:{Path(job.case.name).name}.{job.case.kind}", f"/pdb:{job.side}.pdb", f"/pdbaltpath:{job.side}.pdb"]
     if job.case.kind == "dll":
         flags += ["/dll", f"/entry:{options.entry}" if options.entry else "/noentry"]
     else:

@@ -62,6 +62,8 @@ class GuestSnapshot:
     events: tuple[ProcessEvent, ...]
     fault: Fault | None
     alarms: tuple[Alarm, ...]
+    stdin: bytes
+    more_input: bool
 
 
 class Guest:
@@ -108,6 +110,11 @@ class Guest:
     def exited(self) -> bool:
         """Whether the whole process has ended by itself."""
         return self.system.counters.exited
+
+    @property
+    def waits_for_input(self) -> bool:
+        """Whether no thread can run before more standard input comes, or its end."""
+        return not self.exited and self.fault is None and self.kernel.waits_for_input()
 
     def start_main(self, stack: int = 0) -> int:
         """Make the thread of an exe's main program; :meth:`run` runs it. Returns its id.
@@ -208,6 +215,8 @@ class Guest:
             tuple(system.events),
             system.fault,
             tuple(self.kernel.alarms),
+            system.settings.stdin,
+            system.settings.more_input,
         )
 
     def restore(self, snapshot: GuestSnapshot) -> None:
@@ -226,6 +235,7 @@ class Guest:
         system.events[:] = snapshot.events
         system.fault = snapshot.fault
         self.kernel.alarms[:] = snapshot.alarms
+        system.settings.stdin, system.settings.more_input = snapshot.stdin, snapshot.more_input
         self._host = next(thread for thread in system.threads.values() if thread.host)
 
     # hotpatch.engine.target.Target -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from hotpatch.emulator.gates import CALLBACK, THREAD
 from hotpatch.emulator.loader import DLL_THREAD_ATTACH, entry_calls, initialisation_order
 from hotpatch.emulator.memory import AccessError
 from hotpatch.emulator.threads import Ended, Frame, Invoke, ThreadState
+from hotpatch.emulator.waits import Input
 from hotpatch.emulator.win32.call import Call, ProgramFaultError
 from hotpatch.errors import Fault, FaultKind
 
@@ -151,7 +152,10 @@ class Kernel:
         return thread if counters.quantum > 0 and thread is not None and thread.state is ThreadState.READY else None
 
     def _choose(self) -> GuestThread | None:
-        """Give the next slice away; where everybody sleeps, time passes; where nobody can ever run again, that is a fault."""
+        """Give the next slice away; where everybody sleeps, time passes; where nobody can ever run again, that is a fault.
+
+        Where nobody can run before input comes, nobody is chosen.
+        """
         system = self.system
         if self.on_slice is not None:
             self.on_slice()
@@ -160,6 +164,8 @@ class Kernel:
             blocked = [thread for thread in system.threads.values() if thread.state is ThreadState.BLOCKED]
             deadlines = [wait.deadline for thread in blocked if (wait := thread.wait) is not None and wait.deadline is not None]
             if not deadlines:
+                if any(isinstance(thread.wait, Input) for thread in blocked):
+                    return None
                 if blocked or any(thread.state is ThreadState.SUSPENDED for thread in system.living()):
                     self._deadlock(blocked)
                 return None
@@ -174,6 +180,15 @@ class Kernel:
             if not self._runnable(thread):
                 return self._choose()
         return thread
+
+    def waits_for_input(self) -> bool:
+        """Whether nobody can run, nor ever will by itself, and somebody waits for input."""
+        blocked = [thread.wait for thread in self.system.threads.values() if thread.state is ThreadState.BLOCKED]
+        return (
+            any(isinstance(wait, Input) for wait in blocked)
+            and all(wait is not None and wait.deadline is None for wait in blocked)
+            and not self._ready()
+        )
 
     def _undisturbed(self) -> int:
         """How long the only thread that can run may: until a sleeper's time is up. What it does to others in between ends its slice."""

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Settings:
-    """What a process is started with."""
+    """What a process is started with. Input can be added while it runs."""
 
     command_line: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     stdin: bytes = b""
+    more_input: bool = False
+    """Whether more may come after ``stdin``: at its end ReadFile waits instead of telling that it is the end."""
 
 
 def map_parameters(memory: Memory, settings: Settings) -> dict[str, int]:

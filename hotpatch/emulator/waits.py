@@ -41,6 +41,33 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """Bytes of a standard input that more may come to, or its end; up to ``size`` of them go to ``buffer``, their number to ``read``."""
+
+    buffer: int
+    size: int
+    read: int
+    deadline: None = None
+
+    def ready(self, system: System, thread: GuestThread) -> bool:
+        """Whether there is something to read, or never will be."""
+        return system.counters.stdin < len(system.settings.stdin) or not system.settings.more_input
+
+    def finish(self, system: System, thread: GuestThread, *, timed_out: bool) -> int:
+        """Read."""
+        data = system.settings.stdin[system.counters.stdin : system.counters.stdin + self.size]
+        system.guest_write(self.buffer, data)
+        system.counters.stdin += len(data)
+        if self.read:
+            system.guest_write(self.read, len(data).to_bytes(4, "little"))
+        return 1
+
+    def describe(self, system: System) -> str:
+        """For a report."""
+        return "standard input"
+
+
+@dataclass(frozen=True, slots=True)
 class Objects:
     """One of several kernel objects, or all of them."""
 

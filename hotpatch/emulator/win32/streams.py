@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from hotpatch.emulator import objects
 from hotpatch.emulator.objects import Stream, StreamObject
+from hotpatch.emulator.waits import Input
 from hotpatch.emulator.win32.call import ERROR_INVALID_HANDLE, ERROR_INVALID_PARAMETER, Call, Dword, Table, Word
 
 if TYPE_CHECKING:
     from hotpatch.emulator.system import System
+    from hotpatch.emulator.threads import Outcome
 
 TABLE = Table()
 
@@ -71,12 +73,14 @@ def write_console_w(call: Call, handle: Word, buffer: Word, count: Dword, writte
 
 
 @TABLE.provide("ReadFile")
-def read_file(call: Call, handle: Word, buffer: Word, size: Dword, read: Word, overlapped: Word) -> int:
-    """ReadFile of the standard input, which is a file: at its end, zero bytes and success."""
+def read_file(call: Call, handle: Word, buffer: Word, size: Dword, read: Word, overlapped: Word) -> Outcome:
+    """ReadFile of the standard input, which is a file: at its end, zero bytes and success; it waits there where more may come."""
     call.put32_if(read, 0)
     if stream_of(call.system, handle) is not Stream.INPUT:
         return call.fail(ERROR_INVALID_HANDLE)
     counters = call.system.counters
+    if call.system.settings.more_input and counters.stdin >= len(call.system.settings.stdin):
+        return Input(buffer, size, read)
     data = call.system.settings.stdin[counters.stdin : counters.stdin + size]
     call.write(buffer, data)
     counters.stdin += len(data)
