@@ -248,6 +248,8 @@ class _Binder:
         section = self.fixed.section_at(target)
         if section is None:
             return f"a reference to 0x{target:x}, where the fixed image has nothing"
+        if target not in self.novelty.extent(target):
+            return f"a reference to 0x{target:x}, where no datum is known"
         role = next((role for role, rva in sorted(self.view.special_data.items()) if rva == target), None)
         if role is not None:
             there = self.base_view.special_data.get(role)

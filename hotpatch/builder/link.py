@@ -12,7 +12,7 @@ from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, NewImport
 from hotpatch.builder.place import AREA_FLAGS, SHORT_BRANCHES, VeneerForm, veneer_of
 from hotpatch.builder.tables import link_table
-from hotpatch.builder.unwinding import handler_veneer, link_unwind
+from hotpatch.builder.unwinding import handler_veneers, link_unwind
 from hotpatch.errors import OutOfReach, Refusal, Rule
 from hotpatch.image import Range, SectionFlags
 from hotpatch.patch import IMAGE_BASE, SECTION_ALIGNMENT, Fixup, PatchSection, Space, import_table
@@ -229,6 +229,6 @@ class _Linker:
 
     def _handler(self, entry: Rva) -> Rva:
         """Where unwind data finds the handler that the fixed image has at ``entry``."""
-        body, destination = next((body, found) for body, site, found in self.bound.handlers if site.target == entry)
-        veneer = handler_veneer(body, destination)
+        destination = next(found for _, site, found in self.bound.handlers if site.target == entry)
+        veneer = handler_veneers(self.bound.handlers).get(destination)
         return self._where(destination)[1] if veneer is None else self.placement.veneers[veneer]

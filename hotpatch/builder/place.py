@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.model import Area, BaseAddress, Placement, Veneer
-from hotpatch.builder.unwinding import handler_veneer
+from hotpatch.builder.unwinding import handler_veneers
 from hotpatch.image import Range, SectionFlags
 from hotpatch.patch import SECTION_ALIGNMENT
 
@@ -97,10 +97,7 @@ def _veneers(bound: Bound) -> tuple[Veneer, ...]:
     for link in bound.links:
         if link.site.kind in SHORT_BRANCHES and link.site.use is not Use.DATA and isinstance(link.destination, BaseAddress):
             found[veneer_of(bound, link.site.field, link.destination)] = None
-    for body, _, destination in bound.handlers:
-        veneer = handler_veneer(body, destination)
-        if veneer is not None:
-            found[veneer] = None
+    found.update(dict.fromkeys(handler_veneers(bound.handlers).values()))
     return tuple(found)
 
 

@@ -51,6 +51,7 @@ class _Check:
         self.form = VeneerForm.of(self.arch)
         self.veneers = frozenset(placement.veneers.values())
         self.slots = {row.slot: row for row in patch.imports}
+        self.tables = {table.address: table for body in bound.bodies for table in tables_of(diff.fixed, body.function)}
         self.seen: set[int] = set()
         self.memory = b""
 
@@ -229,8 +230,12 @@ class _Check:
             )
 
     def _distances(self, piece: Piece) -> list[Site]:
-        tables = {table.address: table for body in self.bound.bodies for table in tables_of(self.fixed, body.function)}
-        return [site for at in sorted(tables) if at in piece.range for site in distance_sites(self.fixed, tables[at], piece.range) or ()]
+        return [
+            site
+            for at in sorted(self.tables)
+            if at in piece.range
+            for site in distance_sites(self.fixed, self.tables[at], piece.range) or ()
+        ]
 
     def _distance(self, site: Site) -> Iterator[Refusal]:
         """An entry that code adds to the address of its table."""

@@ -71,9 +71,13 @@ def called(item: CarriedUnwind) -> list[UnwindReference]:
     return sorted((ref for ref in item.references if ref.meaning is Meaning.HANDLER), key=lambda ref: ref.offset)
 
 
-def handler_veneer(body: Body, destination: Destination) -> Veneer | None:
-    """The veneer that a handler of the base is reached by, because unwind data can only name code of its own image."""
-    return None if isinstance(destination, CarriedAddress) else Veneer(destination, body.blocks[0].start, falls=False)
+def handler_veneers(handlers: Iterable[tuple[Body, Site, Destination]]) -> dict[Destination, Veneer]:
+    """The veneer that each handler outside of the patch is reached by, because unwind data can only name code of its own image."""
+    found: dict[Destination, Veneer] = {}
+    for body, _, destination in handlers:
+        if not isinstance(destination, CarriedAddress):
+            found.setdefault(destination, Veneer(destination, body.blocks[0].start, falls=False))
+    return found
 
 
 def link_unwind(
