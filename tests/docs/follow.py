@@ -1,11 +1,14 @@
 """Following a page in a fresh folder: as its reader would, with the programs of this checkout.
 
-``python -m tests.docs.follow PAGE …`` follows pages and writes what was printed into them wherever they show something else.
+``python -m tests.docs.follow PAGE …`` follows pages and writes what was printed into them wherever they show something else
+(where lines are left out, it only tells: what to leave out is the author's decision).
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.docs.document import Kind, agrees, blocks
+from tests.docs.document import ANYTHING, Kind, agrees, blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
+_VOLATILE = re.compile(r"(?<=time stamp )0x\w+(, checksum 0x\w+)?|(?<=SHA-256 )[0-9a-f]{64}|(?<=time date stamp )\d+, checksum \d+")
+"""What depends on the folder that a reader compiles in, and is therefore never shown."""
 _RUNNER = """
 import contextlib, io, json, sys
 names = {"__name__": "__main__"}
@@ -71,15 +76,13 @@ def follow(page: Path, folder: Path) -> Iterator[Step]:
             case Kind.PYTHON:
                 python.append(block.content)
                 done = _python(python, folder, environment)
-                yield Step(
-                    "python block", block.line, block.prints, block.prints_line, done.stdout, done.stderr, done.returncode, 0
-                )
+                yield Step("python block", block.line, block.prints, block.prints_line, done.stdout, done.stderr, done.returncode, 0)
             case Kind.SETUP | Kind.SHOWN:
                 pass
 
 
 def surroundings(folder: Path) -> dict[str, str]:
-    """The environment in which ``python`` and ``hotpatch`` are this interpreter and this checkout; nothing is kept outside of ``folder``."""
+    """The environment in which ``python`` and ``hotpatch`` are this interpreter and checkout; nothing is kept outside of ``folder``."""
     tools = folder / ".tools"
     tools.mkdir()
     for name, command in {"python": "", "hotpatch": " -m hotpatch"}.items():
@@ -104,8 +107,6 @@ def _run(command: list[str], folder: Path, environment: dict[str, str], stdin: s
 
 
 def _python(sources: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    import json
-
     return _run([sys.executable, "-c", _RUNNER], folder, environment, json.dumps(sources))
 
 
@@ -125,9 +126,9 @@ def refresh(page: Path) -> int:
     lines = page.read_text(encoding="utf-8").splitlines()
     for step in reversed(wrong):
         sys.stderr.write(complaint(page, step) + "\n")
-        if step.shown is not None and step.code == step.expected_code:
+        if step.shown is not None and step.code == step.expected_code and ANYTHING not in step.shown.splitlines():
             at = step.shown_line - 1
-            lines[at : at + len(step.shown.splitlines())] = [line.rstrip() for line in step.printed.splitlines()]
+            lines[at : at + len(step.shown.splitlines())] = [_VOLATILE.sub(ANYTHING, line.rstrip()) for line in step.printed.splitlines()]
     page.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return len(wrong)
 

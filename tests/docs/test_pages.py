@@ -18,7 +18,7 @@ def marked(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.compiler) if name == COMPILES else name
 
 
-@pytest.mark.parametrize("name", map(marked, PAGES))
+@pytest.mark.parametrize("name", [marked(name) for name in PAGES])
 def test_page_does_what_it_says(name, tmp_path):
     if name == COMPILES and importlib.util.find_spec("ziglang") is None:
         pytest.skip("the extra `fixtures` (ziglang) is not installed")
