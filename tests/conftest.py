@@ -1,0 +1,20 @@
+"""What holds for all tests: in the gate, nothing that it must run may be skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+MUST_RUN = ("wine", "compiler", "release")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Where HOTPATCH_CI is set, a skipped test of :data:`MUST_RUN` has failed."""
+    report = yield
+    if report.skipped and "HOTPATCH_CI" in os.environ and any(item.get_closest_marker(name) for name in MUST_RUN):
+        report.outcome = "failed"
+        report.longrepr = f"the gate must run this, but it was skipped: {report.longrepr}"
+    return report
