@@ -27,14 +27,16 @@ SECONDS = 120
 _VOLATILE = re.compile(r"(?<=time stamp )0x\w+(, checksum 0x\w+)?|(?<=SHA-256 )[0-9a-f]{64}|(?<=time date stamp )\d+, checksum \d+")
 """What depends on the folder that a reader compiles in, and is therefore never shown."""
 _RUNNER = """
-import contextlib, io, json, sys
+import contextlib, io, json, sys, traceback
 names = {"__name__": "__main__"}
-for source in json.load(sys.stdin):
-    out = io.StringIO()
+for line in sys.stdin:
+    out, errors = io.StringIO(), ""
     with contextlib.redirect_stdout(out):
-        exec(compile(source, "<page>", "exec"), names)
-    last = out.getvalue()
-sys.stdout.write(last)
+        try:
+            exec(compile(json.loads(line), "<page>", "exec"), names)
+        except BaseException:
+            errors = traceback.format_exc()
+    print(json.dumps([out.getvalue(), errors]), flush=True)
 """
 
 
@@ -61,22 +63,43 @@ def follow(page: Path, folder: Path) -> Iterator[Step]:
     """Do everything that ``page`` says, in ``folder``, in order."""
     environment = surroundings(folder)
     (folder / "fixtures").symlink_to(ROOT / "fixtures")
-    python: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", _RUNNER], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as python:
+        try:
+            yield from _steps(page, folder, environment, python)
+        finally:
+            python.kill()
+
+
+def _steps(page: Path, folder: Path, environment: dict[str, str], python: subprocess.Popen[str]) -> Iterator[Step]:
     for block in blocks(page):
         match block.kind:
             case Kind.FILE:
                 (folder / block.argument).write_text(block.content, encoding="utf-8")
             case Kind.COMMANDS:
                 for command in block.commands:
-                    done = _run(["sh", "-c", command.text], folder, environment)
+                    done = subprocess.run(
+                        ["sh", "-c", command.text],
+                        cwd=folder,
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        capture_output=True,
+                        encoding="utf-8",
+                        check=False,
+                        timeout=SECONDS,
+                    )
                     shown_line = command.line + 1
                     yield Step(
                         command.text, command.line, command.shown, shown_line, done.stdout, done.stderr, done.returncode, command.code
                     )
             case Kind.PYTHON:
-                python.append(block.content)
-                done = _python(python, folder, environment)
-                yield Step("python block", block.line, block.prints, block.prints_line, done.stdout, done.stderr, done.returncode, 0)
+                assert python.stdin is not None and python.stdout is not None
+                python.stdin.write(json.dumps(block.content) + "\n")
+                python.stdin.flush()
+                answer = python.stdout.readline()
+                printed, errors = json.loads(answer) if answer else ("", "the interpreter ended")
+                yield Step("python block", block.line, block.prints, block.prints_line, printed, errors, int(bool(errors)), 0)
             case Kind.SETUP | Kind.SHOWN:
                 pass
 
@@ -98,16 +121,6 @@ def surroundings(folder: Path) -> dict[str, str]:
         "ZIG_LOCAL_CACHE_DIR": cache,
         "ZIG_GLOBAL_CACHE_DIR": cache,
     }
-
-
-def _run(command: list[str], folder: Path, environment: dict[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, env=environment, input=stdin, capture_output=True, encoding="utf-8", check=False, timeout=SECONDS
-    )
-
-
-def _python(sources: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return _run([sys.executable, "-c", _RUNNER], folder, environment, json.dumps(sources))
 
 
 def complaint(page: Path, step: Step) -> str:
