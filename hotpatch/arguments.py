@@ -39,6 +39,8 @@ def parse_argument(text: str) -> Argument:
                 pass
     except ValueError as error:
         raise InputError(f"argument {text!r}", f"{error}; {_FORMS}") from error
+    except InputError as error:
+        raise InputError(f"argument {text!r}", error.problem) from error
     raise InputError(f"argument {text!r}", f"unknown kind; {_FORMS}")
 
 

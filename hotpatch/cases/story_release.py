@@ -45,8 +45,8 @@ def tell_release(release: Release, machine: Machine, *, cache: Path, wheels: Pat
         InputError: A wheel cannot be had.
     """
     tell = Teller(machine)
-    yield tell.step(StepKind.TITLE, f"{release.title} [{machine}]", case=release.name)
     paths = extract(release, machine, cache=cache, wheels=wheels)
+    yield tell.step(StepKind.TITLE, f"{release.title} [{machine}]", case=release.name)
     base, fixed = map(open_image, paths)
     wheel, newer = release.base[machine], release.fixed[machine]
     yield tell.step(StepKind.SAY, f"base: {wheel.member} of {wheel.file}, SHA-256 of the wheel {wheel.sha256}")

@@ -71,7 +71,7 @@ def demo(
     steps: list[Step] = []
     for machine in machines:
         told = tell(case, machine, seed=seed, cache=_cache(), wheels=Path(wheels) if wheels else None)
-        for item in _paced(told, out, wait=step):
+        for item in _paced(_begun(told, out, f"preparing {case} for {machine}"), out, wait=step):
             steps.append(item)
             if not options.json:
                 out.text(story.line(item))
@@ -81,6 +81,14 @@ def demo(
         )
         out.document(document)
     return Exit.DONE
+
+
+def _begun(told: Iterator[Step], out: Output, what: str) -> Iterator[Step]:
+    """``told``, with progress until its first step: a release may have to be fetched."""
+    with out.progress(what):
+        first = next(told)
+    yield first
+    yield from told
 
 
 def _paced(steps: Iterator[Step], out: Output, *, wait: bool) -> Iterator[Step]:

@@ -262,7 +262,7 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
 
 def cases(document: CasesDocument) -> RenderableType:
     """The shipped cases."""
-    rows = table("case", "kind", "outcome", "shows", fold=("shows",))
+    rows = table("case", "kind", "outcome", "title", fold=("title",))
     for case in document.cases:
-        rows.add_row(case.name, case.kind, case.outcome, case.shows)
+        rows.add_row(case.name, case.kind, case.outcome, case.title)
     return rows

@@ -1,0 +1,228 @@
+"""inspect, diff and build: text, documents, exit codes."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import hotpatch
+from tests.cli.front import Ask
+
+
+def test_inspect_image(ask: Ask, image, machine) -> None:
+    path = image("parameters", machine)
+    found = ask("inspect", path, "--json").document("inspect-image")
+    assert found["machine"] == machine
+    assert found["hotpatch"] == {"compatible_flag": False, "table_rva": None, "hybrid": "none"}
+    rows = {row["name"]: row for row in found["functions"]}
+    assert rows["nine"]["entry_patchable"] is True
+    text = ask("inspect", path)
+    assert (text.code, text.err) == (0, "")
+    for name, row in rows.items():
+        line = next(line for line in text.out.splitlines() if line.split()[:1] == [name])
+        assert line.split()[1:4] == [f"0x{row['rva']:x}", str(row["size"]), str(row["padding"])]
+
+
+def test_inspect_patch(ask: Ask, image, patch, machine) -> None:
+    path, base = patch("new-constant", machine), hotpatch.open(image("new-constant", machine))
+    found = ask("inspect", path, "--json").document("inspect-patch")
+    assert found["base"]["sha256"] == base.sha256
+    assert found["sequence"] == found["hot_patch_info"]["sequence_number"] == 1
+    assert found["signature"]["status"] == "none"
+    (identity,) = found["hot_patch_info"]["bases"]
+    assert identity["original_time_date_stamp"] == base.time_date_stamp
+    assert identity["original_checksum"] == base.checksum
+    redirected = {(item["base_rva"], item["patch_rva"]) for item in found["functions"]}
+    assert redirected <= {(record["source_rva"], record["target_rva"]) for record in identity["records"]}
+    text = ask("inspect", path).out
+    assert base.sha256 in text
+    assert all(item["name"] in text for item in found["functions"])
+
+
+def test_diff(ask: Ask, image, machine) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    found = ask("diff", *pair, "--json").document("diff")
+    assert (found["base"]["path"], found["fixed"]["path"]) == pair
+    assert {row["name"]: row["verdict"] for row in found["functions"]}["clamp"] == "changed"
+    assert sum(found["summary"].values()) == len(found["functions"])
+    text = ask("diff", *pair).out
+    assert "clamp" in text
+    assert "total" not in text
+    assert "total" in ask("diff", *pair, "--all").out
+
+
+def test_diff_of_one_function_is_side_by_side(ask: Ask, image, machine) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    found = ask("diff", *pair, "--function", "clamp", "--json").document("diff")
+    kinds = {line["kind"] for line in found["listing"]}
+    assert "changed" in kinds or {"added", "removed"} & kinds
+    by_rva = f"rva:0x{next(row['base_rva'] for row in found['functions'] if row['name'] == 'clamp'):x}"
+    assert ask("diff", *pair, "--function", by_rva, "--json").document("diff")["listing"] == found["listing"]
+    text = ask("diff", *pair, "--function", "clamp").out.splitlines()
+    assert len(text) == len(found["listing"]) + 1
+
+
+def test_diff_of_a_function_that_is_not_there(ask: Ask, image, machine) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    answer = ask("diff", *pair, "--function", "nosuch", "--json")
+    assert answer.code == 4
+    (refusal,) = answer.document("refused")["refused"]
+    assert (refusal["rule"], refusal["function"]) == ("no-such-function", "nosuch")
+    assert "no-such-function" in ask("diff", *pair, "--function", "nosuch").out
+
+
+class _Page(HTMLParser):
+    """Checks that tags are closed in order, and notes what would be fetched."""
+
+    VOID = frozenset({"meta", "br", "hr", "img", "link", "input", "col"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+        self.outside: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.seen.add(tag)
+        self.outside += [value for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+
+def _page(path: Path) -> _Page:
+    source = path.read_text(encoding="utf-8")
+    assert source.lower().startswith("<!doctype html>")
+    page = _Page()
+    page.feed(source)
+    page.close()
+    assert page.open == []
+    assert page.outside == []
+    assert "@import" not in source
+    assert "url(" not in source
+    assert not page.seen & {"script", "link", "iframe", "img"}
+    return page
+
+
+def test_html_page_is_whole_and_self_contained(ask: Ask, image, machine, tmp_path: Path) -> None:
+    target = tmp_path / "diff.html"
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    answer = ask("diff", *pair, "--html", target)
+    assert (answer.code, answer.err) == (0, "")
+    assert "clamp" in _page(target).text
+    first = target.read_bytes()
+    ask("diff", *pair, "--html", target)
+    assert target.read_bytes() == first
+
+
+def test_html_page_escapes_names(ask: Ask, image, machine, tmp_path: Path) -> None:
+    hostile = b"<u>&"
+    paths = []
+    for side in ("base", "fixed"):
+        data = Path(image("basic", machine, side)).read_bytes()
+        assert data.count(b"clamp\0") == 1
+        path = tmp_path / f"{side}.dll"
+        path.write_bytes(data.replace(b"clamp\0", hostile + b"x\0"))
+        paths.append(path)
+    target = tmp_path / "<i>.html"
+    assert ask("diff", *paths, "--html", target).code == 0
+    page = _page(target)
+    assert "<u>&x" in page.text
+    assert "u" not in page.seen
+
+
+def test_build_writes_the_patch(ask: Ask, image, machine, tmp_path: Path) -> None:
+    target = tmp_path / "fix.dll"
+    pair = image("new-constant", machine), image("new-constant", machine, "fixed")
+    found = ask("build", *pair, "-o", target, "--sequence", "7", "--json").document("build")
+    assert (found["patch"], found["sequence"], found["bytes"]) == (str(target), 7, target.stat().st_size)
+    assert {item["kind"] for item in found["carried"]} <= {"function", "constant", "data", "import"}
+    assert hotpatch.load(target).sequence == 7
+    assert list(tmp_path.iterdir()) == [target]
+    again = tmp_path / "again.dll"
+    text = ask("build", *pair, "-o", again, "--sequence", "7")
+    assert (text.code, text.err) == (0, "")
+    assert again.read_bytes() == target.read_bytes()
+    assert f"{again}: sequence 7" in text.out
+
+
+def test_build_only_one_function(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = image("parameters", machine), image("parameters", machine, "fixed")
+    found = ask("build", *pair, "-o", tmp_path / "fix.dll", "--only", "nine", "--only", "doubles", "--json").document("build")
+    assert sorted(item["name"] for item in found["functions"]) == ["doubles", "nine"]
+
+
+@pytest.mark.parametrize("redirect", ["hpat", "direct"])
+def test_build_with_a_redirect(ask: Ask, image, machine, tmp_path: Path, redirect: str) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    found = ask("build", *pair, "-o", tmp_path / "fix.dll", "--redirect", redirect, "--json").document("build")
+    assert {item["redirect"] for item in found["functions"]} == {redirect}
+
+
+def test_nothing_to_do(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = image("cosmetic", machine), image("cosmetic", machine, "fixed")
+    answer = ask("build", *pair, "-o", tmp_path / "fix.dll", "--json")
+    assert answer.code == 3
+    found = answer.document("build")
+    assert (found["patch"], found["functions"], found["refused"]) == (None, [], [])
+    text = ask("build", *pair, "-o", tmp_path / "fix.dll")
+    assert (text.code, text.err) == (3, "")
+    assert text.out.startswith("nothing to do")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refused_build(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = image("data-layout-refused", machine), image("data-layout-refused", machine, "fixed")
+    answer = ask("build", *pair, "-o", tmp_path / "fix.dll", "--json")
+    assert answer.code == 4
+    found = answer.document("build")
+    assert found["patch"] is None
+    assert {refusal["rule"] for refusal in found["refused"]} == {"data-layout"}
+    text = ask("build", *pair, "-o", tmp_path / "fix.dll")
+    assert text.code == 4
+    for refusal in found["refused"]:
+        assert refusal["reason"] in text.out
+        assert f"0x{refusal['evidence']['base_rva']:x}" in text.out
+        assert f"  {refusal['evidence']['fixed_size']}\n" in text.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_cannot_be_written(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    (tmp_path / "file").write_bytes(b"here before")
+    for target in (tmp_path / "no" / "fix.dll", tmp_path, tmp_path / "file" / "fix.dll", pair[0]):
+        answer = ask("build", *pair, "-o", target)
+        assert answer.code == 2
+        assert answer.error.startswith(f"{target}: ")
+        html = ask("diff", *pair, "--html", target)
+        assert html.code == 2
+        assert html.error.startswith(f"{target}: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"here before"
+
+
+def test_patch_that_was_there_before_survives_a_refused_build(ask: Ask, image, machine, tmp_path: Path) -> None:
+    target = tmp_path / "fix.dll"
+    target.write_bytes(b"older")
+    pair = image("data-layout-refused", machine), image("data-layout-refused", machine, "fixed")
+    assert ask("build", *pair, "-o", target).code == 4
+    assert target.read_bytes() == b"older"
+
+
+def test_machines_that_differ(ask: Ask, image) -> None:
+    pair = image("basic", "x64"), image("basic", "arm64", "fixed")
+    answer = ask("diff", *pair, "--json")
+    assert answer.code == 4
+    assert [refusal["rule"] for refusal in answer.document("refused")["refused"]] == ["machine-differs"]
+    build = ask("build", *pair, "-o", "unwritten.dll", "--json")
+    assert build.code == 4
+    assert [refusal["rule"] for refusal in build.document("build")["refused"]] == ["machine-differs"]
+    assert not Path("unwritten.dll").exists()

@@ -1,0 +1,179 @@
+"""hotpatch run: whole programs, patched and reverted at an instruction, stopped at one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.cases import find_case
+from tests.cli.front import Ask
+
+THREADS = 7
+WORKERS = find_case("many-threads").manifest.program[0]
+SERVER = find_case("overflow-check").manifest.program[0]
+
+
+def test_program(ask: Ask, image, machine) -> None:
+    answer = ask("run", image("many-threads", machine), "--json")
+    assert answer.code == 0
+    found = answer.document("run")
+    assert (found["exit_code"], found["output"]) == (WORKERS.before.exit_code, WORKERS.before.output)
+    assert (found["threads"], found["refused"], found["fault"]) == (THREADS, [], None)
+    assert found["status"]["functions"] == []
+    kinds = [event["kind"] for event in found["events"]]
+    assert kinds.count("spawn") == THREADS
+    assert kinds[-1] == "exit"
+    text = ask("run", image("many-threads", machine))
+    assert text.out == f"{WORKERS.before.output}exit code 0 after {found['instructions']} instructions, 7 threads\n"
+
+
+def test_arguments_and_standard_input(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
+    requests = tmp_path / "requests.txt"
+    requests.write_text(SERVER.stdin, encoding="utf-8")
+    command = "run", image("overflow-check", machine), *SERVER.args, "--stdin", requests, "--json"
+    assert ask(*command).document("run")["output"] == SERVER.before.output
+    assert ask(*command, "--patch", patch("overflow-check", machine)).document("run")["output"] == SERVER.patched.output
+
+
+def test_patch_and_revert_at_an_instruction(ask: Ask, image, patch, machine) -> None:
+    fix, path = patch("many-threads", machine), image("many-threads", machine)
+    command = "run", path, "--patch", f"{fix}@2000", "--revert", f"{fix}@4000"
+    answer = ask(*command, "--json")
+    found = answer.document("run")
+    done = [(event["kind"], event["at"]) for event in found["events"] if event["kind"] in ("apply", "revert")]
+    assert done == [("apply", 2000), ("revert", 4000)]
+    assert (found["status"]["functions"], found["refused"]) == ([], [])
+    lines = ask(*command).out.splitlines()
+    name = Path(fix).name
+    assert f"[2000] apply     {name}, sequence 1, to base.exe: 1 function, immediate" in lines
+    assert f"[4000] revert    {name}, sequence 1: 1 function" in lines
+    assert "[2000] redirect  price goes to the new code (hpat)" in lines
+    assert "[4000] redirect  price is the base's again (hpat)" in lines
+    assert not any("{" in line for line in lines)
+
+
+def test_status_says_what_is_patched(ask: Ask, image, patch, machine) -> None:
+    fix = patch("many-threads", machine)
+    found = ask("run", image("many-threads", machine), "--patch", f"{fix}@10", "--json").document("run")
+    (function,) = found["status"]["functions"]
+    (standing,) = found["status"]["patches"]
+    assert (function["name"], function["state"], function["redirect"]) == ("price", "applied", "hpat")
+    assert (standing["name"], standing["number"]) == (Path(fix).name, function["patch"])
+
+
+def test_stop_at(ask: Ask, image, patch, machine) -> None:
+    fix = patch("many-threads", machine)
+    command = "run", image("many-threads", machine), "--patch", f"{fix}@1000", "--stop-at", "2500"
+    answer = ask(*command, "--json")
+    assert answer.code == 0
+    found = answer.document("run")
+    assert (found["instructions"], found["exit_code"]) == (2500, None)
+    assert len(found["stopped"]) == THREADS
+    for thread in found["stopped"]:
+        assert thread["registers"]["rsp" if machine is Machine.X64 else "sp"]
+        assert thread["stack"][0] == {"pc": thread["pc"], "function": thread["function"]}
+    main = found["stopped"][0]
+    others = [thread["thread"] for thread in found["stopped"][1:]]
+    assert main["waits_for"] == "all of " + ", ".join(f"thread {number}" for number in others)
+    text = ask(*command).out
+    assert f"waits for {main['waits_for']}, in WaitForMultipleObjects" in text
+    patched = next(line for line in text.splitlines() if line.startswith("price "))
+    assert patched.split()[1:2] + patched.split()[3:7] == ["base.exe", Path(fix).name, "1", "applied", "hpat"]
+    assert text.endswith("still running after 2500 instructions, 7 threads\n")
+
+
+def test_stop_at_the_start_and_after_the_end(ask: Ask, image, machine) -> None:
+    path = image("many-threads", machine)
+    start = ask("run", path, "--stop-at", "0", "--json").document("run")
+    assert (start["instructions"], len(start["stopped"])) == (0, 1)
+    end = ask("run", path, "--stop-at", "99999999", "--json").document("run")
+    assert (end["exit_code"], end["stopped"]) == (0, [])
+    assert "nothing is patched" in ask("run", path, "--stop-at", "0").out
+
+
+def test_seed_chooses_the_interleaving(ask: Ask, image, machine) -> None:
+    def order(seed: int) -> list[tuple[int, int]]:
+        found = ask("run", image("many-threads", machine), "--seed", seed, "--json").document("run")
+        return [(event["at"], event["thread"]) for event in found["events"]]
+
+    assert order(1) == order(1)
+    assert len({tuple(order(seed)) for seed in range(4)}) > 1
+
+
+def test_revert_of_what_is_not_applied(ask: Ask, image, patch, machine) -> None:
+    fix = patch("many-threads", machine)
+    answer = ask("run", image("many-threads", machine), "--patch", f"{fix}@2000", "--revert", f"{fix}@100", "--json")
+    assert answer.code == 4
+    found = answer.document("run")
+    assert [refusal["rule"] for refusal in found["refused"]] == ["not-applied"]
+    assert found["output"] == ask("run", image("many-threads", machine), "--patch", f"{fix}@2000", "--json").document("run")["output"]
+    assert [event["at"] for event in found["events"] if event["kind"] == "refused"] == [100]
+    text = ask("run", image("many-threads", machine), "--patch", f"{fix}@2000", "--revert", f"{fix}@100")
+    assert text.code == 4
+    assert "[100] refused   not-applied" in text.out
+
+
+def test_second_patch_of_the_same_sequence_is_refused(ask: Ask, image, patch, machine) -> None:
+    fix = patch("many-threads", machine)
+    answer = ask("run", image("many-threads", machine), "--patch", f"{fix}@10", "--patch", f"{fix}@20", "--json")
+    assert answer.code == 4
+    assert [refusal["rule"] for refusal in answer.document("run")["refused"]] == ["sequence"]
+
+
+def test_patch_of_another_program(ask: Ask, image, patch, machine) -> None:
+    answer = ask("run", image("many-threads", machine), "--patch", patch("overflow-check", machine), "--json")
+    assert answer.code == 4
+    found = answer.document("run")
+    assert found["refused"]
+    assert found["output"] == WORKERS.before.output
+
+
+def test_fault(ask: Ask, image, machine, tmp_path: Path) -> None:
+    path = tmp_path / "base.exe"
+    data = Path(image("many-threads", machine)).read_bytes()
+    assert data.count(b"SetEvent\0") == 1
+    path.write_bytes(data.replace(b"SetEvent\0", b"SetIvent\0"))
+    answer = ask("run", path, "--json")
+    assert answer.code == 1
+    found = answer.document("run")
+    assert found["fault"]["kind"] == "unknown-import"
+    text = ask("run", path)
+    assert (text.code, text.err) == (1, "")
+    assert "fault unknown-import" in text.out
+    assert "SetIvent" in text.out
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("--revert", "fix.dll"), "PATCH@N"),
+        (("--stop-at", "-1"), "-1"),
+        (("--stop-at", "soon"), "soon"),
+        (("--patch", "nosuch.dll@5"), "nosuch.dll"),
+        (("--patch", "nosuch.dll@soon"), "nosuch.dll@soon"),
+        (("--stdin", "nosuch.txt"), "nosuch.txt"),
+        (("--module", "nosuch.dll"), "nosuch.dll"),
+        (("--consistency", "eventual"), "eventual"),
+        (("--seed", "many"), "many"),
+        (("--load-base", "0x1"), "0x1"),
+    ],
+    ids=" ".join,
+)
+def test_bad_options(ask: Ask, image, options, names: str) -> None:
+    answer = ask("run", image("many-threads", Machine.X64), *options)
+    assert answer.code == 2
+    assert names in answer.error
+
+
+def test_dll_is_no_program(ask: Ask, image, machine) -> None:
+    answer = ask("run", image("basic", machine))
+    assert answer.code == 2
+    assert image("basic", machine) in answer.error
+
+
+def test_patch_that_is_no_patch(ask: Ask, image, machine) -> None:
+    answer = ask("run", image("many-threads", machine), "--patch", image("many-threads", machine))
+    assert answer.code == 2
+    assert answer.error.startswith(image("many-threads", machine))

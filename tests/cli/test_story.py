@@ -1,0 +1,98 @@
+"""hotpatch demo and cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hotpatch.cases import case_names, find_case
+from hotpatch.cases.releases import CVE_2025_69277
+from tests.cli.front import Ask
+
+
+def test_cases(ask: Ask) -> None:
+    found = ask("cases", "--json").document("cases")
+    assert tuple(case["name"] for case in found["cases"]) == case_names()
+    lines = ask("cases").out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(case_names())
+    assert all(line.endswith(find_case(name).manifest.title) for line, name in zip(lines, case_names(), strict=True))
+
+
+def test_demo_tells_of_both_machines(ask: Ask) -> None:
+    answer = ask("demo", "--json")
+    assert answer.code == 0
+    found = answer.document("demo")
+    assert (found["case"], found["machines"], found["fixed"]) == ("overflow-check", ["x64", "arm64"], True)
+    assert {step["machine"] for step in found["steps"]} == {"x64", "arm64"}
+
+
+def test_demo_as_text(ask: Ask, machine) -> None:
+    answer = ask("demo", "--arch", machine)
+    assert (answer.code, answer.err) == (0, "")
+    seen = [line for line in answer.out.splitlines() if "←" in line and line.startswith("    │")]
+    assert ["bug" in line for line in seen] == [True, False, True]
+    assert "never restarted" in answer.out
+
+
+@pytest.mark.parametrize("case", ["basic", "many-threads", "superseded", "cosmetic", "data-layout-refused", "wrong-base-refused"])
+def test_demo_of_a_case(ask: Ask, machine, case: str) -> None:
+    found = ask("demo", case, "--arch", machine, "--json").document("demo")
+    assert (found["case"], found["machines"]) == (case, [machine])
+    assert {step["machine"] for step in found["steps"]} == {machine}
+    assert ask("demo", case, "--arch", machine).code == 0
+
+
+def test_step_waits_for_enter(ask: Ask, machine) -> None:
+    plain = ask("demo", "--arch", machine)
+    steps = ask("demo", "--arch", machine, "--json").document("demo")["steps"]
+    events = sum(step["kind"] in ("act", "call", "end") for step in steps)
+    assert events > 4
+    stepped = ask("demo", "--arch", machine, "--step", stdin="\n" * 50)
+    assert (stepped.code, stepped.out) == (0, plain.out)
+    assert stepped.err == "… Enter " * events
+
+
+def test_step_goes_on_when_nobody_answers(ask: Ask, machine) -> None:
+    plain = ask("demo", "basic", "--arch", machine)
+    for typed, asked in (("", 1), ("\n\n", 3)):
+        stepped = ask("demo", "basic", "--arch", machine, "--step", stdin=typed)
+        assert (stepped.code, stepped.out) == (0, plain.out)
+        assert stepped.err == "… Enter " * asked
+
+
+def test_case_that_is_not_there(ask: Ask) -> None:
+    answer = ask("demo", "nosuch")
+    assert answer.code == 2
+    assert answer.error.startswith("nosuch: no such case; there are: basic, ")
+
+
+def test_release_from_an_empty_folder(ask: Ask, tmp_path: Path, machine) -> None:
+    answer = ask("demo", CVE_2025_69277.name, "--arch", machine, "--from", tmp_path)
+    assert answer.code == 2
+    assert answer.error == f"{tmp_path}: does not hold {CVE_2025_69277.base[machine].file}"
+
+
+def test_release_from_no_folder(ask: Ask, tmp_path: Path, machine) -> None:
+    answer = ask("demo", CVE_2025_69277.name, "--arch", machine, "--from", tmp_path / "no")
+    assert answer.code == 2
+    assert answer.error.startswith(f"{tmp_path / 'no'}: cannot be read")
+
+
+def test_release_whose_wheel_is_another_file(ask: Ask, tmp_path: Path, machine) -> None:
+    wheel = tmp_path / CVE_2025_69277.base[machine].file
+    wheel.write_bytes(b"PK\x05\x06" + bytes(18))
+    answer = ask("demo", CVE_2025_69277.name, "--arch", machine, "--from", tmp_path)
+    assert answer.code == 2
+    assert answer.error.startswith(f"{wheel}: is not the pinned file")
+
+
+def test_release_without_an_index(ask: Ask, tmp_path: Path, machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOTPATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    answer = ask("demo", CVE_2025_69277.name, "--arch", machine)
+    assert answer.code == 2
+    assert answer.error.startswith(CVE_2025_69277.base[machine].file)
+    assert "--from" in answer.error
