@@ -24,6 +24,7 @@ from hotpatch.arch.base import (
     Trampoline,
     Use,
 )
+from hotpatch.arch.outline import Outline, Outlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ __all__ = [
     "Instruction",
     "JumpTable",
     "Machine",
+    "Outline",
+    "Outlines",
     "Redirect",
     "Reference",
     "Trampoline",

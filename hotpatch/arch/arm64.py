@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import capstone
 
-from hotpatch.arch import arm64_distances, arm64_fields, arm64_redirect, arm64_references, arm64_tables, arm64_trampoline
+from hotpatch.arch import arm64_distances, arm64_fields, arm64_redirect, arm64_references, arm64_reread, arm64_tables, arm64_trampoline
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine
 from hotpatch.arch.common import LiteDecoder
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.outline import Outline
 
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
@@ -79,6 +80,14 @@ class Arm64(Architecture):
     def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
         """``code`` with the immediates of ``references`` zeroed."""
         return arm64_fields.mask(code, references)
+
+    def is_exemplary(self, outline: Outline, *, image_base: int = 0) -> bool:
+        """See :func:`hotpatch.arch.arm64_reread.is_exemplary`."""
+        return arm64_reread.is_exemplary(outline, image_base)
+
+    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
+        """See :func:`hotpatch.arch.arm64_reread.reread`."""
+        return arm64_reread.reread(outline, code, address, image_base)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :func:`hotpatch.arch.arm64_fields.bind`."""

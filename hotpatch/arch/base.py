@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from hotpatch.arch.outline import Outline
 
 
 class Machine(StrEnum):
@@ -111,9 +113,8 @@ class Instruction:
     target: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """An operand that names another address.
+class Reference(NamedTuple):
+    """An operand that names another address: a tuple, because an image has tens of thousands.
 
     ``value encoded = target + addend`` relative to what ``kind`` says. An Arm64 ADRP with the ADD or load that completes it gives two
     references with
@@ -296,6 +297,18 @@ class Architecture(ABC):
     @abstractmethod
     def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
         """``code`` with the field of each of ``references`` zeroed (for Arm64: only the immediate's bits)."""
+
+    @abstractmethod
+    def is_exemplary(self, outline: Outline, *, image_base: int = 0) -> bool:
+        """Whether all code with ``outline`` refers in the same ways as that which it was made of, only elsewhere.
+
+        So it is where nothing but the bits outside of the outward fields decides how code is understood: no jump tables, no arithmetic on
+        the image base.
+        """
+
+    @abstractmethod
+    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
+        """What :meth:`references` gives for ``code``, which has the exemplary ``outline``; ``None`` where only decoding can tell."""
 
     # binding -----------------------------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.arch import x64_binding, x64_distances, x64_redirect, x64_references, x64_tables, x64_trampoline
+from hotpatch.arch import x64_binding, x64_distances, x64_redirect, x64_references, x64_reread, x64_tables, x64_trampoline
 from hotpatch.arch.base import Architecture, CallingConvention, Machine
 from hotpatch.arch.x64_padding import PADDING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, Instruction, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.outline import Outline
 
 CONVENTION = CallingConvention(
     integer_arguments=("rcx", "rdx", "r8", "r9"),
@@ -57,6 +58,14 @@ class X64(Architecture):
     def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
         """See :meth:`Architecture.mask`."""
         return x64_binding.mask(code, references)
+
+    def is_exemplary(self, outline: Outline, *, image_base: int = 0) -> bool:
+        """See :func:`hotpatch.arch.x64_reread.is_exemplary`."""
+        return x64_reread.is_exemplary(outline, image_base)
+
+    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
+        """See :func:`hotpatch.arch.x64_reread.reread`."""
+        return x64_reread.reread(outline, code, address, image_base)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :meth:`Architecture.bind`; x64 fields are written whole, so what ``field`` holds does not matter."""

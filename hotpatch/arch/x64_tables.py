@@ -18,7 +18,7 @@ from hotpatch.arch.x64_values import Dispatch, Entry, Values
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MAY_DISPATCH = re.compile(rb"\xff[\xe0-\xe7\x24\x64\xa4]")
+MAY_DISPATCH = re.compile(rb"\xff[\xe0-\xe7\x24\x64\xa4]")
 """``jmp r/m64`` (FF /4) through a register or an indexed operand, wherever it may stand in the bytes."""
 _MOST_ENTRIES = 0x4000
 _ALLOCATION_GRANULARITY = 0x10000
@@ -27,7 +27,7 @@ _ALLOCATION_GRANULARITY = 0x10000
 
 def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
     """The tables that indirect jumps in ``code`` go through, by jump."""
-    if not _MAY_DISPATCH.search(code):
+    if not MAY_DISPATCH.search(code):
         return ()
     blocks = Blocks(encoding.decoder().rows(code, address))
     if not blocks.dispatches:

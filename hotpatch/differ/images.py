@@ -31,6 +31,7 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
         Refused: They are for different machines (rule machine-differs).
     """
     _require_same_machine(base, fixed)
+    fixed.expect(base)
     views = view_of(base), view_of(fixed)
     matching = correlate(*views)
     live = correlate_data(*views, matching)

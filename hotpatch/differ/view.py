@@ -20,13 +20,8 @@ from hotpatch.image.metadata import metadata
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hotpatch.arch import JumpTable, Reference
+    from hotpatch.arch import JumpTable
     from hotpatch.image import Image, InlineSite
-
-_DISTANCES = frozenset(
-    {FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21}
-)
-"""Kinds whose field holds the distance to the target: unchanged when code and target move together."""
 
 POINTER_SIZE = 8
 
@@ -162,12 +157,11 @@ class View:
     def _body(self, function: Function) -> Body:
         image, links, code, masked = self.image, [], [], []
         digest = blake2b(digest_size=16)
-        for part, (stretch, references) in enumerate(zip(function.ranges, image.references(function), strict=True)):
-            raw = image.code(stretch)
-            start, end = stretch.start, stretch.end
-            outward = [reference for reference in references if _is_outward(reference, stretch)]
-            links += [Link(part, reference.offset, reference.kind, reference.use, reference.target) for reference in outward]
-            bare = self.architecture.mask(raw, outward) if outward else raw
+        for part, stretch in enumerate(function.ranges):
+            raw, start, end = image.code(stretch), stretch.start, stretch.end
+            references, outline = image.references_in(stretch), image.outline(stretch)
+            links += [Link(part, offset, kind, use, target) for offset, _, _, kind, use, target, _ in outline.outward_of(references)]
+            bare = outline.masked
             for address in self._table_starts[bisect_left(self._table_starts, start) : bisect_left(self._table_starts, end)]:
                 at, size = address - start, self.tables[address][1].size
                 bare = bare[:at] + bytes(size) + bare[at + size :]
@@ -203,7 +197,8 @@ class View:
             at.setdefault((link.part, link.offset), []).append(number)
         lines = []
         for part, (stretch, references) in enumerate(zip(body.function.ranges, self.image.references(body.function), strict=True)):
-            inward = {reference.offset: reference for reference in references if not _is_outward(reference, stretch)}
+            outward = frozenset(self.image.outline(stretch).outward)
+            inward = {reference.offset: reference for index, reference in enumerate(references) if index not in outward}
             masked = self.architecture.mask(body.masked[part], tuple(inward.values())) if inward else body.masked[part]
             for instruction in self.architecture.disassemble(body.code[part], stretch.start):
                 offset = instruction.address - stretch.start
@@ -364,11 +359,6 @@ class View:
         for offset in sites:
             masked[offset : offset + POINTER_SIZE] = bytes(POINTER_SIZE)
         return bytes(masked)
-
-
-def _is_outward(reference: Reference, stretch: Range) -> bool:
-    """Whether the encoded field changes when the range moves."""
-    return reference.kind not in _DISTANCES or not stretch.start <= reference.target < stretch.end
 
 
 _VIEWS: WeakKeyDictionary[Image, View] = WeakKeyDictionary()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow
@@ -160,6 +160,6 @@ def decode_between(
         if hole > start:
             shift = start - address
             piece = decode(code[shift : hole - address], start)
-            found += [replace(one, offset=one.offset + shift, field=one.field + shift) for one in piece]
+            found += [one._replace(offset=one.offset + shift, field=one.field + shift) for one in piece]
         start = max(start, min(after, end))
     return tuple(found)

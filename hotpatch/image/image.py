@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.arch import Redirect, Use, architecture
+from hotpatch.arch import Outline, Outlines, Redirect, Use, architecture
 from hotpatch.errors import Refusal, Refused, Rule
 from hotpatch.image import cffi, identity, lookup
 from hotpatch.image.data import DataIndex, named_data
@@ -61,6 +61,8 @@ class Image:
     pdb_path: str | None = None
     _references: dict[Range, tuple[Reference, ...]] = field(default_factory=dict, repr=False)
     _jump_tables: dict[Range, tuple[JumpTable, ...]] = field(default_factory=dict, repr=False)
+    _outlines: dict[Range, Outline] = field(default_factory=dict, repr=False)
+    _examples: Outlines = field(default_factory=Outlines, repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "<memory>", pdb: Symbols | None = None) -> Image:
@@ -334,11 +336,44 @@ class Image:
         """What the code in ``part`` refers to, decoded once; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""
         found = self._references.get(part)
         if found is None:
-            decode = self.architecture.references
-            tables = sorted((table.address, table.address + table.size) for table in self.jump_tables_in(part) if table.address in part)
-            found = decode_between(decode, self.code(part), part.start, tables) if tables else decode(self.code(part), part.start)
+            found = self._reread(part)
+            if found is None:
+                found = self._decode(part)
             self._references[part] = found
         return found
+
+    def _decode(self, part: Range) -> tuple[Reference, ...]:
+        decode = self.architecture.references
+        tables = sorted((table.address, table.address + table.size) for table in self.jump_tables_in(part) if table.address in part)
+        return decode_between(decode, self.code(part), part.start, tables) if tables else decode(self.code(part), part.start)
+
+    def _reread(self, part: Range) -> tuple[Reference, ...] | None:
+        """What ``part`` refers to, where code like it is known (see :meth:`expect`)."""
+        code = self.code(part)
+        example = self._examples.find(code)
+        found = self.architecture.reread(example, code, part.start) if example is not None else None
+        if example is not None and found is not None:
+            self._jump_tables[part] = ()
+            self._outlines[part] = example
+        return found
+
+    def outline(self, part: Range) -> Outline:
+        """The code in ``part`` apart from where it leads; its ``outward`` holds for :meth:`references_in` of ``part``."""
+        found = self._outlines.get(part)
+        if found is None:
+            found = self._outlines[part] = Outline.of(self.architecture, self.code(part), part.start, self.references_in(part))
+        return found
+
+    def expect(self, other: Image) -> None:
+        """Before functions are looked for: most code is that of ``other``, but for where it leads.
+
+        Such code is not decoded again. What is found does not depend on it, only how soon.
+        """
+        for function in other.functions:
+            for part in function.ranges:
+                outline = other.outline(part)
+                if not other.jump_tables_in(part) and other.architecture.is_exemplary(outline):
+                    self._examples.add(outline)
 
     def jump_tables(self, function: Function) -> tuple[JumpTable, ...]:
         """The tables that the function's indirect jumps go through; ``jump`` counts from the start of the range that holds the jump."""
