@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hotpatch.address import FileOffset, Rva, Va
-    from hotpatch.api import build, diff, load, open, trampoline, verify
+    from hotpatch.api import assemble, build, diff, load, open, trampoline, verify
     from hotpatch.arch import Machine, Redirect, Trampoline
     from hotpatch.differ import FunctionMatch, ImageDiff, Verdict
     from hotpatch.engine import AppliedPatch, Consistency, Engine
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "hotpatch.address": ("FileOffset", "Rva", "Va"),
-    "hotpatch.api": ("build", "diff", "load", "open", "trampoline", "verify"),
+    "hotpatch.api": ("assemble", "build", "diff", "load", "open", "trampoline", "verify"),
     "hotpatch.arch": ("Machine", "Redirect", "Trampoline"),
     "hotpatch.differ": ("FunctionMatch", "ImageDiff", "Verdict"),
     "hotpatch.engine": ("AppliedPatch", "Consistency", "Engine"),
@@ -71,6 +71,7 @@ __all__ = [  # noqa: RUF022  in the order of the road
     "load",
     "verify",
     "trampoline",
+    "assemble",
     "Process",
     "Buffer",
     "Engine",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hotpatch.verifier import Call, VerifyReport
 
 
-def open(path: str | PathLike[str]) -> Image:  # noqa: A001  the public name is `hotpatch.open`
+def open(path: str | PathLike[str]) -> Image:
     """Read an x64 or Arm64 PE32+ file, with the PDB beside it where GUID and age match.
 
     Raises:
@@ -106,3 +106,16 @@ def trampoline(machine: Machine | str, code: bytes, *, source_va: int, trampolin
         CannotRelocate: With the rule, the instruction and its bytes.
     """
     return architecture(Machine(machine)).trampoline(code, source_va=source_va, trampoline_va=trampoline_va, displaced=displaced)
+
+
+def assemble(machine: Machine | str, text: str, va: int) -> bytes:
+    """The bytes of ``text`` (instructions separated by ``;`` or line ends) from VA ``va`` on; branch targets are VAs.
+
+    For code written by hand, in a test of :func:`trampoline` say. Keystone makes it; what decoding does not confirm is refused.
+
+    Raises:
+        InputError: An instruction is not of a plain form, not known, out of range, or was taken for another.
+    """
+    from hotpatch.arch.assembly import assemble as checked
+
+    return checked(Machine(machine), text, va)
