@@ -1,0 +1,49 @@
+"""The pins of the release pairs: what the indexes serve is what was looked at, and it opens."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.cases.releases import NODE_PTY, RELEASES, Release, extract
+from hotpatch.errors import InputError
+from hotpatch.image import open_image
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("releases")
+
+
+def test_names_and_digests_are_distinct():
+    assert len({release.name for release in RELEASES}) == len(RELEASES)
+    for release in RELEASES:
+        for machine in Machine:
+            base, fixed = release.base[machine], release.fixed[machine]
+            assert (base.distribution, base.member) == (fixed.distribution, fixed.member)
+            assert base.version != fixed.version
+            assert base.sha256 != fixed.sha256
+            assert all(len(package.sha256) == 64 for package in (base, fixed))
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
+def test_pinned_files_are_fetched_and_open(release: Release, machine: Machine, cache) -> None:
+    try:
+        paths = extract(release, machine, cache=cache)
+    except InputError as error:
+        if "could not fetch" in str(error):
+            pytest.skip(str(error))
+        raise
+    images = [open_image(path) for path in paths]
+    assert [image.machine for image in images] == [machine, machine]
+    assert images[0].sha256 != images[1].sha256
+    assert all(image.has_symbols == (release is NODE_PTY) for image in images)
+
+
+def test_another_file_of_that_name_is_refused(tmp_path) -> None:
+    package = NODE_PTY.base[Machine.X64]
+    (tmp_path / package.file).write_bytes(b"not the pinned file")
+    with pytest.raises(InputError, match="is not the pinned file"):
+        extract(NODE_PTY, Machine.X64, cache=tmp_path / "cache", wheels=tmp_path)
