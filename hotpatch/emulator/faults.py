@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.address import Va
+from hotpatch.address import Rva, Va
 from hotpatch.emulator.memory import AccessError
 from hotpatch.errors import StackFrame
 from hotpatch.unwind import FRAME_LIMIT, Located, unwinder
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def function_name(system: System, pc: int) -> str | None:
-    """The function that ``pc`` lies in: of a module, or of the system."""
+    """The function that ``pc`` lies in or, in a slot or a trampoline, stands for: of a module, or of the system."""
     gate = system.gates.near(pc)
     if gate is not None:
         return gate.label
-    module = system.module_at(pc)
-    if module is None:
+    place = locate(system, pc)
+    if place is None:
         return None
-    function = module.image.function_at(pc - module.va)
+    function = place.image.function_at(Rva((pc if place.original is None else place.original) - place.va))
     return function.label if function is not None else None
 
 

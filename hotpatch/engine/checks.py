@@ -197,9 +197,10 @@ def _overlay(target: Target, entry: Va, code: bytes) -> Reader:
     elsewhere = _reader(target)
 
     def read(va: int, size: int) -> bytes:
-        offset = va - entry
-        if offset >= 0 and offset + size <= len(code):
-            return code[offset : offset + size]
-        return elsewhere(va, size)
+        found = bytearray(elsewhere(va, size))
+        start, end = max(va, entry), min(va + len(found), entry + len(code))
+        if start < end:
+            found[start - va : end - va] = code[start - entry : end - entry]
+        return bytes(found)
 
     return read
