@@ -1,0 +1,167 @@
+"""Compare, build and rehearse every pair of releases, and write the table ``docs/releases.md``.
+
+    python tools/releases.py [--from DIR] [--cache DIR] [--only NAME …] [--arch x64|arm64] [--write]
+
+Each pair runs in a process of its own, so that seconds and peak memory are those of one ``open``, ``diff``, ``build`` and rehearsal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hotpatch.arch import Machine
+from hotpatch.cases.releases import RELEASES, Release, extract
+from hotpatch.errors import HotpatchError, InputError, NothingToDo, Refused
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PAGE = ROOT / "docs" / "releases.md"
+RUN_SECONDS = 300
+"""How long one pair may take."""
+_MIB = 1024
+"""``ru_maxrss`` counts KiB."""
+_VERDICTS = ("identical", "relocated", "changed", "added", "removed")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one pair.
+
+    Attributes:
+        verdicts: Functions by verdict.
+        cosmetic: How many functions differ in line numbers only.
+        findings: What the comparison found that forbids a patch.
+        result: ``built``, ``nothing to do``, ``refused`` or ``failed``.
+        detail: Functions and bytes of the patch, the rules that refused, or what failed.
+        seconds: From the start of the process, imports included, to the end of the rehearsal.
+        memory: Peak, MiB.
+    """
+
+    functions: tuple[int, int] = (0, 0)
+    verdicts: dict[str, int] = field(default_factory=dict)
+    cosmetic: int = 0
+    findings: int = 0
+    result: str = "failed"
+    detail: str = ""
+    seconds: float = 0.0
+    memory: int = 0
+
+
+def run_pair(base: str, fixed: str) -> Outcome:
+    """Open, compare, build and rehearse."""
+    import hotpatch
+    from hotpatch.verifier import rehearse
+
+    images = hotpatch.open(base), hotpatch.open(fixed)
+    diff = hotpatch.diff(*images)
+    counts = Counter(str(row.verdict) for row in diff.functions)
+    cosmetic = sum("cosmetic" in note for row in diff.functions for note in row.notes)
+    try:
+        patch = hotpatch.build(diff)
+        rehearsal = rehearse(images[0], patch)
+    except NothingToDo:
+        result, detail = "nothing to do", ""
+    except Refused as refused:
+        rules = Counter(str(refusal.rule) for refusal in refused.refusals)
+        result, detail = "refused", ", ".join(f"{rule} ({count})" for rule, count in sorted(rules.items()))
+    except HotpatchError as error:
+        result, detail = "failed", f"{type(error).__name__}: {error}"
+    else:
+        result, detail = "built", f"{len(rehearsal.functions)} functions, {len(patch.carried)} carried, {len(patch.data):,} bytes"
+    functions = len(images[0].functions), len(images[1].functions)
+    return Outcome(functions, dict(counts), cosmetic, len(diff.findings), result, detail)
+
+
+def _outcome(paths: tuple[Path, Path]) -> Outcome:
+    """The pair in a process of its own."""
+    start = time.perf_counter()
+    command = [sys.executable, str(Path(__file__).resolve()), "--pair", *map(str, paths)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Outcome(detail=f"took more than {RUN_SECONDS} s")
+    if done.returncode:
+        return Outcome(detail=(done.stderr.strip().splitlines() or ["no message"])[-1])
+    return Outcome(**{**json.loads(done.stdout), "seconds": time.perf_counter() - start})
+
+
+def _row(release: Release, machine: Machine, outcome: Outcome) -> str:
+    base, fixed = release.base[machine], release.fixed[machine]
+    functions = " → ".join(f"{count:,}" for count in outcome.functions)
+    verdicts = [f"{outcome.verdicts.get(verdict, 0):,}" for verdict in _VERDICTS]
+    came = f"{outcome.result}: {outcome.detail}" if outcome.detail else outcome.result
+    cells = [
+        f"{base.distribution} {base.version} → {fixed.version}, `{Path(base.member).name.partition('.cp')[0]}`",
+        str(machine),
+        functions,
+        *verdicts,
+        f"{outcome.cosmetic:,}",
+        came,
+        f"{outcome.seconds:.1f}",
+        str(outcome.memory),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+_HEAD = """# Release pairs
+
+Two adjacent public releases each, as their vendors compiled them (MSVC; only node-pty comes with PDBs). Nothing of them is in this
+repository: `hotpatch/cases/releases.py` pins every file by SHA-256. This table is what `python tools/releases.py --write` found: one
+process for each pair opens both files, compares them, builds the patch, applies it in a fresh emulated process and takes it back.
+Seconds and peak memory (MiB) are those of the whole process.
+
+"""
+_COLUMNS = ("pair", "machine", "functions", *_VERDICTS, "cosmetic", "outcome", "seconds", "MiB")
+
+
+def table(rows: list[str]) -> str:
+    """The whole table."""
+    return "\n".join([f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}", *rows, ""])
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description="Compare, build and rehearse every pair of releases.")
+    parser.add_argument("--pair", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--from", dest="packages", type=Path, help="folder with the packages, instead of the indexes")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "hotpatch-releases", help="folder for what is fetched")
+    parser.add_argument("--only", nargs="*", default=[], choices=[release.name for release in RELEASES], help="these pairs")
+    parser.add_argument("--arch", choices=[str(machine) for machine in Machine], help="only this machine")
+    parser.add_argument("--write", action="store_true", help="write docs/releases.md")
+    given = parser.parse_args()
+    if given.pair:
+        outcome = run_pair(*given.pair)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _MIB
+        sys.stdout.write(json.dumps({**asdict(outcome), "memory": memory}))
+        return 0
+    rows = []
+    for release in RELEASES:
+        for machine in Machine:
+            if (given.only and release.name not in given.only) or (given.arch and machine != given.arch):
+                continue
+            try:
+                paths = extract(release, machine, cache=given.cache, wheels=given.packages)
+            except InputError as error:
+                sys.stderr.write(f"{error}\n")
+                return 2
+            rows.append(_row(release, machine, _outcome(paths)))
+            sys.stderr.write(f"{rows[-1]}\n")
+    page = _HEAD + table(rows)
+    if given.write:
+        PAGE.write_text(page, encoding="utf-8")
+    else:
+        sys.stdout.write(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
