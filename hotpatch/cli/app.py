@@ -46,6 +46,30 @@ VERBS = {
 }
 """Verb → where it is, what it does, an example."""
 
+SERVICING = {
+    "calendar": (
+        "hotpatch.cli.servicing:calendar",
+        "Show which months bring a baseline with a restart and which a hotpatch without.",
+        "hotpatch servicing calendar 2026 --unplanned 2026-05",
+    ),
+    "eligible": (
+        "hotpatch.cli.servicing:eligible",
+        "Explain whether one device gets a month's hotpatch, rule by rule.",
+        "hotpatch servicing eligible device.toml --month 2026-02",
+    ),
+    "offer": (
+        "hotpatch.cli.servicing:offer",
+        "Let a quality update policy find what a month brings to each of its devices.",
+        "hotpatch servicing offer --policy policy.toml --devices devices --month 2026-02",
+    ),
+    "simulate": (
+        "hotpatch.cli.servicing:simulate",
+        "Let devices with a real server live through months of updates and attacks.",
+        "hotpatch servicing simulate january-to-april --json",
+    ),
+}
+"""Verb of ``hotpatch servicing`` → where it is, what it does, an example."""
+
 app = App(
     name="hotpatch",
     help="See, try and prove restart-free patching of Windows programs: diff two builds, build a hot patch, apply it to running code.",
@@ -55,5 +79,14 @@ app = App(
     version_flags=["--version"],
     result_action="return_value",
 )
+servicing = App(
+    name="servicing",
+    help="The service around the mechanism: calendar, eligibility, what a policy brings to its devices, and devices that live through it.",
+    help_format="plaintext",
+    help_epilogue="Start with: hotpatch servicing simulate",
+)
+app.command(servicing)
+for name, (home, summary, example) in SERVICING.items():
+    servicing.command(home, name=name, help=summary, help_epilogue=f"Example: {example}")
 for name, (home, summary, example) in VERBS.items():
     app.command(home, name=name, help=summary, help_epilogue=f"Example: {example}")

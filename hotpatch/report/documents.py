@@ -7,25 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
-Machine = Literal["x64", "arm64"]
+from hotpatch.report.document import Document as Document
+from hotpatch.report.document import Machine as Machine
+from hotpatch.report.document import RefusalDocument as RefusalDocument
+from hotpatch.report.servicing_documents import CalendarDocument, EligibleDocument, OfferDocument, SimulateDocument
+
 VerdictName = Literal["identical", "relocated", "changed", "added", "removed"]
 RedirectName = Literal["hpat", "direct", "inline"]
 Access = Literal["read", "write", "execute"]
 SideKind = Literal["same", "changed", "added", "removed"]
-
-
-class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all documents and their parts."""
-
-
-class RefusalDocument(Document, frozen=True, kw_only=True):
-    """Why something was not done."""
-
-    rule: str
-    function: str | None
-    rva: int | None
-    reason: str
-    evidence: dict[str, Any]
 
 
 class ImageSummary(Document, frozen=True, kw_only=True):
@@ -81,7 +71,7 @@ class DiffDocument(Document, frozen=True, kw_only=True):
     fixed: ImageSummary
     functions: list[FunctionVerdict]
     summary: DiffSummary
-    findings: list[RefusalDocument] = []
+    findings: list[RefusalDocument] = msgspec.field(default_factory=list)
     listing: list[SideLine] | None = None
 
 
@@ -389,6 +379,10 @@ DOCUMENTS: dict[str, type[Document]] = {
     "verify": VerifyDocument,
     "cases": CasesDocument,
     "demo": DemoDocument,
+    "servicing-calendar": CalendarDocument,
+    "servicing-eligible": EligibleDocument,
+    "servicing-offer": OfferDocument,
+    "servicing-simulate": SimulateDocument,
 }
 """Each document by the name of its schema file."""
 
