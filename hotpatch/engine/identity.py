@@ -42,7 +42,8 @@ def find_module(target: Target, patch: Patch) -> Module:
             return module
     base_name = patch.provenance.base_name.lower()
     for module in modules:
-        if module.name == base_name:
+        # A process of one module can only be meant by it, whatever its file is called.
+        if module.name == base_name or len(modules) == 1:
             raise _refusal(
                 Rule.WRONG_BASE,
                 f"the {module.name} in the process is another build than the patch was made for; use the patch for that build",

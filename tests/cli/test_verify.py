@@ -86,7 +86,7 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
     _, patch, fixed = files("basic", machine)
     code, out, _ = verify(capsys, fixed, patch, fixed, "--call", "clamp 11 10", "--json")
     assert code == 4
-    assert [item["rule"] for item in document(out, "refused")["refused"]] == ["module-not-loaded"]
+    assert [item["rule"] for item in document(out, "refused")["refused"]] == ["wrong-base"]
 
 
 @pytest.mark.parametrize(

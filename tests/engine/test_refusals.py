@@ -59,8 +59,16 @@ def test_wrong_base_with_the_same_headers(here):
     assert refusal.evidence["found"]["digest"] == here.base.identity.digest
 
 
+def test_a_process_of_one_module_is_meant_by_it(here):
+    other = base_image(here.fake.machine, stamp=3)
+    (refusal,) = refused(here, make(Recipe(other, {1: 111}, base_name="renamed.dll")))
+    assert refusal.rule is Rule.WRONG_BASE
+    assert refusal.evidence["module"] == "base.dll"
+
+
 def test_module_not_loaded(here):
     other = base_image(here.fake.machine, stamp=3)
+    here.fake.load(base_image(here.fake.machine, stamp=4), 0x190000000, "second.dll")
     (refusal,) = refused(here, make(Recipe(other, {1: 111}, base_name="absent.dll")))
     assert refusal.rule is Rule.NOT_LOADED
 
