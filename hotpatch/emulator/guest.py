@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hotpatch.emulator.memory import Region as MemoryRegion
     from hotpatch.emulator.objects import HandleState
     from hotpatch.emulator.schedule import Schedule
+    from hotpatch.emulator.supply import Supply
     from hotpatch.emulator.system import ProcessEvent
     from hotpatch.emulator.threads import GuestThread
     from hotpatch.errors import Fault, StackFrame
@@ -360,6 +361,10 @@ class Guest:
     def event(self, kind: str, **details: object) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
         self.system.event(kind, thread=0, **details)
+
+    def provide(self, supply: Supply) -> None:
+        """Ask ``supply`` from now on for pages that the program touches and that are not mapped; a snapshot takes its answers along."""
+        self.system.supplies.append(supply)
 
     # views -------------------------------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from hotpatch.emulator.objects import HandleTable, Mutex, ProcessObject, Stream,
 from hotpatch.emulator.parameters import Settings, map_parameters
 from hotpatch.emulator.schedule import splitmix
 from hotpatch.emulator.stacks import grow_stack
+from hotpatch.emulator.supply import supply_page
 from hotpatch.emulator.sync import Synchronization
 from hotpatch.emulator.threads import GuestThread, ThreadState
 from hotpatch.engine.target import Module, Rights
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hotpatch.arch import Machine
+    from hotpatch.emulator.supply import Supply
     from hotpatch.errors import Fault
     from hotpatch.unwind import Located
 
@@ -110,9 +112,11 @@ class System:
         self.threads: dict[int, GuestThread] = {}
         threads = self.threads
         weak_memory = weakref.proxy(memory)
+        self.supplies: list[Supply] = []
+        supplies = self.supplies
         self.cpu = Cpu(
             machine,
-            grow=lambda address: grow_stack(weak_memory, threads, address),
+            grow=lambda address: grow_stack(weak_memory, threads, address) or supply_page(weak_memory, supplies, address),
             read=memory.read,
             clock=lambda: counters.instructions + counters.skipped,
         )
