@@ -205,7 +205,7 @@ class Analysis:
             if tables:
                 made = self._made_for_tables(state, index, word, kind, made)
             else:
-                facts.forget(state, a64.written_registers(word))
+                facts.forget(state, a64.CALL_RESULTS if kind == classes.CALL else a64.written_registers(word))
             if made is not None and word & 31 != a64.ZERO_REGISTER:
                 state[word & 31] = made
             index += 1

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_code import Code
-from hotpatch.arch.base import FixupKind, Reference
+from hotpatch.arch.base import FixupKind, reference_of
 
 if TYPE_CHECKING:
+    from hotpatch.arch.base import Reference
     from hotpatch.arch.outline import Outline
 
 _PAGE_MASK = ~0xFFF
@@ -31,7 +32,7 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
 
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[Reference, ...] | None:
-    """The references of ``code``; ``None`` where its pages are not to each other as the outline's, or a distance leads in instead of out."""
+    """The references of ``code``; ``None`` where its pages are not to each other as the outline's, or a distance leads in, not out."""
     pages = _new_pages(outline, code, address, image_base)
     if pages is None:
         return None
@@ -46,8 +47,9 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
             new = completed[offset]
         else:
             new = fields.decode(kind, _word(code, offset), address + offset)
-        found.append(Reference(offset, size, field, kind, use, new, addend))
-    return tuple(found) if outline.still_outward(found, address) else None
+        found.append((offset, size, field, kind, use, new, addend))
+    references = tuple(map(reference_of, found))
+    return references if outline.still_outward(references, address) else None
 
 
 def _word(code: bytes, offset: int) -> int:

@@ -202,6 +202,9 @@ def flow_of(word: int) -> Flow:
 
 CALL_CLOBBERED = (1 << 18) - 1 | 1 << 30
 """x0 to x17 and x30, by bit: what a call may change (Windows Arm64 ABI; x18 is the platform's)."""
+CALL_RESULTS = 1 << 0 | 1 << 1 | 1 << 16 | 1 << 17 | 1 << 30
+"""x0, x1, x16, x17 and x30, by bit: what is certainly lost over a direct call. MSVC knows what else a function of its own module leaves
+alone, and keeps values there."""
 
 
 _FLAG_SETTERS = frozenset(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ class Redirect(StrEnum):
     INLINE = "inline"
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One decoded instruction.
 
     Attributes:
@@ -137,6 +137,10 @@ class Reference(NamedTuple):
     use: Use
     target: int
     addend: int = 0
+
+
+reference_of: Callable[[tuple[int, int, int, FixupKind, Use, int, int]], Reference] = partial(tuple.__new__, Reference)
+"""``Reference._make`` without a Python frame, where thousands are made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,8 @@ class Outline:
     def still_outward(self, references: Sequence[Reference], address: int) -> bool:
         """Whether the distances among ``references``, of code at ``address``, lead out where they did: else this is not its outline."""
         end = address + len(self.masked)
-        return all(not address <= reference.target < end for reference in self.outward_of(references) if reference.kind in _DISTANCES)
+        inward = [index for index in self.outward if address <= references[index].target < end]
+        return all(references[index].kind not in _DISTANCES for index in inward)
 
 
 class Outlines:

@@ -5,6 +5,7 @@ Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, 
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import NamedTuple
 
@@ -53,6 +54,10 @@ _FAST_FAIL = b"\xcd\x29"
 def never_returns(number: int, code: bytes) -> bool:
     """Whether a trap ends the program, so that control does not go on behind it; a breakpoint does not."""
     return number in _UNDEFINED or code.startswith(_FAST_FAIL)
+
+
+RIP_RELATIVE = re.compile(rb"\[rip")
+"""How Capstone begins a RIP-relative operand."""
 
 
 @cache
@@ -131,6 +136,15 @@ def branch_field(code: bytes, size: int) -> tuple[int, int] | None:
     if (first == 0x0F and code[opcode + 1] & 0xF0 == 0x80) or (first == 0xC7 and code[opcode + 1] == 0xF8):
         return (size - 4, 4) if size - opcode == 6 else None
     return None
+
+
+BRANCH_FIELDS = {
+    0xE8: (1, 4),
+    0xE9: (1, 4),
+    0xEB: (1, 1),
+    **dict.fromkeys((*range(0x70, 0x80), *range(0xE0, 0xE4)), (1, 1)),
+}
+"""Offset and size of the distance by the first byte, for branches without prefixes and of one opcode byte."""
 
 
 def is_lea(number: int) -> bool:

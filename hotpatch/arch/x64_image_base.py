@@ -41,7 +41,7 @@ class _ImageBase(Analysis[set[str]]):
 
     def _loads(self, image_base: int) -> Iterator[tuple[int, tuple[str, ...]]]:
         """The instructions that put the image base into a register."""
-        for position in self.blocks.rows.holding(b"[rip"):
+        for position in self.blocks.rows.holding(encoding.RIP_RELATIVE):
             number, at, size, _, _, text = self.blocks.rows[position]
             if number == x86_const.X86_INS_LEA:
                 operands = x64_operands.split(text)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_image_base
-from hotpatch.arch.base import FixupKind, Flow, Instruction, Reference, Use
+from hotpatch.arch.base import FixupKind, Flow, Instruction, Use, reference_of
 from hotpatch.arch.common import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from hotpatch.arch.base import Reference
 
 _USES = {
     encoding.CALL: Use.CALL,
@@ -27,7 +30,7 @@ def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
         flow = encoding.FLOW.get(number, Flow.NEXT)
         target = None
         if number in _USES:
-            field = encoding.branch_field(encoded, size)
+            field = encoding.BRANCH_FIELDS.get(encoded[0]) or encoding.branch_field(encoded, size)
             if field is None:
                 flow = _INDIRECT.get(flow, flow)
             else:
@@ -42,25 +45,26 @@ def references(code: bytes, address: int, image_base: int = 0) -> tuple[Referenc
     Direct branches and RIP-relative operands come from one sweep over the bytes; functions that load the image base into a register are
     interpreted once more for the displacements that are RVAs (:mod:`hotpatch.arch.x64_image_base`).
     """
-    found: list[Reference] = []
+    found: list[tuple[int, int, int, FixupKind, Use, int, int]] = []
     holds_image_base = False
     rows = encoding.decoder().rows(code, address)
-    branches = [position for position, number in enumerate(rows.numbers()) if number in _USES]
-    relative = set(rows.holding(b"[rip"))
-    for position in sorted(relative.union(branches)):
-        number, at, size, encoded, _, _ = rows[position]
+    uses = {position: _USES[number] for position, number in enumerate(rows.numbers()) if number in _USES}
+    relative = frozenset(rows.holding(encoding.RIP_RELATIVE))
+    for position in sorted(relative.union(uses)):
+        at, size = rows.place(position)
         offset = at - address
+        encoded = code[offset : offset + size]
         if position in relative:
             start = encoding.modrm_offset(encoded) + 1
             target = at + size + int.from_bytes(encoded[start : start + 4], "little", signed=True)
-            found.append(Reference(offset, size, offset + start, FixupKind.REL32, Use.DATA, target, start + 4 - size))
+            found.append((offset, size, offset + start, FixupKind.REL32, Use.DATA, target, start + 4 - size))
             holds_image_base |= target == image_base
-        elif (field := encoding.branch_field(encoded, size)) is not None:
+        elif (field := encoding.BRANCH_FIELDS.get(encoded[0]) or encoding.branch_field(encoded, size)) is not None:
             start, width = field
             target = at + size + int.from_bytes(encoded[start : start + width], "little", signed=True)
             kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
-            found.append(Reference(offset, size, offset + start, kind, _USES[number], target))
+            found.append((offset, size, offset + start, kind, uses[position], target, 0))
     if holds_image_base:
         found += x64_image_base.image_relative(rows, address, image_base)
-        found.sort(key=lambda reference: reference.field)
-    return tuple(found)
+        found.sort(key=itemgetter(2))
+    return tuple(map(reference_of, found))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind, Reference
+from hotpatch.arch.base import FixupKind, reference_of
 from hotpatch.arch.x64_tables import MAY_DISPATCH
 
 if TYPE_CHECKING:
+    from hotpatch.arch.base import Reference
     from hotpatch.arch.outline import Outline
 
 _WIDTHS = {FixupKind.REL32: 4, FixupKind.REL8: 1}
@@ -32,5 +33,6 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
         target = address + field + width - addend + int.from_bytes(code[field : field + width], "little", signed=True)
         if target == image_base:
             return None
-        found.append(Reference(offset, size, field, kind, use, target, addend))
-    return tuple(found) if outline.still_outward(found, address) else None
+        found.append((offset, size, field, kind, use, target, addend))
+    references = tuple(map(reference_of, found))
+    return references if outline.still_outward(references, address) else None

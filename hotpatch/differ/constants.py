@@ -41,7 +41,7 @@ class Constants:
         return self.found
 
     def _same_body(self, base: int, fixed: int) -> bool:
-        return self._relation.base.body(base).digest == self._relation.fixed.body(fixed).digest
+        return self._relation.base.body(base).masked == self._relation.fixed.body(fixed).masked
 
     def _referred(self, base: int, fixed: int) -> Iterator[Pair]:
         """Constants that two functions refer to in corresponding instructions."""
@@ -50,7 +50,10 @@ class Constants:
             links = zip(views[0].body(base).links, views[1].body(fixed).links, strict=False)
         else:
             links = aligned_links(*views, base, fixed)  # type: ignore[assignment]
+        settled = self._matching.forward.get
         for old, new in links:
+            if settled(old.target) == new.target:
+                continue
             if views[0].place(old.target).kind is PlaceKind.CONSTANT is views[1].place(new.target).kind:
                 yield old.target, new.target
 

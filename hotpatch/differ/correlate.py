@@ -79,7 +79,7 @@ class _Correlator:
         return sum([self.matching.pair(base, fixed, evidence) for base, fixed in pairs]) > 0
 
     def _same_body(self, base: int, fixed: int) -> bool:
-        return self.base.body(base).digest == self.fixed.body(fixed).digest
+        return self.base.body(base).masked == self.fixed.body(fixed).masked
 
     # evidence ----------------------------------------------------------------------------------------------------------------------------
 
@@ -93,11 +93,11 @@ class _Correlator:
 
     def _telling_bodies(self) -> bool:
         return self._unique(
-            lambda view, entry: view.body(entry).digest if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY
+            lambda view, entry: view.body(entry).masked if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY
         )
 
     def _short_bodies(self) -> bool:
-        return self._unique(lambda view, entry: view.body(entry).digest, Evidence.BODY)
+        return self._unique(lambda view, entry: view.body(entry).masked, Evidence.BODY)
 
     def _bodies_in_context(self) -> bool:
         return self._unique(self._context, Evidence.REFERENCES)
@@ -112,7 +112,7 @@ class _Correlator:
 
     def _context(self, view: View, entry: int) -> Hashable:
         body = view.body(entry)
-        return body.digest, tuple(self._label(view, link) for link in body.links)
+        return body.masked, tuple(self._label(view, link) for link in body.links)
 
     def _label(self, view: View, link: Link) -> Hashable:
         """What a link refers to, as far as it can be said alike of both images."""
@@ -133,13 +133,15 @@ class _Correlator:
 
     def _strong_votes(self) -> bool:
         """Two functions of the same body refer to the same things, operand by operand."""
+        settled = self.matching.forward.get
         for base, fixed in sorted(self.matching.forward.items()):
             if base in self._heard:
                 continue
             self._heard.add(base)
             if self._same_body(base, fixed):
                 for old, new in zip(self.base.body(base).links, self.fixed.body(fixed).links, strict=False):
-                    self._hear(self.votes, old, new, base, fixed)
+                    if settled(old.target) != new.target:  # asked here, too, because most links are
+                        self._hear(self.votes, old, new, base, fixed)
         return self._elect(self.votes)
 
     def _weak_votes(self) -> bool:
@@ -201,8 +203,8 @@ class _Correlator:
 
     def _repeated_bodies(self) -> bool:
         """One body several times, and nothing else tells which is which: in their order, when they are equally many."""
-        there = _by_key(self.base, self._open_base(), lambda view, entry: view.body(entry).digest)
-        here = _by_key(self.fixed, self._open_fixed(), lambda view, entry: view.body(entry).digest)
+        there = _by_key(self.base, self._open_base(), lambda view, entry: view.body(entry).masked)
+        here = _by_key(self.fixed, self._open_fixed(), lambda view, entry: view.body(entry).masked)
         pairs = []
         for digest, entries in there.items():
             if len(entries) == len(here.get(digest, ())):
@@ -261,8 +263,8 @@ def _by_name(view: View, entries: Sequence[int]) -> dict[str, list[int]]:
 
 def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
     """Targets of the pointers in two data that have them in the same places, up to what follows in either image."""
-    sites = base.pointers(old, base.extent(old).end)
-    if not sites or sites != fixed.pointers(new, fixed.extent(new).end):
+    sites = base.pointers_from(old)
+    if not sites or sites != fixed.pointers_from(new):
         return []
     return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
 

@@ -98,7 +98,7 @@ class Correspondence:
         if there.position == ENTRY or here.position == ENTRY:
             return there.position == here.position
         pair = (there.function.entry, here.function.entry)
-        if self.base.body(pair[0]).digest == self.fixed.body(pair[1]).digest:
+        if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
             return there.position == here.position
         return self.aligned_positions(*pair).get(there.position) == here.position
 

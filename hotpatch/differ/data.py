@@ -115,7 +115,7 @@ class _Search:
         votes = Votes()
         for pair in sorted(self.matching.forward.items()):
             old, new = self.base.body(pair[0]), self.fixed.body(pair[1])
-            if old.digest == new.digest:
+            if old.masked == new.masked:
                 self._hear(votes, pair, zip(old.links, new.links, strict=False), proof=True)
         self._elect(votes, {})
         self.shifts = [
@@ -128,7 +128,7 @@ class _Search:
         """What aligned instructions of changed functions refer to."""
         votes = Votes()
         for pair in sorted(self.matching.forward.items()):
-            if self.base.body(pair[0]).digest != self.fixed.body(pair[1]).digest:
+            if self.base.body(pair[0]).masked != self.fixed.body(pair[1]).masked:
                 self._hear(votes, pair, aligned_links(self.base, self.fixed, *pair), proof=False)
         self._elect(votes, {pair: _EQUAL_CONTENT_WEIGHT for pair in votes.pairs() if self._equal_content(*pair)})
 
@@ -146,7 +146,7 @@ class _Search:
     def in_place(self) -> None:
         """What changed functions refer to between matched neighbours that moved by as much, with the same first value."""
         for pair in sorted(self.matching.forward.items()):
-            if self.base.body(pair[0]).digest == self.fixed.body(pair[1]).digest:
+            if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
                 continue
             lost = _open_targets(self.base, pair[0], self.pairs)
             gained = set(_open_targets(self.fixed, pair[1], set(self.pairs.values())))
@@ -177,9 +177,9 @@ class _Search:
 
     def _hear(self, votes: Votes, functions: Pair, links: Iterable[tuple[Link, Link]], *, proof: bool) -> None:
         seen: set[Pair] = set()
-        forward = self.matching.forward
+        settled = self.matching.forward.get
         for old, new in links:
-            if forward.get(old.target) == new.target or (old.target, new.target) in seen:
+            if settled(old.target) == new.target or (old.target, new.target) in seen:
                 continue
             if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
                 continue
@@ -190,10 +190,12 @@ class _Search:
                 if pair in seen:
                     continue
                 seen.add(pair)
-                kinds = {self.base.place(pair[0]).kind, self.fixed.place(pair[1]).kind}
-                if kinds == {PlaceKind.WRITABLE}:
+                kind = self.base.place(pair[0]).kind
+                if kind is not self.fixed.place(pair[1]).kind:
+                    continue
+                if kind is PlaceKind.WRITABLE:
                     self._hear_pair(votes, pair, site, proof=proof)
-                if proof and (kinds in ({PlaceKind.WRITABLE}, {PlaceKind.CONSTANT})):
+                if proof and kind in (PlaceKind.WRITABLE, PlaceKind.CONSTANT):
                     waiting += pointer_pairs(self.base, self.fixed, *pair)
 
     def _hear_pair(self, votes: Votes, pair: Pair, site: Site, *, proof: bool) -> None:

@@ -57,7 +57,7 @@ def _owners(view: View) -> Mapping[str, int]:
 
 
 def _same_body(base: View, fixed: View, base_entry: int, fixed_entry: int) -> bool:
-    return base.body(base_entry).digest == fixed.body(fixed_entry).digest
+    return base.body(base_entry).masked == fixed.body(fixed_entry).masked
 
 
 def _best_names(base: View, fixed: View, base_entry: int, fixed_entry: int) -> bool:

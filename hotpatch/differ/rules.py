@@ -117,7 +117,7 @@ def _changed_users(relation: Correspondence) -> dict[int, Function]:
     """Live data of the fixed image that changed functions refer to → one of those."""
     found: dict[int, Function] = {}
     for base, fixed in sorted(relation.matching.forward.items()):
-        if relation.base.body(base).digest != relation.fixed.body(fixed).digest:
+        if relation.base.body(base).masked != relation.fixed.body(fixed).masked:
             for target in _live_targets(relation.fixed, fixed):
                 found.setdefault(target, relation.base.functions[base])
     return found
@@ -201,7 +201,7 @@ def _orphans(relation: Correspondence, matching: Matching, live: LiveData) -> It
     ranges = live.ranges()
     kept = [(stretch.base, stretch.base + stretch.size) for stretch in live.stretches]
     for base, fixed in sorted(matching.forward.items()):
-        if relation.base.body(base).digest == relation.fixed.body(fixed).digest:
+        if relation.base.body(base).masked == relation.fixed.body(fixed).masked:
             continue
         gained = sorted({target for target in _live_targets(relation.fixed, fixed) if ranges.base_of(target) is None})
         gained = [target for target in gained if relation.fixed.symbol(target) is None]

@@ -22,7 +22,7 @@ _ENTRY_BYTES = 16
 def verdict_of(relation: Correspondence, base_entry: int, fixed_entry: int) -> Verdict:
     """Identical, relocated or changed: the verdict on a pair."""
     old, new = relation.base.body(base_entry), relation.fixed.body(fixed_entry)
-    if old.digest != new.digest or not same_links(relation, old, new):
+    if old.masked != new.masked or not same_links(relation, old, new):
         return Verdict.CHANGED
     return Verdict.IDENTICAL if old.code == new.code else Verdict.RELOCATED
 
@@ -31,8 +31,10 @@ def same_links(relation: Correspondence, old: Body, new: Body) -> bool:
     """Whether two functions refer, in the same places and ways, to corresponding things."""
     if len(old.links) != len(new.links):
         return False
-    same = relation.same
-    return all(there[:4] == here[:4] and same(there.target, here.target) for there, here in zip(old.links, new.links, strict=True))
+    for there, here in zip(old.links, new.links, strict=True):
+        if there[:4] != here[:4] or not relation.same(there.target, here.target):
+            return False
+    return True
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
@@ -89,7 +91,7 @@ def _row(relation: Correspondence, old: Function, new: Function, evidence: Evide
         return FunctionMatch(old, new, verdict, evidence.value, 1.0, notes)
     similarity = _similarity(relation, old.entry, new.entry)
     there, here = relation.base.body(old.entry), relation.fixed.body(new.entry)
-    if there.digest == here.digest:
+    if there.masked == here.masked:
         notes += ("same instructions, but they refer to something else",)
     elif there.masked[0][:_ENTRY_BYTES] == here.masked[0][:_ENTRY_BYTES]:
         notes += ("entry unchanged",)

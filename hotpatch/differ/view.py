@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
-from hashlib import blake2b
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,7 +17,7 @@ from hotpatch.image import Datum, Function, Import, Range, Section, SectionFlags
 from hotpatch.image.metadata import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hotpatch.arch import JumpTable
     from hotpatch.image import Image, InlineSite
@@ -47,8 +46,7 @@ class PlaceKind(StrEnum):
     NOTHING = "nothing"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """What lies at an address.
 
     Attributes:
@@ -75,21 +73,24 @@ class Link(NamedTuple):
     target: int
 
 
+_link_of: Callable[[tuple[int, int, FixupKind, Use, int]], Link] = partial(tuple.__new__, Link)
+"""``Link._make`` without a Python frame, where thousands are made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """A function's code and its references, apart.
 
     Attributes:
         code: Of each range.
-        masked: The same with the field of every link and every jump table that lies in it zeroed.
-        digest: Of ``masked``.
+        masked: The same with the field of every link and every jump table that lies in it zeroed; equal for functions that
+            differ at most in where they lead.
         links: What was zeroed, by range and offset.
     """
 
     function: Function
     code: tuple[bytes, ...]
     masked: tuple[bytes, ...]
-    digest: bytes
     links: tuple[Link, ...]
 
 
@@ -134,6 +135,7 @@ class View:
         self._bodies: dict[int, Body] = {}
         self._lines: dict[int, tuple[Line, ...]] = {}
         self._places: dict[int, Place] = {}
+        self._pointers_from: dict[int, tuple[int, ...]] = {}
 
     # functions ---------------------------------------------------------------------------------------------------------------------------
 
@@ -156,20 +158,19 @@ class View:
 
     def _body(self, function: Function) -> Body:
         image, links, code, masked = self.image, [], [], []
-        digest = blake2b(digest_size=16)
         for part, stretch in enumerate(function.ranges):
             raw, start, end = image.code(stretch), stretch.start, stretch.end
             references, outline = image.references_in(stretch), image.outline(stretch)
-            links += [Link(part, offset, kind, use, target) for offset, _, _, kind, use, target, _ in outline.outward_of(references)]
+            for index in outline.outward:
+                offset, _, _, kind, use, target, _ = references[index]
+                links.append((part, offset, kind, use, target))
             bare = outline.masked
             for address in self._table_starts[bisect_left(self._table_starts, start) : bisect_left(self._table_starts, end)]:
                 at, size = address - start, self.tables[address][1].size
                 bare = bare[:at] + bytes(size) + bare[at + size :]
             code.append(raw)
             masked.append(bare)
-            digest.update(len(bare).to_bytes(8, "little"))
-            digest.update(bare)
-        return Body(function, tuple(code), tuple(masked), digest.digest(), tuple(links))
+        return Body(function, tuple(code), tuple(masked), tuple(map(_link_of, links)))
 
     @cached_property
     def tables(self) -> Mapping[int, tuple[Function, JumpTable]]:
@@ -347,6 +348,13 @@ class View:
         """Offsets from ``start`` of the relocated pointers that lie wholly before ``end``."""
         sites = self.image.relocations
         return tuple(site - start for site in sites[bisect_left(sites, start) : bisect_left(sites, end)] if site + POINTER_SIZE <= end)
+
+    def pointers_from(self, rva: int) -> tuple[int, ...]:
+        """Offsets from ``rva`` of the relocated pointers up to the next boundary."""
+        found = self._pointers_from.get(rva)
+        if found is None:
+            found = self._pointers_from[rva] = self.pointers(rva, self.extent(rva).end)
+        return found
 
     def bare(self, start: int, size: int) -> bytes:
         """The initial bytes of data, with relocated pointers zeroed."""

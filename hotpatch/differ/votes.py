@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -13,8 +13,7 @@ Pair = tuple[int, int]
 """A base RVA and the fixed RVA that is said to be the same thing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """Who votes: the functions and the instructions whose aligned operands name the pair (RVAs)."""
 
     base_function: int

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from hotpatch.arch import Architecture, Instruction, Reference
 
-_PIECE = 256
+_FIRST_PIECE, _PIECE = 32, 256
+"""Bytes decoded at once."""
 _LONGEST_INSTRUCTION = 16
 LEAVING = frozenset({Flow.RETURN, Flow.JUMP, Flow.JUMP_INDIRECT, Flow.TRAP})
 """After these, control does not go on to the next instruction."""
@@ -116,21 +117,22 @@ class _Walk:
 
 def decode(architecture: Architecture, code: bytes, offset: int, address: int) -> Iterator[Instruction]:
     """Decode ``code`` from ``offset``, which lies at ``address``, in pieces, since most walks end after a few instructions."""
+    piece = _FIRST_PIECE
     while offset < len(code):
         done = 0
-        for instruction in architecture.disassemble(code[offset : offset + _PIECE], address):
-            if done + instruction.size > _PIECE - _LONGEST_INSTRUCTION and offset + _PIECE < len(code) and done:
+        for instruction in architecture.disassemble(code[offset : offset + piece], address):
+            if done + instruction.size > piece - _LONGEST_INSTRUCTION and offset + piece < len(code) and done:
                 break
             done += instruction.size
             yield instruction
         if not done:
             return
-        offset, address = offset + done, address + done
+        offset, address, piece = offset + done, address + done, _PIECE
 
 
 def starts_with_padding(architecture: Architecture, code: bytes) -> bool:
     """Whether ``code`` begins with a filler instruction, or is empty."""
-    return not code or any(code.startswith(filler) for filler in architecture.padding_bytes)
+    return not code or code.startswith(architecture.padding_bytes)
 
 
 def padding_length(architecture: Architecture, code: bytes) -> int:

@@ -53,6 +53,7 @@ class _Finder:
         self.decoded: dict[int, int] = {}
         self.branches: dict[int, tuple[int, ...]] = {}
         self.falls: dict[tuple[int, int], bool] = {}
+        self.tables: set[int] = set()
 
     # claiming ----------------------------------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ class _Finder:
         return inside != rva and self.owner[inside] in self.unsized
 
     def _is_fresh_pointer(self, rva: int) -> bool:
-        return self.containing(rva) is None and rva not in self.unsized
+        return self.containing(rva) is None and rva not in self.unsized and rva not in self.tables
 
     def _bound(self) -> None:
         for start in sorted(self.unsized):
@@ -218,7 +219,10 @@ class _Finder:
             self.decoded[start] = end
             owner = self.owner[start]
             branches = []
-            for reference in self.image.references_in(Range(Rva(start), Rva(end))):
+            part = Range(Rva(start), Rva(end))
+            for table in self.image.jump_tables_in(part):
+                self.tables.update((table.address, *(table.index or ())[:1]))
+            for reference in self.image.references_in(part):
                 target = reference.target
                 if start <= target < end or not low <= target < high:
                     continue

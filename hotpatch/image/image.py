@@ -369,11 +369,11 @@ class Image:
 
         Such code is not decoded again. What is found does not depend on it, only how soon.
         """
-        for function in other.functions:
-            for part in function.ranges:
-                outline = other.outline(part)
-                if not other.jump_tables_in(part) and other.architecture.is_exemplary(outline):
-                    self._examples.add(outline)
+        parts = {part for function in other.functions for part in function.ranges}
+        for part in sorted(parts.union(other._references)):  # also what a search looked at on its way
+            outline = other.outline(part)
+            if not other.jump_tables_in(part) and other.architecture.is_exemplary(outline):
+                self._examples.add(outline)
 
     def jump_tables(self, function: Function) -> tuple[JumpTable, ...]:
         """The tables that the function's indirect jumps go through; ``jump`` counts from the start of the range that holds the jump."""

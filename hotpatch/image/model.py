@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.address import Rva
 
@@ -24,9 +24,8 @@ class SectionFlags(IntFlag):
     WRITE = 0x80000000
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Range:
-    """Half-open range of an image."""
+class Range(NamedTuple):
+    """Half-open range of an image; a tuple, because so much is sorted and looked up by it."""
 
     start: Rva
     end: Rva
@@ -36,9 +35,9 @@ class Range:
         """In bytes."""
         return self.end - self.start
 
-    def __contains__(self, rva: int) -> bool:
-        """Whether ``rva`` lies in the range."""
-        return self.start <= rva < self.end
+    def __contains__(self, rva: object) -> bool:
+        """Whether the address ``rva`` lies in the range."""
+        return isinstance(rva, int) and self.start <= rva < self.end
 
 
 @dataclass(frozen=True, slots=True)
