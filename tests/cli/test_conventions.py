@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import struct
 import subprocess
 import sys
@@ -272,6 +271,7 @@ def test_reader_that_goes_away() -> None:
 
 def _terminal(arguments: list[str], columns: int) -> str:
     """What a command writes to a terminal, both streams."""
+    pty = pytest.importorskip("pty")
     here, there = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "LINES": "50", "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
