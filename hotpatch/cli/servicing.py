@@ -134,4 +134,3 @@ def _calendar(unplanned: Sequence[str] | None) -> Calendar:
     from hotpatch.servicing.values import Month
 
     return Calendar.with_unplanned(Month.parse(text) for text in unplanned or ())
-
