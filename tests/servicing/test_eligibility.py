@@ -13,8 +13,8 @@ from hotpatch.servicing.calendar import Calendar
 from hotpatch.servicing.device import read_device, read_devices
 from hotpatch.servicing.eligibility import Eligibility, Outcome, judge
 from hotpatch.servicing.policy import read_policy
-from hotpatch.servicing.rules import FOLDER as RULES
 from hotpatch.servicing.rules import DEFAULT, read_rules, rule_set_names
+from hotpatch.servicing.rules import FOLDER as RULES
 from hotpatch.servicing.values import Month
 from tests.servicing.conftest import FOLDER
 

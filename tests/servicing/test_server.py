@@ -1,4 +1,4 @@
-"""A server that is fed while it runs: it waits, goes on, keeps sessions and counters through a hotpatch, and stands still for rehearsals."""
+"""A server that is fed while it runs: it waits, goes on, keeps sessions and counters through a hotpatch, stands still for rehearsals."""
 
 from __future__ import annotations
 

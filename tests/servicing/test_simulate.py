@@ -33,7 +33,7 @@ def test_shipped_scenarios() -> None:
     assert scenario_names(FOLDER) == ("failed-hotpatch", "january-to-april", "missed-baseline", "unplanned-baseline", "year")
 
 
-# January to April --------------------------------------------------------------------------------------------------------------------------
+# January to April -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_one_of_each_processor_and_a_twin_beside_it(lived: Lived) -> None:
@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_and_another_seed_the_same_figures(lived: L
         assert (one.restarts, one.sessions_dropped, one.days_exposed) == (two.restarts, two.sessions_dropped, two.days_exposed)
 
 
-# what goes otherwise -----------------------------------------------------------------------------------------------------------------------
+# what goes otherwise ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_who_missed_the_baseline_gets_it_first_then_the_hotpatch(lived: Lived) -> None:
@@ -187,7 +187,7 @@ def test_a_hotpatch_that_fails_and_the_way_back(lived: Lived) -> None:
     assert simulation.equivalent
 
 
-# a year ------------------------------------------------------------------------------------------------------------------------------------
+# a year -----------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_twelve_restarts_become_four(lived: Lived) -> None:
