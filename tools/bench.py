@@ -28,10 +28,12 @@ import capstone
 import hotpatch
 from hotpatch.address import Va
 from hotpatch.arch import Machine, Redirect
-from hotpatch.cases import find_case
+from hotpatch.cases import find_case, fixtures_folder
 from hotpatch.cases.releases import CVE_2025_69277, extract
 from hotpatch.cases.story_release import BASE_POINT, IS_VALID_POINT
 from hotpatch.image import SectionFlags, open_image
+from hotpatch.servicing.scenario import read_scenario
+from hotpatch.servicing.simulate import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -215,6 +217,20 @@ def many(machine: Machine, folder: Path) -> tuple[Image, Patch] | None:
     return base, hotpatch.build(hotpatch.diff(base, open_image(folder / "fixed.dll")))
 
 
+def servicing_rows() -> Iterator[Row]:
+    """A device's month in a simulation: builds opened, hotpatches built, a month of requests, and the comparison with an updated server."""
+    folder = fixtures_folder() / "servicing"
+    for name, repeats in (("january-to-april", 3), ("year", 1)):
+        lives: list[int] = []
+
+        def job(name: str = name, lives: list[int] = lives) -> None:
+            lives[:] = [len(life.months) for life in simulate(read_scenario(name, folder)).lives]
+
+        (took,) = best(job, repeats=repeats)
+        months = sum(lives)
+        yield Row(f"a device-month of the scenario {name}", "both", f"{took / months * 1e3:.0f} ms", "500 ms", took / months / 0.5, "≤ 1")
+
+
 def start_row() -> Row:
     """Start-up of the command line."""
     (took,) = best(lambda: subprocess.run([sys.executable, "-m", "hotpatch", "--help"], check=True, capture_output=True))
@@ -238,6 +254,7 @@ def rows(wheels: Path | None) -> Iterator[Row]:
             if made:
                 yield from apply_rows(machine, *made, f"{MANY} functions")
             yield from write_rows(machine)
+        yield from servicing_rows()
         yield start_row()
 
 

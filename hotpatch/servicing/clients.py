@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hotpatch.errors import HotpatchError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,10 +30,17 @@ class Clients:
         self._sessions: dict[str, _Session] = {}
 
     def connect(self, server: Server) -> None:
-        """Open a session for everybody who has none."""
+        """Open a session for everybody who has none.
+
+        Raises:
+            HotpatchError: The server has no room for one.
+        """
         missing = [name for name in self._names if name not in self._sessions]
-        for name, exchange in zip(missing, server.ask([f"OPEN {name}" for name in missing]) if missing else (), strict=True):
-            self._sessions[name] = _Session(exchange.reply.removeprefix("OK "))
+        for name, exchange in zip(missing, server.ask([f"OPEN {name}" for name in missing]), strict=True):
+            verdict, _, number = exchange.reply.partition(" ")
+            if verdict != "OK":
+                raise HotpatchError(f"the server gives {name} no session: {exchange.reply}; let fewer clients take part")
+            self._sessions[name] = _Session(number)
 
     def visits(self, day: int) -> list[str]:
         """Who looks after the session on that day: everybody in turn."""

@@ -66,7 +66,7 @@ class Life:
         self._failed: set[Month] = set()
         self._withstood: set[Month] = set()
         self._attacked: set[Month] = set()
-        self._server = self._start(self._update(device.updated))
+        self._server = self._as_found()
         self._clients.connect(self._server)
 
     def live(self) -> DeviceLife:
@@ -225,12 +225,23 @@ class Life:
         """The first step of the way back after a hotpatch that failed."""
         try:
             count = self._server.uninstall()
-            self._tell(What.UNINSTALL, f"{count} hotpatch{'es' * (count != 1)} uninstalled before the restart", count=count)
+            text = f"{count} hotpatch{'es' * (count != 1)} uninstalled before the restart" if count else "no hotpatch is there to uninstall"
+            self._tell(What.UNINSTALL, text, count=count)
         except RevertRefused as error:
             reason = "; ".join(f"{item.rule}: {item.reason}" for item in error.refusals)
             self._tell(What.REFUSED, f"uninstalling is refused, the restart takes it away: {reason}", refusals=error.refusals)
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    def _as_found(self) -> Server:
+        """What runs when it begins: the baseline with its hotpatch where the device has taken one, else an update that was started."""
+        device, catalogue = self._device, self._scenario.catalogue
+        hotpatched = device.updated > device.baseline == self._calendar.baseline_of(device.updated)
+        if not (hotpatched and catalogue.has(device.baseline)):
+            return self._start(self._update(device.updated))
+        server = self._start(self._update(device.baseline))
+        server.hotpatch(catalogue.hotpatch(device.processor, device.baseline, device.updated))
+        return server
 
     def _start(self, image: Image) -> Server:
         self._starts += 1

@@ -99,6 +99,10 @@ class Catalogue:
         self._images: dict[tuple[Machine, Month], Image] = {}
         self._hotpatches: dict[tuple[Machine, Month, Month], Patch] = {}
 
+    def has(self, month: Month) -> bool:
+        """Whether there is a release of ``month``."""
+        return month in self._by_month
+
     def release(self, month: Month) -> Release:
         """The release of ``month``.
 

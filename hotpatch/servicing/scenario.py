@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,6 +41,8 @@ from hotpatch.servicing.values import Month
 DEFAULT = "january-to-april"
 FOLDER = "scenarios"
 RELEASES = "releases.toml"
+_CLIENT = re.compile(r"[A-Za-z0-9]{1,15}")
+"""What the server takes as a session's name without cutting it."""
 
 
 class Instead(Table, frozen=True):
@@ -117,6 +120,9 @@ def read_scenario(name: str, servicing: Path) -> Scenario:
     if said.last < said.first:
         raise complaint(path, ("last",), f"expected {said.first} or later, found {said.last}")
     devices = tuple(_device(path, index, text, known) for index, text in enumerate(said.devices))
+    for index, client in enumerate(said.clients):
+        if not _CLIENT.fullmatch(client) or client in said.clients[:index]:
+            raise complaint(path, ("clients", index), f'expected a name of its own of 1 to 15 letters and digits, found "{client}"')
     names = [device.name for device in devices]
     for index, incident in enumerate(said.incident):
         if incident.device not in names:

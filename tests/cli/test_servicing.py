@@ -10,6 +10,12 @@ from jsonschema import Draft202012Validator
 
 from hotpatch.cases import fixtures_folder
 from hotpatch.cli.app import SERVICING
+from hotpatch.image import Image
+from hotpatch.servicing.equivalence import compare
+from hotpatch.servicing.releases import Releases
+from hotpatch.servicing.results import Equivalence
+from hotpatch.servicing.server import Server
+from hotpatch.servicing.values import Month
 from tests.cli.front import SCHEMAS, Answer, Ask
 
 FOLDER = fixtures_folder() / "servicing"
@@ -122,6 +128,23 @@ def test_simulate(ask: Ask) -> None:
     figures = {item["device"]: (item["restarts"], item["sessions_dropped"], item["days_exposed"]) for item in found["devices"]}
     assert figures == {"ada": (2, 4, 10), "ada-twin": (4, 8, 20), "arm": (2, 4, 10), "arm-twin": (4, 8, 20)}
     assert (found["scenario"], found["seed"], found["equivalent"]) == ("january-to-april", 7, True)
+
+
+def test_a_difference_ends_with_5(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shipped scenario has one; a comparison with the wrong month's update would."""
+
+    def wrong(device: str, month: Month, server: Server, update: Image, releases: Releases, *, seed: int) -> Equivalence:
+        return compare(device, month, server, server.process.base, releases, seed=seed)
+
+    monkeypatch.setattr("hotpatch.servicing.life.compare", wrong)
+    answer = ask("servicing", "simulate", "unplanned-baseline", "--json")
+    assert answer.code == 5
+    found = document(answer, "simulate")
+    assert not found["equivalent"]
+    first = found["equivalence"][0]["difference"]
+    assert first["request"].startswith("NAME")
+    assert (first["hotpatched"], first["updated"]) == ("ERR too long", "OK")
+    assert "different at 'NAME" in ask("servicing", "simulate", "unplanned-baseline").out
 
 
 def test_simulate_tells_a_story(ask: Ask) -> None:

@@ -154,6 +154,8 @@ SCENARIO_MISTAKES = [
     ('kind = "misses-update"', 'kind = "rain"', "incident[1].kind", 'one of "misses-update", "foreign-hook"'),
     ("devices/arm.toml", "devices/leg.toml", None, "leg.toml: No such file"),
     ('rules = "windows-11-enterprise-24h2"', 'rules = "windows-12"', None, "windows-12: no such rules; there are: windows-11"),
+    ('"alice", "bob"', '"alice", "alice"', "clients[2]", "a name of its own"),
+    ('"alice", "bob"', '"alice and bob"', "clients[1]", "1 to 15 letters and digits"),
     ("hotpatch.toml", "hotpotch.toml", None, "hotpotch.toml: No such file"),
 ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hotpatch.errors import Rule
+from hotpatch.errors import HotpatchError, Rule
 from hotpatch.servicing.calendar import MonthKind
 from hotpatch.servicing.offers import Brings
 from hotpatch.servicing.results import DeviceLife, Event, Simulation, What
@@ -187,6 +187,58 @@ def test_a_hotpatch_that_fails_and_the_way_back(lived: Lived) -> None:
     assert simulation.equivalent
 
 
+def written(folder: Path, name: str, devices: str, policy: str = "hotpatch", **changes: str) -> str:
+    """A scenario like ``january-to-april`` with other devices (text of the list), months or policy; the path of its file."""
+    keys = {"first": "2026-01", "last": "2026-04"} | changes
+    path = folder / f"{name}.toml"
+    path.write_text(
+        f'title = "{name}"\nrules = "windows-11-enterprise-24h2"\npolicy = "{FOLDER}/policies/{policy}.toml"\n'
+        f'first = "{keys["first"]}"\nlast = "{keys["last"]}"\ndevices = [{devices}]\nclients = ["alice", "bob"]\n{keys.get("more", "")}',
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+def shipped(*names: str) -> str:
+    return ", ".join(f'"{FOLDER}/scenarios/devices/{name}.toml"' for name in names)
+
+
+def test_after_a_failed_hotpatch_standard_updates_come_until_the_next_baseline(tmp_path: Path) -> None:
+    """On both processors, in the first hotpatch month: there is nothing to uninstall, and March's hotpatch is for another baseline."""
+    incident = "".join(
+        f'[[incident]]\ndevice = "{device}"\nmonth = "2026-02"\nkind = "foreign-hook"\nfunction = "set_name"\n' for device in DEVICES
+    )
+    simulation = simulate(read_scenario(written(tmp_path, "failed", shipped(*DEVICES), more=incident), FOLDER))
+    for device in DEVICES:
+        months = life(simulation, device).months
+        assert [month.brings for month in months] == [Brings.BASELINE, Brings.HOTPATCH, Brings.STANDARD, Brings.BASELINE]
+        assert [month.restarts for month in months] == [1, 1, 1, 1]
+        assert [event.details["count"] for event in events(simulation, device, What.UNINSTALL)] == [0]
+        (refused,) = events(simulation, device, What.REFUSED)
+        assert [(item.rule, item.function) for item in refused.refusals] == [(Rule.FOREIGN_HOOK, "set_name")]
+
+
+def test_a_device_that_has_taken_a_hotpatch_before_begins_with_it(tmp_path: Path) -> None:
+    device = (FOLDER / "scenarios" / "devices" / "arm.toml").read_text(encoding="utf-8")
+    device = device.replace("2025-10", "2026-01").replace("2025-12", "2026-02").replace("26100.9000", "26100.9002")
+    (tmp_path / "device.toml").write_text(device, encoding="utf-8")
+    path = written(tmp_path, "later", f'"{tmp_path}/device.toml"', first="2026-03", last="2026-03")
+    simulation = simulate(read_scenario(path, FOLDER))
+    (month,) = simulation.lives[0].months
+    assert (month.brings, month.restarts, month.process, month.days_exposed) == (Brings.HOTPATCH, 0, 1, 0)
+    (hotpatch,) = events(simulation, "arm", What.HOTPATCH)
+    assert hotpatch.details["sequence"] == 2
+    assert simulation.equivalent
+
+
+def test_more_clients_than_the_server_has_room_for(tmp_path: Path) -> None:
+    path = Path(written(tmp_path, "crowd", shipped("ada")))
+    crowd = ", ".join(f'"c{number}"' for number in range(9))
+    path.write_text(path.read_text(encoding="utf-8").replace('"alice", "bob"', crowd), encoding="utf-8")
+    with pytest.raises(HotpatchError, match="the server gives c8 no session"):
+        simulate(read_scenario(str(path), FOLDER))
+
+
 # a year -----------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -203,23 +255,11 @@ def test_twelve_restarts_become_four(lived: Lived) -> None:
 
 def test_nothing_brings_a_blocked_device_below_twelve(tmp_path: Path) -> None:
     """The four comes from what the policy brings: where it blocks hotpatches, the same device restarts every month."""
-    text = (FOLDER / "scenarios" / "january-to-april.toml").read_text(encoding="utf-8")
-    text = text.replace("../policies/hotpatch.toml", str(FOLDER / "policies" / "standard.toml"))
-    devices = text[text.index("devices = [") : text.index("clients")]
-    text = text.replace(devices, f'devices = ["{FOLDER}/scenarios/devices/ada.toml"]\n').replace('last = "2026-04"', 'last = "2026-03"')
-    path = tmp_path / "blocked.toml"
-    path.write_text(text, encoding="utf-8")
-    (only,) = simulate(read_scenario(str(path), FOLDER)).lives
+    (only,) = simulate(read_scenario(written(tmp_path, "blocked", shipped("ada"), "standard", last="2026-03"), FOLDER)).lives
     assert [month.restarts for month in only.months] == [1, 1, 1]
     assert not only.hotpatched
 
 
 def test_a_ring_that_waits_is_exposed_as_long(tmp_path: Path) -> None:
-    text = (FOLDER / "scenarios" / "january-to-april.toml").read_text(encoding="utf-8")
-    text = text.replace("../policies/hotpatch.toml", str(FOLDER / "policies" / "rings.toml"))
-    devices = text[text.index("devices = [") : text.index("clients")]
-    text = text.replace(devices, f'devices = ["{FOLDER}/scenarios/devices/arm.toml"]\n').replace('last = "2026-04"', 'last = "2026-02"')
-    path = tmp_path / "ring.toml"
-    path.write_text(text, encoding="utf-8")
-    simulation = simulate(read_scenario(str(path), FOLDER))
+    simulation = simulate(read_scenario(written(tmp_path, "ring", shipped("arm"), "rings", last="2026-02"), FOLDER))
     assert [month.days_exposed for month in simulation.lives[0].months] == [10, 7]
