@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hotpatch.arch import Machine
+from hotpatch.cases import find_case
 from hotpatch.errors import InputError
 from hotpatch.process import Process
 from hotpatch.servicing.clients import Clients
@@ -128,6 +129,17 @@ def test_hotpatched_and_updated_servers_answer_the_same(server: Server, catalogu
     assert found.same
     assert found.requests > found.hostile > 20
     assert replies(server, "RECALL") == ["OK this"]
+
+
+@pytest.mark.parametrize("month", [FEBRUARY, MARCH], ids=str)
+def test_so_they_do_to_everything_that_the_case_of_the_same_server_is_asked(
+    server: Server, catalogue: Catalogue, machine: Machine, month: Month
+) -> None:
+    requests = [line for program in find_case("overflow-check").manifest.program for line in program.stdin.splitlines() if line]
+    assert len(requests) > 60
+    server.hotpatch(catalogue.hotpatch(machine, JANUARY, month))
+    updated = Server(catalogue.update(machine, month), seed=9, workers=2)
+    assert server.ask(requests) == updated.ask(requests)
 
 
 @pytest.mark.parametrize("other", [JANUARY, MARCH], ids=str)
