@@ -118,7 +118,7 @@ def test_functions_are_found_by_name_rva_address_and_module(machine):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("base", [None, 0x1_5000_0000, 0x2340_0000_0000])
+@pytest.mark.parametrize("base", [None, 0x1_5000_0000, 0x7FF6_0000_0000, 0x7FFE_1234_0000])
 def test_any_load_base_gives_the_same(machine, base):
     process = Process(image("state-kept", machine), load_base=base)
     assert process.load_base == (base or process.base.preferred_base)
@@ -131,7 +131,7 @@ def test_any_load_base_gives_the_same(machine, base):
     assert other.instructions == instructions
 
 
-@pytest.mark.parametrize("base", [0x1234, 1, 1 << 47, -0x10000, 0x7FF7_0000_0000])
+@pytest.mark.parametrize("base", [0x1234, 1, 1 << 47, -0x10000, 0x7FFF_D000_0000])
 def test_a_load_base_that_cannot_be_is_an_input_error(base):
     with pytest.raises(InputError):
         Process(image("state-kept", Machine.X64), load_base=base)

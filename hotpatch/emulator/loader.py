@@ -129,8 +129,10 @@ def _place(system: System, image: Image, base: Va | None) -> Va:
             raise InputError(f"0x{base:x}", "is no load base; use a multiple of 0x10000 below 2**47")
         if base != image.preferred_base and not movable:
             raise InputError(image.path, "has no relocations and can only be loaded at its preferred base")
-        if not system.memory.free(base, size) or system.reserved(base, size):
-            raise InputError(f"0x{base:x}", f"is taken by something else in the process; load {image.name} somewhere else")
+        if system.reserved(base, size):
+            raise InputError(f"0x{base:x}", f"lies where the emulated system keeps its own; load {image.name} below 0x1000000000, say")
+        if not system.memory.free(base, size):
+            raise InputError(f"0x{base:x}", f"is taken by another module of the process; load {image.name} somewhere else")
         return base
     if image.preferred_base % ALLOCATION_GRANULE or not ALLOCATION_GRANULE <= image.preferred_base < (1 << 47) - size:
         raise InputError(image.path, f"wants to be loaded at 0x{image.preferred_base:x}, which no process has; give it another load base")
