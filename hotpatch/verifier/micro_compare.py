@@ -1,0 +1,271 @@
+"""Whether two runs did the same, although what they ran lies differently in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.differ import Verdict
+from hotpatch.emulator.memory import PAGE, AccessError
+from hotpatch.errors import FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Function
+    from hotpatch.patch import Patch
+    from hotpatch.process import Process
+    from hotpatch.verifier.micro_run import Observed
+
+_WORD = 8
+_HALF = 1 << 32
+_LOST = frozenset({FaultKind.BUDGET.value})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What the two sides did differently.
+
+    Attributes:
+        what: ``result``, ``call 3, argument 1``, ``written at 0x…`` …
+        mine: What the patched base (or the base) has.
+        theirs: What the fixed image has.
+        values: The two values where the difference is between values.
+        place: Fields and indices by which the value is found in an observation; empty where there is none.
+    """
+
+    what: str
+    mine: str
+    theirs: str
+    values: tuple[int, int] | None = None
+    place: tuple[str | int, ...] = ()
+
+
+class Correlation:
+    """What is what: addresses of a process of the base, patched or not, and of one of the fixed image."""
+
+    def __init__(self, diff: ImageDiff, mine: Process, theirs: Process, patch: Patch | None, patch_va: Va | None) -> None:
+        """Compare ``mine`` (with ``patch`` at ``patch_va``, if any) with ``theirs``."""
+        self.diff = diff
+        self.mine, self.theirs = mine, theirs
+        self.patch, self.patch_va = patch, patch_va
+        self._new = {} if patch is None else {function.patch_rva: function.base_rva for function in patch.functions}
+        self._patch_end = 0 if patch is None or patch_va is None else patch_va + patch.image.size_of_image
+
+    # addresses ---------------------------------------------------------------------------------------------------------------------------
+
+    def meant(self, fixed: int) -> int | None:
+        """Where the base has what the fixed image has at an RVA."""
+        image = self.diff.fixed
+        if fixed < image.headers_size:
+            return fixed
+        entry = self.diff.base_entries.get(Rva(fixed))
+        if entry is not None:
+            return entry
+        datum = self.diff.base_datum(Rva(fixed))
+        if datum is not None:
+            return datum
+        function = image.function_at(fixed)
+        match = None if function is None else self._untouched.get(function.entry)
+        return None if match is None or function is None or len(function.ranges) > 1 else match + fixed - function.entry
+
+    def counterpart(self, base: int) -> int | None:
+        """Where the fixed image has what the base has at an RVA: a function's entry, or data."""
+        if base < self.diff.base.headers_size:
+            return base
+        entry = self._entries.get(base)
+        if entry is not None:
+            return entry
+        starts, data = self._data
+        at = bisect_right(starts, base) - 1
+        if at >= 0 and base < data[at].base + data[at].size:
+            return data[at].fixed + base - data[at].base
+        return None
+
+    def same(self, mine: int, theirs: int, function: Function, own: range) -> bool:
+        """Whether two values mean the same, in runs of ``function`` of the fixed image, whose counterpart's code is at ``own`` (VAs)."""
+        fixed = theirs - self.theirs.load_base
+        if not 0 <= fixed < self.diff.fixed.size_of_image:
+            if mine == theirs:
+                return True
+            one, other = self.mine.guest.system.gates.at(mine), self.theirs.guest.system.gates.at(theirs)
+            if one is not None and other is not None:
+                return one.label == other.label
+            return theirs < _HALF and 0 < theirs < self.diff.fixed.size_of_image and self.meant(theirs) == mine
+        if mine in own:
+            return fixed == function.entry if mine == own.start else self.diff.fixed.function_at(fixed) == function
+        meant = self.meant(fixed)
+        if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self._patch_end:
+            rva = mine - self.patch_va
+            if rva in self._new:
+                return meant == self._new[Rva(rva)]
+            return meant is None or (self._constant(self.diff.fixed, fixed) and self._constant(self.patch.image, rva))
+        base = mine - self.mine.load_base
+        if not 0 <= base < self.diff.base.size_of_image:
+            return False
+        if meant == base or (meant is None and self.counterpart(base) is None):
+            return True
+        if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
+            # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
+            return True
+        return base - fixed in self._distances(function)
+
+    @staticmethod
+    def _constant(image: object, rva: int) -> bool:
+        section = image.section_at(rva) if hasattr(image, "section_at") else None
+        return section is not None and not section.writable and not section.executable
+
+    def _distances(self, function: Function) -> frozenset[int]:
+        """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
+        if function.entry not in self._known_distances:
+            targets = {reference.target for part in self.diff.fixed.references(function) for reference in part}
+            found = ((self.meant(target), target) for target in targets)
+            self._known_distances[function.entry] = frozenset(meant - target for meant, target in found if meant is not None)
+        return self._known_distances[function.entry]
+
+    @cached_property
+    def _known_distances(self) -> dict[Rva, frozenset[int]]:
+        return {}
+
+    @cached_property
+    def _untouched(self) -> dict[Rva, Rva]:
+        kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
+        return {row.fixed.entry: row.base.entry for row in self.diff.functions if row.base and row.fixed and row.verdict in kept}
+
+    @cached_property
+    def _entries(self) -> dict[int, int]:
+        return {ours: theirs for theirs, ours in self.diff.base_entries.items()}
+
+    @cached_property
+    def _data(self) -> tuple[list[int], list[_Match]]:
+        data = sorted((_Match(match.base, match.fixed, match.size) for match in self.diff.data), key=lambda match: match.base)
+        return [match.base for match in data], data
+
+    # runs --------------------------------------------------------------------------------------------------------------------------------
+
+    def difference(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Difference | None:
+        """The first difference of two runs, whose processes still stand as they left them; ``None`` where there is none."""
+        return next(self._differences(mine, theirs, function, own), None)
+
+    def _differences(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
+        lost = mine.end in _LOST or theirs.end in _LOST
+        for number, (one, other) in enumerate(zip_longest(mine.calls, theirs.calls)):
+            if one is None or other is None:
+                if not lost:
+                    shown = [self._shown(call.callee) if call is not None else "no call" for call in (one, other)]
+                    yield Difference(f"call {number + 1}", shown[0], shown[1])
+                return
+            what = f"call {number + 1}"
+            yield from self._values(f"{what}, callee", (one.callee,), (other.callee,), function, own, ("calls", number))
+            yield from self._values(f"{what}, argument", one.words, other.words, function, own, ("calls", number, "words"))
+            for at, (first, second) in enumerate(zip(one.pointed, other.pointed, strict=False)):
+                yield from self._values(f"{what}, in the frame", first, second, function, own, ("calls", number, "pointed", at))
+            yield from self._values(f"{what}, float", one.floats, other.floats, function, own, ("calls", number, "floats"))
+        if lost:
+            return
+        if mine.end != theirs.end:
+            yield Difference("end", mine.end, theirs.end)
+        if (mine.address is None) != (theirs.address is None):
+            yield Difference("faulting address", str(mine.address), str(theirs.address))
+        elif mine.address is not None and theirs.address is not None:
+            yield from self._values("faulting address", (mine.address,), (theirs.address,), function, own, ())
+        yield from self._values("result", mine.words[:1], theirs.words[:1], function, own, ("words",))
+        yield from self._values("kept register", mine.words[1:], theirs.words[1:], function, own, ())
+        yield from self._values("float result", (mine.float_bits,), (theirs.float_bits,), function, own, ())
+        yield from self._written(mine, theirs, function, own)
+
+    def _values(
+        self, what: str, mine: Sequence[int], theirs: Sequence[int], function: Function, own: range, place: tuple[str | int, ...]
+    ) -> Iterator[Difference]:
+        for index, (one, other) in enumerate(zip(mine, theirs, strict=False)):
+            if not self.same(one, other, function, own):
+                name = what if len(mine) == 1 else f"{what} {index + 1}"
+                yield Difference(name, self._shown(one), self._shown(other), (one, other), (*place, index) if len(place) != 2 else ())
+
+    def _written(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
+        ours: dict[int, int] = {}
+        new: tuple[set[int], set[int]] = (set(), set())
+        for va in mine.written:
+            base = va - self.mine.load_base
+            inside = 0 <= base < self.diff.base.size_of_image
+            carried = self.patch_va is not None and self.patch_va <= va < self._patch_end
+            if carried or (inside and self.counterpart(base) is None):
+                new[0].add(va & -_WORD)
+            else:
+                ours[va] = va
+        others: dict[int, int] = {}
+        for va in theirs.written:
+            fixed = va - self.theirs.load_base
+            if 0 <= fixed < self.diff.fixed.size_of_image:
+                meant = self.meant(fixed)
+                if meant is None:
+                    new[1].add(va & -_WORD)
+                else:
+                    others[self.mine.load_base + meant] = va
+            else:
+                others[va] = va
+        for va in sorted(ours.keys() | others.keys()):
+            one, other = ours.get(va), others.get(va)
+            if one is not None and other is not None and mine.written[one] == theirs.written[other]:
+                continue
+            base = va - self.mine.load_base
+            if other is None and 0 <= base < self.diff.base.size_of_image:
+                counterpart = self.counterpart(base)
+                other = None if counterpart is None else self.theirs.load_base + counterpart
+            start = va & -_WORD
+            first, second = self._word(self.mine, start), self._word(self.theirs, (va if other is None else other) - (va - start))
+            if first is None or second is None or not self.same(first, second, function, own):
+                values = (first or 0, second or 0)
+                yield Difference(f"written at {self._shown(start)}", self._shown(values[0]), self._shown(values[1]), values, ("written", va))
+        for at, second_at in zip_longest(sorted(new[0]), sorted(new[1])):
+            first = None if at is None else self._word(self.mine, at)
+            second = None if second_at is None else self._word(self.theirs, second_at)
+            if first is None or second is None or not self.same(first, second, function, own):
+                shown = ["nothing" if value is None else self._shown(value) for value in (first, second)]
+                yield Difference("written to data that only one of them has", shown[0], shown[1])
+                return
+
+    @staticmethod
+    def _word(process: Process, va: int) -> int | None:
+        try:
+            return int.from_bytes(process.guest.read(Va(va), _WORD), "little")
+        except AccessError:
+            return None
+
+    def _shown(self, value: int) -> str:
+        where = ""
+        if self.patch_va is not None and self.patch_va <= value < self._patch_end:
+            where = f" (patch+0x{value - self.patch_va:x})"
+        elif 0 <= value - self.mine.load_base < self.diff.base.size_of_image:
+            where = f" (image+0x{value - self.mine.load_base:x})"
+        elif (gate := self.mine.guest.system.gates.at(value)) is not None:
+            where = f" ({gate.label})"
+        return f"0x{value:x}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    base: int
+    fixed: int
+    size: int
+
+
+def value_at(observed: Observed, place: tuple[str | int, ...]) -> object:
+    """What an observation has at a difference's place; ``None`` where it has nothing there."""
+    thing: object = observed
+    try:
+        for step in place:
+            if isinstance(thing, dict):
+                thing = thing.get(step)
+            elif isinstance(step, int) and isinstance(thing, (tuple, list)):
+                thing = thing[step]
+            else:
+                thing = getattr(thing, str(step))
+    except IndexError:
+        return None
+    return thing

@@ -1,0 +1,306 @@
+"""One function in one process, run on a scenery, calls out of it answered by the scenery; what it did, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.address import Va
+from hotpatch.arch import Flow, architecture
+from hotpatch.emulator import layout
+from hotpatch.emulator.memory import PAGE, AccessError, RegionKind
+from hotpatch.engine import Rights
+from hotpatch.errors import FaultKind
+from hotpatch.verifier.micro_scenery import Scenery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hotpatch.process import Process
+
+RUN_BUDGET = 20_000
+"""Instructions of one run; a run that takes more is inconclusive."""
+CALL_BUDGET = 1_000
+"""Calls of one run, likewise."""
+_CALLS = (Flow.CALL, Flow.CALL_INDIRECT)
+_BLOCK = 64
+_WINDOW = 16 * _BLOCK
+_THUNK = 3
+"""Instructions of the longest piece of code that is followed as part of a call: an import thunk of Arm64."""
+_STACK_WORDS = 4
+_POINTED_WORDS = 8
+"""Words behind an argument that points into the function's own frame."""
+_STACK_ROOM = 0x1_0000
+_LINE = 64
+
+
+class Block(NamedTuple):
+    """Instructions up to and with the first that may go elsewhere: their addresses, and that one's flow (``NEXT``: none does)."""
+
+    addresses: tuple[int, ...]
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A call that the function made: callee, then argument registers, stack words, and words behind pointers into its frame."""
+
+    callee: int
+    words: tuple[int, ...]
+    pointed: tuple[tuple[int, ...], ...]
+    floats: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Observed:
+    """What one run did.
+
+    Attributes:
+        end: ``returned``, a kind of fault, or ``instruction-budget``.
+        address: Of a fault, a VA.
+        words: Result register, then those that a callee keeps; only where it returned.
+        float_bits: The floating-point result register, all of it.
+        calls: In order.
+        written: Bytes that are not what they were, by VA: outside of the stack, and of the caller's part of it.
+        executed: Instructions.
+        visited: Their addresses, of the function's own.
+    """
+
+    end: str = ""
+    address: int | None = None
+    words: tuple[int, ...] = ()
+    float_bits: int = 0
+    calls: list[Seen] = field(default_factory=list)
+    written: dict[int, int] = field(default_factory=dict)
+    executed: int = 0
+    visited: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a function is in its process.
+
+    Attributes:
+        call: VA that is called.
+        body: VA of its first instruction; the same unless a redirect leads there.
+        inside: Whether code at a VA is the function's own.
+        through: Whether code at a VA only leads on (veneers, guard checks), so that a call that comes there goes on.
+        leaf: Start and end of the callee at a VA where that is run and not answered, else ``None``.
+    """
+
+    call: Va
+    body: Va
+    inside: Callable[[int], bool]
+    through: Callable[[int], bool]
+    leaf: Callable[[int], tuple[int, int] | None]
+
+
+class RedirectError(Exception):
+    """A call of the base function does not reach the new one."""
+
+
+class Runner:
+    """A process that runs functions from the same state again and again."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        guest = process.guest
+        self._scenery = Scenery(0)
+        self._supplied: dict[int, bytes] = {}
+        guest.provide(self._supply)
+        self._start = process.snapshot()
+        self._arch = architecture(process.machine)
+        self._convention = self._arch.convention
+        self._data = [
+            (region.va, guest.read(Va(region.va), region.size))
+            for region in guest.system.memory.regions()
+            if Rights.WRITE in region.rights and region.kind is not RegionKind.STACK
+        ]
+        self._blocks: dict[int, Block | None] = {}
+        fixed = {self._convention.sp, self._convention.pc, self._convention.link, self._convention.thread}
+        # The model lists its flags last.
+        self._registers = [name for name in guest.system.cpu.model.general[:-1] if name not in fixed]
+        self._sentinel = guest.system.gates.callback
+
+    def _supply(self, page: int) -> bytes | None:
+        content = self._scenery.page(page)
+        if content is not None:
+            self._supplied[page] = content
+        return content
+
+    def run(self, place: Place, scenery: Scenery) -> Observed:
+        """Run the function once, from the process's own state.
+
+        Raises:
+            RedirectError: A call of it does not get to its body.
+        """
+        guest = self.process.guest
+        system, cpu, convention = guest.system, guest.system.cpu, self._convention
+        self.process.restore(self._start)
+        self._scenery = scenery
+        self._supplied.clear()
+        guest.begin_call(place.call, [0] * (len(convention.integer_arguments) + 8))
+        for index, name in enumerate(self._registers):
+            cpu.set(name, scenery.word(index))
+        for index in range(len(convention.float_arguments)):
+            cpu.model.write_float(cpu, index, scenery.float_bits(index))
+        sp = cpu.get(convention.sp)
+        above = sp + (0 if convention.link else 8) + convention.home_space
+        for index in range(8):
+            system.memory.write(above + 8 * index, scenery.word(100 + index).to_bytes(8, "little"))
+        caller = system.memory.read(above, 0x40)
+        self._arrive(place)
+        seen = Observed()
+        self._go(place, seen, scenery, sp)
+        if seen.end == "returned":
+            seen.words = tuple(cpu.get(name) for name in (convention.result, *convention.preserved))
+            seen.float_bits = cpu.get(convention.float_result)
+        for va, before in [*self._data, *self._supplied.items(), (above, caller)]:
+            seen.written.update(_changes(before, system.memory.read(va, len(before)), va))
+        return seen
+
+    def _arrive(self, place: Place) -> None:
+        """Follow the redirect."""
+        cpu = self.process.guest.system.cpu
+        for _ in range(8):
+            if cpu.pc == place.body:
+                return
+            if (trap := cpu.run(1).trap) is not None and trap.access != "execute":
+                break
+        if cpu.pc != place.body:
+            raise RedirectError(f"a call of 0x{place.call:x} does not come to 0x{place.body:x}")
+
+    def _go(self, place: Place, seen: Observed, scenery: Scenery, entry_sp: int) -> None:
+        system, cpu = self.process.guest.system, self.process.guest.system.cpu
+        leaves: list[tuple[int, tuple[int, int]]] = []
+        calling = False
+        while seen.executed < RUN_BUDGET and len(seen.calls) < CALL_BUDGET:
+            block = self._block(cpu.pc)
+            if block is None:
+                seen.end, seen.address = FaultKind.ILLEGAL_INSTRUCTION.value, cpu.pc
+                return
+            done = cpu.run(len(block.addresses))
+            seen.executed += done.executed
+            if not leaves and not calling:
+                seen.visited.update(block.addresses[: done.executed])
+            trap = done.trap
+            if trap is not None and trap.access != "execute":
+                seen.end, seen.address = trap.kind.value, trap.address
+                return
+            pc = cpu.pc
+            calling = calling or block.flow in _CALLS
+            if pc == self._sentinel and not calling:
+                seen.end = "returned"
+                return
+            if leaves and pc == leaves[-1][0] and block.flow is Flow.RETURN:
+                leaves.pop()
+            elif calling:
+                if not place.through(pc) and not self._is_thunk(place, pc):
+                    calling = False
+                    seen.calls.append(self._call(pc, entry_sp))
+                    leaf = None if leaves else place.leaf(pc)
+                    if leaf is not None:
+                        leaves.append((self._return_address(), leaf))
+                    else:
+                        self._answer(scenery, len(seen.calls))
+            elif leaves and leaves[-1][1][0] <= pc < leaves[-1][1][1]:
+                pass
+            elif not leaves and pc == place.call != place.body:
+                cpu.pc = place.body
+            elif not (not leaves and place.inside(pc)) and not place.through(pc):
+                if leaves:
+                    leaves.pop()
+                seen.calls.append(self._call(pc, entry_sp))
+                self._answer(scenery, len(seen.calls))
+                if cpu.pc == self._sentinel:
+                    seen.end = "returned"
+                    return
+        seen.end = FaultKind.BUDGET.value
+
+    def _is_thunk(self, place: Place, pc: int) -> bool:
+        """Whether code at ``pc``, come to by a call, does nothing but jump on."""
+        if place.leaf(pc) is not None or pc == place.call:
+            return False
+        block = self._block(pc)
+        return block is not None and len(block.addresses) <= _THUNK and block.flow is Flow.JUMP_INDIRECT
+
+    def _call(self, pc: int, entry_sp: int) -> Seen:
+        cpu, convention = self.process.guest.system.cpu, self._convention
+        sp = cpu.get(convention.sp)
+        stack = sp + (0 if convention.link else 8) + convention.home_space
+        words = [cpu.get(name) for name in convention.integer_arguments]
+        pointed = tuple(self._words(word, _POINTED_WORDS) for word in words if sp <= word < entry_sp and word % 8 == 0)
+        words += self._words(stack, _STACK_WORDS) if sp + _STACK_ROOM > entry_sp > sp else ()
+        floats = tuple(cpu.get(name) for name in convention.float_arguments)
+        return Seen(pc, tuple(words), pointed, floats)
+
+    def _words(self, va: int, count: int) -> tuple[int, ...]:
+        try:
+            data = self.process.guest.system.memory.read(va, 8 * count)
+        except AccessError:
+            return ()
+        return tuple(int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8))
+
+    def _return_address(self) -> int:
+        cpu, convention = self.process.guest.system.cpu, self._convention
+        if convention.link is not None:
+            return cpu.get(convention.link)
+        return self.process.guest.system.read_word(cpu.get(convention.sp))
+
+    def _answer(self, scenery: Scenery, number: int) -> None:
+        """Return from a call with values of the scenery."""
+        system, cpu = self.process.guest.system, self.process.guest.system.cpu
+        cpu.set(self._convention.result, scenery.word(1000 + number))
+        cpu.model.write_float(cpu, 0, scenery.float_bits(number))
+        try:
+            cpu.model.leave(cpu, system.read_word)
+        except AccessError as error:
+            cpu.pc = error.address
+
+    def _block(self, va: int) -> Block | None:
+        if va not in self._blocks:
+            self._blocks[va] = self._decode(va)
+        return self._blocks[va]
+
+    def _decode(self, va: int) -> Block | None:
+        region = self.process.guest.system.memory.find(va)
+        if region is None or Rights.EXECUTE not in region.rights:
+            return None
+        code = self.process.guest.system.memory.read(va, min(_WINDOW, region.end - va))
+        addresses: list[int] = []
+        for item in self._arch.disassemble(code, va):
+            # Each iteration of a repeated string instruction counts: it is stepped by itself.
+            repeated = item.flow is Flow.NEXT and item.mnemonic.startswith("rep")
+            if repeated and addresses:
+                break
+            addresses.append(item.address)
+            if item.flow is not Flow.NEXT:
+                return Block(tuple(addresses), item.flow)
+            if repeated or len(addresses) == _BLOCK:
+                break
+        return Block(tuple(addresses), Flow.NEXT) if addresses else None
+
+
+def function_addresses(process: Process, ranges: Sequence[tuple[int, int]]) -> set[int]:
+    """Addresses of the instructions in ranges of VAs, as far as they decode."""
+    arch = architecture(process.machine)
+    return {item.address for start, end in ranges for item in arch.disassemble(process.guest.read(Va(start), end - start), start)}
+
+
+def leads_on(va: int) -> bool:
+    """Whether the system's own code is at ``va``: checks and dispatch of guarded calls."""
+    return layout.STUB_VA <= va < layout.STUB_VA + PAGE
+
+
+def _changes(before: bytes, after: bytes, va: int) -> dict[int, int]:
+    """Bytes of ``after`` that are not as ``before``, by VA."""
+    if before == after:
+        return {}
+    found = {}
+    for page in range(0, len(before), PAGE):
+        if before[page : page + PAGE] == after[page : page + PAGE]:
+            continue
+        for line in range(page, min(page + PAGE, len(before)), _LINE):
+            if before[line : line + _LINE] != after[line : line + _LINE]:
+                found.update({va + at: after[at] for at in range(line, min(line + _LINE, len(before))) if before[at] != after[at]})
+    return found
