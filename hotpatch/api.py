@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
 
 from hotpatch.arch import Machine, Redirect, architecture
+from hotpatch.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from hotpatch.image import Image
     from hotpatch.patch import Patch
     from hotpatch.verifier import Call, VerifyReport
+
+_ADDRESS_SPACE = 1 << 64
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 def open(path: str | PathLike[str]) -> Image:
@@ -60,10 +65,11 @@ def build(
     Raises:
         NotHotpatchable: With every refusal in ``.refusals``.
         NothingToDo: There is no functional change.
+        InputError: ``redirect``, ``sequence`` or a name in ``only`` or ``allow`` is none.
     """
     from hotpatch.builder import build_patch
 
-    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=Redirect(redirect), allow=tuple(allow))
+    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=_one_of(Redirect, redirect), allow=tuple(allow))
 
 
 def load(path: str | PathLike[str]) -> Patch:
@@ -104,8 +110,12 @@ def trampoline(machine: Machine | str, code: bytes, *, source_va: int, trampolin
 
     Raises:
         CannotRelocate: With the rule, the instruction and its bytes.
+        InputError: The machine is none, or an address or size cannot be.
     """
-    return architecture(Machine(machine)).trampoline(code, source_va=source_va, trampoline_va=trampoline_va, displaced=displaced)
+    for name, va in (("source_va", source_va), ("trampoline_va", trampoline_va)):
+        if not 0 <= va < _ADDRESS_SPACE:
+            raise InputError(f"{name} {va:#x}", "is no address; use one from 0 to 2**64 - 1")
+    return architecture(_one_of(Machine, machine)).trampoline(code, source_va=source_va, trampoline_va=trampoline_va, displaced=displaced)
 
 
 def assemble(machine: Machine | str, text: str, va: int) -> bytes:
@@ -118,4 +128,11 @@ def assemble(machine: Machine | str, text: str, va: int) -> bytes:
     """
     from hotpatch.arch.assembly import assemble as checked
 
-    return checked(Machine(machine), text, va)
+    return checked(_one_of(Machine, machine), text, va)
+
+
+def _one_of(kind: type[_Choice], value: str) -> _Choice:
+    try:
+        return kind(value)
+    except ValueError:
+        raise InputError(repr(value), f"is no {kind.__name__.lower()}; use one of {', '.join(kind)}") from None

@@ -127,8 +127,7 @@ class _Mover:
             )
         self.words = struct.unpack_from(f"<{self.count}I", self.code)
         self._check_exclusive()
-        if self.count > 1:
-            self._check_branches()
+        self._check_branches()
 
     def _check_exclusive(self) -> None:
         opened: int | None = None
@@ -150,19 +149,21 @@ class _Mover:
             raise self._refused(Rule.CANNOT_RELOCATE, opened, reason)
 
     def _check_branches(self) -> None:
-        for offset, target in self._branches_of_rest():
-            if self.source_va < target < self.resume_va:
+        """Refuse what would run overwritten words. A call of the entry is what redirects are for; a branch back to it is a loop."""
+        for offset, target, use in self._branches_of_rest():
+            first = self.source_va + (a64.WORD if use is Use.CALL else 0)
+            if first <= target < self.resume_va:
                 reason = f"branches to 0x{target:x}, into the displaced bytes; use a redirect that displaces less"
                 raise self._refused(Rule.BRANCH_INTO_DISPLACED, offset // a64.WORD, reason, target=target)
 
-    def _branches_of_rest(self) -> Iterator[tuple[int, int]]:
+    def _branches_of_rest(self) -> Iterator[tuple[int, int, Use]]:
         end = self.count * a64.WORD
         for reference in references(self.code, self.source_va, 0):
             if reference.offset >= end and reference.use is not Use.DATA:
-                yield reference.offset, reference.target
+                yield reference.offset, reference.target, reference.use
         for table in tables_inside(Code(self.code, self.source_va), self.code, 0):
             for target in table.targets:
-                yield table.jump, target
+                yield table.jump, target, Use.JUMP
 
     def _refused(self, rule: Rule, index: int, reason: str, **more: object) -> Exception:
         address = self.source_va + index * a64.WORD

@@ -157,9 +157,11 @@ class _Move:
         )
 
     def _check_rest(self, rest: list[_Piece]) -> None:
+        """Refuse what would run, or read, overwritten bytes. A call of the entry is what redirects are for; a jump back to it is a loop."""
         for piece in rest:
             target = piece.target
-            if target is not None and self.into_displaced(target):
+            back = piece.flow in (Flow.JUMP, Flow.BRANCH) and target == 0
+            if target is not None and (back or self.into_displaced(target)):
                 self.refuse(
                     Rule.BRANCH_INTO_DISPLACED,
                     piece,

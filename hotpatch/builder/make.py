@@ -51,7 +51,7 @@ def build_patch(
     selected, refusals = select(diff, only)
     refusals += check(diff, selected, allowed)
     if not selected and not refusals:
-        raise NothingToDo(f"{diff.fixed.name} does not differ from {diff.base.name} in function")
+        raise NothingToDo(f"{diff.fixed.path} does not differ from {diff.base.path} in function")
     entrances, objections = _entrances(diff.base, selected, redirect)
     bound, unbound = bind(diff, selected)
     _refuse((*refusals, *objections, *unbound))

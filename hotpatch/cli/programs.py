@@ -78,6 +78,7 @@ def call(
         except Refused as error:
             refused = error.refusals
     if process:
+        _warn_of_pending(out, process)
         applied += patches.typed(process.applied)
         refused = (*process.refused, *refused)
     document = running.call(result, process, applied, refused, fault)
@@ -134,6 +135,7 @@ def run(
             process.revert_at(item.at or 0, patches.load(item.path))
         with out.progress(f"running {image}"):
             process.run() if stop is None else process.run_until(stop)
+        _warn_of_pending(out, process)
         document = running.run(process, None if stop is None else process.stop_view())
     out.result(document, running.run_text(document))
     return _ended(document)
@@ -143,6 +145,12 @@ def _ended(document: CallDocument | RunDocument) -> Exit:
     if document.fault:
         return Exit.FAULT
     return Exit.REFUSED if document.refused else Exit.DONE
+
+
+def _warn_of_pending(out: Output, process: Process) -> None:
+    """Say which patches never went in, or never came out, because the program ended before."""
+    for at in process.pending:
+        out.warn(f"nothing was done at instruction {at}: the program had executed {process.instructions} when it ended or was stopped")
 
 
 class _Patches:

@@ -303,6 +303,11 @@ class Process:
         """
         self.guest.at(instructions, action)
 
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """Instruction counts of what :meth:`at`, :meth:`apply_at` and :meth:`revert_at` still wait for."""
+        return tuple(sorted(alarm.at for alarm in self.guest.kernel.alarms))
+
     def apply_at(self, instructions: int, patch: Patch, consistency: Consistency | str | None = None) -> None:
         """Apply a patch at an instruction count; the program goes on either way.
 

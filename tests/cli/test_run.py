@@ -177,3 +177,10 @@ def test_patch_that_is_no_patch(ask: Ask, image, machine) -> None:
     answer = ask("run", image("many-threads", machine), "--patch", image("many-threads", machine))
     assert answer.code == 2
     assert answer.error.startswith(image("many-threads", machine))
+
+
+def test_a_patch_that_never_went_in_is_told(ask: Ask, image, patch, machine) -> None:
+    answer = ask("call", image("basic", machine), "clamp", "11", "10", "--patch", f"{patch('basic', machine)}@9999")
+    assert answer.code == 0
+    assert answer.out.startswith("returned 11 ")
+    assert answer.err.startswith("hotpatch: warning: nothing was done at instruction 9999: the program had executed ")

@@ -124,14 +124,18 @@ def test_refuses(name: str):
     assert refusal.reason.count(". ") == 0
 
 
-def test_a_branch_back_to_the_entry_is_no_branch_into_the_displaced_bytes():
+@pytest.mark.parametrize("displaced", [4, 8])
+def test_a_branch_back_to_the_entry_is_a_loop_and_refused(displaced: int):
     code = words(0xAA0003E1, 0xD1000400, 0xB5FFFFC0, 0xD65F03C0)  # cbnz x0, entry
-    made = ARM64.trampoline(code, source_va=SOURCE, trampoline_va=PLACES["close"], displaced=8)
-    assert made.resume_va == SOURCE + 8
+    with pytest.raises(CannotRelocate) as caught:
+        ARM64.trampoline(code, source_va=SOURCE, trampoline_va=PLACES["close"], displaced=displaced)
+    (refusal,) = caught.value.refusals
+    assert refusal.rule is Rule.BRANCH_INTO_DISPLACED
+    assert refusal.evidence["bytes"] == "c0ffffb5"
 
 
-def test_one_displaced_instruction_is_never_branched_into():
-    code = words(0xD1000400, 0xB5FFFFE0, 0xD65F03C0)  # the loop's head is the entry
+def test_a_call_of_the_entry_goes_through_the_redirect():
+    code = words(0xAA0003E1, 0x97FFFFFF, 0xD65F03C0)  # bl entry
     assert ARM64.trampoline(code, source_va=SOURCE, trampoline_va=PLACES["close"], displaced=4).offsets == {0: 0}
 
 

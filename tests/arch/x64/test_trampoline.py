@@ -76,9 +76,18 @@ def test_a_cut_instruction_behind_the_displaced_ones_is_no_reason():
     assert moved.resume_va == SOURCE + 5
 
 
-def test_branch_back_to_the_entry_goes_through_the_redirect():
-    moved = X64.trampoline(bytes.fromhex("ffc9 9090 90 75f9 c3"), source_va=SOURCE, trampoline_va=NEAR, displaced=5)
+def test_call_of_the_entry_goes_through_the_redirect():
+    moved = X64.trampoline(bytes.fromhex("ffc9 9090 90 e8f6ffffff c3"), source_va=SOURCE, trampoline_va=NEAR, displaced=5)
     assert moved.resume_va == SOURCE + 5
+
+
+@pytest.mark.parametrize("back", ["75f9", "ebf9", "e2f9", "0f85f5ffffff"])
+def test_branch_back_to_the_entry_is_a_loop_and_refused(back):
+    with pytest.raises(CannotRelocate) as caught:
+        X64.trampoline(bytes.fromhex(f"ffc9 9090 90 {back} c3"), source_va=SOURCE, trampoline_va=NEAR, displaced=5)
+    (refusal,) = caught.value.refusals
+    assert refusal.rule is Rule.BRANCH_INTO_DISPLACED
+    assert refusal.evidence["bytes"] == back
 
 
 def test_branch_to_first_instruction_that_stays_is_allowed():
