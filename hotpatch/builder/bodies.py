@@ -84,7 +84,7 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
     while at < block.end:
         span = next((span for span in spans if at in span), None)
         if span is not None:
-            at, last = span.end, None
+            at, last = Rva(-(-span.end // arch.instruction_alignment) * arch.instruction_alignment), None
             continue
         stop = min([block.end, *(span.start for span in spans if at < span.start < block.end)])
         for instruction in arch.disassemble(image.read(at, stop - at), at):

@@ -50,7 +50,7 @@ class Entrances:
         site = self._arch.entry_site(strategy)
         base, entry = self._base, function.entry
         padding = base.read(entry - site.before, site.before)
-        code = base.code(function.ranges[0])
+        code = self._code(function)
         if len(code) < site.displaced:
             code += self._filler_after(function)
         for objection in (
@@ -131,6 +131,13 @@ class Entrances:
                     {"target": target, **instruction_evidence(self._base, source, 16)},
                 )
         return None
+
+    def _code(self, function: Function) -> bytes:
+        """The function's first range up to the first table that stands in it."""
+        part = function.ranges[0]
+        tables = self._base.jump_tables(function)
+        data = [place for table in tables for place in (table.address, *(table.index or ())[:1]) if place in part]
+        return self._base.read(part.start, min(data, default=part.end) - part.start)
 
     def _filler_after(self, function: Function) -> bytes:
         """Filler between the function's end and the padding that the next function's own redirect would use."""

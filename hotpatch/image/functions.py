@@ -58,7 +58,9 @@ class _Finder:
     # claiming ----------------------------------------------------------------------------------------------------------------------------
 
     def is_code(self, rva: int) -> bool:
-        return self.low <= rva < self.high and rva % self.alignment == 0 and any(rva in part for part in self.executable)
+        if not self.low <= rva < self.high or rva % self.alignment:
+            return False
+        return len(self.executable) == 1 or any(rva in part for part in self.executable)
 
     def containing(self, rva: int) -> int | None:
         """Start of the claimed range that ``rva`` lies in."""
@@ -187,6 +189,9 @@ class _Finder:
             for rva in calls:
                 if rva in self.owner and self.owner[rva] == rva:
                     self.note(rva, FunctionSource.CALL)
+            for rva in pointers:
+                if self.owner.get(rva) == rva:
+                    self.note(rva, FunctionSource.POINTER)
             for rva, source in fresh:
                 self._start(rva, source, cuts=False)
             if not fresh:
@@ -314,10 +319,7 @@ class _Finder:
         self.source.pop(part, None)
 
     def _relocated_pointers(self) -> Iterable[int]:
-        for site in self.image.relocations:
-            target = self.image.u64(site) - self.image.preferred_base
-            if self.is_code(target):
-                yield target
+        return filter(self.is_code, self.image.pointers.values())
 
     def _looks_like_entry(self, rva: int) -> bool:
         """Whether a function may begin at an address that is only ever taken: after filler, or right after other code, and decodable."""

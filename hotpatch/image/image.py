@@ -23,7 +23,7 @@ from hotpatch.image.parse import parse
 from hotpatch.image.pdata import read_function_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from hotpatch.arch import Architecture, JumpTable, Machine, Reference
     from hotpatch.image.model import (
@@ -269,6 +269,12 @@ class Image:
         sites = self.relocations
         return sites[bisect_left(sites, part.start) : bisect_left(sites, part.end)]
 
+    @cached_property
+    def pointers(self) -> Mapping[Rva, int]:
+        """Relocated site → the RVA that its pointer leads to."""
+        base = self.parsed.preferred_base
+        return {site: self.u64(site) - base for site in self.relocations}
+
     # functions ---------------------------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -344,8 +350,14 @@ class Image:
 
     def _decode(self, part: Range) -> tuple[Reference, ...]:
         decode = self.architecture.references
-        tables = sorted((table.address, table.address + table.size) for table in self.jump_tables_in(part) if table.address in part)
+        tables = sorted(hole for table in self.jump_tables_in(part) for hole in self._holes(table) if hole[0] in part)
         return decode_between(decode, self.code(part), part.start, tables) if tables else decode(self.code(part), part.start)
+
+    def _holes(self, table: JumpTable) -> Iterator[tuple[int, int]]:
+        """Where ``table`` and its table of indices stand, up to where instructions can go on."""
+        alignment = self.architecture.instruction_alignment
+        for start, size in ((table.address, table.size), *([table.index] if table.index else [])):
+            yield start, -(-(start + size) // alignment) * alignment
 
     def _reread(self, part: Range) -> tuple[Reference, ...] | None:
         """What ``part`` refers to, where code like it is known (see :meth:`expect`)."""
