@@ -129,7 +129,7 @@ def test_patch_goes_in_at_every_instruction(ask: Ask, image, patch, machine) -> 
         results.append(found["return"])
     assert results == sorted(results)
     assert set(results) == {20, 21}
-    late = ask(*call, "--patch", f"{fix}@{total + 100}", "--json").document("call")
+    late = ask(*call, "--patch", f"{fix}@{total + 100}", "--json", "-q").document("call")
     assert (late["return"], late["applied"]) == (21, [])
 
 
