@@ -345,7 +345,8 @@ class Case:
     def verdicts(self, machine: Machine, *, pdb: bool = True) -> Mapping[str, Verdict]:
         """Expected verdicts; functions not named must be identical or relocated."""
         verdicts = self.manifest.verdicts
-        return verdicts.all | (verdicts.x64 if machine is Machine.X64 else verdicts.arm64) | ({} if pdb else verdicts.without_pdb)
+        by_machine = {Machine.X64: verdicts.x64, Machine.ARM64: verdicts.arm64}
+        return verdicts.all | by_machine[machine] | ({} if pdb else verdicts.without_pdb)
 
     def expected(self, *, pdb: bool = True) -> tuple[Outcome | Literal["any"], Rule | None]:
         """Expected outcome, and the rule of a refusal."""
@@ -355,7 +356,7 @@ class Case:
     def redirects(self, machine: Machine) -> Mapping[str, Redirect]:
         """Redirects expected where they are not what was asked for."""
         redirect = self.manifest.expect.redirect
-        return redirect.x64 if machine is Machine.X64 else redirect.arm64
+        return {Machine.X64: redirect.x64, Machine.ARM64: redirect.arm64}[machine]
 
 
 def read_case(folder: Path) -> Case:
