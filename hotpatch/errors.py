@@ -36,6 +36,7 @@ class Rule(StrEnum):
     UNWIND = "unwind-data"
     IMPORT_UNAVAILABLE = "import-unavailable"
     SELF_CHECK = "self-check"
+    MICRO_EXECUTION = "micro-execution"
     # how an entry can be redirected and an instruction moved
     FUNCTION_TOO_SHORT = "function-too-short"
     ENTRY_NOT_PATCHABLE = "entry-not-patchable"

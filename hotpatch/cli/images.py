@@ -124,10 +124,12 @@ def build(
         with out.progress(f"building {output}"):
             patch = build_patch(diff_images(*images), only=only or (), sequence=sequence, redirect=redirect, allow=allow or ())
             if check:
-                from hotpatch.verifier import rehearse
+                from hotpatch.verifier import check_travelling, rehearse
 
                 out.log("rehearsing the patch in an emulated process")
                 rehearse(images[0], patch)
+                out.log("running its functions and the fixed ones on the same made-up state")
+                check_travelling(*images, patch)
     except NothingToDo as error:
         if options.json:
             out.document(convert.no_build(images[0], sequence, ()))

@@ -1,5 +1,6 @@
 """Proof by trying: a patch applied and taken back at every instruction boundary of calls, and rehearsed in a fresh process."""
 
+from hotpatch.verifier.micro import MicroExecution, MicroOutcome, MicroReport, check_travelling
 from hotpatch.verifier.model import Action, Call, CallReport, Kind, Outcome, VerifyReport, Violation
 from hotpatch.verifier.rehearsal import Rehearsal, RehearsedFunction, rehearse
 from hotpatch.verifier.runs import Surroundings
@@ -10,12 +11,16 @@ __all__ = [
     "Call",
     "CallReport",
     "Kind",
+    "MicroExecution",
+    "MicroOutcome",
+    "MicroReport",
     "Outcome",
     "Rehearsal",
     "RehearsedFunction",
     "Surroundings",
     "VerifyReport",
     "Violation",
+    "check_travelling",
     "rehearse",
     "verify_calls",
 ]

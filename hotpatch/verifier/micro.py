@@ -11,7 +11,8 @@ has changed, and the caller's words on the stack. Addresses that lie in an image
 What is not seen: paths that no seed takes (``coverage`` says which share of the instructions ran); stores that leave memory as it was;
 vector registers beyond the first result and the arguments; what callees do, and so everything that only they would do with wrong data;
 addresses inside of things that only one image has, which are taken for each other; addresses that are reckoned from things which
-the function refers to and lie outside of them; structured exceptions. A run of more than
+the function refers to and lie outside of them; a wrong datum of the image that holds what the right one holds (globals are as loaded,
+often zero); structured exceptions. A run of more than
 :data:`~hotpatch.verifier.micro_run.RUN_BUDGET` instructions compares only the calls that it made.
 """
 
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Flow
 from hotpatch.differ import Verdict, diff_images
-from hotpatch.errors import FaultKind, HotpatchError
+from hotpatch.errors import ApplyRefused, FaultKind, HotpatchError, Refusal, Rule
 from hotpatch.patch import CarriedKind
 from hotpatch.process import Process
 from hotpatch.verifier.micro_compare import Correlation, Difference, value_at
@@ -34,7 +35,7 @@ from hotpatch.verifier.micro_run import Place, RedirectError, Runner, function_a
 from hotpatch.verifier.micro_scenery import Scenery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function, Image
@@ -121,12 +122,11 @@ class MicroExecution:
         self._elsewhere: Runner | None = None
         travelling = set() if patch is None else {function.base_rva for function in patch.functions}
         kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
-        rows = [row for row in self.diff.functions if row.base and row.fixed]
-        self._by_base = {row.base.entry: row for row in rows if row.base}
-        self._leaves_base = {row.base.entry: row.fixed for row in rows if row.base and row.verdict in kept and row.base.entry not in travelling}
-        self._leaves_fixed = {
-            row.fixed.entry: row.fixed for row in rows if row.base and row.fixed and row.base.entry in self._leaves_base
-        }
+        rows = [(row.base, row.fixed, row) for row in self.diff.functions if row.base and row.fixed]
+        self._by_base = {base.entry: row for base, _, row in rows}
+        alike = [(base, fixed) for base, fixed, row in rows if row.verdict in kept and base.entry not in travelling]
+        self._leaves_base = {base.entry: fixed for base, fixed in alike}
+        self._leaves_fixed = {fixed.entry: fixed for _, fixed in alike}
 
     def travelling(self) -> tuple[MicroReport, ...]:
         """Every function of the patch, patched base against fixed image, by base RVA.
@@ -157,7 +157,7 @@ class MicroExecution:
             place = Place(
                 Va(process.load_base + function.base_rva),
                 Va(body),
-                lambda va, body=body: va in span and (va == body or va not in known),  # type: ignore[misc]
+                _own_code(span, known, body),
                 lambda va: leads_on(va) or (va in span and va not in known),
                 lambda va: self._leaf_at(self._leaves_base, va - process.load_base, process.load_base, base=True),
             )
@@ -215,7 +215,7 @@ class MicroExecution:
             lambda va: self._leaf_at(leaves, va - start, start, base=base),
         )
 
-    def _leaf_at(self, leaves: dict[Rva, Function | None], rva: int, start: int, *, base: bool) -> tuple[int, int] | None:
+    def _leaf_at(self, leaves: dict[Rva, Function], rva: int, start: int, *, base: bool) -> tuple[int, int] | None:
         function = leaves.get(Rva(rva))
         if function is None or not self._leaf(function.entry):
             return None
@@ -276,9 +276,7 @@ class MicroExecution:
             row.name, base.entry, fixed.entry, patched, outcome, tried, agreed, executed, coverage, "; ".join(why), seed_, difference_
         )
 
-    def _doubt(
-        self, fixed: Function, scenery: Scenery, first: Observed, difference: Difference, correlation: Correlation
-    ) -> str | None:
+    def _doubt(self, fixed: Function, scenery: Scenery, first: Observed, difference: Difference, correlation: Correlation) -> str | None:
         """Why a difference shows nothing: the fixed image's own run gives another value there when it is made again, or elsewhere."""
         theirs = self._fixed_runner()
         again = theirs.run(self._plain(fixed, theirs.process.load_base, base=False), scenery)
@@ -286,8 +284,8 @@ class MicroExecution:
             return "the function does not do the same twice"
         if difference.values is None or not difference.place:
             return None
-        if any(0 <= value - process.load_base < process.base.size_of_image
-               for value, process in zip(difference.values, (correlation.mine, correlation.theirs), strict=True)):
+        sides = zip(difference.values, (correlation.mine, correlation.theirs), strict=True)
+        if any(0 <= value - process.load_base < process.base.size_of_image for value, process in sides):
             return None
         if self._elsewhere is None:
             try:
@@ -298,6 +296,34 @@ class MicroExecution:
         if value_at(moved, difference.place) != value_at(first, difference.place):
             return "a value depends on where the image lies"
         return None
+
+
+def _own_code(span: range, known: frozenset[int], body: int) -> Callable[[int], bool]:
+    """Whether code of the patch image is the function's at ``body``: everything but where other functions begin."""
+    return lambda va: va in span and (va == body or va not in known)
+
+
+def check_travelling(base: Image, fixed: Image, patch: Patch, diff: ImageDiff | None = None) -> tuple[MicroReport, ...]:
+    """Micro-execute every function of a patch, for ``build --check``.
+
+    Raises:
+        ApplyRefused: A function of the patched base and the fixed image's do not do the same (rule micro-execution, with seed and values).
+    """
+    reports = MicroExecution(base, fixed, patch, diff=diff).travelling()
+    refusals = [
+        Refusal(
+            Rule.MICRO_EXECUTION,
+            report.name,
+            report.base_rva,
+            f"run on made-up state, the patched function and the fixed one differ ({report.text}); do not ship this patch, and report it",
+            {"seed": report.seed, "what": found.what, "patched": found.mine, "fixed": found.theirs, "fixed_rva": int(report.fixed_rva)},
+        )
+        for report in reports
+        if (found := report.difference) is not None
+    ]
+    if refusals:
+        raise ApplyRefused(refusals)
+    return reports
 
 
 def _nothing(function: PatchedFunction, why: str) -> MicroReport:

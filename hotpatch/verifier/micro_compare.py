@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hotpatch.differ import ImageDiff
-    from hotpatch.image import Function
+    from hotpatch.image import Function, Image
     from hotpatch.patch import Patch
     from hotpatch.process import Process
     from hotpatch.verifier.micro_run import Observed
 
 _WORD = 8
+_INDEXED = ("words", "floats")
+"""Fields of an observation whose values are told apart by index."""
 _HALF = 1 << 32
 _LOST = frozenset({FaultKind.BUDGET.value})
 
@@ -116,8 +118,8 @@ class Correlation:
         return base - fixed in self._distances(function)
 
     @staticmethod
-    def _constant(image: object, rva: int) -> bool:
-        section = image.section_at(rva) if hasattr(image, "section_at") else None
+    def _constant(image: Image, rva: int) -> bool:
+        section = image.section_at(rva)
         return section is not None and not section.writable and not section.executable
 
     def _distances(self, function: Function) -> frozenset[int]:
@@ -185,7 +187,9 @@ class Correlation:
         for index, (one, other) in enumerate(zip(mine, theirs, strict=False)):
             if not self.same(one, other, function, own):
                 name = what if len(mine) == 1 else f"{what} {index + 1}"
-                yield Difference(name, self._shown(one), self._shown(other), (one, other), (*place, index) if len(place) != 2 else ())
+                yield Difference(
+                    name, self._shown(one), self._shown(other), (one, other), (*place, index) if place and place[-1] in _INDEXED else ()
+                )
 
     def _written(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
         ours: dict[int, int] = {}
@@ -221,7 +225,9 @@ class Correlation:
             first, second = self._word(self.mine, start), self._word(self.theirs, (va if other is None else other) - (va - start))
             if first is None or second is None or not self.same(first, second, function, own):
                 values = (first or 0, second or 0)
-                yield Difference(f"written at {self._shown(start)}", self._shown(values[0]), self._shown(values[1]), values, ("written", va))
+                yield Difference(
+                    f"written at {self._shown(start)}", self._shown(values[0]), self._shown(values[1]), values, ("written", va)
+                )
         for at, second_at in zip_longest(sorted(new[0]), sorted(new[1])):
             first = None if at is None else self._word(self.mine, at)
             second = None if second_at is None else self._word(self.theirs, second_at)

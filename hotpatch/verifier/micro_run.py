@@ -32,6 +32,8 @@ _POINTED_WORDS = 8
 """Words behind an argument that points into the function's own frame."""
 _STACK_ROOM = 0x1_0000
 _LINE = 64
+_COOKIE = 0x1357_9BDF_2468
+"""The security cookie of every process; its upper 16 bits are zero, as the run time has it."""
 
 
 class Block(NamedTuple):
@@ -108,6 +110,10 @@ class Runner:
         self._scenery = Scenery(0)
         self._supplied: dict[int, bytes] = {}
         guest.provide(self._supply)
+        configuration = process.base.load_configuration
+        if configuration is not None and configuration.security_cookie is not None:
+            # The start-up may have drawn another one in each process.
+            guest.write_data(Va(process.load_base + configuration.security_cookie), _COOKIE.to_bytes(8, "little"))
         self._start = process.snapshot()
         self._arch = architecture(process.machine)
         self._convention = self._arch.convention
@@ -171,7 +177,7 @@ class Runner:
             raise RedirectError(f"a call of 0x{place.call:x} does not come to 0x{place.body:x}")
 
     def _go(self, place: Place, seen: Observed, scenery: Scenery, entry_sp: int) -> None:
-        system, cpu = self.process.guest.system, self.process.guest.system.cpu
+        cpu = self.process.guest.system.cpu
         leaves: list[tuple[int, tuple[int, int]]] = []
         calling = False
         while seen.executed < RUN_BUDGET and len(seen.calls) < CALL_BUDGET:
