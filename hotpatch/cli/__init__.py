@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from hotpatch.cli.outcome import Exit, exit_of, one_line
-from hotpatch.errors import HotpatchError, Refused
+from hotpatch.errors import EmulatedFault, HotpatchError, Refused
 
 if TYPE_CHECKING:
     from hotpatch.cli.console import Options
@@ -37,6 +37,8 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except Refused as error:
         return _refused(error, options)
+    except EmulatedFault as error:
+        return _faulted(error, options)
     except HotpatchError as error:
         _complain(one_line(error))
         return exit_of(error)
@@ -69,6 +71,17 @@ def _refused(error: Refused, options: Options) -> int:
 
     document = RefusedDocument(refused=convert.refusals(error.refusals))
     Output(options).result(document, text.refusals(document.refused))
+    return exit_of(error)
+
+
+def _faulted(error: EmulatedFault, options: Options) -> int:
+    """What a verb says whose program's start-up faulted."""
+    from hotpatch.cli.console import Output
+    from hotpatch.report import convert, running
+    from hotpatch.report.documents import FaultedDocument
+
+    document = FaultedDocument(fault=convert.fault_document(error.fault))
+    Output(options).result(document, running.fault_text(document.fault))
     return exit_of(error)
 
 

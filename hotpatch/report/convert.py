@@ -83,8 +83,11 @@ def refusals(values: Iterable[Refusal]) -> list[RefusalDocument]:
 
 def fault(value: Fault | None) -> FaultDocument | None:
     """A fault, if there was one."""
-    if value is None:
-        return None
+    return None if value is None else fault_document(value)
+
+
+def fault_document(value: Fault) -> FaultDocument:
+    """A fault."""
     return FaultDocument(
         kind=value.kind.value,
         address=value.address,

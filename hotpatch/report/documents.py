@@ -246,6 +246,13 @@ class FaultDocument(Document, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class FaultedDocument(Document, frozen=True, kw_only=True):
+    """A verb that could not begin, because the program's start-up faulted: how."""
+
+    schema: Literal["hotpatch.faulted/1"] = "hotpatch.faulted/1"
+    fault: FaultDocument
+
+
 class AppliedDocument(Document, frozen=True, kw_only=True):
     """A patch that went in: after how many instructions, and how many functions."""
 
@@ -371,6 +378,7 @@ class DemoDocument(Document, frozen=True, kw_only=True):
 DOCUMENTS: dict[str, type[Document]] = {
     "diff": DiffDocument,
     "refused": RefusedDocument,
+    "faulted": FaultedDocument,
     "build": BuildDocument,
     "inspect-image": InspectImageDocument,
     "inspect-patch": InspectPatchDocument,

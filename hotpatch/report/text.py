@@ -59,7 +59,7 @@ def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) ->
             column,
             no_wrap=not folds,
             min_width=_LEAST_FOLDED if folds else None,
-            overflow="fold" if folds else "ignore",
+            overflow="fold" if folds else "crop",
             justify="right" if column in right else "left",
         )
     return made
@@ -148,7 +148,7 @@ def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
 def side_by_side(lines: Iterable[SideLine], title: str) -> RenderableType:
     """Both versions of one function, instruction by instruction."""
     sides = (f"{title} in the base", f"{title} in the fixed image")
-    rows = table("base", sides[0], "", "fixed", sides[1], right=("base", "fixed"), fold=sides)
+    rows = table("base", sides[0], "", "fixed", sides[1], fold=sides)
     for line in lines:
         style = _SIDE_STYLE[line.kind]
         rows.add_row(

@@ -65,6 +65,7 @@ REQUIRED: dict[str, dict[str, set[str]]] = {
     "cases": {"": {"schema", "cases"}},
     "demo": {"": {"schema", "case", "machines", "steps"}},
     "refused": {"": {"schema", "refused"}, "refused[]": REFUSAL},
+    "faulted": {"": {"schema", "fault"}, "fault": _FAULT, "fault.stack[]": {"pc", "function"}},
 }
 """What INTERFACE promises of each document, by path: written out here because the schemas come from our own types."""
 

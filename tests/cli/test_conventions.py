@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import hotpatch
 from hotpatch import __version__
 from hotpatch.arch import Machine
 from hotpatch.cli.app import VERBS
@@ -316,3 +317,37 @@ def test_narrow_terminal_folds_sentences_not_names(image) -> None:
     assert all(line.startswith(("    ", "refused data-layout  ", "no patch was written")) for line in lines)
     names = _terminal(["cases", "-q", "--color", "never"], 60)
     assert all(f"\n{name}  " in names.replace("\r\n", "\n") for name in ("cosmetic", "data-layout-refused", "pc-relative-entry"))
+
+
+def _without_start(good: str, target: Path, machine: Machine) -> Path:
+    """A copy of an image whose entry point is an undefined instruction."""
+    image, data = hotpatch.open(good), bytearray(Path(good).read_bytes())
+    assert image.entry_point is not None
+    section = image.section_at(image.entry_point)
+    assert section is not None
+    at = image.entry_point - section.rva + section.offset
+    data[at : at + 4] = bytes.fromhex("0f0b0f0b") if machine is Machine.X64 else bytes(4)
+    target.write_bytes(data)
+    return target
+
+
+def test_start_up_that_faults(ask: Ask, image, machine, tmp_path: Path) -> None:
+    """Every verb that runs programs has a document for it."""
+    base = _without_start(image("state-kept", machine), tmp_path / "base.dll", machine)
+    fixed = _without_start(image("state-kept", machine, "fixed"), tmp_path / "fixed.dll", machine)
+    fix = tmp_path / "fix.dll"
+    assert ask("build", base, fixed, "-o", fix).code == 0
+    checked = tmp_path / "checked.dll"
+    for command, schema in (
+        (["call", base, "balance", "1"], "call"),
+        (["run", base], "run"),
+        (["verify", base, fix, "--fixed", fixed, "--call", "balance 1"], "faulted"),
+        (["build", base, fixed, "-o", checked, "--check"], "faulted"),
+    ):
+        answer = ask(*command, "--json")
+        assert answer.code == 1
+        assert answer.document(schema)["fault"]["kind"] == "illegal-instruction"
+        text = ask(*command)
+        assert (text.code, text.err) == (1, "")
+        assert text.out.startswith("fault illegal-instruction at pc 0x")
+    assert not checked.exists()

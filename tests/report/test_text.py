@@ -1,0 +1,186 @@
+"""Text for people: events, details, folding, buffers, registers."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from hotpatch.report import events, running, text
+from hotpatch.report.documents import CallDocument, FaultDocument, FrameDocument, RefusalDocument
+
+
+def shown(renderable: RenderableType, width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    console.print(renderable, crop=False)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+REDIRECT = {
+    "at": 5,
+    "thread": 0,
+    "kind": "redirect",
+    "change": "entry",
+    "function": "price",
+    "rva": 0x12C0,
+    "strategy": "hpat",
+    "va": 0x1400012C0,
+    "before": "486b",
+    "after": "ebf9",
+    "padding": [{"va": 0x1400012BB, "before": "cccccccccc", "after": "e9403d0000"}],
+    "pointer": 0x140006000,
+}
+PADDING, ENTRY = "    padding  0x1400012bb  cccccccccc → e9403d0000", "    entry    0x1400012c0  486b → ebf9"
+
+EVENTS = {
+    "apply": (
+        {"patch": "fix.dll", "sequence": 2, "module": "base.exe", "functions": 1, "consistency": "immediate", "given_back": 0},
+        ["[7] apply     fix.dll, sequence 2, to base.exe: 1 function, immediate"],
+    ),
+    "apply-cumulative": (
+        {"patch": "fix.dll", "sequence": 2, "module": "base.exe", "functions": 3, "consistency": "quiescent", "given_back": 2},
+        ["[7] apply     fix.dll, sequence 2, to base.exe: 3 functions, quiescent, 2 functions given back to what was before"],
+    ),
+    "revert": ({"patch": "fix.dll", "sequence": 2, "functions": 2}, ["[7] revert    fix.dll, sequence 2: 2 functions"]),
+    "redirect": (REDIRECT, ["[7] redirect  price goes to the new code (hpat)", PADDING, ENTRY]),
+    "redirect-removed": (REDIRECT | {"change": "removed"}, ["[7] redirect  price is the base's again (hpat)", ENTRY, PADDING]),
+    "redirect-by-pointer": (
+        REDIRECT | {"change": "pointer", "va": 0x140006000, "padding": [], "function": None},
+        ["[7] redirect  rva:0x12c0 goes to the new code, by its slot (hpat)", "    slot     0x140006000  486b → ebf9"],
+    ),
+    "refused": ({"rule": "sequence", "function": None, "reason": "…"}, ["[7] refused   sequence"]),
+    "refused-function": ({"rule": "foreign-hook", "function": "price", "reason": "…"}, ["[7] refused   foreign-hook, price"]),
+    "move": (
+        {"moved_thread": 3, "from": 0x1000, "to": 0x2000, "why": "stood in the padding"},
+        ["[7] move      thread 3 from 0x1000 to 0x2000: it stood in the padding"],
+    ),
+    "debug": ({"text": "hi\n"}, ["[7] debug     thread 4 says 'hi\\n'"]),
+    "wait": ({"waiting_for": [2, 3], "va": 0x1000}, ["[7] wait      waiting for 2, 3, va 0x1000"]),
+    "load": ({"module": "base.dll", "va": 0}, []),
+    "spawn": ({"start": 0}, []),
+}
+
+
+@pytest.mark.parametrize("row", EVENTS)
+def test_event(row: str) -> None:
+    details, lines = EVENTS[row]
+    event = {**details, "at": 7, "thread": 4, "kind": row.split("-")[0]}
+    assert events.line(event).splitlines() == lines
+
+
+TOLD = [
+    ("base_rva", 4096, "0x1000"),
+    ("va", 0, "0x0"),
+    ("jump_target", 16, "0x10"),
+    ("value", 16, "16"),
+    ("base_size", 16, "16"),
+    ("stack", None, "-"),
+    ("kept", True, "yes"),
+    ("near", [], "none"),
+    ("near", ["a", "b"], "a, b"),
+    ("sites", [16, 32], "0x10, 0x20"),
+    ("votes", [{"target": 16, "count": 2}, {"target": 32, "count": 1}], "target 0x10, count 2; target 0x20, count 1"),
+    ("bytes", "90cc", "90cc"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), TOLD)
+def test_detail(key: str, value: object, expected: str) -> None:
+    assert text.told(key, value) == expected
+
+
+def test_counts() -> None:
+    assert [text.counted(number, "byte") for number in (0, 1, 2)] == ["0 bytes", "1 byte", "2 bytes"]
+
+
+def test_refusal_folds_under_its_indent() -> None:
+    refusal = RefusalDocument(
+        rule="data-layout", function="entries", rva=0x10, reason="word " * 30 + "end.", evidence={"base_rva": 16, "long": "x" * 100}
+    )
+    lines = shown(text.refusals([refusal]), 60)
+    assert lines[0] == "refused data-layout  entries  0x10"
+    assert all(line.startswith("    ") and len(line) <= 60 for line in lines[1:])
+    assert "    base rva  0x10" in lines
+    wide = shown(text.refusals([refusal]), 10_000)
+    assert wide == [lines[0], f"    {refusal.reason}", "    base rva  0x10", f"    long      {'x' * 100}"]
+
+
+def test_table_keeps_names_whole_and_folds_sentences() -> None:
+    rows = text.table("name", "size", "why", right=("size",), fold=("why",))
+    rows.add_row("a_function_with_a_long_name", "7", "because " * 12)
+    lines = shown(rows, 50)
+    assert lines[0].split() == ["name", "size", "why"]
+    assert lines[1].startswith("a_function_with_a_long_name     7  because")
+    assert len(lines) > 4
+    assert all(line.startswith(" " * 35 + "because") for line in lines[2:])
+    (_, wide) = shown(rows, 10_000)
+    assert wide.count("because") == 12
+
+
+def _call(**values) -> CallDocument:
+    nothing = {
+        "return_": None,
+        "return_hex": None,
+        "return_float": None,
+        "buffers": [],
+        "instructions": 0,
+        "output": "",
+        "applied": [],
+        "refused": [],
+        "fault": None,
+    }
+    return CallDocument(**(nothing | values))
+
+
+RESULTS = [
+    ({"return_": 5, "return_hex": "0x5", "instructions": 1}, ["returned 5 (0x5) after 1 instruction"]),
+    (
+        {"return_": 2**64 - 2, "return_hex": "0xfffffffffffffffe", "return_float": 0.0, "instructions": 2},
+        ["returned 18446744073709551614 (0xfffffffffffffffe), signed -2 after 2 instructions"],
+    ),
+    (
+        {"return_": 0, "return_hex": "0x0", "return_float": -2.5, "instructions": 2, "output": "a\nb\n"},
+        ["a", "b", "returned 0 (0x0), floating point -2.5 after 2 instructions"],
+    ),
+    (
+        {"return_": 0, "return_hex": "0x0", "buffers": ["00ff", "41" * 17]},
+        [
+            "returned 0 (0x0) after 0 instructions",
+            "buffer 1: 00ff",
+            "buffer 2, 17 bytes:",
+            f"    0000  {'41 ' * 16} {'A' * 16}",
+            f"    0010  41{' ' * 46} A",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "lines"), RESULTS)
+def test_result_of_a_call(values, lines) -> None:
+    assert shown(running.call_text(_call(**values)), 10_000) == lines
+
+
+def test_fault() -> None:
+    fault = FaultDocument(
+        kind="access-violation",
+        address=0,
+        pc=0x140001000,
+        function="parse",
+        access="write",
+        stack=[FrameDocument(pc=0x140001000, function="parse"), FrameDocument(pc=0x7FF700000000, function=None)],
+        detail="why",
+    )
+    assert shown(running.fault_text(fault), 200) == [
+        "fault access-violation at pc 0x140001000 in parse: write of 0x0 (why)",
+        "    0x140001000  parse",
+        "    0x7ff700000000  ?",
+    ]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(10, 1), (60, 2), (80, 3), (200, 4)])
+def test_registers_fill_the_width(width: int, columns: int) -> None:
+    lines = shown(running.Registers({f"x{number}": number for number in range(31)}), width)
+    if columns > 1:
+        assert all(len(line) <= width for line in lines)
+        assert len(lines) == -(-31 // columns)
