@@ -110,7 +110,8 @@ def build(
         sequence: The patch's sequence number; a newer patch needs a larger one.
         redirect: How calls reach the new functions; where it does not fit, another is chosen and the report says why.
         allow: Override this rule (may be given several times); the patch records it.
-        check: Rehearse the patch in a fresh emulated process before writing it: apply, follow each redirect, revert, compare all memory.
+        check: Try the patch before writing it: apply and revert it in an emulated process, comparing all memory, and run each of its functions
+            and the fixed image's on the same made-up state.
         options: Of every verb.
     """
     from hotpatch.api import build as build_patch
@@ -122,14 +123,15 @@ def build(
     _check_output(output, base, fixed)
     try:
         with out.progress(f"building {output}"):
-            patch = build_patch(diff_images(*images), only=only or (), sequence=sequence, redirect=redirect, allow=allow or ())
+            found = diff_images(*images)
+            patch = build_patch(found, only=only or (), sequence=sequence, redirect=redirect, allow=allow or ())
             if check:
                 from hotpatch.verifier import check_travelling, rehearse
 
                 out.log("rehearsing the patch in an emulated process")
                 rehearse(images[0], patch)
                 out.log("running its functions and the fixed ones on the same made-up state")
-                check_travelling(*images, patch)
+                check_travelling(*images, patch, found)
     except NothingToDo as error:
         if options.json:
             out.document(convert.no_build(images[0], sequence, ()))
