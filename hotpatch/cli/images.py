@@ -110,8 +110,8 @@ def build(
         sequence: The patch's sequence number; a newer patch needs a larger one.
         redirect: How calls reach the new functions; where it does not fit, another is chosen and the report says why.
         allow: Override this rule (may be given several times); the patch records it.
-        check: Try the patch before writing it: apply and revert it in an emulated process, comparing all memory, and run each of its functions
-            and the fixed image's on the same made-up state.
+        check: Try the patch before writing it: apply and revert it in an emulated process, comparing all memory, and run its functions
+            and those of the fixed image on the same made-up state.
         options: Of every verb.
     """
     from hotpatch.api import build as build_patch
