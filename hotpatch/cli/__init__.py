@@ -49,6 +49,8 @@ def run(arguments: list[str] | None = None) -> int:
         # The reader of our output went away: nothing to say, and the interpreter must not try to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
+    except SystemExit:  # rich's word for the same
+        return Exit.DONE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _complain(f"{where}{error.strerror or one_line(error)}")

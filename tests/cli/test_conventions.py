@@ -260,11 +260,13 @@ def test_path_that_is_no_text(image, tmp_path: Path) -> None:
     assert bad.stderr.count(b"\n") == 1
 
 
-def test_reader_that_goes_away() -> None:
+@pytest.mark.parametrize("command", [["cases", "--json"], ["cases"], ["--help"], ["call", "--help"]], ids=" ".join)
+def test_reader_that_goes_away(command: list[str]) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "hotpatch", "cases", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-m", "hotpatch", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as running:
-        assert running.stdout and running.stderr
+        assert running.stdout
+        assert running.stderr
         running.stdout.close()
         assert running.stderr.read() == b""
         assert running.wait(timeout=60) == 0
