@@ -276,4 +276,3 @@ class Symbols:
     inlines: tuple[InlineSite, ...] = ()
     contributions: tuple[tuple[Rva, int, str], ...] = ()
     separated: tuple[tuple[Rva, Rva, int], ...] = ()
-

@@ -10,7 +10,10 @@ import pytest
 from tests.docs.document import Kind, agrees, blocks
 from tests.docs.follow import ROOT, complaint, follow
 
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("tutorial", "mechanics", "limits", "lecture", "interface", "servicing", "tutorial-servicing")))
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("tutorial", "mechanics", "limits", "lecture", "interface", "servicing", "tutorial-servicing")),
+)
 COMPILES = "docs/tutorial.md"
 
 

@@ -47,9 +47,11 @@ def test_headers_and_tables_as_pefile_reads_them(built):
         for entry in library.imports
     ]
     assert [(entry.library, entry.name, entry.slot) for entry in built.imports if not entry.delay] == imports
-    exports = [(e.name and e.name.decode(), e.ordinal, e.address) for e in getattr(other, "DIRECTORY_ENTRY_EXPORT", None).symbols] if (
-        hasattr(other, "DIRECTORY_ENTRY_EXPORT")
-    ) else []
+    exports = (
+        [(e.name and e.name.decode(), e.ordinal, e.address) for e in getattr(other, "DIRECTORY_ENTRY_EXPORT", None).symbols]
+        if (hasattr(other, "DIRECTORY_ENTRY_EXPORT"))
+        else []
+    )
     assert sorted((e.name, e.ordinal, e.rva) for e in built.exports) == sorted(exports)
 
 
