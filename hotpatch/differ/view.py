@@ -281,7 +281,7 @@ class View:
         found: set[int] = set()
         for function in image.functions:
             found.update(link.target for link in self.body(function.entry).links if link.kind is not FixupKind.PAGEBASE_REL21)
-        found.update(self.pointer(site) for site in image.relocations)
+        found.update(image.pointers.values())
         found.update(datum.rva for datum in image.data_symbols)
         found.update(datum.rva + datum.size for datum in image.data_symbols if datum.size)
         found.update(export.rva for export in image.exports if export.rva is not None)
@@ -342,7 +342,7 @@ class View:
 
     def pointer(self, site: int) -> int:
         """Where the relocated pointer at ``site`` leads, as an RVA."""
-        return self.image.u64(Rva(site)) - self.image.preferred_base
+        return self.image.pointers[Rva(site)]
 
     def pointers(self, start: int, end: int) -> tuple[int, ...]:
         """Offsets from ``start`` of the relocated pointers that lie wholly before ``end``."""
