@@ -15,7 +15,7 @@ Source of encodings: Intel SDM volume 2 (Jcc, JMP, CALL, JRCXZ, LOOP, XBEGIN).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_redirect
@@ -25,6 +25,11 @@ from hotpatch.arch.x64_binding import bind
 from hotpatch.arch.x64_padding import padding_reaches
 from hotpatch.errors import HotpatchError, OutOfReach, Rule
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from hotpatch.arch.common import Row, Rows
+
 _CALL_REL32 = b"\xe8"
 _CALL_THROUGH = b"\xff\x15"
 _NEAR_CONDITION = 0x80
@@ -32,6 +37,7 @@ _SHORT_CONDITION = 0x70
 _LITERAL_SIZE = 8
 _LITERAL_FILLER = b"\xcc"
 _LONGEST_INSTRUCTION = 15
+_DIRECT = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +71,26 @@ class _Piece:
         return not encoding.never_returns(self.number, self.code)
 
 
-def _pieces(code: bytes) -> list[_Piece]:
-    """The instructions of ``code`` from its start, addresses being offsets."""
-    pieces = []
-    for number, offset, size, encoded, _, operands in encoding.decoder().rows(code, 0):
-        flow = encoding.FLOW.get(number, Flow.NEXT)
-        relative = holds(operands, b"[rip")
-        where: tuple[int, int] | None = None
-        if relative:
-            where = (encoding.modrm_offset(encoded) + 1, 4)
-        elif flow in (Flow.CALL, Flow.JUMP, Flow.BRANCH):
-            where = encoding.branch_field(encoded, size)
-        pieces.append(_Piece(offset, number, encoded[:size], flow, where, relative))
-    return pieces
+def _piece(row: Row) -> _Piece:
+    """The decoded instruction ``row``, whose address is its offset."""
+    number, offset, size, encoded, _, operands = row
+    flow = encoding.FLOW.get(number, Flow.NEXT)
+    relative = holds(operands, b"[rip")
+    where: tuple[int, int] | None = None
+    if relative:
+        where = (encoding.modrm_offset(encoded) + 1, 4)
+    elif flow in _DIRECT:
+        where = encoding.branch_field(encoded, size)
+    return _Piece(offset, number, encoded[:size], flow, where, relative)
+
+
+def _referring(rows: Rows, first: int) -> Iterator[_Piece]:
+    """Those instructions from position ``first`` on that may refer to another by its distance."""
+    flows = encoding.FLOW
+    branches = [position for position, number in enumerate(rows.numbers()) if number in flows and flows[number] in _DIRECT]
+    for position in sorted({*branches, *rows.holding(encoding.RIP_RELATIVE)}):
+        if position >= first:
+            yield _piece(rows[position])
 
 
 @dataclass(slots=True)
@@ -108,23 +121,23 @@ class _Move:
 
     def choose(self) -> list[_Piece]:
         """The instructions to move, after checking that no other one refers to the bytes that they leave."""
-        pieces = _pieces(self.code)
+        rows = encoding.decoder().rows(self.code, 0)
         moved: list[_Piece] = []
         reached = 0
-        for piece in pieces:
+        for piece in map(_piece, rows):
             if reached >= self.displaced:
                 break
             moved.append(piece)
             reached = piece.end
             if not piece.falls_through and reached < self.displaced and not self._continues(moved):
-                self._check_rest(pieces[len(moved) :])
+                self._check_rest(_referring(rows, len(moved)))
                 if not padding_reaches(self.code, reached, self.displaced):
                     self._too_short(reached)
                 return moved
         if reached < self.displaced:
             self._undecodable(reached)
-        self._check_rest(pieces[len(moved) :])
-        decoded = pieces[-1].end
+        self._check_rest(_referring(rows, len(moved)))
+        decoded = sum(rows.place(len(rows) - 1))
         if len(self.code) - decoded >= _LONGEST_INSTRUCTION:
             self._undecodable(decoded)
         return moved
@@ -156,7 +169,7 @@ class _Move:
             instruction="",
         )
 
-    def _check_rest(self, rest: list[_Piece]) -> None:
+    def _check_rest(self, rest: Iterable[_Piece]) -> None:
         """Refuse what would run, or read, overwritten bytes. A call of the entry is what redirects are for; a jump back to it is a loop."""
         for piece in rest:
             target = piece.target

@@ -1,0 +1,44 @@
+"""Code that is read by another image's outlines is understood as if it had been decoded."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.image import open_image
+from tests.image.conftest import FIXTURES, built_files, file_id
+
+
+def pairs():
+    """Each base image with every other image of its case and machine, both ways."""
+    for base in built_files():
+        for other in sorted(base.parent.glob(f"*{base.suffix}")):
+            if other != base:
+                yield pytest.param(base, other, id=f"{file_id(base)}-{other.stem}")
+                yield pytest.param(other, base, id=f"{file_id(base)}-{other.stem}-reversed")
+
+
+@pytest.mark.parametrize("pdb", ["auto", None])
+@pytest.mark.parametrize(("base", "other"), list(pairs()))
+def test_expecting_another_image_changes_nothing(base, other, pdb):
+    told, untold = open_image(other, pdb=pdb), open_image(other, pdb=pdb)
+    told.expect(open_image(base, pdb=pdb))
+    assert told.functions == untold.functions
+    for function in untold.functions:
+        assert told.references(function) == untold.references(function)
+        assert told.jump_tables(function) == untold.jump_tables(function)
+        for part in function.ranges:
+            assert told.outline(part).outward == untold.outline(part).outward
+            assert told.outline(part).masked == untold.outline(part).masked
+
+
+def test_most_code_is_not_decoded_again(monkeypatch):
+    paths = [FIXTURES / "overflow-check" / "x64" / name for name in ("base.exe", "fixed.exe")]
+    base, fixed = map(open_image, paths)
+    fixed.expect(base)
+    decoded = []
+    references = type(fixed.architecture).references
+    monkeypatch.setattr(
+        type(fixed.architecture), "references", lambda self, code, address: decoded.append(len(code)) or references(self, code, address)
+    )
+    size = sum(function.size for function in fixed.functions)
+    assert 0 < sum(decoded) < size / 2
