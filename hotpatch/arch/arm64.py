@@ -69,9 +69,17 @@ class Arm64(Architecture):
         """See :func:`hotpatch.arch.arm64_references.references`."""
         return arm64_references.references(code, address, image_base)
 
-    def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
+    def jump_tables(
+        self,
+        code: bytes,
+        address: int,
+        read: Callable[[int, int], bytes],
+        *,
+        image_base: int = 0,
+        limit: Callable[[int, int], int] | None = None,
+    ) -> tuple[JumpTable, ...]:
         """See :mod:`hotpatch.arch.arm64_tables` for the forms."""
-        return arm64_tables.jump_tables(code, address, read, image_base)
+        return arm64_tables.jump_tables(code, address, read, image_base, limit)
 
     def distance_tables(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[DistanceTable, ...]:
         """See :mod:`hotpatch.arch.arm64_distances` for the form."""

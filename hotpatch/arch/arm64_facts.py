@@ -33,13 +33,17 @@ class ImagePage(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry that was loaded from a table; ``entries`` of them where a bound is known, ``sure`` where it is the index's own."""
+    """An entry that was loaded from a table.
+
+    ``entries`` of them where a bound is known, ``sure`` where it is the index's own, ``exact`` where a comparison gave that.
+    """
 
     table: int
     size: int
     signed: bool
     entries: int | None
     sure: bool
+    exact: bool
 
 
 class Destination(NamedTuple):
@@ -51,10 +55,14 @@ class Destination(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The largest value of an unsigned number; ``register`` where it is a comparison that waits for its branch."""
+    """The largest value of an unsigned number.
+
+    ``register`` where it is a comparison that waits for its branch; ``exact`` where a branch gave it, not the width of a field.
+    """
 
     largest: int
     register: int = a64.ZERO_REGISTER
+    exact: bool = False
 
 
 Fact = Page | Whole | ImageBase | ImagePage | Entry | Destination | Bound
@@ -142,7 +150,8 @@ def entry_of(state: State, word: int) -> Entry | None:
     own = state.get(BOUND + a64.rm(word))
     bound = own or state.get(LAST_BOUND)
     entries = bound.largest + 1 if isinstance(bound, Bound) else None
-    return Entry(table.address, 1 << scale, bool(word & 1 << 23), entries, sure=own is not None)
+    exact = isinstance(own, Bound) and own.exact
+    return Entry(table.address, 1 << scale, bool(word & 1 << 23), entries, sure=own is not None, exact=exact)
 
 
 def destination_of(state: State, word: int) -> Destination | None:

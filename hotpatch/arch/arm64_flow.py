@@ -298,7 +298,7 @@ def _refine(word: int, state: State) -> tuple[State, State]:
     exclusive = condition in (a64.CONDITION_HS, a64.CONDITION_LO)
     if word >> 24 != 0x54 or not isinstance(compared, Bound) or not (exclusive or condition in (a64.CONDITION_HI, a64.CONDITION_LS)):
         return state, state
-    bound = Bound(compared.largest - exclusive)
+    bound = Bound(compared.largest - exclusive, exact=True)
     if bound.largest < 0:
         return state, state
     bounded: State = {**state, facts.LAST_BOUND: bound}

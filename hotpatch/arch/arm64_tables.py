@@ -8,12 +8,13 @@ Known forms, with any registers and any distance between their instructions:
   ``adr``) and entry (``lsl #2``), ``br``;
 - a table of whole addresses, ``ldr`` and ``br``, where all its targets lie in the function.
 
-The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO, a mask or a shift), otherwise from the targets: they
-stay in the function.
+The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO). A mask or a shift gives only the most that there can
+be, the targets another: without a check they stay in the function. Both end at the latest where the caller's limit is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_words as a64
@@ -22,19 +23,22 @@ from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.base import JumpTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hotpatch.arch.arm64_facts import Destination
 
+_Limit = Callable[[int, int], int] | None
 _WHOLE = 8
 """Bytes of an entry that holds a whole address."""
+_MOST_FILLER = 16
+"""Compilers fill up with fewer zeros than this, so that what follows a table is aligned."""
 _MOST_ROUNDS = 16
 """Nesting of switches that is followed: each round may find tables in the cases of those before."""
 
 
-def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
+def jump_tables(
+    code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int, limit: _Limit = None
+) -> tuple[JumpTable, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.jump_tables`."""
-    return _tables(Code(code, address), read, image_base)
+    return _tables(Code(code, address), read, image_base, limit)
 
 
 def tables_inside(code: Code, raw: bytes, image_base: int) -> tuple[JumpTable, ...]:
@@ -44,7 +48,7 @@ def tables_inside(code: Code, raw: bytes, image_base: int) -> tuple[JumpTable, .
         at = address - code.address
         return raw[at : at + size] if at >= 0 else b""
 
-    return _tables(code, read, image_base)
+    return _tables(code, read, image_base, None)
 
 
 def data_words(code: Code, tables: tuple[JumpTable, ...]) -> frozenset[int]:
@@ -56,7 +60,7 @@ def data_words(code: Code, tables: tuple[JumpTable, ...]) -> frozenset[int]:
     return frozenset(words)
 
 
-def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
+def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int, limit: _Limit) -> tuple[JumpTable, ...]:
     candidates = [jump for jump in code.register_jumps() if code.may_read_table(jump)]
     if not candidates:
         return ()
@@ -69,7 +73,7 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> t
         analysis = Analysis(code, image_base=image_base, edges=edges, data=data_words(code, tuple(found.values())), tables=True)
         again = {}
         for jump, destination in analysis.destinations().items():
-            table = _read_table(code, jump, destination, read)
+            table = _read_table(code, jump, destination, read, limit)
             if table is not None:
                 again[jump] = table
         if again.keys() <= found.keys():
@@ -80,11 +84,12 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int) -> t
     return tuple(found[jump] for jump in sorted(found))
 
 
-def _read_table(code: Code, jump: int, destination: Destination, read: Callable[[int, int], bytes]) -> JumpTable | None:
+def _read_table(code: Code, jump: int, destination: Destination, read: Callable[[int, int], bytes], limit: _Limit) -> JumpTable | None:
     entry = destination.entry
-    targets = _bounded_targets(code, destination, read)
+    room = None if limit is None or entry.exact else max(0, limit(entry.table, entry.size) - entry.table) // entry.size
+    targets = _bounded_targets(code, destination, read, room)
     if targets is None and not (entry.sure and entry.size < _WHOLE):
-        targets = _targets_inside(code, destination, read)
+        targets = _targets_inside(code, destination, read, room)
     if not targets or all(code.index(target) is None for target in targets):
         return None
     return JumpTable(
@@ -95,10 +100,11 @@ def _read_table(code: Code, jump: int, destination: Destination, read: Callable[
         signed=entry.signed,
         anchor=destination.anchor,
         targets=tuple(targets),
+        exact=entry.exact,
     )
 
 
-def _bounded_targets(code: Code, destination: Destination, read: Callable[[int, int], bytes]) -> list[int] | None:
+def _bounded_targets(code: Code, destination: Destination, read: Callable[[int, int], bytes], room: int | None) -> list[int] | None:
     """All targets up to the bound; ``None`` where there is none, or where the table does not bear it out.
 
     A bound of the index itself lets targets lie outside of the function (in a cold part); the last bound that was checked, and whole
@@ -107,18 +113,33 @@ def _bounded_targets(code: Code, destination: Destination, read: Callable[[int, 
     entry = destination.entry
     if entry.entries is None:
         return None
-    targets = _targets(destination, read(entry.table, entry.entries * entry.size))
-    if len(targets) < entry.entries or any(target % a64.WORD for target in targets):
+    count = entry.entries if room is None or not entry.sure else min(entry.entries, room)
+    if room is not None and not entry.sure and not _ends_there(code, destination, read, room):
+        return None
+    targets = _targets(destination, read(entry.table, count * entry.size))
+    if len(targets) < count or any(target % a64.WORD for target in targets):
         return None
     anywhere = entry.sure and entry.size < _WHOLE
     return targets if anywhere or all(code.index(target) is not None for target in targets) else None
 
 
-def _targets_inside(code: Code, destination: Destination, read: Callable[[int, int], bytes]) -> list[int]:
+def _ends_there(code: Code, destination: Destination, read: Callable[[int, int], bytes], room: int) -> bool:
+    """Whether the bound, which some check gave, is where the table ends: at its limit, but for filler, or before what is no target."""
+    entry = destination.entry
+    count = entry.entries or 0
+    if count > room:
+        return False
+    rest = read(entry.table + count * entry.size, min((room - count) * entry.size, _MOST_FILLER))
+    following = _targets(destination, rest[: entry.size])
+    return (len(rest) < _MOST_FILLER and not any(rest)) or code.index(following[0]) is None
+
+
+def _targets_inside(code: Code, destination: Destination, read: Callable[[int, int], bytes], room: int | None) -> list[int]:
     """Targets up to the first that lies outside of the function; of whole addresses there must be several."""
     entry = destination.entry
     targets: list[int] = []
-    for target in _targets(destination, read(entry.table, len(code.words) * entry.size)):
+    most = len(code.words) if room is None else min(len(code.words), room)
+    for target in _targets(destination, read(entry.table, most * entry.size)):
         if code.index(target) is None:
             break
         targets.append(target)

@@ -159,6 +159,8 @@ class JumpTable:
         targets: Where each entry leads, in the caller's space.
         index: Address (in the caller's space) and size in bytes of the table of byte-sized entry numbers in front of it, where there is one
             (x64: MSVC's two-level switches).
+        exact: Whether a comparison of the index says how many entries there are. Otherwise they were counted up to where the table can
+            reach at most, which depends on what is known of the image.
     """
 
     jump: int
@@ -169,6 +171,7 @@ class JumpTable:
     anchor: int
     targets: tuple[int, ...]
     index: tuple[int, int] | None = None
+    exact: bool = True
 
     @property
     def size(self) -> int:
@@ -291,8 +294,20 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
-        """The tables that indirect jumps in ``code`` go through; ``read(address, size)`` gives the image's bytes (shorter at an end)."""
+    def jump_tables(
+        self,
+        code: bytes,
+        address: int,
+        read: Callable[[int, int], bytes],
+        *,
+        image_base: int = 0,
+        limit: Callable[[int, int], int] | None = None,
+    ) -> tuple[JumpTable, ...]:
+        """The tables that indirect jumps in ``code`` go through; ``read(address, size)`` gives the image's bytes (shorter at an end).
+
+        ``limit(address, entry_size)`` tells where a table of such entries must end at the latest, for those whose number of entries no
+        comparison of the index gives (:attr:`JumpTable.exact`).
+        """
 
     @abstractmethod
     def distance_tables(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[DistanceTable, ...]:

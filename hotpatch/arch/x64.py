@@ -47,9 +47,17 @@ class X64(Architecture):
         """See :meth:`Architecture.references`."""
         return x64_references.references(code, address, image_base)
 
-    def jump_tables(self, code: bytes, address: int, read: Callable[[int, int], bytes], *, image_base: int = 0) -> tuple[JumpTable, ...]:
+    def jump_tables(
+        self,
+        code: bytes,
+        address: int,
+        read: Callable[[int, int], bytes],
+        *,
+        image_base: int = 0,
+        limit: Callable[[int, int], int] | None = None,
+    ) -> tuple[JumpTable, ...]:
         """See :meth:`Architecture.jump_tables`."""
-        return x64_tables.jump_tables(code, address, read, image_base)
+        return x64_tables.jump_tables(code, address, read, image_base, limit)
 
     def distance_tables(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[DistanceTable, ...]:
         """See :meth:`Architecture.distance_tables`."""

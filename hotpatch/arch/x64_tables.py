@@ -1,8 +1,9 @@
 """x64: the tables that switches jump through.
 
 Forms: entries relative to the table (clang, gcc), to the image base with or without a table of byte-sized indices in front (MSVC), and
-whole addresses. The number of entries comes from the bound check before the jump; without one, a table ends where an entry leads out of
-the function or another table begins.
+whole addresses. The number of entries comes from the bound check before the jump, and a mask gives the most that there can be; without
+either, a table ends where an entry leads out of the function or another table begins. Without a check it ends at the latest where the
+caller's limit is.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ _ALLOCATION_GRANULARITY = 0x10000
 """Image bases are multiples of it (PE format, "ImageBase")."""
 
 
-def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int) -> tuple[JumpTable, ...]:
+def jump_tables(
+    code: bytes,
+    address: int,
+    read: Callable[[int, int], bytes],
+    image_base: int,
+    limit: Callable[[int, int], int] | None = None,
+) -> tuple[JumpTable, ...]:
     """The tables that indirect jumps in ``code`` go through, by jump."""
     if not MAY_DISPATCH.search(code):
         return ()
@@ -35,7 +42,7 @@ def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], im
     values = Values(blocks, image_base)
     values.run()
     dispatches = values.dispatches()
-    reader = _Reader(blocks, dispatches, address, len(code), read)
+    reader = _Reader(blocks, dispatches, address, len(code), read, limit)
     tables = (reader.table(dispatch) for dispatch in dispatches)
     return tuple(table for table in tables if table is not None)
 
@@ -43,8 +50,16 @@ def jump_tables(code: bytes, address: int, read: Callable[[int, int], bytes], im
 class _Reader:
     """Reads the tables of one function."""
 
-    def __init__(self, blocks: Blocks, dispatches: list[Dispatch], address: int, size: int, read: Callable[[int, int], bytes]) -> None:
-        self.address, self.end, self.read = address, address + size, read
+    def __init__(
+        self,
+        blocks: Blocks,
+        dispatches: list[Dispatch],
+        address: int,
+        size: int,
+        read: Callable[[int, int], bytes],
+        limit: Callable[[int, int], int] | None,
+    ) -> None:
+        self.address, self.end, self.read, self.limit = address, address + size, read, limit
         self.instructions = frozenset(blocks.addresses)
         self.starts = sorted({dispatch.entry.table for dispatch in dispatches})
 
@@ -52,7 +67,10 @@ class _Reader:
         """The table of one jump; ``None`` where what is read does not look like one."""
         entry = dispatch.entry
         index = self._index_table(entry)
+        exact = entry.exact or index is not None
         count = entry.limit
+        if count is not None and not exact:
+            count = min(count, self._room(entry))
         if index is not None:
             count = 1 + max(self.read(*index), default=-1)
         values = self._values(entry, count)
@@ -67,7 +85,7 @@ class _Reader:
             targets = targets[:inside]
         if not targets:
             return None
-        return JumpTable(dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed, anchor, tuple(targets), index)
+        return JumpTable(dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed, anchor, tuple(targets), index, exact)
 
     def _index_table(self, entry: Entry) -> tuple[int, int] | None:
         """Address and size of the table of indices in front."""
@@ -82,12 +100,19 @@ class _Reader:
             following = next((start for start in self.starts if start > entry.table), None)
             if following is not None:
                 wanted = min(wanted, (following - entry.table) // entry.size)
+            wanted = min(wanted, self._room(entry))
             block = self.read(entry.table, min(wanted * entry.size, _ALLOCATION_GRANULARITY))
         else:
             block = self.read(entry.table, wanted * entry.size)
         whole = len(block) - len(block) % entry.size
         signed = entry.signed and entry.size < 8
         return [int.from_bytes(block[place : place + entry.size], "little", signed=signed) for place in range(0, whole, entry.size)]
+
+    def _room(self, entry: Entry) -> int:
+        """The most entries that the caller's limit leaves room for."""
+        if self.limit is None:
+            return _MOST_ENTRIES
+        return max(0, self.limit(entry.table, entry.size) - entry.table) // entry.size
 
     def _anchor(self, values: list[int]) -> int | None:
         """What to add to whole addresses to come into the caller's space: nothing, or minus the base that the file prefers."""

@@ -29,13 +29,17 @@ class Unknown(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry loaded from the table at address ``table`` by ``selector``, which is below ``limit`` where a check was seen."""
+    """An entry loaded from the table at address ``table`` by ``selector``, which is below ``limit`` where a check or a mask was seen.
+
+    ``exact`` where it was a check.
+    """
 
     table: int
     size: int
     signed: bool
     selector: Value
     limit: int | None
+    exact: bool
 
 
 class Destination(NamedTuple):
@@ -119,6 +123,7 @@ class Values(Analysis[State]):
         """Analyse ``blocks`` of an image at ``image_base``."""
         super().__init__(blocks)
         self.image_base = image_base
+        self._masked: dict[Value, int] = {}
 
     def initial(self) -> State:
         """Nothing is known at the entry."""
@@ -214,7 +219,7 @@ class Values(Analysis[State]):
             return left + increment if isinstance(left, int) and increment is not None else None
         if number == x86.X86_INS_AND and operands[0] in PARENTS and (limit := _number(operands[1])) is not None and limit >= 0:
             masked = Unknown(at, PARENTS[operands[0]])
-            state.bounds[masked] = limit + 1
+            state.bounds[masked] = self._masked[masked] = limit + 1
             return masked
         return None
 
@@ -244,8 +249,7 @@ class Values(Analysis[State]):
             return None if isinstance(value, int) and accessed.size != 8 else value
         return self._loaded(state, accessed, signed=number in _SIGNED_LOADS)
 
-    @staticmethod
-    def _loaded(state: State, accessed: Memory, *, signed: bool) -> Entry | None:
+    def _loaded(self, state: State, accessed: Memory, *, signed: bool) -> Entry | None:
         """The entry that a load by index from a known address gives."""
         first, second = accessed.base, accessed.scaled
         table: Value | None = state.get(first) if first is not None else 0
@@ -255,7 +259,9 @@ class Values(Analysis[State]):
         if not isinstance(table, int) or second is None or accessed.scale != accessed.size:
             return None
         selector = state.get(second)
-        return Entry(table + accessed.displacement, accessed.size, signed, selector, state.bounds.get(selector))
+        bound = state.bounds.get(selector)
+        exact = bound is not None and bound != self._masked.get(selector)
+        return Entry(table + accessed.displacement, accessed.size, signed, selector, bound, exact)
 
 
 def _sum(left: Value, right: Value) -> Value | None:

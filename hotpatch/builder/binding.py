@@ -16,6 +16,7 @@ from hotpatch.builder.distances import tables_of
 from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
 from hotpatch.builder.novelty import Novelty
+from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import handler_sites
 from hotpatch.differ import Verdict
@@ -56,6 +57,7 @@ class _Binder:
         self.view = View(diff.fixed)
         self.base_view = View(diff.base)
         self.novelty = Novelty(diff, self.view, self.base_view)
+        self.table_rows = TableRows(diff.fixed)
         self.rows = _rows_by_fixed(diff)
         self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}
         self.bodies: dict[Rva, Body] = {}
@@ -100,6 +102,11 @@ class _Binder:
             return
         self.bodies[function.entry] = body
         for table in body.tables:
+            objection = self.table_rows.objection(table)
+            if objection is not None:
+                site = Site(Rva(table.address), table.entry_size, Rva(table.address), FixupKind.REL32, Use.DATA, Rva(table.address), 0)
+                self._refuse(function, site, objection)
+                continue
             self._carry_table(body, table)
         for found in tables_of(self.fixed, function):
             self.distances.setdefault(Rva(found.address), (function, found))
@@ -144,10 +151,7 @@ class _Binder:
 
     def _bind_data(self, part: Range) -> None:
         for rva in self.fixed.relocations_in(part):
-            table = next(
-                (table for body in self.bodies.values() for table in body.tables if table.address <= rva < table.address + table.size), None
-            )
-            if table is None:
+            if not any(holds_address(table, rva) for body in self.bodies.values() for table in body.tables):
                 self._bind(None, pointer_site(self.fixed, part.start, rva))
 
     def _bind_distances(self) -> None:

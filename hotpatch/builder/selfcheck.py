@@ -6,6 +6,7 @@ compared with the fixed image's by what the comparison knows of both images.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
@@ -14,13 +15,14 @@ from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
 from hotpatch.builder.place import VeneerForm
 from hotpatch.builder.same import Sameness
+from hotpatch.builder.tables import holds_address
 from hotpatch.builder.unwinding import called, entries_of
 from hotpatch.errors import HotpatchError, Refusal, Rule
 from hotpatch.patch import CarriedKind, Space
 from hotpatch.unwind import Meaning, unwinder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.arch import JumpTable, Reference
     from hotpatch.builder.model import Body, Bound, Piece, Placement, Site
@@ -190,8 +192,10 @@ class _Check:
         for part in function.ranges:
             at = self.placement.of(part.start)
             code = self.memory[at : at + part.size]
-            wanted = self.arch.jump_tables(self.fixed.code(part), part.start, self.fixed.read)
-            found = self.arch.jump_tables(code, self.patch_va + at, self._read, image_base=_BASE_VA)
+            wanted = self.fixed.jump_tables_in(part)
+            ends = {self.patch_va + self.placement.of(table.address): table.size for table in wanted}
+            limit = partial(_end_of_table, ends)
+            found = self.arch.jump_tables(code, self.patch_va + at, self._read, image_base=_BASE_VA, limit=limit)
             if [_form(table) for table in wanted] != [_form(table) for table in found]:
                 yield self._wrong(function, part.start, "its jump tables are not those of the fixed image")
                 continue
@@ -212,7 +216,8 @@ class _Check:
             if table.address in piece.range
         ]
         pointers = [rva - piece.range.start for rva in self.fixed.relocations_in(piece.range)]
-        pointers = [offset for offset in pointers if not _within(offset, spans)]
+        tables = [table for body in self.bound.bodies for table in body.tables]
+        pointers = [offset for offset in pointers if not any(holds_address(table, piece.range.start + offset) for table in tables)]
         for offset in pointers:
             yield from self._pointer(None, Rva(piece.range.start + offset))
         distances = [site for site in self._distances(piece) if not _within(site.field - piece.range.start, spans)]
@@ -315,6 +320,11 @@ def _shape(item: Reference) -> tuple[int, int, int, FixupKind, Use, int]:
 
 def _form(table: JumpTable) -> tuple[int, int, int, bool, int]:
     return table.jump, table.entry_size, table.shift, table.signed, len(table.targets)
+
+
+def _end_of_table(sizes: Mapping[int, int], address: int, _entry_size: int) -> int:
+    """Where the copy of a table ends whose length is nothing that its code tells; of no table: right where it begins."""
+    return address + sizes.get(address, 0)
 
 
 def _within(offset: int, spans: Sequence[tuple[int, int]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
@@ -12,9 +13,47 @@ from hotpatch.patch import Fixup, Space
 if TYPE_CHECKING:
     from hotpatch.arch import JumpTable
     from hotpatch.builder.model import Placement
+    from hotpatch.image import Image
 
 ADDRESS_SIZE = 8
 IMAGE_RELATIVE_SIZE = 4
+
+
+class TableRows:
+    """The jump tables of an image by address, to see where two of them claim the same bytes."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.spans = sorted({span for function in image.functions for table in image.jump_tables(function) for span in _spans(table)})
+        self.ends: list[int] = []
+        for _, end in self.spans:
+            self.ends.append(max(end, self.ends[-1] if self.ends else 0))
+
+    def objection(self, table: JumpTable) -> str | None:
+        """Why the length of ``table`` cannot be right: another table or a relocated pointer lies in it."""
+        for start, end in _spans(table):
+            first, behind = bisect_right(self.ends, start), bisect_left(self.spans, (end, 0))
+            other = next((span for span in self.spans[first:behind] if span != (start, end) and span[1] > start), None)
+            if other is not None:
+                return f"the jump table at 0x{start:x} overlaps another at 0x{other[0]:x}, so the length of one of them is unknown"
+            sites = self.image.relocations
+            for site in sites[bisect_right(sites, start - ADDRESS_SIZE) : bisect_left(sites, end)]:
+                if not holds_address(table, site):
+                    return f"the jump table at 0x{start:x} has a relocated pointer in it at 0x{site:x}, so its length is unknown"
+        return None
+
+
+def holds_address(table: JumpTable, site: int) -> bool:
+    """Whether the relocated pointer at ``site`` is an entry of ``table``, which :func:`link_table` binds."""
+    offset = site - table.address
+    return table.entry_size == ADDRESS_SIZE and 0 <= offset < table.size and offset % ADDRESS_SIZE == 0
+
+
+def _spans(table: JumpTable) -> tuple[tuple[int, int], ...]:
+    spans = [(table.address, table.address + table.size)]
+    if table.index is not None:
+        spans.append((table.index[0], sum(table.index)))
+    return tuple(spans)
 
 
 def link_table(table: JumpTable, placement: Placement) -> tuple[bytes, tuple[Fixup, ...]]:

@@ -21,15 +21,21 @@ _ELSEWHERE = frozenset({Flow.CALL})
 
 
 def end_of_function(
-    architecture: Architecture, code: bytes, address: int, starts: Collection[int], read: Callable[[int, int], bytes]
+    architecture: Architecture,
+    code: bytes,
+    address: int,
+    starts: Collection[int],
+    read: Callable[[int, int], bytes],
+    limit: Callable[[int, int], int] | None = None,
 ) -> int | None:
     """One past the last byte that control reaches from ``address`` within ``code``, or ``None`` where the bytes there are no code.
 
-    ``code`` runs from ``address`` up to whatever certainly is no part of the function; ``starts`` are known entries of others. A jump
+    ``code`` runs from ``address`` up to whatever certainly is no part of the function; ``starts`` are known entries of others and
+    ``limit`` is that of :meth:`hotpatch.arch.Architecture.jump_tables`. A jump
     forward counts as a tail call where the code that it leads to never comes back to what lies before it, and a branch where it leads
     over filler that traps: compilers put that between functions only.
     """
-    walk = _Walk(architecture, code, address, starts, read)
+    walk = _Walk(architecture, code, address, starts, read, limit)
     if not walk.explore(address):
         return None
     while walk.ahead:
@@ -49,6 +55,7 @@ class _Walk:
     address: int
     starts: Collection[int]
     read: Callable[[int, int], bytes]
+    limit: Callable[[int, int], int] | None = None
     seen: dict[int, Instruction] = field(default_factory=dict)
     ahead: dict[int, bool] = field(default_factory=dict)
     end: int = 0
@@ -73,7 +80,7 @@ class _Walk:
         """Where ``instruction`` leads for certain; targets ahead are put by."""
         if instruction.flow is Flow.JUMP_INDIRECT and not self.tables_read:
             self.tables_read = True
-            tables = self.architecture.jump_tables(self.code, self.address, self.read)
+            tables = self.architecture.jump_tables(self.code, self.address, self.read, limit=self.limit)
             return sorted({target for table in tables for target in table.targets if self._is_inside(target)})
         target = instruction.target
         if target is None or instruction.flow in _ELSEWHERE or not self._is_inside(target):

@@ -306,7 +306,7 @@ class _Finder:
         section = next(part for part in self.executable if start in part)
         limit = min(section.end, self.starts[index] if index < len(self.starts) else section.end)
         code = self.image.read(start, limit - start)
-        end = end_of_function(self.image.architecture, code, start, self.unsized, self.image.read)
+        end = end_of_function(self.image.architecture, code, start, self.unsized, self.image.read, self.image.table_limit)
         if end is None:
             return False
         self.claim(start, end, owner)
@@ -332,7 +332,7 @@ class _Finder:
             return False
         following = self.starts[index + 1] if index + 1 < len(self.starts) else section.end
         code = self.image.read(rva, min(following, section.end) - rva)
-        return end_of_function(self.image.architecture, code, rva, self.unsized, self.image.read) is not None
+        return end_of_function(self.image.architecture, code, rva, self.unsized, self.image.read, self.image.table_limit) is not None
 
     # result ------------------------------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from hotpatch.image.model import Function, Hybrid, Range, Symbols
 from hotpatch.image.names import function_names
 from hotpatch.image.parse import parse
 from hotpatch.image.pdata import read_function_table
+from hotpatch.image.tables import TableLimits, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -301,7 +302,19 @@ class Image:
     @cached_property
     def functions(self) -> tuple[Function, ...]:
         """By entry."""
-        return discover(self, function_names(self))
+        found = discover(self, function_names(self))
+        for part in settle(self, found, self._jump_tables, self._table_limits):
+            self._references.pop(part, None)
+            self._outlines.pop(part, None)
+        return found
+
+    @cached_property
+    def _table_limits(self) -> TableLimits:
+        return TableLimits(self)
+
+    def table_limit(self, address: int, entry_size: int) -> int:
+        """Where a jump table at ``address`` with such entries must end at the latest: at the next thing that is known."""
+        return self._table_limits.limit(address, entry_size)
 
     @cached_property
     def _by_entry(self) -> Mapping[Rva, Function]:
@@ -395,7 +408,7 @@ class Image:
         """The tables that indirect jumps in ``part`` go through."""
         found = self._jump_tables.get(part)
         if found is None:
-            found = self.architecture.jump_tables(self.code(part), part.start, self.read)
+            found = self.architecture.jump_tables(self.code(part), part.start, self.read, limit=self.table_limit)
             self._jump_tables[part] = found
         return found
 

@@ -180,3 +180,39 @@ def test_no_table(name: str):
 
 def test_a_table_that_cannot_be_read_is_none():
     assert tables(code_of(*HEAD, 0x7868792B, 0x8B0B094A, NOP, 0xD61F0140, *CASES), b"\0\0") == ()
+
+
+NO_CHECK = (0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
+MASK_OF_FOUR = (0x12000408,)  # and w8, w0, #3
+
+
+@pytest.mark.parametrize(("check", "room", "count"), [((), 3, 3), ((), 100, 6), (MASK_OF_FOUR, 3, 3), (MASK_OF_FOUR, 5, 4)])
+def test_without_a_comparison_a_table_ends_where_the_image_says(check: tuple[int, ...], room: int, count: int):
+    code = code_of(*check, *NO_CHECK, *CASES)
+    content = struct.pack("<6H", *range(6))
+
+    def read(at: int, size: int) -> bytes:
+        return content[at - TABLE : at - TABLE + size] if at >= TABLE else b""
+
+    (table,) = ARM64.jump_tables(code, BASE, read, limit=lambda address, entry_size: address + room * entry_size)
+    assert (len(table.targets), table.exact) == (count, False)
+
+
+def test_a_comparison_is_believed_before_the_image():
+    code = code_of(*HEAD, *CLANG["halfwords"][0], *CASES)
+    (table,) = ARM64.jump_tables(code, BASE, lambda _at, size: bytes(8)[:size], limit=lambda address, _: address + 2)
+    assert (len(table.targets), table.exact) == (4, True)
+
+
+@pytest.mark.parametrize(("room", "count"), [(8, 8), (3, 3), (2, 2)])
+def test_the_last_bound_is_not_believed_where_the_image_says_otherwise(room: int, count: int):
+    # cmp w1, #2; b.hi: the index is w0
+    code = code_of(0x7100083F, 0x54000148, 0x2A0003E8, *NO_CHECK, *CASES)
+    content = struct.pack("<8H", *range(8))
+    (table,) = ARM64.jump_tables(
+        code,
+        BASE,
+        lambda _at, size: content[:size] if _at == TABLE else content[_at - TABLE :][:size],
+        limit=lambda at, size: at + room * size,
+    )
+    assert len(table.targets) == count

@@ -113,3 +113,11 @@ def test_code_spans_between_tables():
     (table,) = X64.jump_tables(bytes.fromhex(CLANG), AT, Memory({TABLE: relative(0x1017, 0x101D, 0x1023, 0x1017)}))
     assert code_spans(0x20, TABLE - 8, (table,)) == ((0, 8), (0x18, 0x20))
     assert code_spans(0x20, AT, (table,)) == ((0, 0x20),)
+
+
+@pytest.mark.parametrize(("code", "count"), [(NO_CHECK, 2), (MASKED, 2), (CLANG, 4)])
+def test_without_a_check_a_table_ends_where_the_image_says(code, count):
+    targets = {NO_CHECK: (0x1016, 0x101A) * 2, MASKED: (0x1013, 0x1019) * 2, CLANG: (0x1017, 0x101D) * 2}[code]
+    (table,) = X64.jump_tables(bytes.fromhex(code), AT, Memory({TABLE: relative(*targets)}), limit=lambda at, size: at + 2 * size)
+    assert len(table.targets) == count
+    assert table.exact == (code is CLANG)
