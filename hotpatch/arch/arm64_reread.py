@@ -39,17 +39,17 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
     completed, wholes = _new_targets(outline, code, pages)
     if wholes is None:
         return None
-    found = []
-    for offset, size, field, kind, use, target, addend in outline.references:
+    found = outline.at(address)
+    for index in outline.outward:
+        offset, size, field, kind, use, _, addend = found[index]
         if kind is FixupKind.PAGEBASE_REL21:
-            new = wholes[_page(outline.code, outline.address, offset), target]
+            new = wholes[_page(outline.code, outline.address, offset), outline.references[index].target]
         elif kind in _LOW:
             new = completed[offset]
         else:
             new = fields.decode(kind, _word(code, offset), address + offset)
-        found.append((offset, size, field, kind, use, new, addend))
-    references = tuple(map(reference_of, found))
-    return references if outline.still_outward(references, address) else None
+        found[index] = reference_of((offset, size, field, kind, use, new, addend))
+    return tuple(found) if outline.still_outward(found, address) else None
 
 
 def _word(code: bytes, offset: int) -> int:

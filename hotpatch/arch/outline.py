@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind
+from hotpatch.arch.base import FixupKind, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +57,16 @@ class Outline:
     def outward_of(self, references: Sequence[Reference]) -> Iterator[Reference]:
         """The outward ones of the ``references`` of code with this outline."""
         return map(references.__getitem__, self.outward)
+
+    def at(self, address: int) -> list[Reference]:
+        """The references of code with this outline at ``address``; those that are not outward are right, the others are to be replaced."""
+        shift = address - self.address
+        if not shift:
+            return list(self.references)
+        return [
+            reference_of((offset, size, field, kind, use, target + shift, addend))
+            for offset, size, field, kind, use, target, addend in self.references
+        ]
 
     def still_outward(self, references: Sequence[Reference], address: int) -> bool:
         """Whether the distances among ``references``, of code at ``address``, lead out where they did: else this is not its outline."""

@@ -27,12 +27,14 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[Reference, ...] | None:
     """The references of ``code``; ``None`` where one leads to the image base, or into ``code`` where the outline's leads out."""
-    found = []
-    for offset, size, field, kind, use, _, addend in outline.references:
+    if address <= image_base < address + len(code):
+        return None
+    found = outline.at(address)
+    for index in outline.outward:
+        offset, size, field, kind, use, _, addend = found[index]
         width = _WIDTHS[kind]
         target = address + field + width - addend + int.from_bytes(code[field : field + width], "little", signed=True)
         if target == image_base:
             return None
-        found.append((offset, size, field, kind, use, target, addend))
-    references = tuple(map(reference_of, found))
-    return references if outline.still_outward(references, address) else None
+        found[index] = reference_of((offset, size, field, kind, use, target, addend))
+    return tuple(found) if outline.still_outward(found, address) else None
