@@ -16,6 +16,7 @@ from hotpatch.builder.distances import tables_of
 from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
 from hotpatch.builder.novelty import Novelty
+from hotpatch.builder.ownership import Ownership, Positions, Stretches, Usage
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import handler_sites
@@ -58,6 +59,12 @@ class _Binder:
         self.base_view = View(diff.base)
         self.novelty = Novelty(diff, self.view, self.base_view)
         self.table_rows = TableRows(diff.fixed)
+        self.ownership = Ownership(diff, self.view, self.base_view)
+        self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
+        self.positions = Positions(diff, self.view, self.base_view)
+        self.usage: dict[Rva, Usage] = {}
+        self.together: dict[tuple[Rva, int], Range] = {}
+        self.outside: dict[Rva, Range] = {}
         self.rows = _rows_by_fixed(diff)
         self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}
         self.bodies: dict[Rva, Body] = {}
@@ -111,6 +118,7 @@ class _Binder:
         for found in tables_of(self.fixed, function):
             self.distances.setdefault(Rva(found.address), (function, found))
         completed = {site.target for site in body.sites if site.kind not in PAGE_KINDS}
+        self._survey(function, body)
         for site in body.sites:
             if site.kind in PAGE_KINDS and site.target not in completed:
                 self._refuse(function, site, "an instruction takes the page of something, and what it is completed to is unknown")
@@ -119,6 +127,18 @@ class _Binder:
         for end, target in body.falls_into.items():
             self._bind_fall(function, end, target)
         self._bind_unwind(body)
+
+    def _survey(self, function: Function, body: Body) -> None:
+        """Find out what the function does with the addresses of data, and which constants it must have in one piece."""
+        usage = self.usage[function.entry] = Usage(self.fixed, body.sites)
+        special = {*self.view.special_data.values(), *self.fixed.imports_by_slot}
+        apart = {
+            target
+            for target in usage.targets
+            if target in special or target < self.fixed.headers_size or self._in_table(target) or self.fixed.function_at(target) is not None
+        }
+        for target, part in self.stretches.together(usage, apart).items():
+            self.together[function.entry, target] = part
 
     def _bind_fall(self, function: Function, end: Rva, target: Rva) -> None:
         """Code that runs on past its block's end into ``target``."""
@@ -174,6 +194,12 @@ class _Binder:
             self._refuse(function, site, found)
             return
         self.links.append(Link(site, found))
+        whole = self.together.get((function.entry, site.target)) if function is not None else None
+        whole = whole or self.outside.get(site.target)
+        if whole is not None and isinstance(found, CarriedAddress):
+            section = self.fixed.section_at(whole.start)
+            self._carry_data(whole, Area.DATA if section is not None and section.writable else Area.CONSTANT)
+            return
         match found:
             case NewImport(wanted):
                 self.imports.setdefault(wanted.label, wanted)
@@ -221,7 +247,9 @@ class _Binder:
         owner = self.fixed.function_at(target)
         if owner is not None:
             return self._code(function, owner, site)
-        return self._data(site)
+        if function is not None and (function.entry, target) in self.together:
+            return CarriedAddress(target)
+        return self._data(function, site)
 
     def _code(self, function: Function | None, owner: Function, site: Site) -> Destination | str:
         target = site.target
@@ -247,9 +275,48 @@ class _Binder:
                 return BaseAddress(Rva(there.start + target - here.start))
         return f"a reference into the middle of {owner.label}, which the base has in another form"
 
-    def _data(self, site: Site) -> Destination | str:
+    def _outside(self, usage: Usage | None, site: Site) -> Destination | str | None:
+        """A live address that belongs to a datum that does not cover it, or whose datum is unknown; ``None`` for all others."""
+        target = site.target
+        owner = self.ownership.live_owner(usage, site)
+        if owner is None or isinstance(owner, str):
+            return owner
+        there = self.ownership.displacement(owner.rva)
+        if there is not None:
+            return BaseAddress(Rva(target + there))
+        objection = self.novelty.objection(owner.rva)
+        if objection is not None:
+            return objection
+        self.outside[target] = Range(min(owner.rva, target), Rva(max(owner.rva + (owner.size or 0), target + 1)))
+        return CarriedAddress(target)
+
+    def _nameless(self, usage: Usage | None, target: Rva) -> Destination | str:
+        """A live datum that nothing matches, in images without symbols."""
+        objection = self.novelty.objection(target)
+        if objection is not None:
+            return objection
+        agreed, possible = self.positions.places(target)
+        if agreed is not None and self.positions.is_evident(target, agreed):
+            return BaseAddress(Rva(agreed))
+        if possible:
+            places = ", ".join(f"0x{place:x}" for place in possible)
+            return f"the writable datum at 0x{target:x} may be new or one that the base has (at {places})"
+        constant = self.positions.constant_of_base(target)
+        if constant is not None:
+            return f"the writable datum at 0x{target:x} begins as the constant at 0x{constant:x} of the base, and may be that"
+        before = self.positions.datum_before(target)
+        if usage is not None and target in usage.taken and before is not None and usage.within(before.start, before.end, target):
+            return f"0x{target:x} may be a new datum or the end of the one at 0x{before.start:x}"
+        return CarriedAddress(target)
+
+    def _data(self, function: Function | None, site: Site) -> Destination | str:
         target = site.target
         section = self.fixed.section_at(target)
+        usage = self.usage.get(function.entry) if function is not None else None
+        if section is None or (section.writable and self.fixed.has_symbols and target not in self.view.special_data.values()):
+            found = self._outside(usage, site) if self.fixed.has_symbols else None
+            if found is not None:
+                return found
         if section is None:
             return f"a reference to 0x{target:x}, where the fixed image has nothing"
         if target not in self.novelty.extent(target):
@@ -268,6 +335,8 @@ class _Binder:
         equal = self.novelty.equal_constant(target)
         if equal is not None:
             return BaseAddress(equal)
+        if section.writable and (self.view.symbol(target) is None or not (self.fixed.has_symbols and self.base.has_symbols)):
+            return self._nameless(usage, target)
         objection = self.novelty.objection(target)
         return CarriedAddress(target) if objection is None else objection
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hotpatch.patch import PatchImport
 
 
+_ELEMENT = 16
+"""Bytes; how far outside of an array code may compute with an address: one element."""
+
+
 class Sameness:
     """Judges bound references; every answer is a problem as the end of "refers to …", or ``None``."""
 
@@ -49,10 +53,35 @@ class Sameness:
             return None
         if self._diff.base_datum(Rva(fixed)) == base:
             return self._datum_problem(base, fixed)
+        if self._beside_namesakes(base, fixed) or self._between_neighbours(base, fixed):
+            return None
         section = self._fixed.section_at(fixed)
         if section is not None and not section.writable and self._equal_constant(base, fixed):
             return None
         return f"0x{base:x} of the base, which is not known to be what the fixed image has at 0x{fixed:x}"
+
+    def _beside_namesakes(self, base: int, fixed: int) -> bool:
+        """Whether no symbol covers ``fixed``, and it is as far from the end or start of one as ``base`` is from its namesake's."""
+        sized = [datum for datum in self._fixed.data_symbols if datum.size]
+        if any(datum.rva <= fixed < datum.rva + (datum.size or 0) for datum in sized):
+            return False
+        near = [datum for datum in sized if -_ELEMENT <= fixed - datum.rva < (datum.size or 0) + _ELEMENT]
+        names = {(datum.name, datum.size) for datum in near if datum.rva - fixed == self._place_of(datum.name, base) - base}
+        return bool(names)
+
+    def _place_of(self, name: str, near: int) -> int:
+        """The base's datum of that name that lies nearest."""
+        places = [datum.rva for datum in self._base.data_symbols if datum.name == name]
+        return min(places, key=lambda place: abs(place - near), default=-1)
+
+    def _between_neighbours(self, base: int, fixed: int) -> bool:
+        """Whether live data before and behind both, in images without symbols, have moved as far as these two lie apart."""
+        if self._fixed.has_symbols and self._base.has_symbols:
+            return False
+        live = sorted((match.fixed, match.base) for match in self._diff.data if match.writable)
+        before = [there - here for here, there in live if here < fixed][-1:]
+        behind = [there - here for here, there in live if here > fixed][:1]
+        return before == behind == [base - fixed]
 
     def _datum_problem(self, base: int, fixed: int) -> str | None:
         """A constant must be there as a whole; live data may differ, and the comparison has judged their layout."""
@@ -107,4 +136,19 @@ class Sameness:
         section = self._fixed.section_at(fixed)
         if section is not None and section.writable and self._diff.base_datum(Rva(fixed)) is not None:
             return f"a copy of 0x{fixed:x}, which is live in the base"
+        if section is not None and section.writable:
+            return self._live_copy_problem(fixed)
+        return None
+
+    def _live_copy_problem(self, fixed: int) -> str | None:
+        """A copy of live data must be of something that the base cannot have: a symbol of its own, or a place that the base has not."""
+        if self._fixed.has_symbols and self._base.has_symbols:
+            near = [item for item in self._fixed.data_symbols if item.size and -_ELEMENT <= fixed - item.rva <= item.size]
+            names = {datum.name for datum in self._base.data_symbols}
+            return None if any(item.name not in names for item in near) else f"a copy of 0x{fixed:x}, which no symbol of new data covers"
+        live = sorted((match.fixed, match.base) for match in self._diff.data if match.writable)
+        before = [there - here for here, there in live if here < fixed][-1:]
+        behind = [there - here for here, there in live if here > fixed][:1]
+        if before and before == behind:
+            return f"a copy of 0x{fixed:x}, which lies between live data of the base"
         return None

@@ -171,7 +171,7 @@ class _Search:
         size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
         content = self.base.bare(base, size)
         alike = content == self.fixed.bare(fixed, size)
-        return fixed if alike and (any(content) or (below is not None and above is not None)) else None
+        return fixed if alike and any(content) else None
 
     # votes -------------------------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,281 @@
+"""Whose datum an address is that code computes with: a place just past an array's end, or before its start, belongs to the array.
+
+An instruction that reads or writes memory at the address itself names that datum. One that only takes the address may mean the datum
+that ends there, for a loop that counts down, and then another displacement than that of the datum that begins there would be wrong.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Use
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from hotpatch.builder.model import Site
+    from hotpatch.differ import ImageDiff
+    from hotpatch.differ.view import View
+    from hotpatch.image import Datum, Image
+
+_BIAS = 16
+"""Bytes; how far outside of its datum an address that code computes with lies at most: one element."""
+_LOADS = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19})
+_PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
+_POINTER_SIZE = 8
+
+
+def accesses(image: Image, site: Site) -> bool:
+    """Whether the instruction reads or writes memory at the address that it names, and so does not only take it."""
+    if site.kind in _LOADS:
+        return True
+    if site.kind is not FixupKind.REL32 or site.use is not Use.DATA:
+        return False
+    first = next(iter(image.architecture.disassemble(image.read(site.instruction, site.size), site.instruction)), None)
+    return first is not None and first.mnemonic != "lea"
+
+
+class Usage:
+    """What one function does with each address of data that it names."""
+
+    def __init__(self, image: Image, sites: Iterable[Site]) -> None:
+        """Sort ``sites``, the references of one function."""
+        data = [site for site in sites if site.use is Use.DATA]
+        self.targets = tuple(sorted({site.target for site in data}))
+        self.taken = frozenset(site.target for site in data if site.kind not in _PAGES and not accesses(image, site))
+        """What only has its address taken, at one instruction at least."""
+
+    def takes(self, image: Image, site: Site) -> bool:
+        """Whether ``site`` does not access memory at its target itself."""
+        return site.target in self.taken if site.kind in _PAGES else not accesses(image, site)
+
+    def within(self, start: int, end: int, but: int) -> bool:
+        """Whether the function names an address from ``start`` to before ``end`` other than ``but``."""
+        at = bisect_left(self.targets, start)
+        return any(start <= target < end for target in self.targets[at:] if target != but)
+
+
+class Ownership:
+    """Finds the data that an address may belong to, by the symbols of the fixed image."""
+
+    def __init__(self, diff: ImageDiff, fixed: View, base: View) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
+        self._diff, self._fixed, self._base = diff, fixed, base
+
+    @cached_property
+    def _sized(self) -> tuple[Datum, ...]:
+        return tuple(
+            sorted((datum for datum in self._diff.fixed.data_symbols if datum.size), key=lambda datum: (datum.rva, datum.size or 0))
+        )
+
+    @cached_property
+    def _starts(self) -> tuple[int, ...]:
+        return tuple(datum.rva for datum in self._sized)
+
+    def neighbours(self, rva: int) -> tuple[Datum | None, Datum | None]:
+        """The last symbol that begins before ``rva`` and the first that begins after, where they are as near as an element."""
+        below, above = bisect_left(self._starts, rva) - 1, bisect_right(self._starts, rva)
+        before = self._sized[below] if below >= 0 and rva - _end(self._sized[below]) < _BIAS else None
+        after = self._sized[above] if above < len(self._sized) and self._sized[above].rva - rva <= _BIAS else None
+        return tuple(item if item and self._same_section(item.rva, rva) else None for item in (before, after))  # type: ignore[return-value]
+
+    def _same_section(self, one: int, other: int) -> bool:
+        section = self._fixed.section(one)
+        return section is not None and section is (self._fixed.section(other) or section)
+
+    def displacement(self, start: int) -> int | None:
+        """How much further the base has the live datum at ``start``; ``None`` where it has none."""
+        there = self._diff.base_datum(Rva(start))
+        return None if there is None else there - start
+
+    def live_owner(self, usage: Usage | None, site: Site) -> Datum | str | None:
+        """The datum that an address of writable memory belongs to, why that is unknown, or ``None`` where symbols say nothing else.
+
+        ``usage`` is ``None`` for a pointer in data.
+        """
+        rva = site.target
+        covering = self._fixed.symbol(rva)
+        if covering is not None if usage is None else not usage.takes(self._diff.fixed, site):
+            return None
+        before, after = self.neighbours(rva)
+        if covering is not None and covering.rva != rva:
+            before = None
+        if covering is None:
+            return self._uncovered(usage, rva, before, after)
+        rivals = [item for item in (before, after) if item and item.rva != covering.rva and (item.size or 0) > _POINTER_SIZE]
+        rivals = [item for item in rivals if self.displacement(item.rva) != self.displacement(covering.rva)]
+        for rival in rivals:
+            used = usage is not None and usage.within(rival.rva, _end(rival), rva)
+            own = usage is not None and usage.within(covering.rva, _end(covering), rva)
+            if used and not (own and rival is after):
+                return (
+                    f"0x{rva:x} is in {covering.name} and {'the end' if rival is before else 'before the start'} of {rival.name}, "
+                    "and nothing shows which of the two is meant"
+                )
+        return None
+
+    def _uncovered(self, usage: Usage | None, rva: Rva, before: Datum | None, after: Datum | None) -> Datum | str | None:
+        found = [item for item in (before, after) if item is not None]
+        if len({self.displacement(item.rva) for item in found}) > 1 or (len(found) > 1 and self.displacement(found[0].rva) is None):
+            exact = [item for item in found if _end(item) == rva]
+            used = [item for item in found if usage is not None and usage.within(item.rva, _end(item), rva)]
+            found = used if len(used) == 1 else exact if not used else []
+            if not found:
+                return f"no symbol covers 0x{rva:x}, and it may belong to {before and before.name} or to {after and after.name}"
+        return found[0] if found else f"no symbol covers 0x{rva:x}, and none ends there"
+
+
+class Stretches:
+    """Which constants must travel together, because a function computes addresses in them and the base does not have them all alike."""
+
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, ownership: Ownership) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
+        self._diff, self._fixed, self._base, self._ownership = diff, fixed, base, ownership
+
+    def together(self, usage: Usage, apart: Collection[int]) -> Mapping[int, Range]:
+        """Target → what travels for it, for the targets of a function that must not be bound to the base one by one.
+
+        ``apart``: targets that are something else than constants.
+        """
+        targets = [target for target in usage.targets if target not in apart and self._constant(target)]
+        parts: list[tuple[Range, list[int]]] = []
+        for target in targets:
+            reach = self._reach(usage, target)
+            if parts and reach.start < parts[-1][0].end + (not self._diff.fixed.has_symbols and reach.start == parts[-1][0].end):
+                last, members = parts[-1]
+                parts[-1] = (Range(last.start, max(last.end, reach.end)), [*members, target])
+            else:
+                parts.append((reach, [target]))
+        return {
+            target: part
+            for part, members in parts
+            if not self._exact(usage, part, members) and not self._alike(part, members)
+            for target in members
+        }
+
+    def _constant(self, rva: int) -> bool:
+        section = self._fixed.section(rva)
+        return section is not None and not section.writable and not section.executable
+
+    def _exact(self, usage: Usage, part: Range, members: Sequence[int]) -> bool:
+        """Whether each member is a datum of its own that is used as such."""
+        if self._diff.fixed.has_symbols:
+            symbol = self._fixed.symbol(members[0])
+            return len(members) == 1 and (symbol is None or part == Range(symbol.rva, Rva(_end(symbol)))) and members[0] >= part.start
+        return all(target not in usage.taken for target in members)
+
+    def _reach(self, usage: Usage, rva: int) -> Range:
+        """What code may reach from an address: the datum, and with an address only taken, the one that ends there."""
+        symbol = self._fixed.symbol(rva)
+        own = Range(symbol.rva, Rva(_end(symbol))) if symbol is not None else self._fixed.extent(rva)
+        if rva not in usage.taken:
+            return own
+        if self._diff.fixed.has_symbols:
+            before, _ = self._ownership.neighbours(rva)
+            ends = before is not None and _end(before) <= rva and (symbol is None or symbol.rva == rva)
+            if before is not None and ends and usage.within(before.rva, _end(before), rva):
+                return Range(before.rva, own.end)
+            return own
+        if symbol is not None or self._is_text(own):
+            return own
+        return Range(self._floor(own), own.end)
+
+    def _is_text(self, part: Range) -> bool:
+        """Whether a text begins there: what ends in zero and is printable, behind the zero that ends another."""
+        raw = self._diff.fixed.read(part.start, part.size)
+        text = raw.split(b"\0", 1)[0]
+        printable = len(text) > 1 and b"\0" in raw and all(32 <= byte < 127 for byte in text)
+        return printable and self._diff.fixed.read(Rva(part.start - 1), 1) == b"\0"
+
+    def _floor(self, part: Range) -> Rva:
+        """The last boundary that is at least an element before ``part``, without pointers that ``part`` has none of."""
+        starts = self._fixed.boundaries
+        section = self._fixed.section(part.start)
+        lowest = section.range.start if section is not None else part.start
+        at = bisect_left(starts, part.start - _BIAS + 1) - 1
+        floor = max(lowest, starts[at] if at >= 0 else lowest)
+        pointers = self._fixed.pointers(floor, part.start)
+        if pointers and not self._fixed.pointers(part.start, part.end):
+            floor += pointers[-1] + _POINTER_SIZE
+        return Rva(min(floor, part.start))
+
+    def _alike(self, part: Range, members: Sequence[int]) -> bool:
+        """Whether the base has all of it in one piece."""
+        found = {self._ownership.displacement(target) for target in members}
+        if len(found) != 1 or None in found:
+            return False
+        start = part.start + (found.pop() or 0)
+        end = start + part.size
+        sites = self._fixed.pointers(part.start, part.end)
+        if sites != self._base.pointers(start, end) or self._base.bare(start, part.size) != self._fixed.bare(part.start, part.size):
+            return False
+        pairs = ((self._fixed.pointer(part.start + site), self._base.pointer(start + site)) for site in sites)
+        return all(self._diff.base_entries.get(Rva(new)) == old or self._diff.base_datum(Rva(new)) == old for new, old in pairs)
+
+
+class Positions:
+    """Where nameless live data of the fixed image may lie in the base, by what matches around them."""
+
+    def __init__(self, diff: ImageDiff, fixed: View, base: View) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
+        self._diff, self._fixed, self._base = diff, fixed, base
+
+    @cached_property
+    def _matches(self) -> tuple[tuple[int, int, int], ...]:
+        return tuple((match.fixed, match.base, match.size) for match in self._diff.data if match.writable)
+
+    @cached_property
+    def _taken(self) -> tuple[tuple[int, int], ...]:
+        return tuple(sorted((base, base + size) for _, base, size in self._matches))
+
+    def places(self, rva: int) -> tuple[int | None, tuple[int, ...]]:
+        """Where the neighbours agree that the base has it, and every place of the base where it may be."""
+        section = self._fixed.section(rva)
+        near = [item for item in self._matches if section is not None and item[0] in section.range]
+        below = max((item for item in near if item[0] < rva), default=None)
+        above = min((item for item in near if item[0] > rva), default=None)
+        found = {item[1] + rva - item[0] for item in (below, above) if item is not None}
+        possible = sorted(place for place in found if self._free(place))
+        agreed = next(iter(found)) if below is not None and above is not None and len(found) == 1 and possible else None
+        return agreed, tuple(possible)
+
+    def _free(self, base: int) -> bool:
+        section = self._base.section(base)
+        return section is not None and section.writable and not any(start <= base < end for start, end in self._taken)
+
+    def alike(self, fixed: int, base: int) -> bool:
+        """Whether both begin with the same bytes."""
+        size = min(self._fixed.extent(fixed).size, self._base.extent(base).size)
+        return self._fixed.bare(fixed, size) == self._base.bare(base, size)
+
+    def constant_of_base(self, fixed: int) -> int | None:
+        """A constant of the base that has the same initial bytes, and so may have become writable."""
+        size = self._fixed.extent(fixed).size
+        content = self._fixed.bare(fixed, min(size, _BIAS))
+        if not any(content):
+            return None
+        for start in self._base.boundaries:
+            section = self._base.section(start)
+            if section is not None and not section.writable and not section.executable and self._base.bare(start, len(content)) == content:
+                return start
+        return None
+
+    def is_evident(self, fixed: int, base: int) -> bool:
+        """Whether the base refers to that place too, and both begin with the same bytes, which are not all zero."""
+        at = bisect_left(self._base.boundaries, base)
+        known = at < len(self._base.boundaries) and self._base.boundaries[at] == base
+        return known and any(self._base.bare(base, self._base.extent(base).size)) and self.alike(fixed, base)
+
+    def datum_before(self, rva: int) -> Range | None:
+        """What lies from the last boundary before ``rva`` up to it, in the same section."""
+        at = bisect_left(self._fixed.boundaries, rva) - 1
+        start = self._fixed.boundaries[at] if at >= 0 else rva
+        return Range(Rva(start), Rva(rva)) if start < rva and self._fixed.section(start) is self._fixed.section(rva) else None
+
+
+def _end(datum: Datum) -> int:
+    return datum.rva + (datum.size or 0)
