@@ -288,4 +288,43 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         carried=("constant [text]",),
     ),
+    "end-of-an-array-before-padding": Trial(
+        """
+        static u16 cells[5] = {1, 2, 3, 4, 5};
+        EXPORT NOINLINE u64 set(u64 i, u64 x) { return cells[i % 5] = (u16)x; }
+        EXPORT NOINLINE u64 get(u64 i) { return cells[i % 5]; }
+        EXPORT NOINLINE u64 f(u64 x)
+        { «|for (u16 *p = cells + 5; p-- > cells;) *p = (u16)(*p + x);» return x + cells[x % 5]; }
+        """,
+        build='cflags = ["-Os"]',
+        calls=(("set", 2, 5), ("f", 1), ("get", 2)),
+        travels=("f",),
+        refused_without="unresolved-reference",
+    ),
+    "end-of-an-array-where-a-new-one-begins": Trial(
+        """
+        static u64 cells[4] = {1, 2, 3, 4};
+        EXPORT NOINLINE u64 set(u64 i, u64 x) { return cells[i % 4] = x; }
+        EXPORT NOINLINE u64 get(u64 i) { return cells[i % 4]; }
+        «|static u64 fresh[4] = {9, 8, 7, 6}; EXPORT NOINLINE u64 next(u64 i) { return fresh[i % 4]++; }»
+        static u64 others[4] = {5, 6, 7};
+        EXPORT NOINLINE u64 put(u64 i, u64 x) { return others[i % 4] = x; }
+        EXPORT NOINLINE u64 f(u64 x)
+        { u64 t = x; «|t += next(x); for (u64 *p = cells + 4; p-- > cells;) *p = *p * 3 + t;» return t + cells[x % 4] + others[x % 4]; }
+        """,
+        build='cflags = ["-Os"]',
+        refused="unresolved-reference",
+        refused_without="unresolved-reference",
+    ),
+    "later-elements-that-only-new-code-uses": Trial(
+        """
+        static u32 cells[40];
+        EXPORT NOINLINE u64 set(u64 i, u64 x) { cells[i % 40] = (u32)x; return x; }
+        EXPORT NOINLINE u64 get(u64 i) { return cells[i % 40]; }
+        EXPORT NOINLINE u64 f(u64 x) { return x + 1 «|+ cells[20]++ + cells[21]++»; }
+        """,
+        calls=(("set", 20, 50), ("f", 1), ("f", 1)),
+        travels=("f",),
+        refused_without="unresolved-reference",
+    ),
 }
