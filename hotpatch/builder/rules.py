@@ -56,7 +56,7 @@ def _run_once(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal
                 Rule.RUN_ONCE,
                 item.base.name,
                 item.base.entry,
-                f"{item.base.label} runs only while the module starts, which is over when a patch is applied; "
+                f"{item.base.label} is called once, before a patch can be applied, so that a redirect of it would never be taken; "
                 "restart with the fixed build, or leave it out with --only",
                 {"why": once[item.base.entry]},
             )

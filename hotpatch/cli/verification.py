@@ -62,12 +62,17 @@ def verify(
     try:
         with out.progress(f"verifying {patch} with {len(calls)} call{'s' * (len(calls) != 1)}"):
             surroundings = _surroundings(module, load_base, stdin, seed)
-            report = verify_calls(images[0], load(patch), fixed=images[1], calls=calls, bound=bound, surroundings=surroundings)
+            loaded = load(patch)
+            report = verify_calls(images[0], loaded, fixed=images[1], calls=calls, bound=bound, surroundings=surroundings)
             document = report_of.document(report)
     except Refused as error:
         refused = RefusedDocument(refused=convert.refusals(error.refusals))
         out.result(refused, text.refusals(refused.refused))
         return Exit.REFUSED
+    if images[1].sha256 != loaded.provenance.fixed_sha256:
+        out.warn(f"{fixed} is not the build that {patch} was made from ({loaded.provenance.fixed_name}): other contents")
+    for missed in sorted({item.call for item in report.calls} - {item.call for item in report.calls if item.entries}):
+        out.warn(f"{missed} enters none of the patched functions, so it shows nothing about the patch")
     out.result(document, report_of.render(report))
     return Exit.DONE if report.ok else Exit.COUNTEREXAMPLE
 

@@ -169,6 +169,7 @@ def build(patch: Patch, path: str) -> BuildDocument:
         base=identity(patch.base),
         functions=_functions(patch),
         carried=_carried(patch),
+        overrides=list(patch.overrides),
         refused=[],
     )
 
@@ -240,6 +241,7 @@ def inspect_patch(patch: Patch, path: str, info: HotPatchInfo) -> InspectPatchDo
         functions=_functions(patch),
         carried=_carried(patch),
         fixups=dict(sorted(counts.items())),
+        overrides=list(patch.overrides),
         hot_patch_info=hot_patch_info(info),
         signature=SignatureDocument(status="none"),
         provenance=ProvenanceDocument(

@@ -122,6 +122,7 @@ class BuildDocument(Document, frozen=True, kw_only=True):
     base: IdentityDocument
     functions: list[PatchedFunctionDocument]
     carried: list[CarriedDocument]
+    overrides: list[str] = []
     refused: list[RefusalDocument]
 
 
@@ -222,6 +223,7 @@ class InspectPatchDocument(Document, frozen=True, kw_only=True):
     functions: list[PatchedFunctionDocument]
     carried: list[CarriedDocument]
     fixups: dict[str, int]
+    overrides: list[str] = []
     hot_patch_info: HotPatchInfoDocument
     signature: SignatureDocument
     provenance: ProvenanceDocument

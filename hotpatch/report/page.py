@@ -22,7 +22,7 @@ def diff_page(found: ImageDiff, document: DiffDocument) -> str:
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
-        raise InputError("--html", "needs jinja2; install the extra: pip install 'hotpatch-engine[html]'") from error
+        raise InputError("--html", "needs jinja2; from the checkout: python -m pip install '.[html]'") from error
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("hotpatch.report").joinpath("templates/diff.html.j2").read_text(encoding="utf-8"))
     differing = [row for row in document.functions if row.verdict not in ("identical", "relocated")]

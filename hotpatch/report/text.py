@@ -184,6 +184,10 @@ def _carried(items: Sequence[CarriedDocument]) -> list[RenderableType]:
     return [rows]
 
 
+def _overridden(rules: Sequence[str]) -> list[RenderableType]:
+    return [Text(f"overridden: {', '.join(rules)}", style="red")] if rules else []
+
+
 def build(document: BuildDocument) -> RenderableType:
     """What was built, or why not."""
     if document.refused:
@@ -191,6 +195,7 @@ def build(document: BuildDocument) -> RenderableType:
     return Group(
         _patched(document.functions),
         *_carried(document.carried),
+        *_overridden(document.overrides),
         Text(f"{document.patch}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
     )
 
@@ -255,6 +260,7 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
         Text(f"    SHA-256 {document.provenance.fixed_sha256}"),
         _patched(document.functions),
         *_carried(document.carried),
+        *_overridden(document.overrides),
         Text(f"fixups: {fixups}"),
         _hot_patch_info(document.hot_patch_info),
     )

@@ -138,3 +138,13 @@ def test_build_check_rehearses_before_it_writes(files, capsys, machine: Machine,
     assert run(["build", base, fixed, "-o", str(written), "--check", "--json"]) == 4
     assert [item["rule"] for item in document(capsys.readouterr().out, "build")["refused"]] == ["self-check"]
     assert not written.exists()
+
+
+@each_machine
+def test_a_call_that_misses_the_patch_and_another_fixed_image_are_told(files, capsys, machine: Machine) -> None:
+    base, patch, fixed = files("state-kept", machine)
+    code, _, err = verify(capsys, base, patch, base, "--call", "balance 1")
+    assert code == 0
+    assert f"{base} is not the build that {patch} was made from (fixed.dll): other contents" in err
+    assert "balance(1) enters none of the patched functions" in err
+    assert verify(capsys, base, patch, fixed, "--call", "withdraw 1 30")[2] == ""
