@@ -122,7 +122,7 @@ class BuildDocument(Document, frozen=True, kw_only=True):
     base: IdentityDocument
     functions: list[PatchedFunctionDocument]
     carried: list[CarriedDocument]
-    overrides: list[str] = []
+    overrides: list[str] = msgspec.field(default_factory=list)
     refused: list[RefusalDocument]
 
 
@@ -223,7 +223,7 @@ class InspectPatchDocument(Document, frozen=True, kw_only=True):
     functions: list[PatchedFunctionDocument]
     carried: list[CarriedDocument]
     fixups: dict[str, int]
-    overrides: list[str] = []
+    overrides: list[str] = msgspec.field(default_factory=list)
     hot_patch_info: HotPatchInfoDocument
     signature: SignatureDocument
     provenance: ProvenanceDocument
