@@ -328,6 +328,9 @@ class _Binder:
         if site.kind in SHORT_DATA_KINDS and not section.writable:
             return CarriedAddress(target)
         matched = self.diff.base_datum(target)
+        taken = section.writable and usage is not None and usage.takes(self.fixed, site) and self.view.symbol(target) is None
+        if matched is not None and taken and self.positions.is_scattered(target):
+            return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
         if matched is not None and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
         if section.executable:

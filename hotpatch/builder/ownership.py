@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _BIAS = 16
 """Bytes; how far outside of its datum an address that code computes with lies at most: one element."""
+_FARTHEST = 4096
+"""Bytes; how far from a reference its datum is taken to reach without symbols."""
 _LOADS = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19})
 _PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 _POINTER_SIZE = 8
@@ -182,7 +184,7 @@ class Stretches:
             return own
         if symbol is not None or self._is_text(own):
             return own
-        return Range(self._floor(own), own.end)
+        return self._run(own)
 
     def _is_text(self, part: Range) -> bool:
         """Whether a text begins there: what ends in zero and is printable, behind the zero that ends another."""
@@ -191,17 +193,36 @@ class Stretches:
         printable = len(text) > 1 and b"\0" in raw and all(32 <= byte < 127 for byte in text)
         return printable and self._diff.fixed.read(Rva(part.start - 1), 1) == b"\0"
 
-    def _floor(self, part: Range) -> Rva:
-        """The last boundary that is at least an element before ``part``, without pointers that ``part`` has none of."""
-        starts = self._fixed.boundaries
+    def _run(self, part: Range) -> Range:
+        """What is of one kind around ``part``: all with pointers, or all without and no texts.
+
+        Without symbols any reference looks like the start of a datum, also one into the middle of an array or before its first element.
+        """
         section = self._fixed.section(part.start)
-        lowest = section.range.start if section is not None else part.start
-        at = bisect_left(starts, part.start - _BIAS + 1) - 1
-        floor = max(lowest, starts[at] if at >= 0 else lowest)
-        pointers = self._fixed.pointers(floor, part.start)
-        if pointers and not self._fixed.pointers(part.start, part.end):
-            floor += pointers[-1] + _POINTER_SIZE
-        return Rva(min(floor, part.start))
+        starts, pointing = self._fixed.boundaries, bool(self._fixed.pointers(part.start, part.end))
+        start, end = part.start, part.end
+        if section is None:
+            return part
+        at = bisect_left(starts, start) - 1
+        while at >= 0 and starts[at] >= section.range.start and part.start - starts[at] <= _FARTHEST:
+            if not self._is_like(Range(Rva(starts[at]), start), pointing=pointing):
+                sites = self._fixed.pointers(starts[at], start)
+                start = Rva(starts[at] + sites[-1] + _POINTER_SIZE) if sites and not pointing else start
+                break
+            start, at = Rva(starts[at]), at - 1
+        at = bisect_right(starts, end)
+        while at < len(starts) and starts[at] <= section.range.end and starts[at] - part.end <= _FARTHEST:
+            if not self._is_like(Range(end, Rva(starts[at])), pointing=pointing):
+                break
+            end, at = Rva(starts[at]), at + 1
+        return Range(start, end)
+
+    def _is_like(self, part: Range, *, pointing: bool) -> bool:
+        return (
+            part.start not in self._fixed.tables
+            and bool(self._fixed.pointers(part.start, part.end)) is pointing
+            and (pointing or not self._is_text(part))
+        )
 
     def _alike(self, part: Range, members: Sequence[int]) -> bool:
         """Whether the base has all of it in one piece."""
@@ -251,6 +272,26 @@ class Positions:
         """Whether both begin with the same bytes."""
         size = min(self._fixed.extent(fixed).size, self._base.extent(base).size)
         return self._fixed.bare(fixed, size) == self._base.bare(base, size)
+
+    def is_scattered(self, fixed: int) -> bool:
+        """Whether what follows ``fixed`` without a gap lies elsewhere in the base, and what follows that does not again.
+
+        So lie the elements of an array that the base's compiler had split into variables of their own.
+        """
+        at = bisect_right(self._matches, (fixed, self._base.image.size_of_image, 0)) - 1
+        if at < 0:
+            return False
+        start, base, size = self._matches[at]
+        left = False
+        for here, there, width in self._matches[at + 1 :]:
+            if here != start + size or width > _POINTER_SIZE:
+                return False
+            same = there - here == base - self._matches[at][0]
+            if same and left:
+                return True
+            left = left or not same
+            start, size = here, width
+        return False
 
     def constant_of_base(self, fixed: int) -> int | None:
         """A constant of the base that has the same initial bytes, and so may have become writable."""
