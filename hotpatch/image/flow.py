@@ -59,7 +59,8 @@ class _Walk:
     seen: dict[int, Instruction] = field(default_factory=dict)
     ahead: dict[int, bool] = field(default_factory=dict)
     end: int = 0
-    tables_read: bool = False
+    tables: dict[int, tuple[int, ...]] | None = None
+    """Targets by indirect jump, of all functions that ``code`` may hold."""
 
     def explore(self, start: int) -> bool:
         """Follow control from ``start``; whether there is an instruction at all."""
@@ -78,10 +79,11 @@ class _Walk:
 
     def _targets(self, instruction: Instruction) -> list[int]:
         """Where ``instruction`` leads for certain; targets ahead are put by."""
-        if instruction.flow is Flow.JUMP_INDIRECT and not self.tables_read:
-            self.tables_read = True
-            tables = self.architecture.jump_tables(self.code, self.address, self.read, limit=self.limit)
-            return sorted({target for table in tables for target in table.targets if self._is_inside(target)})
+        if instruction.flow is Flow.JUMP_INDIRECT:
+            if self.tables is None:
+                found = self.architecture.jump_tables(self.code, self.address, self.read, limit=self.limit)
+                self.tables = {self.address + table.jump: table.targets for table in found}
+            return sorted({target for target in self.tables.get(instruction.address, ()) if self._is_inside(target)})
         target = instruction.target
         if target is None or instruction.flow in _ELSEWHERE or not self._is_inside(target):
             return []

@@ -117,6 +117,48 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         carried=("maybe constant table",),
     ),
+    "switch-on-a-remainder-before-pointers-and-another-switch": Trial(
+        """
+        EXPORT NOINLINE u64 f(u64 x)
+        {
+            u64 t = x;
+            switch (x % 11) {
+            case 0: t += 11111111111; break;
+            case 1: t ^= x << 3; break;
+            case 2: t *= 77; break;
+            case 3: t -= x * x; break;
+            case 4: t = x / 3; break;
+            case 5: t |= 0x1234567890; break;
+            case 6: t = ~x * 9; break;
+            case 7: t = x * x * x; break;
+            case 8: t ^= x >> 5; break;
+            case 9: t = x / 7; break;
+            case 10: t = x - (x >> 9); break;
+            }
+            «| static const char *const more[3] = {"zz", "abc", "q"}; t = t * 256 + (u8)more[x % 3][0];»
+            return t;
+        }
+        EXPORT NOINLINE u64 g(u64 x)
+        {
+            u64 t = x;
+            switch (x % 9) {
+            case 0: t += 3; break;
+            case 1: t ^= 5; break;
+            case 2: t *= 7; break;
+            case 3: t -= 9; break;
+            case 4: t = 11; break;
+            case 5: t |= 13; break;
+            case 6: t = ~t; break;
+            case 7: t = t * t; break;
+            case 8: t ^= t >> 5; break;
+            }
+            return t;
+        }
+        """,
+        calls=(*(("f", x) for x in range(11)), *(("g", x) for x in range(9))),
+        travels=("f",),
+        carried=("any more",),
+    ),
     "both-of-two-that-call-each-other": Trial(
         """
         EXPORT NOINLINE u64 odd(u64 n);
