@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAY_DISPATCH = re.compile(rb"\xff[\xe0-\xe7\x24\x64\xa4]")
 """``jmp r/m64`` (FF /4) through a register or an indexed operand, wherever it may stand in the bytes."""
+_LOADS_ENTRY = re.compile(rb"\*[248]|byte ptr \[")
+"""What the operands of every load of a table's entry hold: an index scaled by the entry's size, unless that is one byte."""
 _MOST_ENTRIES = 0x4000
 _ALLOCATION_GRANULARITY = 0x10000
 """Image bases are multiples of it (PE format, "ImageBase")."""
@@ -38,6 +40,8 @@ def jump_tables(
         return ()
     blocks = Blocks(encoding.decoder().rows(code, address))
     if not blocks.dispatches:
+        return ()
+    if not blocks.rows.hold(_LOADS_ENTRY):
         return ()
     values = Values(blocks, image_base)
     values.run()
