@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import capstone
 
-from hotpatch.arch import arm64_distances, arm64_fields, arm64_redirect, arm64_references, arm64_reread, arm64_tables, arm64_trampoline
+from hotpatch.arch import (
+    arm64_constants,
+    arm64_distances,
+    arm64_fields,
+    arm64_redirect,
+    arm64_references,
+    arm64_reread,
+    arm64_tables,
+    arm64_trampoline,
+)
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine
 from hotpatch.arch.common import LiteDecoder
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
 
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
@@ -96,6 +106,10 @@ class Arm64(Architecture):
     def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
         """See :func:`hotpatch.arch.arm64_reread.reread`."""
         return arm64_reread.reread(outline, code, address, image_base)
+
+    def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
+        """See :meth:`Architecture.constants`; a number above 65,535 may lie in a literal pool."""
+        return arm64_constants.constants(self.disassemble(code, address), CONVENTION)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :func:`hotpatch.arch.arm64_fields.bind`."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
 
 
@@ -328,6 +329,10 @@ class Architecture(ABC):
     @abstractmethod
     def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
         """What :meth:`references` gives for ``code``, which has the exemplary ``outline``; ``None`` where only decoding can tell."""
+
+    @abstractmethod
+    def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
+        """The numbers that ``code`` loads, with the calls that get each as an argument and whether nothing else does."""
 
     # binding -----------------------------------------------------------------------------------------------------------------------------
 

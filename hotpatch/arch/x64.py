@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.arch import x64_binding, x64_distances, x64_redirect, x64_references, x64_reread, x64_tables, x64_trampoline
+from hotpatch.arch import x64_binding, x64_constants, x64_distances, x64_redirect, x64_references, x64_reread, x64_tables, x64_trampoline
 from hotpatch.arch.base import Architecture, CallingConvention, Machine
 from hotpatch.arch.x64_padding import PADDING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, Instruction, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
 
 CONVENTION = CallingConvention(
@@ -74,6 +75,10 @@ class X64(Architecture):
     def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
         """See :func:`hotpatch.arch.x64_reread.reread`."""
         return x64_reread.reread(outline, code, address, image_base)
+
+    def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
+        """See :meth:`Architecture.constants`."""
+        return x64_constants.constants(self.disassemble(code, address), CONVENTION)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :meth:`Architecture.bind`; x64 fields are written whole, so what ``field`` holds does not matter."""

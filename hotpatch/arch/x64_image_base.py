@@ -27,8 +27,8 @@ LOWEST_SECTION_RVA = 0x1000
 
 _CALL_CHANGES = frozenset(x64_operands.VOLATILE)
 _WHOLE_REGISTERS = frozenset(PARENTS.values())
-_Effect = tuple[frozenset[str], str | None, str | None]
-"""Places overwritten, then the place that 64 bits go to and the one that they come from."""
+_Effect = tuple[frozenset[str], str | None, tuple[str, ...]]
+"""Places overwritten, then the place that holds the image base afterwards, an index added or not, if one of the last did before."""
 
 
 class _ImageBase(Analysis[set[str]]):
@@ -50,17 +50,33 @@ class _ImageBase(Analysis[set[str]]):
                     yield position, operands
 
     def _effect(self, position: int) -> _Effect:
-        """What an instruction overwrites, and between which places it moves 64 bits."""
+        """What an instruction overwrites, and between which places it moves 64 bits, an index added or not.
+
+        A displacement that completes an address ends that: what is added then is a member's.
+        """
         number, _, _, _, _, text = self.blocks.rows[position]
         if number == encoding.CALL:
-            return _CALL_CHANGES, None, None
+            return _CALL_CHANGES, None, ()
         operands = x64_operands.split(text)
         changed = frozenset(x64_operands.written(number, operands))
         if number == x86_const.X86_INS_MOV:
             destination, source = (self._place(operand) for operand in operands)
             if destination is not None:
-                return changed | {destination}, destination if source is not None else None, source
-        return changed, None, None
+                return changed | {destination}, destination if source is not None else None, (source,) if source is not None else ()
+        elif number in (x86_const.X86_INS_LEA, x86_const.X86_INS_ADD) and operands[0] in _WHOLE_REGISTERS:
+            return changed, operands[0], self._summands(operands)
+        return changed, None, ()
+
+    @staticmethod
+    def _summands(operands: tuple[str, ...]) -> tuple[str, ...]:
+        """The registers whose sum LEA or ADD gives, those apart that are scaled."""
+        if operands[1] in _WHOLE_REGISTERS:
+            return operands
+        accessed = x64_operands.memory(operands[1])
+        if accessed is None or accessed.size or not 0 <= accessed.displacement < LOWEST_SECTION_RVA:
+            return ()
+        registers = (accessed.base, accessed.scaled if accessed.scale == 1 else None)
+        return tuple(register for register in registers if register is not None)
 
     @staticmethod
     def _place(operand: str) -> str | None:
@@ -83,8 +99,8 @@ class _ImageBase(Analysis[set[str]]):
         effect = self._effects[position]
         if effect is None:
             effect = self._effects[position] = self._effect(position)
-        changed, destination, source = effect
-        moved = source in state
+        changed, destination, sources = effect
+        moved = any(source in state for source in sources)
         state -= changed
         if moved and destination is not None:
             state.add(destination)

@@ -38,13 +38,21 @@ def overrides(allow: Iterable[str]) -> tuple[Rule, ...]:
 
 def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rule]) -> tuple[Refusal, ...]:
     """Every objection to replacing ``selected``."""
-    found = (*_findings(diff), *_run_once(diff, selected), *_folded(diff, selected))
+    found = (*_findings(diff), *_texts(diff, selected), *_run_once(diff, selected), *_folded(diff, selected))
     return tuple(refusal for refusal in found if refusal.rule not in allowed)
 
 
 def _findings(diff: ImageDiff) -> Iterator[Refusal]:
     """What the comparison itself objects to: data layout, initial values of live data, exports."""
     yield from diff.findings
+
+
+def _texts(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
+    """Live data keep the texts that they point at: too little where a function that travels uses them, or where nothing else changed."""
+    used = {item.target for function in selected for part in diff.fixed.references(function.fixed) for item in part}
+    for datum in diff.texts:
+        if not selected or any(target in datum.fixed for target in used):
+            yield datum.refusal
 
 
 def _run_once(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:

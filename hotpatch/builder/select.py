@@ -20,8 +20,8 @@ INLINES_CHANGED = "inlines changed code"
 
 
 def select(diff: ImageDiff, only: Iterable[str] = ()) -> tuple[tuple[Selected, ...], tuple[Refusal, ...]]:
-    """The pairs to replace, by base entry, and what is wrong with ``only`` (FUNCTION texts; empty: everything that changed)."""
-    rows = diff.of(Verdict.CHANGED)
+    """The pairs to replace, by base entry, and what is wrong with ``only`` (FUNCTION texts; empty: everything that changed in function)."""
+    rows = tuple(row for row in diff.of(Verdict.CHANGED) if not row.is_cosmetic)
     refusals: list[Refusal] = []
     wanted = list(only)
     if wanted:

@@ -40,7 +40,8 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
         relation = Correspondence(*views, matching, live.ranges())
     functions = rows(relation, matching)
     data = _data(relation, live, matching)
-    return ImageDiff(base, fixed, functions, data, findings(relation, matching, live))
+    found = findings(relation, matching, live)
+    return ImageDiff(base, fixed, functions, data, found.refusals, found.texts)
 
 
 def _require_same_machine(base: Image, fixed: Image) -> None:

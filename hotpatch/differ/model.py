@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hotpatch.errors import Refusal
-    from hotpatch.image import Function, Image
+    from hotpatch.image import Function, Image, Range
 
 
 class Verdict(StrEnum):
@@ -25,6 +25,10 @@ class Verdict(StrEnum):
     CHANGED = "changed"
     ADDED = "added"
     REMOVED = "removed"
+
+
+COSMETIC = "cosmetic"
+"""The note on a changed function that differs in line numbers, or in texts of versions and dates, alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,11 @@ class FunctionMatch:
         """The base's name, else the fixed image's."""
         return (self.base.name if self.base else None) or (self.fixed.name if self.fixed else None)
 
+    @property
+    def is_cosmetic(self) -> bool:
+        """Whether it is changed in line numbers, or in texts of versions and dates, alone."""
+        return COSMETIC in self.notes
+
 
 @dataclass(frozen=True, slots=True)
 class DatumMatch:
@@ -70,6 +79,14 @@ class DatumMatch:
     name: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TextDatum:
+    """A live datum that differs in nothing but the texts that it points at: ``refusal`` for whoever needs the new ones."""
+
+    fixed: Range
+    refusal: Refusal
+
+
 @dataclass(frozen=True)
 class ImageDiff:
     """The comparison of ``base`` and ``fixed``.
@@ -78,6 +95,7 @@ class ImageDiff:
         functions: One row per function or pair, by base RVA, then added ones by fixed RVA.
         data: Matched data, by fixed RVA, never overlapping.
         findings: What forbids a patch no matter which function travels: data layout, initial values, exports; refusals as values.
+        texts: Live data that keep pointing at the base's texts, which forbids a patch only where code that travels uses them.
     """
 
     base: Image
@@ -85,6 +103,7 @@ class ImageDiff:
     functions: tuple[FunctionMatch, ...]
     data: tuple[DatumMatch, ...]
     findings: tuple[Refusal, ...]
+    texts: tuple[TextDatum, ...] = ()
 
     def of(self, verdict: Verdict) -> tuple[FunctionMatch, ...]:
         """The rows with that verdict."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.differ.cosmetic import provenance_only
 from hotpatch.differ.data import Stretch
 from hotpatch.differ.exports import export_findings
 from hotpatch.differ.matching import Evidence
+from hotpatch.differ.model import TextDatum
+from hotpatch.differ.texts import whole_text
 from hotpatch.differ.view import PlaceKind
 from hotpatch.errors import Refusal, Rule
+from hotpatch.image import Range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,17 +31,27 @@ _ALIGNMENT_LIMIT = 16
 """Bytes; what a datum that the base does not have is aligned to at most."""
 
 
-def findings(relation: Correspondence, matching: Matching, live: LiveData) -> tuple[Refusal, ...]:
-    """Every finding, in a stable order."""
-    return (
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What forbids a patch whichever function travels, in a stable order, and live data that point to other texts."""
+
+    refusals: tuple[Refusal, ...]
+    texts: tuple[TextDatum, ...]
+
+
+def findings(relation: Correspondence, matching: Matching, live: LiveData) -> Findings:
+    """Every finding."""
+    values, texts = initial_values(relation, live)
+    refusals = (
         *_layouts(relation.base, relation.fixed, live),
         *_growth(relation, live),
         *_thread_local(relation.base, relation.fixed),
-        *_initial_values(relation, live),
+        *values,
         *export_findings(relation),
         *_disputes(relation, live),
         *_orphans(relation, matching, live),
     )
+    return Findings(refusals, texts)
 
 
 # layout ----------------------------------------------------------------------------------------------------------------------------------
@@ -138,8 +153,20 @@ def _unique_data(view: View) -> dict[str, Datum]:
 # initial values --------------------------------------------------------------------------------------------------------------------------
 
 
-def _initial_values(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
-    """Live data that start with another value; pointers compare by what they refer to."""
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """Where an initial value differs: ``offset`` in bytes; ``texts`` where a pointer leads to another text, of both images."""
+
+    offset: int
+    texts: tuple[str, str] | None = None
+
+
+def initial_values(relation: Correspondence, live: LiveData) -> tuple[tuple[Refusal, ...], tuple[TextDatum, ...]]:
+    """Live data that start with another value; pointers compare by what they refer to.
+
+    Texts of versions and dates are no difference. Data that differ in nothing but which texts they point at are apart: the running
+    program's keep theirs, which harms nobody but code that travels and uses them.
+    """
     templates = relation.base.image.tls, relation.fixed.image.tls
     blocks: list[Stretch] = []
     if templates[0] is not None and templates[1] is not None:
@@ -149,37 +176,69 @@ def _initial_values(relation: Correspondence, live: LiveData) -> Iterator[Refusa
         blocks += [stretch for stretch in live.stretches if stretch.base not in old_template]
     else:
         blocks += live.stretches
+    refused: list[Refusal] = []
+    texts: list[TextDatum] = []
     for stretch in blocks:
-        at = _first_difference(relation, stretch)
-        if at is None:
+        found = list(_differences(relation, stretch))
+        if not found:
             continue
-        old = relation.base.image.read(Rva(stretch.base + at), min(_EVIDENCE_BYTES, stretch.size - at))
-        new = relation.fixed.image.read(Rva(stretch.fixed + at), min(_EVIDENCE_BYTES, stretch.size - at))
-        what = stretch.name or f"the datum at rva 0x{stretch.base:x}"
-        leads = at in relation.base.pointers(stretch.base, stretch.base + stretch.size)
-        how = f"has a pointer at byte {at} that leads to something else" if leads else f"differs from byte {at} on"
-        reason = (
-            f"the initial value of {what} {how}, but the running program's datum has long had its first value; "
-            "keep the value, or let new code set it."
-        )
-        facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "offset": at, "base_bytes": old.hex(), "fixed_bytes": new.hex()}
-        yield Refusal(Rule.DATA_INIT, stretch.name, Rva(stretch.base), reason, facts)
+        hard = next((difference for difference in found if difference.texts is None), None)
+        refusal = _initial_value(relation, stretch, hard or found[0])
+        if hard is not None:
+            refused.append(refusal)
+        else:
+            texts.append(TextDatum(Range(Rva(stretch.fixed), Rva(stretch.fixed + stretch.size)), refusal))
+    return tuple(refused), tuple(texts)
 
 
-def _first_difference(relation: Correspondence, stretch: Stretch) -> int | None:
+def _initial_value(relation: Correspondence, stretch: Stretch, difference: _Difference) -> Refusal:
+    at = difference.offset
+    old = relation.base.image.read(Rva(stretch.base + at), min(_EVIDENCE_BYTES, stretch.size - at))
+    new = relation.fixed.image.read(Rva(stretch.fixed + at), min(_EVIDENCE_BYTES, stretch.size - at))
+    what = stretch.name or f"the datum at rva 0x{stretch.base:x}"
+    facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "offset": at, "base_bytes": old.hex(), "fixed_bytes": new.hex()}
+    if difference.texts is not None:
+        how = f"points at byte {at} to another text"
+        facts |= {"base_text": difference.texts[0], "fixed_text": difference.texts[1]}
+    elif at in relation.base.pointers(stretch.base, stretch.base + stretch.size):
+        how = f"has a pointer at byte {at} that leads to something else"
+    else:
+        how = f"differs from byte {at} on"
+    reason = (
+        f"the initial value of {what} {how}, but the running program's datum has long had its first value; "
+        "keep the value, or let new code set it."
+    )
+    return Refusal(Rule.DATA_INIT, stretch.name, Rva(stretch.base), reason, facts)
+
+
+def _differences(relation: Correspondence, stretch: Stretch) -> Iterator[_Difference]:
     base, fixed = relation.base, relation.fixed
     if base.special_data.get("security cookie") == stretch.base:
-        return None
+        return
     old, new = base.bare(stretch.base, stretch.size), fixed.bare(stretch.fixed, stretch.size)
-    differences = [] if old == new else [next(at for at, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])]
+    hard = [] if old == new else [next(at for at, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])]
     there = base.pointers(stretch.base, stretch.base + stretch.size)
     here = fixed.pointers(stretch.fixed, stretch.fixed + stretch.size)
-    differences += sorted(set(there) ^ set(here))[:1]
+    hard += sorted(set(there) ^ set(here))[:1]
     for offset in sorted(set(there) & set(here)):
-        if not relation.same(base.pointer(stretch.base + offset), fixed.pointer(stretch.fixed + offset)):
-            differences.append(offset)
+        targets = base.pointer(stretch.base + offset), fixed.pointer(stretch.fixed + offset)
+        if relation.same(*targets) or provenance_only(base, fixed, *targets):
+            continue
+        texts = _texts(base, fixed, *targets)
+        if texts is None:
+            hard.append(offset)
             break
-    return min(differences, default=None)
+        yield _Difference(offset, texts)
+    if hard:
+        yield _Difference(min(hard))
+
+
+def _texts(base: View, fixed: View, old: int, new: int) -> tuple[str, str] | None:
+    """The texts at two addresses, where both are constants and nothing but texts."""
+    if base.place(old).kind is not PlaceKind.CONSTANT or fixed.place(new).kind is not PlaceKind.CONSTANT:
+        return None
+    there, here = whole_text(base, old), whole_text(fixed, new)
+    return (there[0], here[0]) if there is not None and here is not None and there[1] == here[1] == 0 else None
 
 
 # evidence --------------------------------------------------------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.differ.correspond import aligned_lines
+from hotpatch.differ.cosmetic import cosmetic_pairs
 from hotpatch.differ.inlines import Changes, explain
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.model import FunctionMatch, Verdict
+from hotpatch.differ.model import COSMETIC, FunctionMatch, Verdict
 
 if TYPE_CHECKING:
     from hotpatch.differ.correspond import Correspondence
@@ -73,8 +74,20 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
         if entry not in reported_fixed:
             notes = (*_aliases(function), *_split_notes(base, function), *_export_notes(base, fixed, function))
             found.append(FunctionMatch(None, function, Verdict.ADDED, "", 0.0, notes))
+    found = _with_cosmetic_notes(relation, matching, found)
     changes = Changes.of(found)
     return tuple(_with_inline_note(relation, row, changes) for row in found)
+
+
+def _with_cosmetic_notes(relation: Correspondence, matching: Matching, found: list[FunctionMatch]) -> list[FunctionMatch]:
+    changed = [(row.base.entry, row.fixed.entry) for row in found if row.verdict is Verdict.CHANGED and row.base and row.fixed]
+    why = cosmetic_pairs(relation, matching, changed)
+    return [
+        replace(row, notes=(COSMETIC, why[row.base.entry, row.fixed.entry], *row.notes))
+        if row.base and row.fixed and (row.base.entry, row.fixed.entry) in why
+        else row
+        for row in found
+    ]
 
 
 def _with_inline_note(relation: Correspondence, row: FunctionMatch, changes: Changes) -> FunctionMatch:

@@ -300,7 +300,12 @@ class View:
         for one, following in pairwise(sorted(found)):
             if may_be_distances(self, one, following) and self.place(one).kind is PlaceKind.CONSTANT:
                 found.update(distance_targets(self, one, following))
-        return tuple(sorted(found))
+        return tuple(sorted(rva for rva in found if not self._splits_pointer(rva)))
+
+    def _splits_pointer(self, rva: int) -> bool:
+        """Whether a relocated pointer lies on both sides of ``rva``: something that is no reference looked like one."""
+        at = bisect_left(self.image.relocations, rva) - 1
+        return at >= 0 and rva < self.image.relocations[at] + POINTER_SIZE
 
     @cached_property
     def special_data(self) -> Mapping[str, int]:

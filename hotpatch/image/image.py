@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Outline, Outlines, Redirect, Use, architecture
 from hotpatch.errors import Refusal, Refused, Rule
-from hotpatch.image import cffi, identity, lookup
+from hotpatch.image import cffi, identity, lookup, pdb
 from hotpatch.image.data import DataIndex, named_data
 from hotpatch.image.flow import decode_between, padding_length
 from hotpatch.image.functions import discover
@@ -218,6 +218,17 @@ class Image:
     def has_symbols(self) -> bool:
         """Whether a matching PDB was used."""
         return self.pdb_path is not None
+
+    @cached_property
+    def _source_lines(self) -> tuple[tuple[Rva, ...], tuple[int, ...]]:
+        rows = pdb.source_lines(self.pdb_path, self.size_of_image) if self.pdb_path is not None else ()
+        return tuple(rva for rva, _ in rows), tuple(line for _, line in rows)
+
+    def line_at(self, rva: int) -> int | None:
+        """The source line whose code ``rva`` lies in, as far as a PDB says."""
+        starts, lines = self._source_lines
+        at = bisect_right(starts, rva) - 1
+        return lines[at] if at >= 0 else None
 
     @cached_property
     def imports_by_slot(self) -> Mapping[Rva, Import]:

@@ -64,6 +64,20 @@ def load(path: str, reference: PdbReference | None, size_of_image: int) -> Symbo
         raise InputError(path, f"damaged or unsupported PDB ({error or type(error).__name__})") from error
 
 
+def source_lines(path: str, size_of_image: int) -> tuple[tuple[Rva, int], ...]:
+    """Where the code of each source line begins, by RVA; of the PDB at ``path``, which :func:`load` has taken.
+
+    Raises:
+        InputError: The file cannot be read or is damaged.
+    """
+    try:
+        with purepdb.PDB.from_bytes(Path(path).read_bytes()) as pdb:
+            rows = [(pdb.to_rva(line.segment, line.offset), line.line) for line in pdb.lines()]  # type: ignore[no-untyped-call]
+    except Exception as error:  # as in load
+        raise InputError(path, f"damaged or unsupported PDB ({error or type(error).__name__})") from error
+    return tuple(sorted((Rva(rva), line) for rva, line in rows if rva and rva < size_of_image))
+
+
 def _matches(pdb: purepdb.PDB, reference: PdbReference | None) -> bool:
     if reference is None:
         return False

@@ -31,6 +31,37 @@ class Trial(Pair):
 
 
 TRIALS: dict[str, Trial] = {
+    "line-numbers-do-not-travel": Trial(
+        """
+        static u64 seen;
+        EXPORT NOINLINE u64 report(u64 line) { seen += line; return seen; }
+        EXPORT NOINLINE u64 f(u64 x) { return x * «3|5»; }
+        «|
+
+
+        »
+        """
+        + "".join(f"EXPORT NOINLINE u64 f{at}(u64 x) {{ return x > {at} ? report(__LINE__) : x; }}\n" for at in range(8)),
+        calls=(("f", 7), ("f3", 2)),
+        travels=("f",),
+    ),
+    "a-text-of-live-data-that-nothing-travelling-uses": Trial(
+        """
+        static const char *volatile label = "«an old|a new» name";
+        EXPORT NOINLINE const char *name(void) { return label; }
+        EXPORT NOINLINE u64 f(u64 x) { return x * «3|5»; }
+        """,
+        calls=(("f", 7),),
+        travels=("f",),
+    ),
+    "a-text-of-live-data-that-travelling-code-uses": Trial(
+        """
+        static const char *volatile label = "«an old|a new» name";
+        EXPORT NOINLINE const char *name(void) { return label; }
+        EXPORT NOINLINE u64 f(u64 x) { return x * «3|5» + label[0]; }
+        """,
+        refused="data-init",
+    ),
     "one-number": Trial(
         "EXPORT NOINLINE u64 f(u64 x) { return x * «3|5»; }",
         calls=(("f", 7), ("f", 0)),

@@ -36,6 +36,18 @@ def test_the_same_two_files_give_the_same_bytes(name, machine):
 
 
 @each_machine
+@each_pdb
+def test_line_numbers_are_nothing_to_do_but_travel_when_asked_for(machine, pdb):
+    diff = compared("line-numbers", machine, pdb)
+    cosmetic = [row for row in diff.functions if row.is_cosmetic]
+    assert cosmetic
+    with pytest.raises(NothingToDo):
+        build_patch(diff)
+    patch = build_patch(diff, only=[f"rva:0x{cosmetic[0].base.entry:x}"])
+    assert [row.base_rva for row in patch.functions] == [cosmetic[0].base.entry]
+
+
+@each_machine
 @pytest.mark.parametrize("name", BUILT)
 def test_pefile_and_lief_read_every_patch(name, machine):
     patch = build_patch(compared(name, machine))

@@ -22,6 +22,8 @@ class Pair:
         rules: Of the findings, with PDBs.
         rules_without: Of the findings without PDBs, where they are others.
         with_pdb_only: Functions whose verdict is only claimed with PDBs.
+        cosmetic: Of the changed functions, those with the note ``cosmetic``, with PDBs; without them where ``cosmetic_without`` says none
+            other.
         cautious: Whether, without PDBs, contradicting votes may be found too: which datum is meant hangs on the machine's code.
         build: Lines of the manifest's ``[build.all]``.
     """
@@ -31,6 +33,8 @@ class Pair:
     rules: tuple[str, ...] = ()
     rules_without: tuple[str, ...] | None = None
     with_pdb_only: tuple[str, ...] = ()
+    cosmetic: tuple[str, ...] = ()
+    cosmetic_without: tuple[str, ...] | None = None
     cautious: bool = False
     build: str = ""
 
@@ -48,7 +52,68 @@ const struct { void *start, *end; u32 *index; void *callbacks; u32 zeros, flags;
 """
 """What the C library would define for thread-local data; the linker finds the directory by its name."""
 
+_REPORTERS = "".join(
+    f"EXPORT NOINLINE u64 f{number}(u64 x) {{ if (x > {number}) return report(__LINE__); return x; }}\n" for number in range(8)
+)
+_REPORTED = {f"f{number}": "changed" for number in range(8)}
+_SIZES = "".join(
+    f"EXPORT NOINLINE u64 f{number}(u64 x) {{ return reserve(x, «{64 * number + 64}|{64 * number + 80}») + x; }}\n" for number in range(8)
+)
+_VARIED = ", ".join(f"«{old}|{new}»" for old, new in ((101, 131), (103, 133), (107, 90), (109, 139), (113, 143), (127, 157), (131, 161)))
+_MIXED = "".join(
+    f"EXPORT NOINLINE u64 f{number}(u64 x) {{ return report({value}) + x; }}\n" for number, value in enumerate(_VARIED.split(", "))
+)
+
 PAIRS: dict[str, Pair] = {
+    "line-numbers": Pair(
+        "static u64 seen;\nEXPORT NOINLINE u64 report(u64 line) { seen += line; return seen; }\n«|\n\n\n/* more */\n»" + _REPORTERS,
+        _REPORTED,
+        cosmetic=tuple(_REPORTED),
+    ),
+    "one-line-number": Pair(
+        """
+        static u64 seen;
+        EXPORT NOINLINE u64 report(u64 line) { seen += line; return seen; }
+        «|
+
+        »
+        EXPORT NOINLINE u64 f(u64 x) { return x ? report(__LINE__) : 3; }
+        """,
+        {"f": "changed"},
+        cosmetic=("f",),
+        cosmetic_without=(),
+    ),
+    "a-line-number-and-another-number": Pair(
+        """
+        static u64 seen;
+        EXPORT NOINLINE u64 report(u64 line) { seen += line; return seen; }
+        «|
+
+        »
+        EXPORT NOINLINE u64 f(u64 x) { return x > «64|32» ? report(__LINE__) : 3; }
+        EXPORT NOINLINE u64 g(u64 x) { return x + __LINE__; }
+        """,
+        {"f": "changed", "g": "changed"},
+    ),
+    "sizes-that-grow-alike-are-no-line-numbers": Pair(
+        "static u64 seen;\nEXPORT NOINLINE u64 reserve(u64 x, u64 size) { seen += size * x; return seen; }\n" + _SIZES, _REPORTED
+    ),
+    "numbers-that-do-not-keep-their-order": Pair(
+        "static u64 seen;\nEXPORT NOINLINE u64 report(u64 x) { seen += x; return seen; }\n" + _MIXED,
+        {f"f{number}": "changed" for number in range(7)},
+    ),
+    "texts-of-a-version": Pair(
+        """
+        EXPORT NOINLINE const char *version(void) { return "codec 1.2.«3|4»"; }
+        EXPORT NOINLINE u64 version_number(void) { return 1020«3|4»; }
+        EXPORT NOINLINE const char *built(void) { return "«2026-04-09 11:41:38|2026-05-05 10:34:17»"; }
+        EXPORT NOINLINE const char *peer(void) { return "«127.0.0.1|10.0.0.1»"; }
+        EXPORT NOINLINE const char *form(void) { return "%«5|6».2f of %s"; }
+        EXPORT NOINLINE u64 other_number(void) { return 1020«5|6»; }
+        """,
+        dict.fromkeys(("version", "version_number", "built", "peer", "form", "other_number"), "changed"),
+        cosmetic=("built", "version", "version_number"),
+    ),
     "nothing-differs": Pair("static u64 n; EXPORT u64 next(void) { return ++n; } EXPORT u64 seen(void) { return n; }"),
     "another-text-of-the-same-length": Pair(
         """

@@ -43,7 +43,9 @@ def test_pair(built, name, machine, pdb) -> None:
         wanted = {name: verdict for name, verdict in wanted.items() if name not in pair.with_pdb_only}
         rules = pair.rules if pair.rules_without is None else pair.rules_without
     assert found == wanted
-    rules_found = {finding.rule.value for finding in diff.findings}
+    cosmetic = pair.cosmetic if pdb or pair.cosmetic_without is None else pair.cosmetic_without
+    assert sorted(names[0][row.base.entry] for row in diff.functions if row.is_cosmetic) == sorted(cosmetic)
+    rules_found = {finding.rule.value for finding in (*diff.findings, *(datum.refusal for datum in diff.texts))}
     if pdb is None and pair.cautious:
         rules_found.discard("contradicting-votes")
     assert rules_found == set(rules), list(map(str, diff.findings))

@@ -105,6 +105,9 @@ IMAGE_RELATIVE = (
         [(26, 29, 0x3000), (33, 36, 0x3100)],
     ),
     ("as-index", "488d15f9efffff8b841100300000c3", [(7, 10, 0x3000)]),
+    ("an-index-added-by-lea", "488d35f9efffff488d3446488db600300000c3", [(11, 14, 0x3000)]),
+    ("an-index-added-by-add", "488d15f9efffff4801c20fb68200300000c3", [(10, 13, 0x3000)]),
+    ("members-of-a-datum-are-none", "488d0df9efffff4c8d8100310000418b8000200000c3", [(7, 10, 0x3100)]),
     ("on-one-path", "85c97407488d15f5efffff8b848a00300000c3", [(11, 14, 0x3000)]),
     ("behind-a-jump-table", "488d15f9efffff83f901772589c88b8c82002000004801d1ffe1428b848a00300000c3", [(14, 17, 0x2000), (26, 30, 0x3000)]),
 )

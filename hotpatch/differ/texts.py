@@ -1,0 +1,63 @@
+"""Texts that say when or from what a build was made: versions, dates, times and the hashes that go with them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hotpatch.differ.view import View
+
+_TEXT_LIMIT = 512
+_SHORTEST = 3
+_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_DATE = re.compile(rf"(?<![\w-])\d{{4}}-\d\d-\d\d(?![\d-])|\b(?:{_MONTHS}) [ \d]\d \d{{4}}\b")
+_TIME = re.compile(r"(?<![\d:])\d\d:\d\d:\d\d(?![\d:])")
+_HASH = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{7,64}(?![0-9A-Za-z])")
+_VERSION = re.compile(r"(?<![\w.%])v?\d{1,5}\.\d{1,5}\.\d{1,5}(?:(?:a|b|rc|\.dev|\.post)\d{1,4})?(?![\w]|\.\w)")
+_THREE = re.compile(r"(?<![\w.%])v?(\d{1,5})\.(\d{1,5})\.(\d{1,5})(?![\w]|\.\w)")
+_NAMED_VERSION = re.compile(r"(?<=[Vv]ersion )\d+(?:\.\d+){1,3}(?![\w]|\.\w)")
+
+
+def whole_text(view: View, rva: int) -> tuple[str, int] | None:
+    """The text that ``rva`` lies in, from behind the zero byte before it to the next, and how far in; ``None`` where there is none."""
+    section = view.section(rva)
+    if section is None:
+        return None
+    low = max(section.range.start, rva - _TEXT_LIMIT)
+    before = view.image.read(low, rva - low).rpartition(b"\0")[2]
+    raw, end, _ = view.image.read(rva, _TEXT_LIMIT).partition(b"\0")
+    found = before + raw
+    if not end or not raw or not all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in found):
+        return None
+    return found.decode("ascii"), len(before)
+
+
+def differ_in_provenance(old: str, new: str) -> bool:
+    """Whether two texts are different, and the same but for versions, dates and times; for hashes too, beside a date.
+
+    Numbers that may mean something to the program are none of these: two parts and a point may be a fraction, four parts an address, and
+    hexadecimal digits alone a key.
+    """
+    return old != new and len(old) >= _SHORTEST and _without(old) == _without(new)
+
+
+def versions(old: str, new: str) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
+    """The first version of three parts in which two texts differ."""
+    for one, other in zip(_THREE.finditer(old), _THREE.finditer(new), strict=False):
+        if one[0] != other[0]:
+            return (int(one[1]), int(one[2]), int(one[3])), (int(other[1]), int(other[2]), int(other[3]))
+    return None
+
+
+def version_numbers(version: tuple[int, int, int]) -> tuple[int, ...]:
+    """The one number by which headers give a version of three parts: decimal in steps of a thousand or a hundred, or byte by byte."""
+    major, minor, patch = version
+    return major * 1_000_000 + minor * 1_000 + patch, major * 10_000 + minor * 100 + patch, major << 16 | minor << 8 | patch
+
+
+def _without(text: str) -> str:
+    dated = bool(_DATE.search(text))
+    for pattern, mark in ((_DATE, "\1"), (_TIME, "\2"), (_VERSION, "\3"), (_NAMED_VERSION, "\3")):
+        text = pattern.sub(mark, text)
+    return _HASH.sub("\4", text) if dated else text

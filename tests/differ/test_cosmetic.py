@@ -1,0 +1,81 @@
+"""What makes a number a line number, and a text one of a version or date; what must never be taken for either."""
+
+import pytest
+
+from hotpatch.differ.cosmetic import Number, Parameter, are_lines
+from hotpatch.differ.texts import differ_in_provenance, version_numbers, versions
+
+PROVENANCE = (
+    ("3.53.0", "3.53.1"),
+    ("codec 1.2.3 (stable)", "codec 1.3.0 (stable)"),
+    ("built Apr  9 2026 11:41:38", "built May 15 2026 10:34:17"),
+    ("2026-04-09 11:41:38 4525003a53a7fc63ca75", "2026-05-05 10:34:17 c88b22011a54b4f6fbd1"),
+    ("version 1.4", "version 1.5"),
+    ("1.0.0rc1", "1.0.0rc2"),
+)
+FUNCTIONAL = (
+    ("same 1.2.3", "same 1.2.3"),
+    ("limit 64", "limit 32"),
+    ("0.5", "0.7"),
+    ("%5.2f", "%6.2f"),
+    ("127.0.0.1", "10.0.0.1"),
+    ("HTTP/1.0", "HTTP/1.1"),
+    ("1.3.6.1.4", "1.3.6.1.5"),
+    ("4525003a53a7fc63ca75", "c88b22011a54b4f6fbd1"),
+    ("codec 1.2.3", "codecs 1.2.4"),
+    ("1.2.3 at most 5", "1.2.4 at most 6"),
+)
+PARAMETER = frozenset([Parameter(0x9000, "rcx")])
+
+
+def numbers(pairs):
+    return [Number(0x1000 + 64 * place, 0x1010 + 64 * place, old, new, PARAMETER) for place, (old, new) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize("texts", PROVENANCE)
+def test_texts_of_versions_and_dates(texts):
+    assert differ_in_provenance(*texts)
+    assert differ_in_provenance(*texts[::-1])
+
+
+@pytest.mark.parametrize("texts", FUNCTIONAL)
+def test_texts_that_may_mean_something(texts):
+    assert not differ_in_provenance(*texts)
+
+
+def test_numbers_of_a_version():
+    old, new = versions("lib 3.53.0", "lib 3.53.1")
+    assert version_numbers(old)[0] == 3_053_000
+    assert version_numbers(new) == (3_053_001, 35_301, 3 << 16 | 53 << 8 | 1)
+
+
+LINES = {
+    "all-moved-alike": [(line, line + 29) for line in (1001, 1020, 1077, 1301, 1500, 1717)],
+    "two-insertions": [
+        (11, 11),
+        (40, 40),
+        *((line, line + 3) for line in (101, 120, 177)),
+        *((line, line + 8) for line in (301, 500, 717)),
+    ],
+    "one-inlined-copy-out-of-order": [(line, line + 5) for line in (101, 120, 177, 301, 110, 500, 717, 800, 901)],
+}
+OTHERS = {
+    "too-few": [(line, line + 29) for line in (1001, 1020, 1077, 1301, 1500)],
+    "sizes": [(size, size + 16) for size in (64, 80, 128, 160, 192, 256, 320)],
+    "one-limit-in-many-places": [(65, 33)] * 9,
+    "one-value-that-moved-here-and-stayed-there": [(line, line + 29) for line in (1001, 1020, 1077, 1301, 1500, 1717)] + [(1077, 1077)],
+    "order-not-kept": [(101, 131), (103, 133), (107, 90), (109, 139), (113, 143), (127, 157), (131, 161)],
+    "each-moved-by-another-amount": [(101, 102), (203, 207), (307, 331), (409, 500), (513, 700), (627, 900), (731, 1300)],
+    "addresses-say-nothing": [(line, line + 29) for line in (1717, 1001, 1500, 1020, 1301, 1077, 1033)],
+    "too-large": [(line, line + 29) for line in (1001, 1020, 1077, 1301, 1500, 0xC8952E00)],
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_lines(name):
+    assert are_lines(numbers(LINES[name]))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_numbers(name):
+    assert not are_lines(numbers(OTHERS[name]))
