@@ -64,6 +64,12 @@ class Engine(Protocol):
     def ctl_remove_cache(self, addr: int, end: int) -> None:
         """Drop translations."""
 
+    def ctl_exits_enabled(self, enable: bool) -> None:
+        """Stop runs at the addresses of :meth:`ctl_set_exits` instead of at ``until``."""
+
+    def ctl_set_exits(self, exits: Sequence[int]) -> None:
+        """Addresses that runs stop before; code that is translated already does not know of them."""
+
     def ctl_set_cpu_model(self, model: int) -> None:
         """Choose the processor, before anything runs."""
 

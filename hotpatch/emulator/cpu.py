@@ -4,7 +4,8 @@ Instruction counts are exact. ``emu_start(count=n)`` stops after ``n`` instructi
 early (a fault, a jump to a gate). Unicorn keeps that number in a private field, right before the copy of ``n``; :func:`_counter_offset`
 finds the field by what it must hold after runs of known length, and the package refuses to emulate where it is not found. Measured with
 Unicorn 2.1.4: after a full slice the field holds ``n + 1``; after a failed fetch it holds what was executed; after any other fault the
-faulting instruction is in it. A REP instruction of ``k`` iterations counts ``k + 1``: its last round finds the count register at zero.
+faulting instruction is in it. A REP instruction of ``k`` iterations would count ``k + 1``; :mod:`hotpatch.emulator.repeats` says how it
+counts ``k``.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from unicorn import unicorn_const as uc_const
 
 from hotpatch.address import Va
 from hotpatch.emulator.binding import IntegerRegisters, UcError, handle_of
+from hotpatch.emulator.repeats import LONGEST, Repeats
 from hotpatch.errors import FaultKind, HotpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from hotpatch.arch import Machine
     from hotpatch.emulator.binding import Context, Engine
+    from hotpatch.emulator.repeats import RepeatForm
 
 NOWHERE = 0xFFFF_FFFF_FFFF
 """``until`` of every run: an address that nothing jumps to."""
@@ -108,6 +111,8 @@ class CpuModel(Protocol):
     """Code of a control-flow-guard check that lets everything pass."""
     guard_dispatch: bytes | None
     """Code of a control-flow-guard dispatch, where its register is documented."""
+    repeats: RepeatForm | None
+    """Its repeated string instructions, where it has any."""
 
     def create(self) -> Engine:
         """A new engine, floating point switched on."""
@@ -176,6 +181,10 @@ class Cpu:
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
         self._general = IntegerRegisters(self._uc, [self._ids[name] for name in self.model.general])
         self._read = read
+        self._repeats = Repeats(self.model.repeats) if self.model.repeats is not None else None
+        if self._repeats is not None:
+            self._uc.ctl_exits_enabled(True)
+            self._stop_at(self._repeats.addresses)
 
     # memory ------------------------------------------------------------------------------------------------------------------------------
 
@@ -185,6 +194,8 @@ class Cpu:
             self._uc.mem_map_ptr(va, size, rights, host)
         except UcError as error:
             raise CpuError(f"mapping 0x{size:x} bytes at 0x{va:x}", error.errno) from error
+        if self._repeats is not None and rights & uc_const.UC_PROT_EXEC and self._repeats.put(va, ctypes.string_at(host, size)):
+            self._stop_at(self._repeats.addresses)
 
     def unmap(self, va: int, size: int) -> None:
         """Take memory away from the program, and all translations of it."""
@@ -193,13 +204,24 @@ class Cpu:
             self._uc.mem_unmap(va, size)
         except UcError as error:
             raise CpuError(f"unmapping 0x{size:x} bytes at 0x{va:x}", error.errno) from error
+        if self._repeats is not None and self._repeats.drop(va, size):
+            self._stop_at(self._repeats.addresses)
 
-    def flush(self, va: int, size: int) -> None:
-        """Drop translations of code in a range."""
+    def flush(self, va: int, size: int, code: bytes, before: int = 0) -> None:
+        """Drop translations of code in a range that was changed.
+
+        Args:
+            va: Start of the range.
+            size: Of the range, in bytes.
+            code: What stands there now, with ``before`` bytes ahead of the range and a few behind it.
+            before: Bytes of ``code`` ahead of the range.
+        """
         try:
             self._uc.ctl_remove_cache(va, va + size)
         except UcError as error:
             raise CpuError(f"flushing 0x{size:x} bytes at 0x{va:x}", error.errno) from error
+        if self._repeats is not None and self._repeats.put(va - before, code, before + size):
+            self._stop_at(self._repeats.addresses)
 
     # registers ---------------------------------------------------------------------------------------------------------------------------
 
@@ -245,6 +267,64 @@ class Cpu:
 
     def run(self, count: int) -> Slice:
         """Execute up to ``count`` (≥ 1) instructions from the program counter on."""
+        if self._repeats is None:
+            return self._run(count)
+        executed = 0
+        while True:
+            pc = self.pc
+            repeated = self._repeats.instruction(self._code(pc)) if pc in self._repeats.addresses else None
+            if repeated is None and executed == count:
+                return Slice(executed, None)
+            done = self._run(count - executed) if repeated is None else self._repeat(pc, repeated, count - executed)
+            executed += done.executed
+            if done.trap is not None:
+                return Slice(executed, done.trap)
+            if repeated is not None and executed == count and self.pc == pc:
+                return Slice(executed, None)
+
+    def _repeat(self, pc: int, instruction: bytes, count: int) -> Slice:
+        """Up to ``count`` iterations of the repeated ``instruction`` at ``pc``; past it where they were all."""
+        repeats = cast("Repeats", self._repeats)
+        form = repeats.form
+        left = self._iterations(instruction)
+        done = Slice(0, None)
+        if left and count:
+            by_flags = instruction[-1] in form.by_flags
+            try:
+                if by_flags:  # others may follow within the count
+                    self._stop_at(repeats.addresses - {pc})
+                else:
+                    self._uc.ctl_exits_enabled(False)
+                self._uc.ctl_remove_cache(pc, pc + 1)
+                done = self._run(min(left, count))
+            finally:
+                if by_flags:
+                    self._stop_at(repeats.addresses)
+                else:
+                    self._uc.ctl_exits_enabled(True)
+                self._uc.ctl_remove_cache(pc, pc + 1)
+        if done.trap is None and self.pc == pc and not self._iterations(instruction):
+            self.pc = pc + len(instruction)
+        return done
+
+    def _code(self, pc: int) -> bytes:
+        """The bytes at ``pc``, as many as an instruction may have or as are mapped."""
+        for size in range(LONGEST, 0, -1):
+            try:
+                return self._read(pc, size)
+            except HotpatchError:
+                continue
+        return b""
+
+    def _iterations(self, instruction: bytes) -> int:
+        form = cast("Repeats", self._repeats).form
+        left = self.get(form.counter)
+        return left & 0xFFFF_FFFF if form.narrow in instruction[:-1] else left
+
+    def _stop_at(self, addresses: Iterable[int]) -> None:
+        self._uc.ctl_set_exits([NOWHERE, *addresses])
+
+    def _run(self, count: int) -> Slice:
         self._trap.clear()
         self._interrupts.clear()
         try:
@@ -256,6 +336,8 @@ class Cpu:
             return self._interrupted(counted)
         if counted > count:
             return Slice(count, None)
+        if self._repeats is not None and self.pc in self._repeats.addresses:
+            return Slice(counted, None)
         self._interrupts.append(HALT)
         return self._interrupted(counted)
 

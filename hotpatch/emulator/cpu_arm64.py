@@ -51,6 +51,8 @@ class Arm64Cpu:
     guard_dispatch = None
     """No public source names the register of an Arm64 dispatch; the image's own no-op stays."""
 
+    repeats = None
+
     def create(self) -> Engine:
         """An engine with every feature of the largest model, as pointer authentication and LSE atomics need."""
         uc = new_engine(UC_ARCH_ARM64, UC_MODE_ARM)

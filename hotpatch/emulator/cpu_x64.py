@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from unicorn import x86_const
@@ -10,6 +11,7 @@ from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_64
 from hotpatch.arch import Machine
 from hotpatch.emulator.binding import new_engine
 from hotpatch.emulator.cpu import HALT, SYSTEM_CALL, Interrupt
+from hotpatch.emulator.repeats import RepeatForm
 from hotpatch.errors import FaultKind
 
 if TYPE_CHECKING:
@@ -27,6 +29,12 @@ _DIVIDE, _BREAKPOINT, _FAST_FAIL = 0, 3, 0x29
 _MXCSR = 0x1F80
 _FPCW = 0x27F
 """What Windows starts a thread with (MS Learn, "x64 calling convention", FpCsr and MxCsr)."""
+
+_REPEATED = (
+    rb"(?=([\x26\x2e\x36\x3e\x64-\x67]{0,3}[\xf2\xf3][\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]{0,3}[\x40-\x4f]?"
+    rb"[\x6c-\x6f\xa4-\xa7\xaa-\xaf]))"
+)
+"""REP and REPNE with their other prefixes, then INS, OUTS, MOVS, CMPS, STOS, LODS or SCAS (Intel SDM, volume 2, "REP")."""
 
 
 class X64Cpu:
@@ -46,6 +54,8 @@ class X64Cpu:
     guard_check = b"\xc3"
     guard_dispatch = b"\xff\xe0"
     """``jmp rax``: the dispatch function takes the target in rax (MS Learn and LLVM's CFGuard pass say so)."""
+
+    repeats = RepeatForm(re.compile(_REPEATED, re.DOTALL), b"\xa6\xa7\xae\xaf", 0x67, "rcx")
 
     def create(self) -> Engine:
         """A 64-bit engine."""

@@ -19,6 +19,7 @@ from enum import StrEnum
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
+from hotpatch.emulator.repeats import LONGEST
 from hotpatch.engine.target import Rights
 from hotpatch.errors import HotpatchError
 
@@ -228,7 +229,9 @@ class Memory:
             region.fetched[start - region.va : end - region.va] = region.memory[source : source + end - start]
             region.version = next(_versions)
             if self.cpu is not None:
-                self.cpu.flush(start, end - start)
+                before = min(LONGEST, start - region.va)
+                code = region.fetched[start - region.va - before : end - region.va + LONGEST]
+                self.cpu.flush(start, end - start, code, before)
 
     def check(self, va: int, size: int, rights: Rights, access: str) -> None:
         """Raise unless the program has ``rights`` to the whole range.
@@ -261,7 +264,7 @@ class Memory:
                 if region.fetched is not None:
                     region.fetched[: region.size] = fetched
                     if self.cpu is not None and id(region) in present:
-                        self.cpu.flush(region.va, region.size)
+                        self.cpu.flush(region.va, region.size, fetched)
             if id(region) not in present:
                 self._insert(region)
 

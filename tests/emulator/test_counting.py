@@ -6,6 +6,8 @@ import pytest
 from unicorn import unicorn_const as uc_const
 
 from hotpatch.arch import Machine
+from hotpatch.emulator.memory import RegionKind
+from hotpatch.engine.target import Rights
 from hotpatch.process import Process
 
 from .bare import COUNT_LOOP, DATA, MACHINES, UNMAPPED, Bare
@@ -77,16 +79,67 @@ def test_counts_a_loop(machine, rounds):
     assert not bare.system.fault
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 300])
+REPEATED = [
+    # set-up beside rdi = DATA and ecx = count, instruction, iterations, ecx afterwards
+    ("mov eax, 0x41", "rep stosb", lambda count: count, lambda count: 0),
+    (f"movabs rsi, 0x{DATA + 0x2000:x}", "rep movsq", lambda count: count, lambda count: 0),
+    ("movabs r8, 0xffffffff00000000; or rcx, r8", ".byte 0x67, 0xf3, 0xaa", lambda count: count, lambda count: 0),
+    ("mov eax, 7", "repne scasb", lambda count: min(count, 4), lambda count: max(count - 4, 0)),
+    (f"movabs rsi, 0x{DATA + 0x2000:x}", "repe cmpsb", lambda count: min(count, 4), lambda count: max(count - 4, 0)),
+]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 300])
 @pytest.mark.parametrize("step", [1, 3, 1 << 30])
-def test_rep_counts_each_iteration_and_the_last_look_at_the_counter(count, step):
+@pytest.mark.parametrize(("setup", "repeated", "iterations", "left"), REPEATED, ids=[row[1] for row in REPEATED])
+def test_a_repeated_string_instruction_counts_its_iterations_and_nothing_else(setup, repeated, iterations, left, step, count):
     bare = Bare(Machine.X64)
-    code = bare.code(f"mov ecx, {count}\nmovabs rdi, 0x{DATA:x}\nmov eax, 0x41\nrep stosb\nret")
-    bare.thread(code)
-    while bare.system.counters.instructions < 5000 and bare.system.living():
+    code = bare.code(
+        f"mov ecx, {count}\nmovabs rdi, 0x{DATA:x}\n{setup.replace('; ', chr(10))}\n{repeated}\nmov ebx, ecx\njmp end\nend: ret"
+    )
+    bare.poke(DATA + 3, b"\x07")
+    bare.system.memory.map(DATA & 0xFFFF_FFFF, 0x1000, Rights.READ | Rights.WRITE, RegionKind.HOST, "where 32-bit addresses lead")
+    after = count + 1
+    thread = bare.system.threads[bare.thread(code)]
+    states = []
+    while bare.system.counters.instructions < 5000 and bare.system.living() and not bare.system.fault:
         bare.run(min(bare.system.counters.instructions + step, 5000))
-    assert bare.system.counters.instructions == 3 + (count + 1) + 1
-    assert bare.system.memory.read(DATA, count + 1) == b"A" * count + b"\0"
+        if thread.alive:
+            states.append((bare.system.counters.instructions, bare.system.registers(thread)))
+    before = 2 + len(setup.split(";"))
+    assert bare.system.counters.instructions == before + iterations(count) + 3
+    if repeated == "rep stosb":
+        assert bare.system.memory.read(DATA, after).replace(b"\x07", b"\0") == b"A" * count + b"\0"
+    if step == 1:
+        ecx = {at: registers["rcx"] & 0xFFFF_FFFF for at, registers in states}
+        assert [ecx[before + n] for n in range(1, iterations(count) + 1)] == [count - n for n in range(1, iterations(count) + 1)]
+        assert dict(states)[before + iterations(count) + 1]["rbx"] == left(count)
+
+
+@pytest.mark.parametrize("step", [1, 4, 1 << 30])
+def test_a_repeated_store_that_faults_counts_what_it_stored(step):
+    bare = Bare(Machine.X64)
+    bare.thread(bare.code(f"mov ecx, 100\nmovabs rdi, 0x{DATA + 0x4000 - 5:x}\nrep stosb\nret"))
+    while bare.system.fault is None:
+        bare.run(bare.system.counters.instructions + step)
+    assert bare.system.counters.instructions == 2 + 5
+    assert bare.system.fault.address == DATA + 0x4000
+    registers = bare.system.registers(bare.system.threads[2])
+    assert registers["rcx"] == 95
+
+
+def test_repeated_instructions_are_found_in_code_that_is_written_later():
+    bare = Bare(Machine.X64)
+    va = bare.code(b"\x90" * 32 + b"\xc3")
+    bare.system.memory.write(va + 4, bytes.fromhex("4889cfb908000000f3aa"))  # mov rdi, rcx; mov ecx, 8; rep stosb
+    bare.system.memory.flush(va + 4, 10)
+    bare.call(va, DATA)
+    assert bare.system.counters.instructions == 4 + 2 + 8 + 18 + 1
+    before = bare.system.counters.instructions
+    bare.system.memory.write(va + 12, bytes.fromhex("9090"))
+    bare.system.memory.flush(va + 12, 2)
+    bare.call(va, DATA)
+    assert bare.system.counters.instructions - before == 4 + 2 + 20 + 1
 
 
 @pytest.mark.parametrize("machine", MACHINES)
