@@ -23,6 +23,22 @@ def align(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> tuple[tuple[in
     return tuple(_align(base, fixed, 0, len(base), 0, len(fixed)))
 
 
+def common_length(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> int:
+    """How many pairs the longest alignment has, exactly: no pairs, so no table, and large functions of few different tokens cost little.
+
+    One bit of a number for each token of ``fixed`` (H. Hyyrö, "Bit-Parallel LCS-length Computation Revisited", 2004).
+    """
+    full = (1 << len(fixed)) - 1
+    places: dict[Hashable, int] = {}
+    for place, token in enumerate(fixed):
+        places[token] = places.get(token, 0) | 1 << place
+    row = full
+    for token in base:
+        hits = row & places.get(token, 0)
+        row = (row + hits | row - hits) & full
+    return len(fixed) - row.bit_count()
+
+
 def _align(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> Iterator[tuple[int, int]]:
     while b0 < b1 and f0 < f1 and base[b0] == fixed[f0]:
         yield b0, f0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from hotpatch.differ.align import align
+from hotpatch.differ.align import common_length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,9 +40,9 @@ class Likeness:
         known = self._known.get((base, fixed))
         if known is None:
             there, here = self._views[0].lines(base), self._views[1].lines(fixed)
-            whole = align([line.token for line in there], [line.token for line in here])
-            operations = align([line.operation for line in there], [line.operation for line in here])
-            known = self._known[base, fixed] = (len(whole) + len(operations)) / max(1, len(there) + len(here))
+            whole = common_length([line.token for line in there], [line.token for line in here])
+            operations = common_length([line.operation for line in there], [line.operation for line in here])
+            known = self._known[base, fixed] = (whole + operations) / max(1, len(there) + len(here))
         return known if known >= least else 0.0
 
     def _bound(self, base: int, fixed: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpatch.differ.align import align
+from hotpatch.differ.align import align, common_length
 
 TABLE = [
     ("nothing at all", "", "", []),
@@ -47,6 +47,11 @@ def test_repeats_without_common_ends_are_solved_exactly(base, fixed) -> None:
     base, fixed = ["x", *base, "x", *base], ["y", *fixed, "y", *fixed]
     if base[-1] != fixed[-1]:
         assert len(align(base, fixed)) == _longest(base, fixed)
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.lists(st.sampled_from("abc"), max_size=30))
+def test_the_common_length_is_exact(base, fixed) -> None:
+    assert common_length(base, fixed) == _longest(base, fixed)
 
 
 def _longest(base, fixed) -> int:
