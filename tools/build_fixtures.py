@@ -149,7 +149,9 @@ def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
             *(_compile(here, job, options, f"{COMMON}/{extra}") for extra in options.common),
         ]
         if options.kernel32:
-            objects.append(_import_library(here, job))
+            objects.append(_import_library(here, job, "kernel32"))
+        if options.ntdll:
+            objects.append(_import_library(here, job, "ntdll"))
         _link(here, job, options, objects)
         for path in job.outputs:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -172,9 +174,9 @@ def _compile(here: Path, job: Job, options: BuildOptions, source: str) -> str:
     return output
 
 
-def _import_library(here: Path, job: Job) -> str:
-    _zig(here, "dlltool", "-m", LIBRARY_MACHINES[job.machine], "-d", f"{COMMON}/kernel32.def", "-l", "kernel32.lib")
-    return "kernel32.lib"
+def _import_library(here: Path, job: Job, name: str) -> str:
+    _zig(here, "dlltool", "-m", LIBRARY_MACHINES[job.machine], "-d", f"{COMMON}/{name}.def", "-l", f"{name}.lib")
+    return f"{name}.lib"
 
 
 def _link(here: Path, job: Job, options: BuildOptions, objects: Sequence[str]) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.emulator.memory import AccessError
-from hotpatch.errors import StackFrame
-from hotpatch.unwind import FRAME_LIMIT, Located, unwinder
+from hotpatch.emulator.frames import Point, locate, read, settled
+from hotpatch.errors import Fault, FaultKind, StackFrame
+from hotpatch.unwind import FRAME_LIMIT, unwinder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hotpatch.emulator.system import System
     from hotpatch.emulator.threads import GuestThread
 
@@ -28,45 +26,30 @@ def function_name(system: System, pc: int) -> str | None:
     return function.label if function is not None else None
 
 
-def locate(system: System, va: int) -> Located | None:
-    """The module at ``va``, for a walk; a trampoline's place in the original where somebody who knows it was asked in."""
-    if system.locator is not None:
-        found = system.locator(Va(va))
-        if found is not None:
-            return found
-    module = system.module_at(va)
-    return None if module is None else Located(module.va, module.image)
+def describe(system: System, thread: GuestThread, kind: FaultKind, address: int, access: str | None, detail: str, pc: int) -> Fault:
+    """A fault of ``thread`` at ``pc``, with its stack."""
+    gate = system.gates.near(address)
+    if kind is FaultKind.ACCESS_VIOLATION and gate is not None and access != "execute":
+        kind, detail = FaultKind.UNKNOWN_IMPORT, f"the program uses {gate.label} as data, which the emulator does not provide"
+    return Fault(kind, Va(address), Va(pc), function_name(system, pc), access, walk(system, thread), detail)
 
 
 def walk(system: System, thread: GuestThread) -> tuple[StackFrame, ...]:
     """The thread's stack, innermost first, through system functions that called back into the program too."""
-    model = system.cpu.model
     walker = unwinder(system.machine)
-    registers = system.registers(thread)
-    calls = list(thread.frames)
+    point: Point | None = Point(system.registers(thread), thread.frames)
     found: list[StackFrame] = []
-    while True:
-        frames = walker.walk(registers, _reader(system), lambda va: locate(system, va), FRAME_LIMIT - len(found))
+    while point is not None and len(found) < FRAME_LIMIT:
+        frames = walker.walk(
+            point.registers, lambda va, size: read(system, va, size), lambda va: locate(system, va), FRAME_LIMIT - len(found)
+        )
         for frame in frames:
             if frame.pc == system.gates.callback:
                 break
             name = frame.function.label if frame.function is not None else function_name(system, frame.pc)
             found.append(StackFrame(frame.pc, name))
         last = frames[-1]
-        if last.pc != system.gates.callback or not calls or len(found) >= FRAME_LIMIT:
-            return tuple(found)
-        call = calls.pop()
-        registers = {**last.registers, model.sp: call.sp, **({system.convention.link: call.link} if system.convention.link else {})}
-        registers = walker.leave_leaf(registers, _reader(system))
-        if not calls or registers[model.pc] in (0, system.gates.thread):
-            return tuple(found)
-
-
-def _reader(system: System) -> Callable[[int, int], bytes]:
-    def read(va: int, size: int) -> bytes:
-        try:
-            return system.memory.read(va, size)
-        except AccessError:
-            return b""
-
-    return read
+        if last.pc != system.gates.callback:
+            break
+        point = settled(system, Point(last.registers, point.calls))
+    return tuple(found)

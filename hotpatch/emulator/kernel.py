@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.emulator import faults
+from hotpatch.emulator.cpu import Trap
+from hotpatch.emulator.exception_records import record_of
+from hotpatch.emulator.exceptions import raise_exception
+from hotpatch.emulator.frames import standing
 from hotpatch.emulator.gates import CALLBACK, THREAD
 from hotpatch.emulator.loader import DLL_THREAD_ATTACH, entry_calls, initialisation_order
 from hotpatch.emulator.memory import AccessError
-from hotpatch.emulator.threads import Ended, Frame, Invoke, ThreadState
+from hotpatch.emulator.threads import Ended, Faulted, Frame, GoOn, Invoke, ThreadState
 from hotpatch.emulator.waits import Input
 from hotpatch.emulator.win32.call import Call, ProgramFaultError
 from hotpatch.errors import Fault, FaultKind
@@ -23,10 +27,9 @@ from hotpatch.errors import Fault, FaultKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hotpatch.emulator.cpu import Trap
     from hotpatch.emulator.schedule import Schedule
     from hotpatch.emulator.system import System
-    from hotpatch.emulator.threads import Continuation, GuestThread, Outcome, Wait
+    from hotpatch.emulator.threads import Continuation, GuestThread, Interrupted, Outcome, Wait
 
 _WORD = (1 << 64) - 1
 _ALONE = 1 << 20
@@ -229,8 +232,7 @@ class Kernel:
             system.counters.quantum -= done.executed
             thread.executed += done.executed
             if done.trap is not None and system.gates.near(system.cpu.pc) is None:
-                self._trapped(thread, done.trap)
-                return
+                self._settle(thread, self._interrupt(thread, done.trap))
         self._serve(thread)
 
     def _serve(self, thread: GuestThread) -> None:
@@ -248,12 +250,12 @@ class Kernel:
                     return
                 else:
                     outcome = gate.api.serve(Call(system, thread))
-            except AccessError as fault:
-                self._fault(thread, FaultKind.ACCESS_VIOLATION, fault.address, fault.access, f"in {gate.label}")
-                return
+            except AccessError as denied:
+                trap = Trap(FaultKind.ACCESS_VIOLATION, Va(system.cpu.pc), Va(denied.address), denied.access, f"in {gate.label}")
+                outcome = self._interrupt(thread, trap)
             except ProgramFaultError as fault:
-                self._fault(thread, fault.kind, system.cpu.pc, None, f"{gate.label}: {fault.detail}")
-                return
+                pc = system.cpu.pc
+                outcome = Faulted(faults.describe(system, thread, fault.kind, pc, None, f"{gate.label}: {fault.detail}", pc))
             self._settle(thread, outcome)
             if system.counters.alone and len(self._ready()) > 1:
                 system.end_slice()
@@ -269,9 +271,16 @@ class Kernel:
                 self._end_thread(thread, thread.exit_code or 0)
             case Ended.PROCESS:
                 self._end_process()
-            case Invoke(va, arguments, then):
-                registers = len(system.convention.integer_arguments)
-                self._enter(thread, va, arguments[:registers], arguments[registers:], then)
+            case Invoke():
+                try:
+                    self._invoke(thread, outcome)
+                except AccessError as full:
+                    pc, problem = system.cpu.pc, "the stack has no room for a call"
+                    self._fail(thread, faults.describe(system, thread, FaultKind.ACCESS_VIOLATION, full.address, full.access, problem, pc))
+            case GoOn():
+                pass
+            case Faulted(fault):
+                self._fail(thread, fault)
             case float():
                 system.cpu.model.write_float(system.cpu, 0, int.from_bytes(struct.pack("<d", outcome), "little"))
                 self._leave(None)
@@ -295,12 +304,28 @@ class Kernel:
             cpu.set(self.system.convention.result, value & _WORD)
         cpu.model.leave(cpu, self.system.read_word)
 
-    def _enter(self, thread: GuestThread, va: int, integers: Sequence[int], stack: Sequence[int], then: Continuation) -> None:
-        """Call ``va`` from where the thread stands at a gate."""
+    def _invoke(self, thread: GuestThread, call: Invoke) -> None:
+        cpu, count = self.system.cpu, len(self.system.convention.integer_arguments)
+        kept = tuple((name, cpu.get(name)) for name, _ in call.registers)
+        self._enter(thread, call.va, call.arguments[:count], call.arguments[count:], call.then, kept, call.interrupted)
+        for name, value in call.registers:
+            cpu.set(name, value)
+
+    def _enter(
+        self,
+        thread: GuestThread,
+        va: int,
+        integers: Sequence[int],
+        stack: Sequence[int],
+        then: Continuation,
+        kept: tuple[tuple[str, int], ...] = (),
+        interrupted: Interrupted | None = None,
+    ) -> None:
+        """Call ``va`` from where the thread stands."""
         system = self.system
         cpu, convention = system.cpu, system.convention
         sp, link = cpu.get(cpu.model.sp), cpu.get(convention.link) if convention.link else 0
-        thread.frames = (*thread.frames, Frame(sp, link, then))
+        thread.frames = (*thread.frames, Frame(sp, link, then, kept, interrupted))
         room = convention.home_space + 8 * len(stack)
         bottom = (sp - room) & -16
         for index, word in enumerate(stack):
@@ -319,6 +344,8 @@ class Kernel:
         system.cpu.set(system.cpu.model.sp, frame.sp)
         if system.convention.link:
             system.cpu.set(system.convention.link, frame.link)
+        for name, before in frame.kept:
+            system.cpu.set(name, before)
         return frame.then.resume(system, thread, value)
 
     def _started(self, thread: GuestThread) -> Outcome:
@@ -348,24 +375,25 @@ class Kernel:
             thread.state = ThreadState.ENDED
         system.end_slice()
 
-    def _trapped(self, thread: GuestThread, trap: Trap) -> None:
-        self._fault(thread, trap.kind, trap.address, trap.access, trap.detail, pc=trap.pc)
+    def _interrupt(self, thread: GuestThread, trap: Trap) -> Outcome:
+        """What the processor, or memory that a system function was given, reports: an exception where Windows makes one of it."""
+        system = self.system
+        fault = faults.describe(system, thread, trap.kind, trap.address, trap.access, trap.detail, trap.pc)
+        record = record_of(fault.kind, trap.pc, trap.address, trap.access)
+        if record is None:
+            return Faulted(fault)
+        return raise_exception(system, thread, record, fault, standing(system, thread))
 
     def _unknown(self, thread: GuestThread, label: str) -> None:
         pc = Va(self.system.cpu.pc)
         detail = f"the program calls {label}, which the emulator does not provide; bring the DLL that has it along as a module"
-        self._fault(thread, FaultKind.UNKNOWN_IMPORT, pc, None, detail, pc=pc)
+        self._fail(thread, faults.describe(self.system, thread, FaultKind.UNKNOWN_IMPORT, pc, None, detail, pc))
 
-    def _fault(self, thread: GuestThread, kind: FaultKind, address: int, access: str | None, detail: str, *, pc: int | None = None) -> None:
+    def _fail(self, thread: GuestThread, fault: Fault) -> None:
         system = self.system
-        at = pc if pc is not None else system.cpu.pc
-        gate = system.gates.near(address)
-        if kind is FaultKind.ACCESS_VIOLATION and gate is not None and access != "execute":
-            kind, detail = FaultKind.UNKNOWN_IMPORT, f"the program uses {gate.label} as data, which the emulator does not provide"
-        stack = faults.walk(system, thread)
-        system.fault = Fault(kind, Va(address), Va(at), faults.function_name(system, at), access, stack, detail)
+        system.fault = fault
         thread.state = ThreadState.FAULTED
-        system.event("fault", thread=thread.id, fault_kind=kind.value, address=address, pc=at)
+        system.event("fault", thread=thread.id, fault_kind=fault.kind.value, address=fault.address, pc=fault.pc)
         system.end_slice()
 
     def _deadlock(self, blocked: Sequence[GuestThread]) -> None:

@@ -92,6 +92,10 @@ class Counters:
     main: int = 0
     """Thread of the main program, or 0."""
     random: int = 0
+    top_filter: int = 0
+    """VA of the filter of SetUnhandledExceptionFilter, or 0."""
+    vectored: tuple[tuple[int, int], ...] = ()
+    """Vectored exception handlers in their order: handle, VA."""
 
 
 class System:

@@ -7,8 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hotpatch.emulator.binding import Context
     from hotpatch.emulator.system import System
+    from hotpatch.errors import Fault
 
 
 class ThreadState(StrEnum):
@@ -49,11 +52,16 @@ class Continuation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Invoke:
-    """A system function wants the program's function at ``va`` called, then to go on with ``then``."""
+    """A system function wants the program's function at ``va`` called, then to go on with ``then``.
+
+    ``interrupted``: see :class:`Frame`. ``registers``: preserved registers that the function finds set, and that are put back afterwards.
+    """
 
     va: int
     arguments: tuple[int, ...]
     then: Continuation
+    interrupted: Interrupted | None = None
+    registers: tuple[tuple[str, int], ...] = ()
 
 
 class Ended(StrEnum):
@@ -64,17 +72,56 @@ class Ended(StrEnum):
     CALL = "call"
 
 
-Outcome = int | Wait | Invoke | Ended
-"""What a system function does: return a result, block, call back, or never return."""
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """The thread goes on as its registers have been set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faulted:
+    """The program ends with a fault."""
+
+    fault: Fault
+
+
+Outcome = int | Wait | Invoke | Ended | GoOn | Faulted
+"""What a system function does: return a result, block, call back, never return, or set registers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Where a walk of the stack goes on behind a call that interrupts the program: all that a frame has.
+
+    Attributes:
+        registers: Of the frame.
+        calls: Calls of system functions into the program that lie farther out.
+        dispatcher: VA of the dispatcher context that says which scopes of the frame have been served, or 0.
+        called: Whether the program counter is a return address.
+    """
+
+    registers: Mapping[str, int]
+    calls: tuple[Frame, ...]
+    dispatcher: int = 0
+    called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A call from a system function into the program: where the stack and link register were, and what comes after."""
+    """A call from a system function into the program.
+
+    Attributes:
+        sp: The stack pointer before it.
+        link: The link register before it.
+        then: What comes after it.
+        kept: Preserved registers that it changed, with their values before it.
+        interrupted: What the program was doing, where it was interrupted rather than had called a system function.
+    """
 
     sp: int
     link: int
     then: Continuation
+    kept: tuple[tuple[str, int], ...] = ()
+    interrupted: Interrupted | None = None
 
 
 @dataclass(slots=True, eq=False)

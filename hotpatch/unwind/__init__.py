@@ -6,14 +6,37 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from hotpatch.unwind.model import FRAME_LIMIT, CarriedUnwind, Frame, Located, Meaning, Unwinder, UnwindReference
+from hotpatch.unwind.model import (
+    FRAME_LIMIT,
+    CarriedUnwind,
+    Frame,
+    LanguageHandler,
+    Located,
+    Meaning,
+    Unwinder,
+    UnwindReference,
+    Unwound,
+    row_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hotpatch.arch import Machine
 
-__all__ = ["FRAME_LIMIT", "CarriedUnwind", "Frame", "Located", "Meaning", "UnwindReference", "Unwinder", "unwinder"]
+__all__ = [
+    "FRAME_LIMIT",
+    "CarriedUnwind",
+    "Frame",
+    "LanguageHandler",
+    "Located",
+    "Meaning",
+    "UnwindReference",
+    "Unwinder",
+    "Unwound",
+    "row_of",
+    "unwinder",
+]
 
 
 @cache

@@ -5,17 +5,18 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Rva
 from hotpatch.arch import Machine
 from hotpatch.errors import NotHotpatchable, Refusal, Rule
 from hotpatch.unwind import handlers
 from hotpatch.unwind.arm64_codes import Op
 from hotpatch.unwind.arm64_record import packed, unpacked
-from hotpatch.unwind.model import CarriedUnwind, StackUnreadable, Unwinder, read_number
+from hotpatch.unwind.model import CarriedUnwind, LanguageHandler, StackUnreadable, Unwinder, Unwound, read_number, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from hotpatch.address import Rva, Va
+    from hotpatch.address import Va
     from hotpatch.image import Image, UnwindEntry
     from hotpatch.unwind.arm64_codes import Code
     from hotpatch.unwind.model import Read
@@ -61,20 +62,26 @@ class Arm64Unwinder(Unwinder):
         state["pc"] = state["x30"] & _VA_BITS
         return state
 
-    def step(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va) -> dict[str, int]:
-        """See :meth:`Unwinder.step`."""
+    def unwind(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va, *, called: bool) -> Unwound:
+        """See :meth:`Unwinder.unwind`."""
+        if called:  # the call itself is in no epilogue, and in this function, whatever follows it
+            rva = Rva(rva - _WORD.size)
         entry = image.unwind_entry_at(rva)
         if entry is None:
-            return self.leave_leaf(registers, read)
+            return Unwound(self.leave_leaf(registers, read), registers["sp"])
         state = dict(registers)
         word = _word(image, entry)
         record = packed(word) if word & _KIND else unpacked(word, image.read)
         pending = record.pending(rva - entry.range.start)
-        if _undo(state, pending, read):
-            return state
-        if all(code.op is Op.END for code in (*record.prologue, *pending)):
-            state["sp"] += _moves_before_return(image.read(rva, entry.range.end - rva))
-        return self.leave_leaf(state, read)
+        handler = None
+        if record.handler is not None and pending is record.prologue:
+            data = Rva(word + record.size + _WORD.size)
+            handler = LanguageHandler(Rva(record.handler), data, exception=True, termination=True, row=row_of(image, entry))
+        if not _undo(state, pending, read):
+            if all(code.op is Op.END for code in (*record.prologue, *pending)):
+                state["sp"] += _moves_before_return(image.read(rva, entry.range.end - rva))
+            state = self.leave_leaf(state, read)
+        return Unwound(state, state["sp"], handler)
 
 
 def _word(image: Image, entry: UnwindEntry) -> int:

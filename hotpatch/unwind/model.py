@@ -100,6 +100,41 @@ class CarriedUnwind:
     packed: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LanguageHandler:
+    """What a frame's function-table entry names to be asked about exceptions.
+
+    Attributes:
+        entry: RVA of the handler.
+        data: RVA of its data.
+        exception: Whether it is asked while a handler is looked for.
+        termination: Whether it is asked while the stack is unwound.
+        row: RVA of the function-table entry.
+    """
+
+    entry: Rva
+    data: Rva
+    exception: bool
+    termination: bool
+    row: Rva
+
+
+@dataclass(frozen=True, slots=True)
+class Unwound:
+    """One frame undone.
+
+    Attributes:
+        registers: The caller's.
+        establisher: The frame's address, as handlers are told it: x64: the frame register's base or the stack pointer of the body;
+            Arm64: the caller's stack pointer.
+        handler: Where the frame's function has one and stands neither in its prologue nor in an epilogue.
+    """
+
+    registers: dict[str, int]
+    establisher: int
+    handler: LanguageHandler | None = None
+
+
 class StackUnreadable(HotpatchError):  # noqa: N818  it ends a walk, which is no error
     """Memory that a walk needs cannot be read, or unwind data makes no sense; the walk ends there."""
 
@@ -122,11 +157,11 @@ class Unwinder(ABC):
         """A function table. Each row: begin, end, and the unwind information's RVA (Arm64: or the packed word)."""
 
     @abstractmethod
-    def step(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va) -> dict[str, int]:
-        """The caller's registers, for a frame that stands at ``rva`` of ``image`` mapped at ``base``.
+    def unwind(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va, *, called: bool) -> Unwound:
+        """Undo the frame that stands at ``rva`` of ``image`` mapped at ``base``; ``called``: a call has returned or will return there.
 
         Raises:
-            StackUnreadable: The stack or the unwind data gives none.
+            StackUnreadable: The stack or the unwind data gives no caller.
         """
 
     @abstractmethod
@@ -157,7 +192,7 @@ class Unwinder(ABC):
                     following = self.leave_leaf(current, read)
                 else:
                     stand = pc if where.original is None else where.original
-                    following = self.step(current, Rva(stand - where.va), where.image, read, where.va)
+                    following = self.unwind(current, Rva(stand - where.va), where.image, read, where.va, called=depth > 0).registers
             except HotpatchError:
                 break
             if following[convention.sp] < sp or (following[convention.sp] == sp and following[convention.pc] == pc):
@@ -172,6 +207,20 @@ def _frame(pc: Va, sp: Va, registers: Mapping[str, int], where: Located | None, 
     rva = (pc if where.original is None else where.original) - where.va
     function = where.image.function_at(rva - 1 if called else rva)
     return Frame(pc, sp, dict(registers), where.va, function)
+
+
+def row_of(image: Image, entry: UnwindEntry) -> Rva:
+    """RVA of a function-table entry itself.
+
+    Raises:
+        StackUnreadable: The table does not hold it.
+    """
+    table, size = image.parsed.function_table, 4 * len(entry.words)
+    raw, begin = image.read(table.start, table.size), entry.range.start.to_bytes(4, "little")
+    at = next((at for at in range(0, len(raw), size) if raw[at : at + 4] == begin), None)
+    if at is None:
+        raise StackUnreadable(f"the function table has no entry for rva 0x{entry.range.start:x}")
+    return Rva(table.start + at)
 
 
 def read_number(read: Read, va: int, size: int) -> int:

@@ -8,8 +8,18 @@ from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Machine
 from hotpatch.errors import NotHotpatchable, Refusal, Rule
 from hotpatch.unwind import handlers, x64_epilogue
-from hotpatch.unwind.model import CarriedUnwind, Meaning, StackUnreadable, Unwinder, UnwindReference, read_number
-from hotpatch.unwind.x64_info import REGISTERS, RUNTIME_FUNCTION, Op, parse
+from hotpatch.unwind.model import (
+    CarriedUnwind,
+    LanguageHandler,
+    Meaning,
+    StackUnreadable,
+    Unwinder,
+    UnwindReference,
+    Unwound,
+    read_number,
+    row_of,
+)
+from hotpatch.unwind.x64_info import REGISTERS, RUNTIME_FUNCTION, Flags, Op, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,30 +62,54 @@ class X64Unwinder(Unwinder):
         """See :meth:`Unwinder.leave_leaf`."""
         return _return(dict(registers), read)
 
-    def step(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va) -> dict[str, int]:
-        """See :meth:`Unwinder.step`."""
+    def unwind(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va, *, called: bool) -> Unwound:
+        """See :meth:`Unwinder.unwind`."""
         entry = image.unwind_entry_at(rva)
         if entry is None or entry.info is None:
-            return self.leave_leaf(registers, read)
+            return Unwound(self.leave_leaf(registers, read), registers["rsp"])
         state = dict(registers)
         info = parse(entry.info, image.read)
         offset: int | None = rva - entry.range.start
+        in_body = False
         if offset is not None and offset >= info.prologue:
-            offset = None
+            offset, in_body = None, True
             epilogue = None
             if info.codes or info.chained:
                 epilogue = x64_epilogue.match(
                     base + rva, _frame_register(info, image), read, lambda va: _leaves_function(va - base, entry, image)
                 )
             if epilogue is not None:
-                return _finish_epilogue(state, epilogue, read)
+                return Unwound(_finish_epilogue(state, epilogue, read), registers["rsp"])
+        establisher = _establisher(registers, info, offset, image)
+        where = entry.info
         for _ in range(_CHAIN_LIMIT):
-            if _undo(state, info, offset, read):
-                return state
-            if info.chained is None:
-                return _return(state, read)
-            info, offset = parse(info.chained[2], image.read), None
+            gave_caller = _undo(state, info, offset, read)
+            if gave_caller or info.chained is None:
+                handler = _handler(image, entry, info, where) if in_body and info.has_handler else None
+                return Unwound(state if gave_caller else _return(state, read), establisher, handler)
+            where = Rva(info.chained[2])
+            info, offset = parse(where, image.read), None
         raise StackUnreadable(f"unwind information at rva 0x{entry.info:x} is chained in a circle")
+
+
+def _establisher(registers: Mapping[str, int], info: UnwindInfo, offset: int | None, image: Image) -> int:
+    """The address of the frame, before anything of it is undone."""
+    for _ in range(_CHAIN_LIMIT):
+        if info.frame_register is not None:
+            set_yet = offset is None or any(code.op is Op.SET_FPREG and code.offset <= offset for code in info.codes)
+            return registers[info.frame_register] - info.frame_offset if set_yet else registers["rsp"]
+        if info.chained is None:
+            break
+        info, offset = parse(info.chained[2], image.read), None
+    return registers["rsp"]
+
+
+def _handler(image: Image, entry: UnwindEntry, info: UnwindInfo, where: Rva) -> LanguageHandler | None:
+    if info.handler is None:
+        return None
+    data = Rva(where + info.size + 4)
+    asked = bool(info.flags & Flags.EHANDLER), bool(info.flags & Flags.UHANDLER)
+    return LanguageHandler(Rva(info.handler), data, *asked, row_of(image, entry))
 
 
 def _frame_register(info: UnwindInfo, image: Image) -> str | None:

@@ -287,16 +287,10 @@ def set_last_error(call: Call, code: Dword) -> int:
     return call.fail(code)
 
 
-@TABLE.provide("SetErrorMode", "GetErrorMode", "SetUnhandledExceptionFilter", "UnhandledExceptionFilter")
+@TABLE.provide("SetErrorMode", "GetErrorMode")
 def set_error_mode(call: Call, value: Word) -> int:
-    """SetErrorMode, SetUnhandledExceptionFilter: accepted; a fault always ends the program and is reported whole."""
+    """SetErrorMode: accepted; a fault always ends the program and is reported whole."""
     return 0
-
-
-@TABLE.provide("RaiseException")
-def raise_exception(call: Call, code: Dword, flags: Dword, count: Dword, arguments: Word) -> int:
-    """RaiseException: nobody handles exceptions here."""
-    raise ProgramFaultError(FaultKind.EXCEPTION, f"the program raises exception 0x{code:08x}, and the emulator dispatches none")
 
 
 @TABLE.provide(
@@ -311,14 +305,6 @@ def fast_fail(call: Call, first: Word) -> int:
 def invalid_parameter(call: Call) -> int:
     """An invalid parameter of a run-time function."""
     raise ProgramFaultError(FaultKind.FAST_FAIL, "a run-time function was given an invalid parameter")
-
-
-@TABLE.provide("__C_specific_handler", "__CxxFrameHandler3", "__CxxFrameHandler4", "__GSHandlerCheck")
-def language_handler(call: Call, record: Word) -> int:
-    """Language-specific exception handlers: reached only when an exception is dispatched, which does not happen here."""
-    raise ProgramFaultError(
-        FaultKind.EXCEPTION, "an exception handler of the run time was called, and the emulator dispatches no exceptions"
-    )
 
 
 def thread_of(call: Call, handle: int) -> GuestThread | None:
