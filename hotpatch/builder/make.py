@@ -14,6 +14,7 @@ from hotpatch.builder.redirects import Entrances
 from hotpatch.builder.rules import check, overrides
 from hotpatch.builder.select import select
 from hotpatch.builder.selfcheck import self_check
+from hotpatch.collection import without_collection
 from hotpatch.errors import InputError, NothingToDo, NotHotpatchable, Refusal
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LARGEST_SEQUENCE = 0xFFFFFFFF
 
 
+@without_collection()
 def build_patch(
     diff: ImageDiff, *, only: Iterable[str] = (), sequence: int = 1, redirect: Redirect = Redirect.HPAT, allow: Iterable[str] = ()
 ) -> Patch:

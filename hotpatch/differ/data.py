@@ -6,6 +6,7 @@ proof; instructions of changed functions that align are weaker and only heard wh
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -86,6 +87,8 @@ class _Search:
         self.base, self.fixed, self.matching = base, fixed, matching
         self.pairs: dict[int, int] = {}
         """Base start → fixed start."""
+        self._starts: list[int] = []
+        self._taken: set[int] = set()
         self.evidence: dict[int, Evidence] = {}
         self.disputes: list[Dispute] = []
         self.shifts: list[Shift] = []
@@ -137,8 +140,7 @@ class _Search:
         there, here = self._names[self.base], self._names[self.fixed]
         for name, starts in there.items():
             open_base = [start for start in starts if start not in self.pairs]
-            taken = set(self.pairs.values())
-            open_fixed = [start for start in here.get(name, ()) if start not in taken]
+            open_fixed = [start for start in here.get(name, ()) if start not in self._taken]
             if open_base and len(open_base) == len(open_fixed):
                 for old, new in zip(open_base, open_fixed, strict=True):
                     self._pair(old, new, Evidence.ORDER)
@@ -149,7 +151,7 @@ class _Search:
             if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
                 continue
             lost = _open_targets(self.base, pair[0], self.pairs)
-            gained = set(_open_targets(self.fixed, pair[1], set(self.pairs.values())))
+            gained = set(_open_targets(self.fixed, pair[1], self._taken))
             for base in lost:
                 fixed = self._same_place(base)
                 if fixed in gained:
@@ -159,9 +161,8 @@ class _Search:
         """Where ``base`` would lie in the fixed image, if its neighbours say so alike and the bytes there start with the same value."""
         if self.base.symbol(base) is not None:
             return None
-        below = max((start for start in self.pairs if start < base), default=None)
-        above = min((start for start in self.pairs if start > base), default=None)
-        distances = {self.pairs[start] - start for start in (below, above) if start is not None}
+        below, above = bisect_left(self._starts, base), bisect_right(self._starts, base)
+        distances = {self.pairs[start] - start for start in (*self._starts[max(below - 1, 0) : below], *self._starts[above : above + 1])}
         if len(distances) != 1:
             return None
         fixed = base + distances.pop()
@@ -224,8 +225,10 @@ class _Search:
         self.disputes += [Dispute(tie, tuple(votes.sites(pair) for pair in tie.pairs)) for tie in ties]
 
     def _pair(self, base: int, fixed: int, evidence: Evidence) -> None:
-        if base not in self.pairs and fixed not in self.pairs.values():
+        if base not in self.pairs and fixed not in self._taken:
             self.pairs[base] = fixed
+            self._taken.add(fixed)
+            insort(self._starts, base)
             self.evidence[base] = evidence
 
     def _equal_content(self, base: int, fixed: int) -> bool:

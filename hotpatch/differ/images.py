@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.collection import without_collection
 from hotpatch.differ.constants import Constants
 from hotpatch.differ.correlate import correlate
 from hotpatch.differ.correspond import Correspondence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hotpatch.image import Image
 
 
+@without_collection()
 def diff_images(base: Image, fixed: Image) -> ImageDiff:
     """Compare two builds of an image.
 

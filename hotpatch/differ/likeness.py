@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hotpatch.differ.align import common_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
@@ -74,9 +74,14 @@ class Likeness:
                     shared.update(having[token])
             for candidate in sorted(shared, key=lambda candidate: (-shared[candidate], candidate))[:_CANDIDATES]:
                 scores[entry, candidate] = self.affinity(entry, candidate, _LEAST_AFFINITY - _MARGIN)
-        return [pair for pair in sorted(scores) if scores[pair] >= _LEAST_AFFINITY and scores[pair] >= _best_rival(scores, pair) + _MARGIN]
+        rivals: dict[tuple[int, int], list[Pair]] = defaultdict(list)
+        for pair in scores:
+            for place in enumerate(pair):
+                rivals[place].append(pair)
 
+        def best_rival(pair: Pair) -> float:
+            """The best score of a pair that shares one of its functions with ``pair``."""
+            return max((scores[other] for place in enumerate(pair) for other in rivals[place] if other != pair), default=0.0)
 
-def _best_rival(scores: Mapping[Pair, float], pair: Pair) -> float:
-    """The best score of a pair that shares one of its functions with ``pair``."""
-    return max((score for other, score in scores.items() if (other[0] == pair[0]) != (other[1] == pair[1])), default=0.0)
+        good = [pair for pair in sorted(scores) if scores[pair] >= _LEAST_AFFINITY]
+        return [pair for pair in good if scores[pair] >= best_rival(pair) + _MARGIN]

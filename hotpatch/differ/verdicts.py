@@ -53,10 +53,12 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
     """One row for each pair and each function without a partner: by base RVA, then the added ones by fixed RVA."""
     base, fixed = relation.base, relation.fixed
     found: list[FunctionMatch] = []
-    extra = sorted(matching.folded)
+    extra: dict[int, list[int]] = {}
+    for first, other in sorted(matching.folded):
+        extra.setdefault(first, []).append(other)
     reported_fixed = set(matching.backward)
     for entry, function in base.functions.items():
-        folds = [other for first, other in extra if first == entry]
+        folds = extra.get(entry, ())
         partner = matching.forward.get(entry)
         names = function.names
         if partner is not None:
@@ -143,5 +145,5 @@ def _export_notes(base: View, fixed: View, function: Function) -> tuple[str, ...
 
 def _split_notes(base: View, function: Function) -> tuple[str, ...]:
     """For an added function: that the base has its name, on a body that stands for another function too."""
-    owner = next((other for name in function.names for other in base.functions.values() if name in other.names), None)
+    owner = next((other for name in function.names if name in base.names for other in base.functions.values() if name in other.names), None)
     return (f"the base has it folded at 0x{owner.entry:x}, where other names share its body",) if owner else ()

@@ -37,13 +37,14 @@ def discover(image: Image, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Functi
 
 
 class _Finder:
-    """Ranges claimed so far; ``owner`` and ``end`` by start, ``starts`` sorted."""
+    """Ranges claimed so far; ``owner`` and ``end`` by start, ``starts`` sorted; ``owned`` holds the starts by owner."""
 
     def __init__(self, image: Image) -> None:
         self.image = image
         self.starts: list[int] = []
         self.end: dict[int, int] = {}
         self.owner: dict[int, int] = {}
+        self.owned: dict[int, set[int]] = {}
         self.source: dict[int, int] = {}
         self.executable = tuple(section.range for section in image.sections if section.executable)
         self.low = min((part.start for part in self.executable), default=0)
@@ -85,7 +86,7 @@ class _Finder:
             stop = min(end, self.starts[index]) if index < len(self.starts) else end
             insort(self.starts, start)
             self.end[start] = stop
-            self.owner[start] = owner
+            self.give(start, owner)
             start = stop
 
     def split(self, at: int) -> None:
@@ -95,7 +96,15 @@ class _Finder:
             return
         insort(self.starts, at)
         self.end[at], self.end[inside] = self.end[inside], at
-        self.owner[at] = at
+        self.give(at, at)
+
+    def give(self, start: int, owner: int) -> None:
+        """Let the range at ``start`` be ``owner``'s."""
+        known = self.owner.get(start)
+        if known is not None:
+            self.owned[known].discard(start)
+        self.owner[start] = owner
+        self.owned.setdefault(owner, set()).add(start)
 
     def note(self, entry: int, source: FunctionSource) -> None:
         self.source[entry] = int.__or__(self.source.get(entry, 0), source)
@@ -161,15 +170,15 @@ class _Finder:
                 self.unsized.add(rva)
             elif cuts:
                 self.split(rva)
-                self.owner[rva] = rva
+                self.give(rva, rva)
             else:
                 return
         self.note(rva, source)
 
     def _forget(self, owner: int) -> None:
         """Give up the bounds of a function that were only followed, so that they are followed anew with what is known now."""
-        for start in [start for start in self.starts if self.owner[start] == owner]:
-            self.starts.remove(start)
+        for start in self.owned.pop(owner, ()):
+            del self.starts[bisect_left(self.starts, start)]
             del self.end[start], self.owner[start]
             self.decoded.pop(start, None)
 
@@ -313,9 +322,8 @@ class _Finder:
         return True
 
     def _merge(self, part: int, owner: int) -> None:
-        for start in self.starts:
-            if self.owner[start] == part:
-                self.owner[start] = owner
+        for start in tuple(self.owned.get(part, ())):
+            self.give(start, owner)
         self.source.pop(part, None)
 
     def _relocated_pointers(self) -> Iterable[int]:
