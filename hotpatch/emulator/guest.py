@@ -345,7 +345,7 @@ class Guest:
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
-        self.system.add(Module(name.lower(), va, image.size_of_image, image))
+        self.system.enlist(Module(name.lower(), va, image.size_of_image, image))
 
     def remove_module(self, va: Va) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""

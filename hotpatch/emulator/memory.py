@@ -215,6 +215,13 @@ class Memory:
         Raises:
             AccessError: A byte is not mapped; nothing was stored.
         """
+        region = self.find(va)
+        if region is not None and va + len(data) <= region.end:
+            at = region.offset + va - region.va
+            region.memory[at : at + len(data)] = data
+            if not region.rights & Rights.WRITE:
+                region.version = next(_versions)
+            return
         for region, start, end in list(self._pieces(va, len(data), "write")):
             region.memory[region.offset + start - region.va : region.offset + end - region.va] = data[start - va : end - va]
             if not region.rights & Rights.WRITE:
@@ -222,6 +229,9 @@ class Memory:
 
     def flush(self, va: int, size: int) -> None:
         """Make instruction fetch see what memory holds."""
+        region = self.find(va)
+        if region is not None and region.fetched is None and va + size <= region.end:
+            return
         for region, start, end in list(self._pieces(va, size, "read")):
             if region.fetched is None:
                 continue

@@ -246,8 +246,12 @@ class System:
 
     def add(self, module: Module) -> None:
         """Make a module known."""
-        self._modules.append(module)
+        self.enlist(module)
         self.event("load", module=module.name, va=module.va, size=module.size)
+
+    def enlist(self, module: Module) -> None:
+        """Make known what is no module of the program's: a patch image, of which the engine itself tells once it stays."""
+        self._modules.append(module)
 
     def remove(self, module: Module) -> None:
         """Forget a module."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.arch import Redirect
-from hotpatch.engine.hpat import POINTER_SIZE, pointer_bytes, pointer_of
+from hotpatch.engine.hpat import pointer_bytes, pointer_of
 from hotpatch.engine.refusals import located
 from hotpatch.engine.registry import Layer, Site, TrampolineKey
 from hotpatch.engine.undo import UndoRecord
@@ -70,6 +70,7 @@ def redirect(
     switch = Switch()
     refusals: list[Refusal] = []
     pads: list[UndoRecord] = []
+    slots: list[tuple[Va, Va]] = []
     for checked in functions:
         layer = Layer(application.number, checked.function.name, Va(image.va + checked.function.patch_rva))
         site = registry.sites.get(checked.key)
@@ -77,7 +78,9 @@ def redirect(
             if site is not None:
                 registry.sites[checked.key] = lead(step, target, arch, checked.key, site, (*site.layers, layer), switch)
             else:
-                site, early = _new_site(step, target, registry, arch, checked, layer, original)
+                site, early = _new_site(registry, arch, checked, layer, original)
+                if site.slot is not None:
+                    slots.append((site.slot, layer.destination))
                 registry.sites[checked.key] = site
                 pads.extend(early)
                 switch.entries.append(site.records[-1])
@@ -90,14 +93,28 @@ def redirect(
         site = registry.sites[key]
         layer = Layer(application.number, site.top.name, site.original)
         registry.sites[key] = lead(step, target, arch, key, site, (*site.layers, layer), switch)
+    _lead_slots(step, target, slots)
     for record in pads:
         step.write_code(record.va, record.before, record.after)
     return switch
 
 
+def _lead_slots(step: Transaction, target: Target, slots: Sequence[tuple[Va, Va]]) -> None:
+    """Point slots of new redirects at their destinations, neighbours in one store.
+
+    Nothing leads to them yet, or (after a revert) only threads that may have either version.
+    """
+    runs: list[tuple[Va, bytearray]] = []
+    for slot, destination in sorted(slots):
+        va = pointer_of(slot)
+        if not runs or runs[-1][0] + len(runs[-1][1]) != va:
+            runs.append((va, bytearray()))
+        runs[-1][1].extend(pointer_bytes(destination))
+    for va, pointers in runs:
+        step.write_data(va, target.read(va, len(pointers)), bytes(pointers))
+
+
 def _new_site(
-    step: Transaction,
-    target: Target,
     registry: Registry,
     arch: Architecture,
     checked: CheckedFunction,
@@ -108,10 +125,6 @@ def _new_site(
     slot = registry.slots[checked.key] if strategy is Redirect.HPAT else None
     writes = arch.redirect_writes(strategy, checked.entry, layer.destination if slot is None else slot)
     records = tuple(UndoRecord(Va(write.va), original.read(Va(write.va), len(write.new)), write.new) for write in writes)
-    if slot is not None:
-        # Nothing leads to the slot yet, or (after a revert) only threads that may have either version.
-        pointer = pointer_of(slot)
-        step.write_data(pointer, target.read(pointer, POINTER_SIZE), pointer_bytes(layer.destination))
     trampoline = TrampolineKey(checked.key, arch.entry_site(strategy).displaced)
     return Site(strategy, slot, trampoline, registry.trampolines[trampoline].va, records, (layer,)), records[:-1]
 

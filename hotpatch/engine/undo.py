@@ -48,6 +48,8 @@ class OriginalView:
 
     def read(self, va: Va, size: int) -> bytes:
         """``size`` bytes at ``va`` without our redirects."""
+        if not self._records:
+            return self._read(va, size)
         memory = bytearray(self._read(va, size))
         first = max(bisect_right(self._starts, va) - 1, 0)
         for record in islice(self._records, first, None):

@@ -1,0 +1,93 @@
+"""The emulated process as a target whose calls can be made to fail, and everything that there is of it, to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hotpatch.emulator.guest import Guest
+from hotpatch.errors import HotpatchError
+
+TOLD_BEFORE = ("write_data", "write_code", "set_registers")
+"""Calls whose inverse is in place before they are made: they may fail with their work done."""
+CALLS = (
+    "modules",
+    "threads",
+    "regions",
+    "set_registers",
+    "read",
+    "write_data",
+    "write_code",
+    "map",
+    "unmap",
+    "protect",
+    "add_module",
+    "remove_module",
+    "resolve_import",
+    "event",
+    "call",
+    "checkpoint",
+)
+
+
+class InjectedError(HotpatchError):
+    """An injected failure of the target."""
+
+
+class Failing:
+    """``guest`` with call number ``fail_at`` failing: before it does anything, or (``late``) with its work done."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.machine = guest.machine
+        self.calls = 0
+        self.fail_at: int | None = None
+        self.late = False
+        self.failure: Callable[[], BaseException] = lambda: InjectedError("injected")
+        self.made: list[str] = []
+        self.failed = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in CALLS:
+            raise AttributeError(name)
+        real = getattr(self.guest, name)
+
+        def made(*args: object, **named: object) -> object:
+            self.calls += 1
+            self.made.append(name)
+            failing = self.calls == self.fail_at
+            self.failed = name if failing else self.failed
+            if failing and not (self.late and name in TOLD_BEFORE):
+                raise self.failure()
+            result = real(*args, **named)
+            if failing:
+                raise self.failure()
+            return result
+
+        return made
+
+
+def whole(guest: Guest) -> dict[str, object]:
+    """All of the process that a snapshot takes along, as values that compare: memory, what fetch sees of it, rights, registers, the rest."""
+    found = guest.snapshot()
+    threads = [
+        (thread.id, thread.state, thread.frames, thread.wait, thread.executed, tuple(sorted(guest.system.registers(thread).items())))
+        for thread in guest.system.threads.values()
+    ]
+    guest.system.park()
+    counters = found.counters
+    return {
+        "memory": [
+            (region.va, region.size, region.rights, region.kind, region.name, region.content()[1:]) for region in guest.system.memory.regions()
+        ],
+        "threads": threads,
+        "counters": tuple(getattr(counters, name) for name in counters.__slots__),
+        "handles": repr(found.handles),
+        "heap": found.heap,
+        "gates": found.gates,
+        "modules": [(module.name, module.va) for module in found.modules],
+        "output": found.output,
+        "events": found.events,
+        "fault": found.fault,
+        "alarms": found.alarms,
+    }

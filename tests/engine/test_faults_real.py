@@ -1,0 +1,161 @@
+"""Each call that the engine makes of an emulated process fails, one after the other: the whole process must be as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from hotpatch.address import Va
+from hotpatch.arch import Machine, Redirect, architecture
+from hotpatch.emulator.guest import Guest
+from hotpatch.engine import Engine
+from hotpatch.errors import ApplyRefused, RevertRefused, Rule
+from hotpatch.patch import Patch
+
+from .real import Failing, InjectedError, whole
+from .synthetic import Recipe, base_image, entry, make
+
+LIMIT = 600
+FAILURES = {
+    "target": (lambda: InjectedError("injected"), False),
+    "interrupt": (lambda: KeyboardInterrupt(), False),
+    "interrupt-late": (lambda: KeyboardInterrupt(), True),
+}
+
+
+class Scene:
+    """A process with two threads inside of functions, and an engine on it that meets failures."""
+
+    def __init__(self, machine: Machine, strategy: Redirect) -> None:
+        self.base = base_image(machine)
+        self.guest = Guest(self.base)
+        self.target = Failing(self.guest)
+        self.engine = Engine(self.target)
+        self.strategy = strategy
+        self.pc = architecture(machine).convention.pc
+        for index in (1, 2):
+            thread = self.guest.spawn(Va(self.guest.module.va + entry(index)), 0)
+            assert self.guest.step(thread, 1) == 1
+
+    def patch(self, numbers: dict[int, int], sequence: int) -> Patch:
+        imports = (("kernel32.dll", "Sleep"),) if sequence == 1 else ()
+        return make(Recipe(self.base, numbers, sequence, self.strategy, imports=imports, name=f"fix{sequence}.dll"))
+
+    def state(self) -> tuple[object, object]:
+        return whole(self.guest), self.engine._registry.copy()
+
+    def result(self, index: int) -> int:
+        before = self.guest.snapshot()
+        value = self.guest.call(Va(self.guest.module.va + entry(index)), (), budget=1000).value
+        self.guest.restore(before)
+        return value
+
+    def fail_everywhere(self, operation: Callable[[], object], failure: Callable[[], BaseException], late: bool) -> list[str]:
+        """Let each call of ``operation`` fail in turn, then none; the names of the calls."""
+        before = self.state()
+        self.target.failure, self.target.late = failure, late
+        for count in range(1, LIMIT):
+            self.target.calls, self.target.fail_at = 0, count
+            self.target.made.clear()
+            try:
+                operation()
+            except type(failure()):
+                self.target.fail_at = None
+                after = self.state()
+                for key, value in before[0].items():
+                    told = key == "events" and self.target.failed == "event"  # who watches has heard those before the failing one
+                    assert told or after[0][key] == value, f"{self.target.failed} (call {count}) left {key} changed"
+                assert after[1] == before[1], f"{self.target.failed} (call {count}) left the registry changed"
+                before = (before[0] | {"events": after[0]["events"]}, before[1])
+            else:
+                self.target.fail_at = None
+                return list(self.target.made)
+        raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("strategy", list(Redirect))
+@pytest.mark.parametrize("machine", list(Machine))
+def test_apply_supersede_and_revert_change_all_or_nothing(machine: Machine, strategy: Redirect, how: str) -> None:
+    here = Scene(machine, strategy)
+    first, second = here.patch({1: 111, 2: 222}, 1), here.patch({2: 2222, 3: 3333}, 2)
+    done = []
+    made = here.fail_everywhere(lambda: done.append(here.engine.apply(first)), *FAILURES[how])
+    assert {"map", "write_data", "write_code", "protect", "add_module", "resolve_import", "event"} <= set(made)
+    assert [here.result(index) for index in (1, 2, 3)] == [111, 222, 3]
+    made += here.fail_everywhere(lambda: done.append(here.engine.apply(second)), *FAILURES[how])
+    assert [here.result(index) for index in (1, 2, 3)] == [1, 2222, 3333]
+    if strategy is Redirect.INLINE and machine is Machine.X64:
+        assert "set_registers" in made
+    made += here.fail_everywhere(lambda: done[1].revert(), *FAILURES[how])
+    assert [here.result(index) for index in (1, 2, 3)] == [111, 222, 3]
+    here.fail_everywhere(lambda: done[0].revert(), *FAILURES[how])
+    assert [here.result(index) for index in (1, 2, 3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("machine", list(Machine))
+def test_collect_gives_a_mapping_back_or_leaves_it(machine: Machine) -> None:
+    """A failure leaves exactly a state that the undisturbed collection passes through between two mappings."""
+    here = Scene(machine, Redirect.HPAT)
+    for thread in tuple(here.guest.system.threads.values()):
+        here.guest.step(thread.id, 100) if not thread.host else None
+    here.engine.apply(here.patch({1: 111}, 1)).revert()
+    start, registry = here.guest.snapshot(), here.engine._registry
+    passed = [{key: value for key, value in whole(here.guest).items() if key != "events"}]
+    real = here.guest.unmap
+
+    def unmap(va: Va) -> None:
+        real(va)
+        passed.append({key: value for key, value in whole(here.guest).items() if key != "events"})
+
+    here.guest.unmap = unmap
+    freed = here.engine.collect().freed
+    assert len(freed) == len(passed) - 1 == 3
+    here.guest.unmap = real
+    for count in range(1, LIMIT):
+        here.guest.restore(start)
+        here.engine._registry = registry
+        here.target.calls, here.target.fail_at = 0, count
+        try:
+            here.engine.collect()
+        except InjectedError:
+            here.target.fail_at = None
+            found = {key: value for key, value in whole(here.guest).items() if key != "events"}
+            assert found in passed, f"call {count}"
+            mapped = {region.va for region in here.guest.regions()}
+            assert set(here.engine.status().kept) == set(freed) & mapped
+        else:
+            return
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("machine", list(Machine))
+def test_no_address_space_and_out_of_reach_change_nothing(machine: Machine) -> None:
+    here = Scene(machine, Redirect.HPAT)
+    patch, before = here.patch({1: 111}, 1), None
+    real = here.guest.map
+    for allowed in range(3):
+        left = allowed
+
+        def map_some(*args: object, **named: object) -> Va:
+            nonlocal left
+            if not left:
+                named["reach"] = 0
+            left = max(left - 1, 0)
+            return real(*args, **named)
+
+        here.guest.map = map_some
+        before = here.state()
+        with pytest.raises(ApplyRefused) as refused:
+            here.engine.apply(patch)
+        assert refused.value.refusals[0].rule is Rule.OUT_OF_REACH
+        assert here.state() == before
+    here.guest.map = real
+    applied = here.engine.apply(patch)
+    entry_va = Va(here.guest.module.va + entry(1))
+    here.guest.write_data(entry_va, b"\x00\x00\x00\x14")
+    before = here.state()
+    with pytest.raises(RevertRefused):
+        applied.revert()
+    assert here.state() == before
