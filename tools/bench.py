@@ -1,11 +1,12 @@
 """Print one table of what things cost, each line as a ratio measured in this run.
 
-Run: python tools/bench.py [--from DIR] [--markdown]
+Run: python tools/bench.py [--from DIR] [--markdown] [--most]
 
 A line's ratio is the measured value over what it is held against: another value of the same run where the design's aim is relative, the aim
 itself where that is absolute. Repeated measurements are interleaved, and the best of each counts, because the machines are shared.
 ``--from`` takes
-the wheels of the PyNaCl pair from a folder instead of the package index. The lines with many functions need the extra ``fixtures``.
+the wheels of the PyNaCl pair from a folder instead of the package index. The lines with many functions need the extra ``fixtures``;
+``--most`` adds those of a patch that replaces 10,000.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from hotpatch.patch import Patch
 
 MANY = 200
+MOST = 10_000
+"""Functions of the largest patch that is measured."""
 REPEATS = 5
 CALL_LIMIT = 1000
 """Instructions within which a redirected call must have reached the new function."""
@@ -158,7 +161,7 @@ def speed_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
     )
 
 
-def apply_rows(machine: Machine, base: Image, patch: Patch, what: str) -> Iterator[Row]:
+def apply_rows(machine: Machine, base: Image, patch: Patch, what: str, aim: float = 300) -> Iterator[Row]:
     """Host time of applying and reverting, and instructions for which a thread is held."""
     process = hotpatch.Process(base)
     count = len(patch.functions)
@@ -176,7 +179,7 @@ def apply_rows(machine: Machine, base: Image, patch: Patch, what: str) -> Iterat
         revert_times.append((end - middle) / count)
     first, again, back = apply_times[0], min(apply_times[1:]), min(revert_times)
     for name, seconds in ((f"apply {what}, first time", first), (f"apply {what}, again", again), (f"revert {what}", back)):
-        yield Row(f"{name}, per function", machine, f"{seconds * 1e6:.0f} µs", "300 µs", seconds / 300e-6, "≤ 1")
+        yield Row(f"{name}, per function", machine, f"{seconds * 1e6:.0f} µs", f"{aim:g} µs", seconds / aim * 1e6, "≤ 1")
     yield Row(f"instructions for which a thread is held, {what}", machine, str(held), "1 instruction", float(held), "= 0")
 
 
@@ -197,13 +200,13 @@ def write_rows(machine: Machine) -> Iterator[Row]:
     yield Row("write_code", machine, f"{took / 1000 * 1e6:.1f} µs", "20 µs", took / 1000 / 20e-6, "≤ 1")
 
 
-def many(machine: Machine, folder: Path) -> tuple[Image, Patch] | None:
+def many(machine: Machine, folder: Path, count: int) -> tuple[Image, Patch] | None:
     """A DLL with many functions, all of which change; ``None`` without the compiler."""
     if find_spec("ziglang") is None:
         return None
     target = {Machine.X64: "x86_64", Machine.ARM64: "aarch64"}[machine] + "-windows-msvc"
     for side, factor in (("base", 3), ("fixed", 5)):
-        lines = [f"__declspec(dllexport) int f{n}(int a, int b) {{ return a * {n + 2} + b * {factor}; }}" for n in range(MANY)]
+        lines = [f"__declspec(dllexport) int f{n}(int a, int b) {{ return a * {n + 2} + b * {factor}; }}" for n in range(count)]
         source = folder / f"{side}.c"
         source.write_text("\n".join(lines), encoding="ascii")
         zig = [sys.executable, "-m", "ziglang"]
@@ -237,8 +240,8 @@ def start_row() -> Row:
     return Row("start-up of hotpatch --help", "–", f"{took:.2f} s", "0.3 s", took / 0.3, "≤ 1")
 
 
-def rows(wheels: Path | None) -> Iterator[Row]:
-    """Everything, in the table's order."""
+def rows(wheels: Path | None, counts: tuple[tuple[int, float], ...]) -> Iterator[Row]:
+    """Everything, in the table's order; ``counts`` of functions that one patch replaces, with the aim in µs for each function."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for machine in Machine:
@@ -248,11 +251,12 @@ def rows(wheels: Path | None) -> Iterator[Row]:
             yield from speed_rows(machine, paths)
             base, patches = basic(machine)
             yield from apply_rows(machine, base, patches[Redirect.HPAT], "1 function")
-            place = folder / f"many-{machine}"
-            place.mkdir()
-            made = many(machine, place)
-            if made:
-                yield from apply_rows(machine, *made, f"{MANY} functions")
+            for count, aim in counts:
+                place = folder / f"{count}-{machine}"
+                place.mkdir()
+                made = many(machine, place, count)
+                if made:
+                    yield from apply_rows(machine, *made, f"{count} functions", aim)
             yield from write_rows(machine)
         yield from servicing_rows()
         yield start_row()
@@ -270,12 +274,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What things cost, as ratios within one run.")
     parser.add_argument("--from", dest="wheels", type=Path, help="folder with the wheels of the PyNaCl pair")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--most", action="store_true", help=f"measure a patch of {MOST} functions too, which takes minutes to build")
     chosen = parser.parse_args()
     print(describe())
     head = ("what", "machine", "measured", "against", "ratio", "aim")
     if chosen.markdown:
         print("\n| " + " | ".join(head) + " |\n|---|---|---|---|---|---|")
-    for row in rows(chosen.wheels):
+    for row in rows(chosen.wheels, ((MANY, 300), (MOST, 50)) if chosen.most else ((MANY, 300),)):
         cells = (row.what, row.machine, row.measured, row.against, f"{row.ratio:.2f}", row.aim)
         plain = f"{cells[0]:<55} {cells[1]:<6} {cells[2]:>12} {cells[3]:<31} {cells[4]:>6}  {cells[5]}"
         print("| " + " | ".join(cells) + " |" if chosen.markdown else plain)

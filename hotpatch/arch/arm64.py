@@ -57,6 +57,7 @@ class Arm64(Architecture):
     instruction_alignment = a64.WORD
     convention = CONVENTION
     branch_reach = (1 << 27) - 4
+    veneer_reach = (1 << 32) - (1 << 12)
     padding_bytes = tuple(struct.pack("<I", word) for word in (a64.UDF_0, a64.NOP, a64.BRK_UNREACHABLE))
 
     def __init__(self) -> None:

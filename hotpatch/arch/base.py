@@ -277,6 +277,8 @@ class Architecture(ABC):
     convention: CallingConvention
     branch_reach: int
     """Largest distance in bytes of the direct jump and call (x64: 2**31 - 1, Arm64: 2**27 - 4)."""
+    veneer_reach: int
+    """Largest distance in bytes at which code can refer to data and, through veneers, branch (Arm64: what ADRP reaches both ways)."""
     padding_bytes: tuple[bytes, ...]
     """What compilers and linkers fill gaps between functions with, as whole instructions, longest first."""
 

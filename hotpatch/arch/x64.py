@@ -38,6 +38,7 @@ class X64(Architecture):
     instruction_alignment = 1
     convention = CONVENTION
     branch_reach = 2**31 - 1
+    veneer_reach = branch_reach
     padding_bytes = PADDING
 
     def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:

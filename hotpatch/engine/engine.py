@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import architecture
+from hotpatch.collection import without_collection
 from hotpatch.engine import checks, consistency, hpat, identity, redirect, status, threads, trampoline
 from hotpatch.engine.collect import Collected, candidates, forget, unreached
 from hotpatch.engine.consistency import Consistency
@@ -57,7 +58,7 @@ class Engine:
             ApplyRefused: With every reason; the process is as it was.
         """
         try:
-            with Transaction(self._target) as step:
+            with without_collection(), Transaction(self._target) as step:
                 registry = self._registry.copy()
                 application = self._apply(step, registry, patch, consistency, stacking)
                 step.commit()
@@ -107,7 +108,7 @@ class Engine:
             RevertRefused: It does not stand (not-applied), another stands on top (not-on-top), its module is gone (module-not-loaded), or a
                 redirect is no longer what was written (redirect-changed); the process is as it was.
         """
-        with Transaction(self._target) as step:
+        with without_collection(), Transaction(self._target) as step:
             registry = self._registry.copy()
             self._revert(step, registry, applied)
             step.commit()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
-from hotpatch.address import Va
+from hotpatch.address import Rva, Va
 from hotpatch.arch import HPAT_SLOT_SIZE
+from hotpatch.engine.mapping import VENEER_SIZE
+from hotpatch.engine.registry import SiteKey
 from hotpatch.unwind import Located
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hotpatch.engine.registry import PlacedTrampoline, Registry, SiteKey
+    from hotpatch.engine.registry import PlacedTrampoline, Registry
     from hotpatch.engine.target import Module
 
 
@@ -24,12 +26,17 @@ class Locator:
         self._trampolines = sorted(((placed.va, key.site, placed) for key, placed in registry.trampolines.items()), key=lambda row: row[0])
         self._starts = [row[0] for row in self._trampolines]
         self._slots: dict[int, SiteKey] = {slot: site for site, slot in registry.slots.items()}
+        self._veneers: dict[int, SiteKey] = {
+            veneer: SiteKey(key.module, Rva(leads_to - key.module))
+            for key, image in registry.images.items()
+            for veneer, leads_to in image.veneers
+        }
 
     def locate(self, va: Va, modules: Iterable[Module]) -> Located | None:
         """The module at ``va``; in a trampoline or a slot the base's, with the address that unwinding must pretend to stand at.
 
-        In a slot no instruction of the function has run: it stands at the entry. In a trampoline it stands at the instruction that was
-        moved there, or behind the displaced ones when it is about to jump back. What a moved instruction was widened to are branches and
+        In a slot, and in a veneer of a patch image, no instruction of the function has run: it stands at the entry. In a trampoline it
+        stands at the instruction that was moved there, or behind the displaced ones when it is about to jump back. What a moved instruction was widened to are branches and
         address arithmetic, which leave stack and preserved registers alone, so that within it the next instruction's address says the same.
         """
         moved = self._moved(va)
@@ -41,7 +48,7 @@ class Locator:
         return None if owner is None else Located(owner.va, owner.image)
 
     def _moved(self, va: Va) -> tuple[SiteKey, Va] | None:
-        site = self._slots.get(va - va % HPAT_SLOT_SIZE)
+        site = self._slots.get(va - va % HPAT_SLOT_SIZE) or self._veneers.get(va - va % VENEER_SIZE)
         if site is not None:
             return site, Va(site.entry)
         index = bisect_right(self._starts, va) - 1

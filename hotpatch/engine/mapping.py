@@ -14,7 +14,7 @@ from hotpatch.image import SectionFlags
 from hotpatch.patch import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from hotpatch.arch import Architecture
     from hotpatch.engine.registry import Registry
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PAGE = 0x1000
 """Bytes of a page, the same on both machines under Windows."""
+VENEER_SIZE = 16
+"""Bytes from one veneer behind a patch image to the next."""
 _ADDRESS_SIZE = 8
 
 
@@ -78,19 +80,52 @@ def map_patch(
     known = registry.images.get(key)
     if known is not None:
         return key, known
-    size = whole_pages(patch.image.size_of_image)
-    low, high = _span(module, patch)
-    va = place(step, size, Rights.READ, low, high, arch.branch_reach)
-    step.fill(va, _bound(target, arch, module, patch, va))
-    sections = list(_section_rights(patch, size))
+    room = whole_pages(patch.image.size_of_image)
+    va, size, veneers = _place_image(step, arch, module, patch, room)
+    step.fill(va, _bound(target, arch, module, patch, va, veneers))
+    sections = list(_section_rights(patch, room))
     for start, length, rights in sections:
         step.protect(Va(va + start), length, rights)
+    if veneers:
+        step.fill(Va(va + room), b"".join(arch.absolute_jump(leads_to).ljust(VENEER_SIZE, b"\0") for leads_to in veneers))
+        step.protect(Va(va + room), size - room, Rights.READ | Rights.EXECUTE)
     step.add_module(patch.image.name.lower(), va, patch.image)
     step.event(
-        "map", what="patch", va=va, size=size, module=module.va, name=patch.image.name, fixups=len(patch.fixups), imports=len(patch.imports)
+        "map",
+        what="patch",
+        va=va,
+        size=size,
+        module=module.va,
+        name=patch.image.name,
+        fixups=len(patch.fixups),
+        imports=len(patch.imports),
+        veneers=len(veneers),
     )
-    registry.images[key] = mapped = MappedImage(va, size, patch)
+    registry.images[key] = mapped = MappedImage(va, size, patch, tuple((veneer, leads_to) for leads_to, veneer in veneers.items()))
     return key, mapped
+
+
+def _place_image(step: Transaction, arch: Architecture, module: Module, patch: Patch, room: int) -> tuple[Va, int, Mapping[Va, Va]]:
+    """Map memory for the image of ``room`` bytes: where, how much, and the veneers behind it, by where they lead.
+
+    Where nothing is free within reach of its branches but farther away, and the machine's other references reach there, each place of
+    the base that it branches to gets a veneer.
+    """
+    low, high = _span(module, patch)
+    try:
+        return place(step, room, Rights.READ, low, high, arch.branch_reach), room, {}
+    except ApplyRefused:
+        if arch.veneer_reach <= arch.branch_reach:
+            raise
+    targets = sorted({module.va + row.target + row.addend for row in patch.fixups if _leaves_by_branch(row)})
+    size = room + whole_pages(len(targets) * VENEER_SIZE)
+    # The image's first byte counts too: values relative to it and pages are measured from there.
+    va = place(step, size, Rights.READ, Va(min(low, module.va)), high, arch.veneer_reach)
+    return va, size, {Va(leads_to): Va(va + room + index * VENEER_SIZE) for index, leads_to in enumerate(targets)}
+
+
+def _leaves_by_branch(fixup: Fixup) -> bool:
+    return fixup.space is Space.BASE and fixup.kind is FixupKind.BRANCH26
 
 
 def _span(module: Module, patch: Patch) -> tuple[Va, Va]:
@@ -101,8 +136,8 @@ def _span(module: Module, patch: Patch) -> tuple[Va, Va]:
     return Va(module.va + max(low, 0)), Va(module.va + min(high, module.size))
 
 
-def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va: Va) -> bytes:
-    """The patch image's memory at ``va`` with everything bound."""
+def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va: Va, veneers: Mapping[Va, Va]) -> bytes:
+    """The patch image's memory at ``va`` with everything bound, branches to what ``veneers`` lead to through those."""
     image = patch.image
     memory = bytearray(image.mapped)
     delta = va - image.preferred_base
@@ -112,7 +147,7 @@ def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va:
             value = int.from_bytes(memory[rva : rva + _ADDRESS_SIZE], "little") + delta
             memory[rva : rva + _ADDRESS_SIZE] = (value % (1 << 64)).to_bytes(_ADDRESS_SIZE, "little")
     for fixup in patch.fixups:
-        _bind(arch, module, patch, va, memory, fixup)
+        _bind(arch, module, patch, va, memory, fixup, veneers if _leaves_by_branch(fixup) else {})
     missing = []
     for wanted in patch.imports:
         address = target.resolve_import(wanted.library, wanted.name, wanted.ordinal)
@@ -134,12 +169,13 @@ def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va:
     return bytes(memory)
 
 
-def _bind(arch: Architecture, module: Module, patch: Patch, va: Va, memory: bytearray, fixup: Fixup) -> None:
+def _bind(arch: Architecture, module: Module, patch: Patch, va: Va, memory: bytearray, fixup: Fixup, veneers: Mapping[Va, Va]) -> None:
     size = arch.field_size(fixup.kind)
     field = bytes(memory[fixup.site : fixup.site + size])
     origin = module.va if fixup.space is Space.BASE else va
+    leads_to = Va(origin + fixup.target + fixup.addend)
     try:
-        bound = arch.bind(fixup.kind, field, va + fixup.site, origin + fixup.target + fixup.addend, image_base=module.va)
+        bound = arch.bind(fixup.kind, field, va + fixup.site, veneers.get(leads_to, leads_to), image_base=module.va)
     except OutOfReach as far:
         owner = next((function for function in patch.functions if 0 <= fixup.site - function.patch_rva < function.size), None)
         raise ApplyRefused(

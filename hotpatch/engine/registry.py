@@ -54,11 +54,19 @@ class TrampolineKey:
 
 @dataclass(frozen=True, slots=True)
 class MappedImage:
-    """A patch image in the process; ``size`` in bytes, whole pages."""
+    """A patch image in the process.
+
+    Attributes:
+        va: Of its first byte.
+        size: In bytes, whole pages, veneers included.
+        patch: What it was mapped from.
+        veneers: Behind the image, where it lies beyond its branches' reach: address of each, and where it leads.
+    """
 
     va: Va
     size: int
     patch: Patch
+    veneers: tuple[tuple[Va, Va], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

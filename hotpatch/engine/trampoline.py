@@ -42,12 +42,21 @@ class _Writer:
         if not (self._chunk and self._fit(self._chunk, function, key)):
             self.flush()
             size = whole_pages(self._left * _ROOM)
-            va = place(self._step, size, Rights.READ | Rights.EXECUTE, self._low, self._high, self._arch.branch_reach)
+            va = self._place(size)
             self._step.event("map", what="trampolines", va=va, size=size, module=key.site.module)
             self._chunk = Chunk(va, size)
             self._registry.chunks = (*self._registry.chunks, self._chunk)
             self._fit(self._chunk, function, key)
         self._left -= 1
+
+    def _place(self, size: int) -> Va:
+        rights = Rights.READ | Rights.EXECUTE
+        try:
+            return place(self._step, size, rights, self._low, self._high, self._arch.branch_reach)
+        except ApplyRefused:
+            if self._arch.veneer_reach <= self._arch.branch_reach:
+                raise
+        return place(self._step, size, rights, self._low, self._high, self._arch.veneer_reach)
 
     def flush(self) -> None:
         """Store what was put into the current pages."""

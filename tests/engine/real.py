@@ -68,7 +68,7 @@ class Failing:
 
 
 def whole(guest: Guest) -> dict[str, object]:
-    """All of the process that a snapshot takes along, as values that compare: memory, what fetch sees of it, rights, registers, the rest."""
+    """All of the process that a snapshot takes along, as values that compare: memory, what fetch sees, rights, registers, the rest."""
     found = guest.snapshot()
     threads = [
         (thread.id, thread.state, thread.frames, thread.wait, thread.executed, tuple(sorted(guest.system.registers(thread).items())))
@@ -78,7 +78,8 @@ def whole(guest: Guest) -> dict[str, object]:
     counters = found.counters
     return {
         "memory": [
-            (region.va, region.size, region.rights, region.kind, region.name, region.content()[1:]) for region in guest.system.memory.regions()
+            (region.va, region.size, region.rights, region.kind, region.name, region.content()[1:])
+            for region in guest.system.memory.regions()
         ],
         "threads": threads,
         "counters": tuple(getattr(counters, name) for name in counters.__slots__),
