@@ -36,7 +36,8 @@ class Locator:
         """The module at ``va``; in a trampoline or a slot the base's, with the address that unwinding must pretend to stand at.
 
         In a slot, and in a veneer of a patch image, no instruction of the function has run: it stands at the entry. In a trampoline it
-        stands at the instruction that was moved there, or behind the displaced ones when it is about to jump back. What a moved instruction was widened to are branches and
+        stands at the instruction that was moved there, or behind the displaced ones when it is about to jump back.
+        What a moved instruction was widened to are branches and
         address arithmetic, which leave stack and preserved registers alone, so that within it the next instruction's address says the same.
         """
         moved = self._moved(va)
