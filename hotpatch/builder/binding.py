@@ -331,6 +331,10 @@ class _Binder:
         taken = section.writable and usage is not None and usage.takes(self.fixed, site) and self.view.symbol(target) is None
         if matched is not None and taken and self.positions.is_scattered(target):
             return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
+        if matched is not None and taken and usage is not None and not self.fixed.has_symbols:
+            rival = self.positions.rival(usage, target)
+            if rival is not None:
+                return f"0x{target:x} may be a datum of its own or the end of the one at 0x{rival:x}, and the base has these elsewhere"
         if matched is not None and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
         if section.executable:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
+from hotpatch.differ.distances import distance_pairs
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
@@ -36,22 +37,27 @@ class Novelty:
     def is_whole(self, fixed: Rva, base: Rva) -> bool:
         """Whether all of the constant at ``fixed`` is at ``base`` too, not only the part that matches: it may have grown."""
         part = self.extent(fixed)
-        at: int = fixed
-        while at < part.end and self._diff.base_datum(Rva(at)) == base + at - fixed:
-            at = self._match_end(at)
-        there, size = base + at - fixed, part.end - at
-        if size <= 0:
+        there, size = base, part.end - fixed
+        sites = self._fixed.pointers(fixed, part.end)
+        if sites != self._base.pointers(there, there + size):
+            return False
+        if self._base.bare(there, size) != self._fixed.bare(fixed, size):
+            old, new = (there, there + size), (int(fixed), int(part.end))
+            pairs = None if sites else distance_pairs(self._base, self._fixed, old, new)
+        else:
+            pairs = [(self._base.pointer(there + site), self._fixed.pointer(fixed + site)) for site in sites]
+        return pairs is not None and all(self._is_same(*pair) for pair in pairs)
+
+    def _is_same(self, base: int, fixed: int) -> bool:
+        """Whether the comparison holds what lies at the two places for the same thing, or both have the same text there."""
+        if self._diff.base_entries.get(Rva(fixed)) == base or self._diff.base_datum(Rva(fixed)) == base:
             return True
-        same = self._base.image.read(there, size) == self._fixed.image.read(at, size)
-        return same and not self._fixed.pointers(at, at + size) and not self._base.pointers(there, there + size)
-
-    def _match_end(self, fixed: int) -> int:
-        match = self._diff.data[bisect_right(self._match_starts, fixed) - 1]
-        return match.fixed + match.size
-
-    @cached_property
-    def _match_starts(self) -> tuple[int, ...]:
-        return tuple(match.fixed for match in self._diff.data)
+        sections = self._base.section(base), self._fixed.section(fixed)
+        if any(section is None or section.writable or section.executable for section in sections):
+            return False
+        part = self.extent(Rva(fixed))
+        size = part.end - fixed
+        return not self._fixed.pointers(fixed, part.end) and self._base.bare(base, size) == self._fixed.bare(fixed, size)
 
     def equal_constant(self, rva: Rva) -> Rva | None:
         """A constant of the base that has no counterpart yet and holds the same bytes and no pointers.

@@ -108,7 +108,7 @@ class Ownership:
             before = None
         if covering is None:
             return self._uncovered(usage, rva, before, after)
-        rivals = [item for item in (before, after) if item and item.rva != covering.rva and (item.size or 0) > _POINTER_SIZE]
+        rivals = [item for item in (before, after) if item and item.rva != covering.rva and self._may_be_walked(usage, item)]
         rivals = [item for item in rivals if self.displacement(item.rva) != self.displacement(covering.rva)]
         for rival in rivals:
             used = usage is not None and usage.within(rival.rva, _end(rival), rva)
@@ -119,6 +119,11 @@ class Ownership:
                     "and nothing shows which of the two is meant"
                 )
         return None
+
+    def _may_be_walked(self, usage: Usage | None, datum: Datum) -> bool:
+        """Whether code may step through a datum and past its end: it is no single number, or its own address is taken too."""
+        size = datum.size or 0
+        return size > _POINTER_SIZE or (usage is not None and size > 1 and any(datum.rva <= target < _end(datum) for target in usage.taken))
 
     def _uncovered(self, usage: Usage | None, rva: Rva, before: Datum | None, after: Datum | None) -> Datum | str | None:
         found = [item for item in (before, after) if item is not None]
@@ -263,6 +268,28 @@ class Positions:
         possible = sorted(place for place in found if self._free(place))
         agreed = next(iter(found)) if below is not None and above is not None and len(found) == 1 and possible else None
         return agreed, tuple(possible)
+
+    def rival(self, usage: Usage, rva: int) -> int | None:
+        """The start of data that end where ``rva`` begins and are new or lie elsewhere in the base, if the function uses them too.
+
+        Without symbols an address that is only taken may be the end of what lies before it.
+        """
+        before = self.datum_before(rva)
+        if before is not None and self._diff.base_datum(before.start) is None and usage.within(before.start, before.end, rva):
+            return before.start
+        at = bisect_left(self._matches, (rva, 0, 0)) - 1
+        if at < 0 or self._matches[at][0] + self._matches[at][2] + _BIAS <= rva:
+            return None
+        own, displacement = self._diff.base_datum(Rva(rva)), self._matches[at][1] - self._matches[at][0]
+        if own is None or own - rva == displacement:
+            return None
+        start, end = self._matches[at][0], sum(self._matches[at][::2])
+        while at > 0 and rva - start <= _FARTHEST:
+            fixed, base, size = self._matches[at - 1]
+            if fixed + size != start or base - fixed != displacement:
+                break
+            start, at = fixed, at - 1
+        return start if usage.within(start, end, rva) else None
 
     def _free(self, base: int) -> bool:
         section = self._base.section(base)

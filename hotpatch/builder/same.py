@@ -145,7 +145,10 @@ class Sameness:
         if self._fixed.has_symbols and self._base.has_symbols:
             near = [item for item in self._fixed.data_symbols if item.size and -_ELEMENT <= fixed - item.rva <= item.size]
             names = {datum.name for datum in self._base.data_symbols}
-            return None if any(item.name not in names for item in near) else f"a copy of 0x{fixed:x}, which no symbol of new data covers"
+            if any(item.name not in names for item in near):
+                return None
+            if any(item.rva <= fixed < item.rva + (item.size or 0) for item in near):
+                return f"a copy of 0x{fixed:x}, which no symbol of new data covers"
         live = sorted((match.fixed, match.base) for match in self._diff.data if match.writable)
         before = [there - here for here, there in live if here < fixed][-1:]
         behind = [there - here for here, there in live if here > fixed][:1]

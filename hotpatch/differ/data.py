@@ -265,9 +265,20 @@ class _Search:
         size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
         if following is not None and not (there or here):
             gap = following[0] - fixed
-            if gap > size and following[1] - base == gap and self.base.bare(base, gap) == self.fixed.bare(fixed, gap):
+            whole = following[1] - base == gap and self.base.bare(base, gap) == self.fixed.bare(fixed, gap)
+            if gap > size and whole and not (self.fixed.writable(fixed) and self._has_new_parts(base, fixed, gap)):
                 return gap
         return size
+
+    def _has_new_parts(self, base: int, fixed: int, size: int) -> bool:
+        """Whether something leads into live data where nothing leads in the base: to another datum in the place of a lost one, maybe."""
+        return not _parts(self.fixed, fixed, size) <= _parts(self.base, base, size)
+
+
+def _parts(view: View, start: int, size: int) -> set[int]:
+    """Offsets from ``start`` of what begins or ends behind it within ``size`` bytes."""
+    starts = view.boundaries
+    return {at - start for at in starts[bisect_right(starts, start) : bisect_left(starts, start + size)]}
 
 
 def _address(view: View, function: int, link: Link) -> int:

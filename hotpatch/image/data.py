@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,10 @@ from hotpatch.image.model import Datum, DatumSource
 if TYPE_CHECKING:
     from hotpatch.address import Rva
     from hotpatch.image.image import Image
+
+
+_TEXT = re.compile(r"\?\?_C@_[01](?:([0-9])|([A-P]+)@)")
+_HEXADECIMAL = str.maketrans("ABCDEFGHIJKLMNOP", "0123456789ABCDEF")
 
 
 def named_data(image: Image) -> tuple[Datum, ...]:
@@ -25,7 +30,20 @@ def named_data(image: Image) -> tuple[Datum, ...]:
     for symbol in image.coff_symbols:
         if not symbol.is_function and not symbol.name.startswith(".") and _is_data(image, symbol.rva):
             found.setdefault((symbol.rva, symbol.name), Datum(symbol.rva, None, symbol.name, DatumSource.COFF))
-    return tuple(found[key] for key in sorted(found))
+    return tuple(_with_length(found[key]) for key in sorted(found))
+
+
+def _with_length(datum: Datum) -> Datum:
+    """A text with its length in bytes, its zero among them, as its name tells it: a linker lets one text be the end of another.
+
+    In ``??_C@_0…`` and ``??_C@_1…`` a digit means that and one more, letters from A are hexadecimal digits up to ``@``
+    (LLVM's MicrosoftMangle.cpp, ``mangleStringLiteral`` and ``mangleNumber``).
+    """
+    found = _TEXT.match(datum.name) if datum.size is None else None
+    if found is None:
+        return datum
+    digit, letters = found.groups()
+    return replace(datum, size=int(digit) + 1 if digit else int(letters.translate(_HEXADECIMAL), 16))
 
 
 def _is_data(image: Image, rva: Rva) -> bool:

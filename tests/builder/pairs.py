@@ -400,4 +400,46 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         refused_without="unresolved-reference",
     ),
+    "end-of-a-small-array-where-live-data-begin": Trial(
+        """
+        static u16 cells[3] = {1, 2, 3};
+        EXPORT NOINLINE u64 set(u64 i, u64 x) { return cells[i % 3] = (u16)x; }
+        EXPORT NOINLINE u64 get(u64 i) { return cells[i % 3]; }
+        «|static u16 fresh[4] = {9, 8, 7, 6};»
+        static u64 others[4] = {5, 6, 7};
+        EXPORT NOINLINE u64 put(u64 i, u64 x) { return others[i % 4] = x; }
+        EXPORT NOINLINE u64 f(u64 x)
+        { u64 t = x; «|fresh[t % 4] += x; for (u16 *p = fresh + 4; p-- > fresh;) t = t * 3 + *p;» return t + others[x % 4]; }
+        """,
+        build='cflags = ["-Os"]',
+        refused="unresolved-reference",
+        refused_without="unresolved-reference",
+    ),
+    "a-new-text-that-ends-as-another": Trial(
+        """
+        EXPORT NOINLINE u64 sum(const char *p) { u64 t = 0; while (*p) t = t * 31 + (u8)*p++; return t; }
+        EXPORT NOINLINE u64 f(u64 x) { return x «|+ sum("lambda and then kappa")»; }
+        EXPORT NOINLINE u64 g(u64 x) { return x «|+ sum("kappa")»; }
+        """,
+        calls=(("f", 1), ("g", 2)),
+        travels=("f", "g"),
+        carried=("any [text]",),
+    ),
+    "vectors-of-numbers-that-differ": Trial(
+        """
+        static u32 cells[16];
+        EXPORT NOINLINE u64 get(u64 i) { return cells[i % 16]; }
+        EXPORT NOINLINE u64 f(u64 x)
+        {
+            u64 t = x;
+            for (u32 i = 0; i < 16; ++i) cells[i] += (u32)x ^ (i + «2|6»);
+            for (u32 i = 0; i < 16; ++i) t += cells[i] ^ i;
+            return t;
+        }
+        """,
+        build='cflags = ["-O3", "-fvectorize", "-fslp-vectorize", "-funroll-loops"]',
+        calls=(("f", 7), ("get", 3), ("f", 9)),
+        travels=("f",),
+        carried=("any [vectors]",),
+    ),
 }
