@@ -84,8 +84,22 @@ def load(path: str | PathLike[str]) -> Patch:
     return load_patch(path)
 
 
-def verify(base: Image, patch: Patch, *, fixed: Image, calls: Sequence[Call], bound: int = 100_000) -> VerifyReport:
-    """Apply ``patch`` at every instruction boundary of each call and compare every run with the base's and the fixed image's.
+def verify(
+    base: Image,
+    patch: Patch,
+    *,
+    fixed: Image,
+    calls: Sequence[Call] | None = None,
+    bound: int = 100_000,
+    functions: Sequence[str] = (),
+    seeds: int | None = None,
+    seed: int = 0,
+) -> VerifyReport:
+    """Compare the patched base with the fixed image, by calls or, where none are given, by micro-execution.
+
+    With ``calls``, ``patch`` goes in at every instruction boundary of each; every run is compared with the base's and the fixed image's.
+    Without, each function that travels is run in both from the same made-up registers and memory, and what it returns, writes and calls is
+    compared (:mod:`hotpatch.verifier.micro`); the report's ``functions`` say what was found, and what could not be.
 
     Args:
         base: The image that the patch is for.
@@ -94,12 +108,20 @@ def verify(base: Image, patch: Patch, *, fixed: Image, calls: Sequence[Call], bo
         calls: ``(function, argument, …)`` tuples, arguments as :meth:`Process.call` takes them.
         bound: Largest number of boundaries tried for each call, once for applying and once for reverting; the report says whether that was
             all of them.
+        functions: Without ``calls``: names, or ``rva:0x…`` of the base; all that travel when empty.
+        seeds: Without ``calls``: made-up states tried for each function.
+        seed: Without ``calls``: the first of them.
 
     Raises:
+        InputError: A call or function cannot be made or run, or options of the one mode are given with the other.
         HotpatchError: A call could not be made at all.
     """
-    from hotpatch.verifier import verify_calls
+    from hotpatch.verifier import verify_calls, verify_functions
 
+    if calls is None:
+        return verify_functions(base, patch, fixed=fixed, functions=functions, seeds=seeds, seed=seed)
+    if functions or seeds is not None:
+        raise InputError("functions and seeds", "belong to verification without calls; leave either them or the calls out")
     return verify_calls(base, patch, fixed=fixed, calls=calls, bound=bound)
 
 

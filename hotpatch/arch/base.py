@@ -6,6 +6,7 @@ VAs for processes): a reference's target comes out in the space of the address t
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
@@ -112,6 +113,15 @@ class Instruction(NamedTuple):
     operands: str
     flow: Flow
     target: int | None
+
+    @property
+    def immediates(self) -> tuple[int, ...]:
+        """The numbers among its operands that are no part of an address in memory."""
+        return tuple(int(found, 0) for found in _NUMBER.findall(_IN_MEMORY.sub("", self.operands)))
+
+
+_IN_MEMORY = re.compile(r"\[[^]]*\]")
+_NUMBER = re.compile(r"(?<![\w.])#?(-?(?:0x[0-9a-f]+|\d+))(?![\w.])")
 
 
 class Reference(NamedTuple):

@@ -111,7 +111,7 @@ def build(
         redirect: How calls reach the new functions; where it does not fit, another is chosen and the report says why.
         allow: Override this rule (may be given several times); the patch records it.
         check: Try the patch before writing it: apply and revert it in an emulated process, comparing all memory, and run its functions
-            and those of the fixed image on the same made-up state.
+            and those of the fixed image on the same made-up state, also a sample of those said to be only relocated.
         options: Of every verb.
     """
     from hotpatch.api import build as build_patch
@@ -121,17 +121,19 @@ def build(
     out = Output(options)
     images = _pair(base, fixed)
     _check_output(output, base, fixed)
+    checked = None
     try:
         with out.progress(f"building {output}"):
             found = diff_images(*images)
             patch = build_patch(found, only=only or (), sequence=sequence, redirect=redirect, allow=allow or ())
             if check:
-                from hotpatch.verifier import check_travelling, rehearse
+                from hotpatch.report import verify as checks
+                from hotpatch.verifier import check_patch, rehearse
 
                 out.log("rehearsing the patch in an emulated process")
                 rehearse(images[0], patch)
                 out.log("running its functions and the fixed ones on the same made-up state")
-                check_travelling(*images, patch, found)
+                checked = checks.checked(check_patch(*images, patch, found))
     except NothingToDo as error:
         if options.json:
             out.document(convert.no_build(images[0], sequence, ()))
@@ -143,7 +145,7 @@ def build(
         out.result(document, text.build(document))
         return Exit.REFUSED
     write_atomically(output, patch.data)
-    document = convert.build(patch, output)
+    document = convert.build(patch, output, checked)
     out.result(document, text.build(document))
     return Exit.DONE
 

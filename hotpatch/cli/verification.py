@@ -31,9 +31,15 @@ def verify(
     stdin: str | None = None,
     seed: int = 0,
     bound: int = 100_000,
+    function: Annotated[list[str] | None, Many] = None,
+    seeds: int | None = None,
     options: Options = DEFAULT,
 ) -> int:
-    """Apply a patch, and revert it, at every instruction boundary of calls, and compare every run with the old, the new and the fixed code.
+    """Compare a patched build with the fixed one: by calls, with the patch going in at every boundary, or function by function.
+
+    With --call or --case, the patch is applied, and reverted, at every instruction boundary of the calls, and every run compared with the
+    old, the new and the fixed code. Without, every function that travels is run in the patched base and in the fixed image on the same
+    made-up registers and memory.
 
     Example: hotpatch verify base.dll fix.dll --fixed fixed.dll --call "clamp 11 10"
 
@@ -48,22 +54,28 @@ def verify(
         stdin: A file with what the program reads from its standard input.
         seed: Of every choice that the process makes, and of the sample where not every boundary is tried.
         bound: Largest number of boundaries tried for each call, once for applying and once for reverting.
+        function: Without calls: run only this function (may be given several times).
+        seeds: Without calls: how many made-up states each function is run on.
         options: Of every verb.
     """
     from hotpatch.api import load, open
     from hotpatch.report import convert, text
     from hotpatch.report import verify as report_of
     from hotpatch.report.documents import RefusedDocument
-    from hotpatch.verifier import verify_calls
+    from hotpatch.verifier import verify_calls, verify_functions
 
     out = Output(options)
     calls = _calls(call, case)
+    _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin), functions_only=(function, seeds))
     images = open(base), open(fixed)
     try:
-        with out.progress(f"verifying {patch} with {len(calls)} call{'s' * (len(calls) != 1)}"):
-            surroundings = _surroundings(module, load_base, stdin, seed)
+        with out.progress(f"verifying {patch}" + (f" with {len(calls)} call{'s' * (len(calls) != 1)}" if calls else "")):
             loaded = load(patch)
-            report = verify_calls(images[0], loaded, fixed=images[1], calls=calls, bound=bound, surroundings=surroundings)
+            if calls:
+                surroundings = _surroundings(module, load_base, stdin, seed)
+                report = verify_calls(images[0], loaded, fixed=images[1], calls=calls, bound=bound, surroundings=surroundings)
+            else:
+                report = verify_functions(images[0], loaded, fixed=images[1], functions=function or (), seeds=seeds, seed=seed)
             document = report_of.document(report)
     except Refused as error:
         refused = RefusedDocument(refused=convert.refusals(error.refusals))
@@ -78,14 +90,28 @@ def verify(
 
 
 def _calls(texts: list[str] | None, case: str | None) -> list[Call]:
-    """The calls that were asked for.
+    """The calls that were asked for, if any.
 
     Raises:
-        InputError: Neither or both of ``--call`` and ``--case``, or one that cannot be used.
+        InputError: Both ``--call`` and ``--case``, or one that cannot be used.
     """
-    if bool(texts) == (case is not None):
-        raise InputError("verify", "needs calls to try: give --call once or more, or --case, not both")
+    if texts and case is not None:
+        raise InputError("verify", "takes its calls from one place: give --call once or more, or --case, or neither")
+    if not texts and case is None:
+        return []
     return [_call(text) for text in texts] if texts else _case_calls(case or "")
+
+
+def _check_mode(*, with_calls: bool, calls_only: tuple[object, ...], functions_only: tuple[object, ...]) -> None:
+    """Refuse options that mean nothing in the mode asked for.
+
+    Raises:
+        InputError: There are some.
+    """
+    if with_calls and any(value is not None for value in functions_only):
+        raise InputError("--function and --seeds", "belong to verification without calls; leave either them or the calls out")
+    if not with_calls and any(value is not None for value in calls_only):
+        raise InputError("--module, --load-base and --stdin", "belong to verification with calls; give --call or --case")
 
 
 def _call(text: str) -> Call:

@@ -70,6 +70,9 @@ class Engine(Protocol):
     def ctl_set_exits(self, exits: Sequence[int]) -> None:
         """Addresses that runs stop before; code that is translated already does not know of them."""
 
+    def ctl_flush_tb(self) -> None:
+        """Drop all translations."""
+
     def ctl_set_cpu_model(self, model: int) -> None:
         """Choose the processor, before anything runs."""
 

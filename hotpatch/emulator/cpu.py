@@ -341,6 +341,21 @@ class Cpu:
         self._interrupts.append(HALT)
         return self._interrupted(counted)
 
+    def watch(self, first: int, last: int, seen: list[int]) -> int:
+        """Append each VA from ``first`` to ``last`` that the program reads or writes to ``seen``, until :meth:`unwatch`; slow."""
+
+        def touched(_uc: Engine, _access: int, address: int, _size: int, _value: int, _data: object) -> None:
+            seen.append(address)
+
+        # Code that was translated without the hook goes on without it.
+        self._uc.ctl_flush_tb()
+        return self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, touched, None, first, last)
+
+    def unwatch(self, hook: int) -> None:
+        """End a :meth:`watch`."""
+        self._uc.hook_del(hook)
+        self._uc.ctl_flush_tb()
+
     def _failed(self, code: int) -> Slice:
         counted, pc = int(self._counter.value), Va(self.pc)
         access = _ACCESS.get(code)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hotpatch.errors import Fault, Refusal
     from hotpatch.image import BaseIdentity, Image
     from hotpatch.patch import HotPatchInfo, Patch
-    from hotpatch.report.documents import Access, SideLine
+    from hotpatch.report.documents import Access, MicroFunctionDocument, SideLine
 
 
 def plain(value: object) -> object:
@@ -160,8 +160,8 @@ def _carried(patch: Patch) -> list[CarriedDocument]:
     return [CarriedDocument(name=item.name, patch_rva=item.patch_rva, size=item.size, kind=item.kind.value) for item in patch.carried]
 
 
-def build(patch: Patch, path: str) -> BuildDocument:
-    """The document of a ``hotpatch build`` that made a patch."""
+def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None) -> BuildDocument:
+    """The document of a ``hotpatch build`` that made a patch; ``checked`` is what was run on made-up state."""
     return BuildDocument(
         patch=path,
         sequence=patch.sequence,
@@ -170,6 +170,7 @@ def build(patch: Patch, path: str) -> BuildDocument:
         functions=_functions(patch),
         carried=_carried(patch),
         overrides=list(patch.overrides),
+        checked=checked or [],
         refused=[],
     )
 

@@ -112,6 +112,21 @@ class CarriedDocument(Document, frozen=True, kw_only=True):
     kind: Literal["function", "constant", "data", "import"]
 
 
+class MicroFunctionDocument(Document, frozen=True, kw_only=True):
+    """A function that was run on made-up state: ``patched`` with the patch, or as the base is, against the fixed image's."""
+
+    name: str | None
+    base_rva: int
+    fixed_rva: int
+    patched: bool
+    verdict: Literal["agree", "differ", "inconclusive"]
+    runs: int
+    agreed: int
+    covered: float
+    instructions: int
+    notes: list[str]
+
+
 class BuildDocument(Document, frozen=True, kw_only=True):
     """``hotpatch build``."""
 
@@ -123,6 +138,7 @@ class BuildDocument(Document, frozen=True, kw_only=True):
     functions: list[PatchedFunctionDocument]
     carried: list[CarriedDocument]
     overrides: list[str] = msgspec.field(default_factory=list)
+    checked: list[MicroFunctionDocument] = msgspec.field(default_factory=list)
     refused: list[RefusalDocument]
 
 
@@ -338,6 +354,7 @@ class VerifyDocument(Document, frozen=True, kw_only=True):
     exhaustive: bool
     bound: str
     refused: list[RefusalDocument]
+    functions: list[MicroFunctionDocument] = msgspec.field(default_factory=list)
 
 
 class CaseDocument(Document, frozen=True, kw_only=True):

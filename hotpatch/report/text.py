@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         HotPatchInfoDocument,
         InspectImageDocument,
         InspectPatchDocument,
+        MicroFunctionDocument,
         PatchedFunctionDocument,
         RefusalDocument,
         SideLine,
@@ -196,8 +197,32 @@ def build(document: BuildDocument) -> RenderableType:
         _patched(document.functions),
         *_carried(document.carried),
         *_overridden(document.overrides),
+        *_checked(document.checked),
         Text(f"{document.patch}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
     )
+
+
+def micro(functions: Sequence[MicroFunctionDocument]) -> RenderableType:
+    """A row for each function that was run on made-up state."""
+    numbers = ("rva", "runs", "agreed", "covered", "instructions")
+    rows = table("verdict", "function", *numbers, "notes", right=numbers, fold=("notes",))
+    for item in functions:
+        covered = f"{item.covered:.0%}"
+        name = item.name or f"rva:0x{item.base_rva:x}"
+        cells = (hexadecimal(item.base_rva), str(item.runs), str(item.agreed), covered, str(item.instructions))
+        rows.add_row(item.verdict, name, *cells, "; ".join(item.notes))
+    return rows
+
+
+def _checked(functions: Sequence[MicroFunctionDocument]) -> list[RenderableType]:
+    """What ``--check`` has run: a row for each function that travels, a line for the sample."""
+    travelling, sample = ([item for item in functions if item.patched is patched] for patched in (True, False))
+    parts: list[RenderableType] = [micro(travelling)] if travelling else []
+    if sample:
+        agreed = sum(item.verdict == "agree" for item in sample)
+        ran = f"of {counted(len(sample), 'relocated function')} run as a sample"
+        parts.append(Text(f"{ran}, {agreed} agree and {len(sample) - agreed} are inconclusive"))
+    return parts
 
 
 def inspect_image(document: InspectImageDocument) -> RenderableType:

@@ -9,12 +9,13 @@ from rich.text import Text
 
 from hotpatch.report import text
 from hotpatch.report.convert import refusals
-from hotpatch.report.documents import OutcomesDocument, VerifyDocument, ViolationDocument
+from hotpatch.report.documents import MicroFunctionDocument, OutcomesDocument, VerifyDocument, ViolationDocument
+from hotpatch.verifier import NO_DIFFERENCE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hotpatch.verifier import VerifyReport
+    from hotpatch.verifier import MicroCheck, MicroReport, VerifyReport
 
 _VIOLATIONS_SHOWN = 20
 
@@ -34,12 +35,38 @@ def document(report: VerifyReport) -> VerifyDocument:
         exhaustive=report.exhaustive,
         bound=report.bound,
         refused=refusals(report.refused),
+        functions=[micro_function(item) for item in report.functions],
     )
+
+
+def micro_function(report: MicroReport, *notes: str) -> MicroFunctionDocument:
+    """What micro-execution found about a function, with ``notes`` first."""
+    found = [*notes, *filter(None, report.why.split("; "))]
+    return MicroFunctionDocument(
+        name=report.name,
+        base_rva=report.base_rva,
+        fixed_rva=report.fixed_rva,
+        patched=report.patched,
+        verdict=report.outcome.value,
+        runs=report.seeds,
+        agreed=report.agreed,
+        covered=round(report.coverage, 4),
+        instructions=report.instructions,
+        notes=found if report.difference is None else [*found, report.text],
+    )
+
+
+def checked(check: MicroCheck) -> list[MicroFunctionDocument]:
+    """What ``build --check`` has run: functions that travel, then the sample of relocated ones."""
+    travelling = [micro_function(item, *[NO_DIFFERENCE] * (item.base_rva in check.alike)) for item in check.travelling]
+    return [*travelling, *(micro_function(item) for item in check.relocated)]
 
 
 def render(report: VerifyReport) -> RenderableType:
     """A row for each call and action, the counterexamples, what was refused, what was covered."""
     numbers = ("instructions", "entries", "tried", "old", "new", "per call", "mixed", "wrong", "refused")
+    if report.functions:
+        return Group(text.micro([micro_function(item) for item in report.functions]), *_violations(report), Text(_closing(report)))
     rows = text.table("call", "patch", *numbers, right=numbers)
     for item in report.calls:
         rows.add_row(
@@ -51,7 +78,15 @@ def render(report: VerifyReport) -> RenderableType:
             *(str(count) for count in item.outcomes.values()),
             str(item.refused),
         )
-    parts: list[RenderableType] = [rows]
+    parts: list[RenderableType] = [rows, *_violations(report)]
+    if report.refused:
+        parts.append(text.refusals(refusals(report.refused)))
+    parts.append(Text(_closing(report)))
+    return Group(*parts)
+
+
+def _violations(report: VerifyReport) -> list[RenderableType]:
+    parts: list[RenderableType] = []
     for violation in report.violations[:_VIOLATIONS_SHOWN]:
         place = f"{text.hexadecimal(violation.pc)} {violation.function or ''}".rstrip()
         parts.append(
@@ -62,8 +97,9 @@ def render(report: VerifyReport) -> RenderableType:
         )
     if len(report.violations) > _VIOLATIONS_SHOWN:
         parts.append(Text(f"and {len(report.violations) - _VIOLATIONS_SHOWN} violations more; --json lists them all"))
-    if report.refused:
-        parts.append(text.refusals(refusals(report.refused)))
+    return parts
+
+
+def _closing(report: VerifyReport) -> str:
     found = f"{len(report.violations)} violation{'s' * (len(report.violations) != 1)}" if report.violations else "no violation"
-    parts.append(Text(f"{found}: {report.bound}"))
-    return Group(*parts)
+    return f"{found}: {report.bound}"

@@ -18,29 +18,30 @@ often zero); structured exceptions. A run of more than
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Flow
 from hotpatch.differ import Verdict, diff_images
-from hotpatch.errors import ApplyRefused, FaultKind, HotpatchError, Refusal, Rule
+from hotpatch.errors import FaultKind, HotpatchError
 from hotpatch.patch import CarriedKind
 from hotpatch.process import Process
-from hotpatch.verifier.micro_compare import Correlation, Difference, value_at
-from hotpatch.verifier.micro_run import Place, RedirectError, Runner, function_addresses, leads_on
-from hotpatch.verifier.micro_scenery import Scenery
+from hotpatch.verifier.micro_compare import Correlation
+from hotpatch.verifier.micro_doubts import Doubts
+from hotpatch.verifier.micro_model import Difference, MicroOutcome, MicroReport
+from hotpatch.verifier.micro_paths import Explorer, Replay, Shape
+from hotpatch.verifier.micro_run import Place, RedirectError, Runner, leads_on
+from hotpatch.verifier.micro_scenery import CONSTANTS, Scenery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function, Image
     from hotpatch.patch import Patch, PatchedFunction
-    from hotpatch.verifier.micro_run import Observed
 
 SEEDS = 32
 """Seeds tried for each function, fewer where there are many functions or they run long."""
@@ -49,63 +50,14 @@ FUNCTION_BUDGET = 200_000
 _RUNS = 4_000
 """Seeds of all functions together: with more than ``_RUNS / SEEDS`` functions each gets fewer, but :data:`_FEWEST`."""
 _FEWEST = 4
+_BARREN = 4
+"""Runs led to new code that found none, after which no more are made."""
+_DIFFERENCES = 64
+"""Of one run that are looked at."""
 _LEAF_SIZE = 256
-_ELSEWHERE = 0x7FF3_0000_0000
+_ELSEWHERE = 0x7FF3_1357_0000
 """Where the fixed image is loaded once more to tell what depends on where it lies."""
 _STRAIGHT = (Flow.NEXT, Flow.BRANCH, Flow.JUMP, Flow.RETURN, Flow.TRAP)
-
-
-class MicroOutcome(StrEnum):
-    """What running a function on made-up state has shown."""
-
-    AGREE = "agree"
-    """No seed showed a difference, and at least one run could be compared to its end."""
-    DIFFER = "differ"
-    INCONCLUSIVE = "inconclusive"
-    """No difference, but no run could be compared to its end either."""
-
-
-@dataclass(frozen=True, slots=True)
-class MicroReport:
-    """One function.
-
-    Attributes:
-        name: If known.
-        base_rva: Its entry in the base.
-        fixed_rva: Its entry in the fixed image.
-        patched: Whether the patched base ran, or the base as it is.
-        outcome: What was found.
-        seeds: Tried.
-        agreed: Seeds whose runs were compared to their ends, and did the same.
-        instructions: That the fixed image's function executed in all of them.
-        coverage: Share of its instructions that ran at least once, 0.0 … 1.0.
-        why: Why seeds were inconclusive, or ``""``.
-        seed: That showed ``difference``.
-        difference: The first one.
-    """
-
-    name: str | None
-    base_rva: Rva
-    fixed_rva: Rva
-    patched: bool
-    outcome: MicroOutcome
-    seeds: int
-    agreed: int
-    instructions: int
-    coverage: float
-    why: str = ""
-    seed: int | None = None
-    difference: Difference | None = None
-
-    @property
-    def text(self) -> str:
-        """The finding as one sentence."""
-        if self.difference is not None:
-            side = "patched base" if self.patched else "base"
-            found = self.difference
-            return f"seed {self.seed}: {found.what}: {found.mine} in the {side}, {found.theirs} in the fixed image"
-        share = f"{self.agreed} of {self.seeds} seeds agree, {self.coverage:.0%} of the instructions ran"
-        return f"{share}; {self.why}" if self.why else share
 
 
 class MicroExecution:
@@ -116,20 +68,29 @@ class MicroExecution:
         self.diff = diff if diff is not None else diff_images(base, fixed)
         self._base, self._fixed, self._patch, self._seed = base, fixed, patch, seed
         self._leaf = cache(self._is_leaf)
-        self._scenery = cache(Scenery)
+        self._scenery = Scenery
         self._theirs: Runner | None = None
         self._unpatched: tuple[Runner, Correlation] | None = None
         self._elsewhere: Runner | None = None
-        travelling = set() if patch is None else {function.base_rva for function in patch.functions}
+        self._travelling = frozenset() if patch is None else frozenset(function.base_rva for function in patch.functions)
         kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
         rows = [(row.base, row.fixed, row) for row in self.diff.functions if row.base and row.fixed]
         self._by_base = {base.entry: row for base, _, row in rows}
-        alike = [(base, fixed) for base, fixed, row in rows if row.verdict in kept and base.entry not in travelling]
+        alike = [(base, fixed) for base, fixed, row in rows if row.verdict in kept and base.entry not in self._travelling]
         self._leaves_base = {base.entry: fixed for base, fixed in alike}
         self._leaves_fixed = {fixed.entry: fixed for _, fixed in alike}
 
-    def travelling(self) -> tuple[MicroReport, ...]:
-        """Every function of the patch, patched base against fixed image, by base RVA.
+    @property
+    def load_base(self) -> Va:
+        """Where both images are loaded."""
+        return Va(self._fixed_runner().process.load_base)
+
+    def travelling(self, only: Collection[Rva] | None = None, *, seeds: int | None = None) -> tuple[MicroReport, ...]:
+        """Functions of the patch, patched base against fixed image, by base RVA: all, or ``only`` those.
+
+        Args:
+            only: Entries in the base.
+            seeds: Tried for each; fewer where the function has run long enough or nothing new is found.
 
         Raises:
             ApplyRefused: The patch does not go in.
@@ -148,7 +109,9 @@ class MicroExecution:
         known = frozenset(status.image + rva for rva in entries)
         span = range(status.image, status.image + status.size)
         reports = []
-        for function in self._patch.functions:
+        functions = [function for function in self._patch.functions if only is None or function.base_rva in only]
+        count = self._count(len(functions)) if seeds is None else seeds
+        for function in functions:
             row = self._by_base.get(function.base_rva)
             if row is None or row.fixed is None:
                 reports.append(_nothing(function, "the correlation of the two images does not know the function"))
@@ -162,12 +125,11 @@ class MicroExecution:
                 lambda va: self._leaf_at(self._leaves_base, va - process.load_base, process.load_base, base=True),
             )
             own = range(body, body + function.size)
-            seeds = self._count(len(self._patch.functions))
-            reports.append(self._compare(runner, place, correlation, row, own, seeds, patched=True))
+            reports.append(self._compare(runner, place, correlation, row, own, count, patched=True))
         return tuple(reports)
 
-    def unpatched(self, rows: Iterable[FunctionMatch]) -> tuple[MicroReport, ...]:
-        """Functions of the base as it is against the fixed image's; rows of the comparison that have both."""
+    def unpatched(self, rows: Iterable[FunctionMatch], *, seeds: int = SEEDS) -> tuple[MicroReport, ...]:
+        """Functions of the base as it is against the fixed image's; rows of the comparison that have both, at most ``seeds`` for each."""
         wanted = [row for row in rows if row.base and row.fixed]
         if not wanted:
             return ()
@@ -175,15 +137,20 @@ class MicroExecution:
             process = Process(self._base)
             self._unpatched = Runner(process), Correlation(self.diff, process, self._fixed_runner().process, None, None)
         runner, correlation = self._unpatched
-        start = runner.process.load_base
+        start, count = runner.process.load_base, min(seeds, self._count(len(wanted)))
         reports = []
         for row in wanted:
             if row.base is None:
                 continue
             place = self._plain(row.base, start, base=True)
             own = range(start + row.base.entry, start + row.base.ranges[0].end)
-            reports.append(self._compare(runner, place, correlation, row, own, self._count(len(wanted)), patched=False))
+            reports.append(self._compare(runner, place, correlation, row, own, count, patched=False))
         return tuple(reports)
+
+    def left_out(self) -> tuple[FunctionMatch, ...]:
+        """The changed functions that the patch does not carry, but for those where only line numbers and the like differ."""
+        rows = (row for row in self.diff.of(Verdict.CHANGED) if row.base is not None and row.base.entry not in self._travelling)
+        return tuple(row for row in rows if not any(note.startswith("cosmetic") for note in row.notes))
 
     def sample(self, count: int) -> tuple[FunctionMatch, ...]:
         """At most ``count`` functions that are said to be only relocated, drawn by the seed, by base RVA."""
@@ -238,35 +205,51 @@ class MicroExecution:
         if base is None or fixed is None:
             raise HotpatchError("a function that only one image has cannot be compared; give rows that have both")
         theirs = self._fixed_runner()
-        start = theirs.process.load_base
-        there = self._plain(fixed, start, base=False)
-        whole = function_addresses(theirs.process, [(start + part.start, start + part.end) for part in fixed.ranges])
+        there = self._there(fixed, theirs)
+        shape = self._shape(fixed, theirs.process.load_base)
+        alike = patched or row.verdict is not Verdict.CHANGED
+        constants = _constants(self._fixed, fixed) if alike else _constants(self._base, base) + _constants(self._fixed, fixed)
+        whole = frozenset(shape.addresses)
         visited: set[int] = set()
-        agreed = tried = executed = spent = 0
+        agreed = tried = executed = spent = barren = 0
         why: dict[str, None] = {}
         found: tuple[int, Difference] | None = None
-        for seed in range(self._seed, self._seed + seeds):
-            scenery = self._scenery(seed)
+        for number in range(seeds):
+            seed = self._seed + number
+            wanted = barren < _BARREN and not whole <= visited
+            led = alike and number >= (seeds + 1) // 2 and (wanted or number % 2 == 0)
+            if alike and not led and spent > FUNCTION_BUDGET // 2:
+                continue
+            scenery = self._scenery(seed, constants, forgiving=led or number % 2 == 1)
+            explorer = Explorer(shape, visited, seed) if led else None
             tried += 1
+            other = theirs.run(there, scenery, explorer)
+            forced = {} if explorer is None else explorer.forced
             try:
-                mine = runner.run(place, scenery)
+                mine = runner.run(place, scenery, Replay(forced, place.body))
             except RedirectError as astray:
                 found = seed, Difference("redirect", str(astray), "the function itself")
                 break
-            other = theirs.run(there, scenery)
+            barren = barren + 1 if led and other.visited <= visited else 0
             visited |= other.visited
             executed += other.executed
             spent += other.executed + mine.executed
-            difference = correlation.difference(mine, other, fixed, own)
-            if difference is None and FaultKind.BUDGET.value not in (mine.end, other.end):
-                agreed += 1
-            elif difference is None:
-                why["runs exceed their budget of instructions"] = None
-            elif (doubt := self._doubt(fixed, scenery, other, difference, correlation)) is not None:
+            doubts = Doubts(theirs, self._moved_runner, lambda where: self._there(fixed, where), scenery, forced, other, correlation, fixed)
+            # What is compared stands in the processes until they run again, which doubts make them do.
+            doubtful = False
+            for difference in list(islice(correlation.differences(mine, other, fixed, own), _DIFFERENCES)):
+                doubt = doubts.about(difference)
+                if doubt is None:
+                    found = seed, difference
+                    break
                 why[doubt] = None
-            else:
-                found = seed, difference
+                doubtful = True
+            if found:
                 break
+            if FaultKind.BUDGET.value in (mine.end, other.end):
+                why["runs exceed their budget of instructions"] = None
+            elif not doubtful:
+                agreed += 1
             if spent > FUNCTION_BUDGET:
                 break
         outcome = MicroOutcome.DIFFER if found else MicroOutcome.AGREE if agreed else MicroOutcome.INCONCLUSIVE
@@ -276,54 +259,44 @@ class MicroExecution:
             row.name, base.entry, fixed.entry, patched, outcome, tried, agreed, executed, coverage, "; ".join(why), seed_, difference_
         )
 
-    def _doubt(self, fixed: Function, scenery: Scenery, first: Observed, difference: Difference, correlation: Correlation) -> str | None:
-        """Why a difference shows nothing: the fixed image's own run gives another value there when it is made again, or elsewhere."""
-        theirs = self._fixed_runner()
-        again = theirs.run(self._plain(fixed, theirs.process.load_base, base=False), scenery)
-        if (again.calls, again.words, again.written, again.end) != (first.calls, first.words, first.written, first.end):
-            return "the function does not do the same twice"
-        if difference.values is None or not difference.place:
-            return None
-        sides = zip(difference.values, (correlation.mine, correlation.theirs), strict=True)
-        if any(0 <= value - process.load_base < process.base.size_of_image for value, process in sides):
-            return None
+    def _there(self, fixed: Function, runner: Runner) -> Place:
+        return self._plain(fixed, runner.process.load_base, base=False)
+
+    def _moved_runner(self) -> Runner | None:
+        """The fixed image where it lies elsewhere; ``None`` if it cannot."""
         if self._elsewhere is None:
             try:
                 self._elsewhere = Runner(Process(self._fixed, load_base=_ELSEWHERE))
             except HotpatchError:
                 return None
-        moved = self._elsewhere.run(self._plain(fixed, self._elsewhere.process.load_base, base=False), scenery)
-        if value_at(moved, difference.place) != value_at(first, difference.place):
-            return "a value depends on where the image lies"
-        return None
+        return self._elsewhere
+
+    def _shape(self, fixed: Function, start: int) -> Shape:
+        """The control flow of a function of the fixed image in its process."""
+        arch, image = self._fixed.architecture, self._fixed
+        instructions = [item for part in fixed.ranges for item in arch.disassemble(image.code(part), start + part.start)]
+        tables = [
+            (start + part.start + table.jump, tuple(start + target for target in table.targets))
+            for part in fixed.ranges
+            for table in image.jump_tables_in(part)
+        ]
+        return Shape(start + fixed.entry, instructions, tables, switches=len(fixed.ranges) == 1)
+
+
+def _constants(image: Image, function: Function) -> tuple[int, ...]:
+    """Numbers that the function's instructions hold, or a sample of them."""
+    found: dict[int, None] = {}
+    for part in function.ranges:
+        for item in image.architecture.disassemble(image.code(part), part.start):
+            if item.flow is Flow.NEXT:
+                found.update(dict.fromkeys(item.immediates))
+    values = list(found)
+    return tuple(values if len(values) <= CONSTANTS else Random(0).sample(values, CONSTANTS))
 
 
 def _own_code(span: range, known: frozenset[int], body: int) -> Callable[[int], bool]:
     """Whether code of the patch image is the function's at ``body``: everything but where other functions begin."""
     return lambda va: va in span and (va == body or va not in known)
-
-
-def check_travelling(base: Image, fixed: Image, patch: Patch, diff: ImageDiff | None = None) -> tuple[MicroReport, ...]:
-    """Micro-execute every function of a patch, for ``build --check``.
-
-    Raises:
-        ApplyRefused: A function of the patched base and the fixed image's do not do the same (rule micro-execution, with seed and values).
-    """
-    reports = MicroExecution(base, fixed, patch, diff=diff).travelling()
-    refusals = [
-        Refusal(
-            Rule.MICRO_EXECUTION,
-            report.name,
-            report.base_rva,
-            f"run on made-up state, the patched function and the fixed one differ ({report.text}); do not ship this patch, and report it",
-            {"seed": report.seed, "what": found.what, "patched": found.mine, "fixed": found.theirs, "fixed_rva": int(report.fixed_rva)},
-        )
-        for report in reports
-        if (found := report.difference) is not None
-    ]
-    if refusals:
-        raise ApplyRefused(refusals)
-    return reports
 
 
 def _nothing(function: PatchedFunction, why: str) -> MicroReport:

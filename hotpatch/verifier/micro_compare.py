@@ -12,9 +12,12 @@ from hotpatch.address import Rva, Va
 from hotpatch.differ import Verdict
 from hotpatch.emulator.memory import PAGE, AccessError
 from hotpatch.errors import FaultKind
+from hotpatch.image import Range
+from hotpatch.verifier.micro_model import Difference
+from hotpatch.verifier.micro_run import RUN_BUDGET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Function, Image
@@ -23,29 +26,10 @@ if TYPE_CHECKING:
     from hotpatch.verifier.micro_run import Observed
 
 _WORD = 8
-_INDEXED = ("words", "floats")
-"""Fields of an observation whose values are told apart by index."""
 _HALF = 1 << 32
+_SHORT = RUN_BUDGET // 8
+"""A run of no more instructions than this has another end than one that exceeds its budget."""
 _LOST = frozenset({FaultKind.BUDGET.value})
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What the two sides did differently.
-
-    Attributes:
-        what: ``result``, ``call 3, argument 1``, ``written at 0x…`` …
-        mine: What the patched base (or the base) has.
-        theirs: What the fixed image has.
-        values: The two values where the difference is between values.
-        place: Fields and indices by which the value is found in an observation; empty where there is none.
-    """
-
-    what: str
-    mine: str
-    theirs: str
-    values: tuple[int, int] | None = None
-    place: tuple[str | int, ...] = ()
 
 
 class Correlation:
@@ -110,22 +94,58 @@ class Correlation:
         base = mine - self.mine.load_base
         if not 0 <= base < self.diff.base.size_of_image:
             return False
-        if meant == base or (meant is None and self.counterpart(base) is None):
+        if meant == base:
             return True
+        if meant is None and self.counterpart(base) is None:
+            return self._may_be_same(base, fixed)
+        if meant is not None and fixed in self._targets(function) and not base % PAGE == 0 == fixed % PAGE:
+            return False
         if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
             # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
             return True
         return base - fixed in self._distances(function)
+
+    def _may_be_same(self, base: int, fixed: int) -> bool:
+        """Whether things that nothing matches can be each other: constants without addresses in them must begin alike."""
+        images = ((self.diff.base, base), (self.diff.fixed, fixed))
+        if not all(self._constant(image, rva) and not image.relocations_in(Range(Rva(rva), Rva(rva + _WORD))) for image, rva in images):
+            return True
+        one, other = (image.read(rva, _WORD).partition(b"\0")[0] for image, rva in images)
+        return one == other
 
     @staticmethod
     def _constant(image: Image, rva: int) -> bool:
         section = image.section_at(rva)
         return section is not None and not section.writable and not section.executable
 
+    def reach(self, function: Function, called: Iterable[Rva]) -> tuple[frozenset[int], list[int]]:
+        """Which of the fixed image's data ``function`` and those ``called`` by it refer to, and where all that are known begin; RVAs."""
+        others = (self.diff.fixed.function_of_entry(entry) for entry in called)
+        users = [function, *(other for other in others if other is not None)]
+        targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
+        starts = sorted(self._edges | targets | {end for user in users for end in self._table_ends(user)})
+        return frozenset(starts[max(bisect_right(starts, target) - 1, 0)] for target in targets), starts
+
+    @cached_property
+    def _edges(self) -> frozenset[int]:
+        """Where matched data of the fixed image begin and end."""
+        return frozenset(edge for match in self.diff.data for edge in (match.fixed, match.fixed + match.size))
+
+    def _table_ends(self, function: Function) -> Iterator[int]:
+        image = self.diff.fixed
+        for part in function.ranges:
+            yield from (table.address + table.size for table in image.jump_tables_in(part))
+            for table in image.architecture.distance_tables(image.code(part), part.start):
+                if table.count is not None:
+                    yield table.address + table.entry_size * table.count
+
+    def _targets(self, function: Function) -> set[int]:
+        return {int(reference.target) for part in self.diff.fixed.references(function) for reference in part}
+
     def _distances(self, function: Function) -> frozenset[int]:
         """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
         if function.entry not in self._known_distances:
-            targets = {reference.target for part in self.diff.fixed.references(function) for reference in part}
+            targets = self._targets(function)
             found = ((self.meant(target), target) for target in targets)
             self._known_distances[function.entry] = frozenset(meant - target for meant, target in found if meant is not None)
         return self._known_distances[function.entry]
@@ -150,12 +170,12 @@ class Correlation:
 
     # runs --------------------------------------------------------------------------------------------------------------------------------
 
-    def difference(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Difference | None:
-        """The first difference of two runs, whose processes still stand as they left them; ``None`` where there is none."""
-        return next(self._differences(mine, theirs, function, own), None)
-
-    def _differences(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
+    def differences(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
+        """The differences of two runs, whose processes still stand as they left them, those of calls first."""
         lost = mine.end in _LOST or theirs.end in _LOST
+        if (mine.end in _LOST) != (theirs.end in _LOST) and min(mine.executed, theirs.executed) < _SHORT:
+            yield Difference("end", mine.end, theirs.end)
+            return
         for number, (one, other) in enumerate(zip_longest(mine.calls, theirs.calls)):
             if one is None or other is None:
                 if not lost:
@@ -163,7 +183,7 @@ class Correlation:
                     yield Difference(f"call {number + 1}", shown[0], shown[1])
                 return
             what = f"call {number + 1}"
-            yield from self._values(f"{what}, callee", (one.callee,), (other.callee,), function, own, ("calls", number))
+            yield from self._values(f"{what}, callee", (one.callee,), (other.callee,), function, own, ("calls", number, "callee"))
             yield from self._values(f"{what}, argument", one.words, other.words, function, own, ("calls", number, "words"))
             for at, (first, second) in enumerate(zip(one.pointed, other.pointed, strict=False)):
                 yield from self._values(f"{what}, in the frame", first, second, function, own, ("calls", number, "pointed", at))
@@ -175,10 +195,10 @@ class Correlation:
         if (mine.address is None) != (theirs.address is None):
             yield Difference("faulting address", str(mine.address), str(theirs.address))
         elif mine.address is not None and theirs.address is not None:
-            yield from self._values("faulting address", (mine.address,), (theirs.address,), function, own, ())
+            yield from self._values("faulting address", (mine.address,), (theirs.address,), function, own, ("address",))
         yield from self._values("result", mine.words[:1], theirs.words[:1], function, own, ("words",))
-        yield from self._values("kept register", mine.words[1:], theirs.words[1:], function, own, ())
-        yield from self._values("float result", (mine.float_bits,), (theirs.float_bits,), function, own, ())
+        yield from self._values("kept register", mine.words[1:], theirs.words[1:], function, own, ("kept",))
+        yield from self._values("float result", (mine.float_bits,), (theirs.float_bits,), function, own, ("float_bits",))
         yield from self._written(mine, theirs, function, own)
 
     def _values(
@@ -187,9 +207,8 @@ class Correlation:
         for index, (one, other) in enumerate(zip(mine, theirs, strict=False)):
             if not self.same(one, other, function, own):
                 name = what if len(mine) == 1 else f"{what} {index + 1}"
-                yield Difference(
-                    name, self._shown(one), self._shown(other), (one, other), (*place, index) if place and place[-1] in _INDEXED else ()
-                )
+                single = place[-1] in ("callee", "address", "float_bits")
+                yield Difference(name, self._shown(one), self._shown(other), (one, other), place if single else (*place, index))
 
     def _written(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
         ours: dict[int, int] = {}
@@ -223,10 +242,12 @@ class Correlation:
                 other = None if counterpart is None else self.theirs.load_base + counterpart
             start = va & -_WORD
             first, second = self._word(self.mine, start), self._word(self.theirs, (va if other is None else other) - (va - start))
-            if first is None or second is None or not self.same(first, second, function, own):
+            alike = first is not None and second is not None and self.same(first, second, function, own)
+            if not alike and not self._astride(one, other, va, function, own):
                 values = (first or 0, second or 0)
+                there = start if other is None else other - (va - start)
                 yield Difference(
-                    f"written at {self._shown(start)}", self._shown(values[0]), self._shown(values[1]), values, ("written", va)
+                    f"written at {self._shown(start)}", self._shown(values[0]), self._shown(values[1]), values, ("written", there)
                 )
         for at, second_at in zip_longest(sorted(new[0]), sorted(new[1])):
             first = None if at is None else self._word(self.mine, at)
@@ -235,6 +256,15 @@ class Correlation:
                 shown = ["nothing" if value is None else self._shown(value) for value in (first, second)]
                 yield Difference("written to data that only one of them has", shown[0], shown[1])
                 return
+
+    def _astride(self, one: int | None, other: int | None, va: int, function: Function, own: range) -> bool:
+        """Whether a written byte belongs to an address that lies across words and means the same on both sides."""
+        mine, theirs = (va if one is None else one), (va if other is None else other)
+        for back in range(_WORD):
+            first, second = self._word(self.mine, mine - back), self._word(self.theirs, theirs - back)
+            if first is not None and second is not None and first != second and self.same(first, second, function, own):
+                return True
+        return False
 
     @staticmethod
     def _word(process: Process, va: int) -> int | None:

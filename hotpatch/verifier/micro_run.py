@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.arch import Flow, architecture
@@ -11,18 +11,21 @@ from hotpatch.emulator import layout
 from hotpatch.emulator.memory import PAGE, AccessError, RegionKind
 from hotpatch.engine import Rights
 from hotpatch.errors import FaultKind
+from hotpatch.verifier.micro_paths import Block
 from hotpatch.verifier.micro_scenery import Scenery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from hotpatch.process import Process
+    from hotpatch.verifier.micro_paths import Guide
 
 RUN_BUDGET = 20_000
 """Instructions of one run; a run that takes more is inconclusive."""
 CALL_BUDGET = 1_000
 """Calls of one run, likewise."""
 _CALLS = (Flow.CALL, Flow.CALL_INDIRECT)
+_TURNS = (Flow.BRANCH, Flow.JUMP_INDIRECT)
 _BLOCK = 64
 _WINDOW = 16 * _BLOCK
 _THUNK = 3
@@ -32,15 +35,10 @@ _POINTED_WORDS = 8
 """Words behind an argument that points into the function's own frame."""
 _STACK_ROOM = 0x1_0000
 _LINE = 64
+_STALE = 0x4000
+"""Bytes below the stack pointer that hold one word again and again: what a function reads there it never wrote, wherever it keeps it."""
 _COOKIE = 0x1357_9BDF_2468
 """The security cookie of every process; its upper 16 bits are zero, as the run time has it."""
-
-
-class Block(NamedTuple):
-    """Instructions up to and with the first that may go elsewhere: their addresses, and that one's flow (``NEXT``: none does)."""
-
-    addresses: tuple[int, ...]
-    flow: Flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +74,11 @@ class Observed:
     written: dict[int, int] = field(default_factory=dict)
     executed: int = 0
     visited: set[int] = field(default_factory=set)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Registers that a callee keeps."""
+        return self.words[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,10 @@ class Runner:
         if configuration is not None and configuration.security_cookie is not None:
             # The start-up may have drawn another one in each process.
             guest.write_data(Va(process.load_base + configuration.security_cookie), _COOKIE.to_bytes(8, "little"))
+        for region in guest.system.memory.regions():
+            if region.kind is RegionKind.STACK:
+                # What the start-up left behind differs from image to image, and functions read what they never wrote.
+                guest.write_data(Va(region.va), bytes(region.size))
         self._start = process.snapshot()
         self._arch = architecture(process.machine)
         self._convention = self._arch.convention
@@ -134,8 +141,14 @@ class Runner:
             self._supplied[page] = content
         return content
 
-    def run(self, place: Place, scenery: Scenery) -> Observed:
+    def run(self, place: Place, scenery: Scenery, guide: Guide | None = None, *, watch: list[int] | None = None) -> Observed:
         """Run the function once, from the process's own state.
+
+        Args:
+            place: Where it is.
+            scenery: What it runs on.
+            guide: Leads it at branches.
+            watch: Takes the VAs that it reads and writes in the module; watching is slow.
 
         Raises:
             RedirectError: A call of it does not get to its body.
@@ -147,7 +160,7 @@ class Runner:
         self._supplied.clear()
         guest.begin_call(place.call, [0] * (len(convention.integer_arguments) + 8))
         for index, name in enumerate(self._registers):
-            cpu.set(name, scenery.word(index))
+            cpu.set(name, scenery.register(index))
         for index in range(len(convention.float_arguments)):
             cpu.model.write_float(cpu, index, scenery.float_bits(index))
         sp = cpu.get(convention.sp)
@@ -155,9 +168,13 @@ class Runner:
         for index in range(8):
             system.memory.write(above + 8 * index, scenery.word(100 + index).to_bytes(8, "little"))
         caller = system.memory.read(above, 0x40)
+        system.memory.write(sp - _STALE, scenery.word(120).to_bytes(8, "little") * (_STALE // 8))
         self._arrive(place)
         seen = Observed()
-        self._go(place, seen, scenery, sp)
+        hook = None if watch is None else cpu.watch(guest.module.va, guest.module.va + guest.module.size - 1, watch)
+        self._go(place, seen, scenery, sp, guide)
+        if hook is not None:
+            cpu.unwatch(hook)
         if seen.end == "returned":
             seen.words = tuple(cpu.get(name) for name in (convention.result, *convention.preserved))
             seen.float_bits = cpu.get(convention.float_result)
@@ -176,7 +193,7 @@ class Runner:
         if cpu.pc != place.body:
             raise RedirectError(f"a call of 0x{place.call:x} does not come to 0x{place.body:x}")
 
-    def _go(self, place: Place, seen: Observed, scenery: Scenery, entry_sp: int) -> None:
+    def _go(self, place: Place, seen: Observed, scenery: Scenery, entry_sp: int, guide: Guide | None) -> None:
         cpu = self.process.guest.system.cpu
         leaves: list[tuple[int, tuple[int, int]]] = []
         calling = False
@@ -190,10 +207,15 @@ class Runner:
             if not leaves and not calling:
                 seen.visited.update(block.addresses[: done.executed])
             trap = done.trap
-            if trap is not None and trap.access != "execute":
+            if trap is not None and (trap.access != "execute" or not done.executed):
+                # Code that runs into a page that is not there stops before its first instruction, again and again.
                 seen.end, seen.address = trap.kind.value, trap.address
                 return
             pc = cpu.pc
+            if guide is not None and block.flow in _TURNS and done.executed == len(block.addresses) and not leaves and not calling:
+                turned = guide.turn(block, pc)
+                if turned != pc:
+                    cpu.pc = pc = turned
             calling = calling or block.flow in _CALLS
             if pc == self._sentinel and not calling:
                 seen.end = "returned"
@@ -281,16 +303,10 @@ class Runner:
                 break
             addresses.append(item.address)
             if item.flow is not Flow.NEXT:
-                return Block(tuple(addresses), item.flow)
+                return Block(tuple(addresses), item.flow, item.target, item.address + item.size)
             if repeated or len(addresses) == _BLOCK:
                 break
-        return Block(tuple(addresses), Flow.NEXT) if addresses else None
-
-
-def function_addresses(process: Process, ranges: Sequence[tuple[int, int]]) -> set[int]:
-    """Addresses of the instructions in ranges of VAs, as far as they decode."""
-    arch = architecture(process.machine)
-    return {item.address for start, end in ranges for item in arch.disassemble(process.guest.read(Va(start), end - start), start)}
+        return Block(tuple(addresses), Flow.NEXT, None, 0) if addresses else None
 
 
 def leads_on(va: int) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from random import Random
 
 ARENA = range(0x80_0000_0000, 0x200_0000_0000)
 """VAs whose pages are created when the function touches them; nothing else of an emulated process lies there, and pointers point well into
 it, so that 32-bit indices, also scaled and negative, stay inside."""
+_ELSEWHERE = (range(0x1_0000_0000), range(0x200_0000_0000, 0x7F00_0000_0000))
+"""More such pages where a scenery is forgiving: no image, stack, heap or structure of an emulated process lies there."""
 _POINTERS = range(0x100_0000_0000, 0x100_0100_0000, 8)
 _WORDS = 4096
 _PAGE = 0x1000
@@ -15,31 +18,69 @@ _STRIDE = 0x9E37_79B9_7F4A_7C15
 """Fibonacci hashing's multiplier for 64 bits: spreads consecutive numbers."""
 _MASK = (1 << 64) - 1
 _FLOATS = (0.0, 1.0, -1.0, 0.5, -2.0, 1e10, 3.0, 1e-3)
+_SHARE = 6
+"""One word in so many comes from the function's own constants."""
+_POOL = 48
+"""Different ones of them in one scenery, at most."""
+_HELD = 0.5
+"""Share of registers that hold a constant, at every other seed."""
+CONSTANTS = 64
+"""Of a function that are used at most."""
 
 
 class Scenery:
-    """Everything that one seed gives."""
+    """Everything that one seed gives, for a function with certain constants.
 
-    def __init__(self, seed: int) -> None:
-        draw = Random(seed)
-        self._words = [_word(draw) for _ in range(_WORDS)]
-        self._bytes = struct.pack(f"<{_WORDS}Q", *self._words) + struct.pack(f"<{_PAGE // 8}Q", *self._words[: _PAGE // 8])
-        self._floats = [draw.choice(_FLOATS) for _ in range(64)]
+    Where it is *forgiving*, small numbers and other words that are no pointers can be followed as well, so that runs go on for long;
+    otherwise they end where the program would fault.
+    """
+
+    def __init__(self, seed: int, constants: tuple[int, ...] = (), *, forgiving: bool = False) -> None:
+        self._seed, self._constants, self._forgiving = seed, constants, forgiving
+        words, floats = _drawn(seed)
+        if constants:
+            draw = Random(seed)
+            near = [_near(draw, constants) for _ in range(_POOL)]
+            places = range(draw.randrange(_SHARE), _WORDS, _SHARE)
+            changed = list(words)
+            changed[places.start :: _SHARE] = draw.choices(near, k=len(places))
+            words = tuple(changed)
+        self._words, self._floats = words, floats
+        self._bytes = struct.pack(f"<{_WORDS}Q", *words) + struct.pack(f"<{_PAGE // 8}Q", *words[: _PAGE // 8])
 
     def word(self, index: int) -> int:
         """A register's value, or what a call gives, by number."""
         return self._words[index * _STRIDE % _MASK % _WORDS]
+
+    def register(self, index: int) -> int:
+        """What an integer register holds at the entry, by number: arguments are where a function's own constants are compared first."""
+        if not self._seed % 2:
+            return self.word(index)
+        draw = Random(self._seed << 8 | index)
+        return _near(draw, (0, 1, *self._constants)) if draw.random() < _HELD else self.word(index)
 
     def float_bits(self, index: int) -> int:
         """Likewise for floating-point registers: 64 bits of a double."""
         return int.from_bytes(struct.pack("<d", self._floats[index % len(self._floats)]), "little")
 
     def page(self, va: int) -> bytes | None:
-        """Content of the page at ``va``; ``None`` outside of the arena."""
-        if va not in ARENA:
+        """Content of the page at ``va``; ``None`` where there is none."""
+        if va not in ARENA and not (self._forgiving and any(va in part for part in _ELSEWHERE)):
             return None
         at = (va // _PAGE * _STRIDE & _MASK) % _WORDS * 8
         return self._bytes[at : at + _PAGE]
+
+
+@lru_cache(maxsize=64)
+def _drawn(seed: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    draw = Random(seed)
+    return tuple(_word(draw) for _ in range(_WORDS)), tuple(draw.choice(_FLOATS) for _ in range(64))
+
+
+def _near(draw: Random, constants: tuple[int, ...]) -> int:
+    """One of the constants, or its neighbour, as a word or in both halves of one."""
+    value = draw.choice(constants) + draw.choice((0, 0, 0, 1, -1))
+    return (value & 0xFFFF_FFFF) * 0x1_0000_0001 if draw.random() < 0.3 else value & _MASK
 
 
 def _word(draw: Random) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from hotpatch.address import Va
     from hotpatch.errors import FaultKind, Refusal
+    from hotpatch.verifier.micro_model import MicroReport
 
 Call = tuple[Argument, ...]
 """``(function, argument, …)`` as :meth:`hotpatch.process.Process.call` takes them. Buffers are copied: no run changes them."""
@@ -152,6 +153,7 @@ class VerifyReport:
         bound: What was covered, in words.
         refused: What the engine refused at some boundary, once for each rule; evidence says where first and how often.
         calls: The same by call and action.
+        functions: What micro-execution found, where functions were run on made-up state instead of calls.
     """
 
     boundaries: int
@@ -162,6 +164,7 @@ class VerifyReport:
     bound: str
     refused: tuple[Refusal, ...]
     calls: tuple[CallReport, ...]
+    functions: tuple[MicroReport, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -82,6 +82,46 @@ def test_broken_patch_is_a_counterexample(files, capsys, machine: Machine) -> No
 
 
 @each_machine
+def test_functions_are_verified_without_calls(files, capsys, machine: Machine) -> None:
+    base, patch, fixed = files("inlined-caller", machine)
+    code, out, err = verify(capsys, base, patch, fixed, "--json")
+    found = document(out)
+    assert (code, err, found["violations"], found["exhaustive"]) == (0, "", [], False)
+    assert {item["name"] for item in found["functions"]} == {"read_item", "write_item", "add_item"}
+    assert all(item["verdict"] == "agree" and item["patched"] and item["agreed"] and item["covered"] == 1 for item in found["functions"])
+    code, out, _ = verify(capsys, base, patch, fixed, "--function", "read_item", "--seeds", "4")
+    assert code == 0
+    assert out.splitlines()[1].split()[:2] == ["agree", "read_item"] and len(out.splitlines()) == 3
+    assert out.splitlines()[-1].startswith("no violation: 1 function run in the patched base and in the fixed image from up to ")
+
+
+@each_machine
+def test_broken_function_is_a_counterexample_without_calls(files, capsys, machine: Machine) -> None:
+    base, patch, fixed = files("basic", machine)
+    damage.at_entry(hotpatch.load(patch), damage.FAULTING[machine]).save(patch)
+    code, out, _ = verify(capsys, base, patch, fixed, "--json")
+    found = document(out)
+    assert code == 5
+    (violation,) = found["violations"]
+    assert violation["function"] == "clamp" and "illegal-instruction" in violation["what"]
+    assert [item["verdict"] for item in found["functions"]] == ["differ"]
+    code, out, _ = verify(capsys, base, patch, fixed)
+    assert code == 5 and out.splitlines()[-1].startswith("1 violation: ")
+
+
+@each_machine
+def test_check_tells_what_it_has_run(tmp_path, capsys, machine: Machine) -> None:
+    case = find_case("image-parser")
+    images = [str(case.image(machine, side)) for side in ("base", "fixed")]
+    assert run(["build", *images, "-o", str(tmp_path / "fix.dll"), "--check", "--json"]) == 0
+    checked = document(capsys.readouterr().out, "build")["checked"]
+    assert {item["patched"] for item in checked} == {True, False}
+    assert {item["verdict"] for item in checked} == {"agree"}
+    assert run(["build", *images, "-o", str(tmp_path / "fix.dll"), "--json"]) == 0
+    assert document(capsys.readouterr().out, "build")["checked"] == []
+
+
+@each_machine
 def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> None:
     _, patch, fixed = files("basic", machine)
     code, out, _ = verify(capsys, fixed, patch, fixed, "--call", "clamp 11 10", "--json")
@@ -92,8 +132,12 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ((), "give --call once or more, or --case, not both"),
-        (("--call", "clamp 1 2", "--case", "basic"), "give --call once or more, or --case, not both"),
+        (("--call", "clamp 1 2", "--case", "basic"), "give --call once or more, or --case, or neither"),
+        (("--call", "clamp 1 2", "--function", "clamp"), "belong to verification without calls"),
+        (("--call", "clamp 1 2", "--seeds", "3"), "belong to verification without calls"),
+        (("--load-base", "0x10000"), "belong to verification with calls"),
+        (("--seeds", "0"), "at least 1"),
+        (("--function", "total"), "does not travel"),
         (("--call", ""), "names no function"),
         (("--call", "clamp 'x"), "quote it as in a shell"),
         (("--call", "clamp five 2"), "write 7, -1, 0x10"),

@@ -9,7 +9,7 @@ import pytest
 import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.patch import Space
-from hotpatch.verifier import MicroExecution, MicroOutcome, check_travelling
+from hotpatch.verifier import MicroExecution, MicroOutcome, check_patch
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 CASES = (
@@ -29,7 +29,7 @@ CASES = (
 @pytest.mark.parametrize("case", CASES)
 def test_patched_function_does_what_the_fixed_one_does(built, case: str, machine: Machine) -> None:
     given = built(case, machine)
-    reports = check_travelling(given.base, given.fixed, given.patch)
+    reports = check_patch(given.base, given.fixed, given.patch).travelling
     assert [report.base_rva for report in reports] == [function.base_rva for function in given.patch.functions]
     assert {report.outcome for report in reports} == {MicroOutcome.AGREE}
     assert all(report.agreed and report.coverage > 0.5 for report in reports)
@@ -57,7 +57,7 @@ def _rebound(patch: hotpatch.Patch, target: int, distance: int) -> hotpatch.Patc
 
 def _found(given, patch: hotpatch.Patch) -> list[str]:
     with pytest.raises(hotpatch.ApplyRefused) as refused:
-        check_travelling(given.base, given.fixed, patch)
+        check_patch(given.base, given.fixed, patch)
     assert {refusal.rule for refusal in refused.value.refusals} == {hotpatch.Rule.MICRO_EXECUTION}
     return [str(refusal.evidence["what"]) for refusal in refused.value.refusals]
 

@@ -1,0 +1,99 @@
+"""Why a difference of two runs may show nothing: made-up state can lead a function where the program never would.
+
+A difference counts only where the fixed image's own run is the same when it is made again, has the same value there when the image lies
+elsewhere (unless the value is an address in the image), and stayed inside of the data that the function refers to: an index that nothing
+has checked, because it was made up, reads what happens to lie beside a table, and that is not the same in two images.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.verifier.micro_compare import value_at
+from hotpatch.verifier.micro_paths import Replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hotpatch.image import Function
+    from hotpatch.verifier.micro_compare import Correlation
+    from hotpatch.verifier.micro_model import Difference
+    from hotpatch.verifier.micro_run import Observed, Place, Runner
+    from hotpatch.verifier.micro_scenery import Scenery
+
+_WORD = 8
+_OFTEN = "the function does not do the same twice"
+_PLACE = "values depend on where the image lies"
+_STRAY = "made-up indices lead out of the data that the function refers to"
+
+
+class Doubts:
+    """About the differences of one run of a function of the fixed image from the other side's."""
+
+    def __init__(
+        self,
+        theirs: Runner,
+        elsewhere: Callable[[], Runner | None],
+        place: Callable[[Runner], Place],
+        scenery: Scenery,
+        forced: Mapping[int, int],
+        first: Observed,
+        correlation: Correlation,
+        fixed: Function,
+    ) -> None:
+        """``place`` says where ``fixed`` is in a process; ``forced`` is how the run was led."""
+        self._theirs, self._elsewhere, self._place = theirs, elsewhere, place
+        self._scenery, self._forced, self._first = scenery, forced, first
+        self._correlation, self._fixed = correlation, fixed
+
+    def about(self, difference: Difference) -> str | None:
+        """Why ``difference`` shows nothing, or ``None``."""
+        if self._stray:
+            return _STRAY
+        if not self._repeats:
+            return _OFTEN
+        return _PLACE if self._depends(difference) else None
+
+    def _again(self, runner: Runner, watch: list[int] | None = None) -> Observed:
+        place = self._place(runner)
+        return runner.run(place, self._scenery, Replay(self._forced, place.body), watch=watch)
+
+    @cached_property
+    def _repeats(self) -> bool:
+        first, again = self._first, self._again(self._theirs)
+        return (again.calls, again.words, again.written, again.end) == (first.calls, first.words, first.written, first.end)
+
+    @cached_property
+    def _moved(self) -> tuple[Observed, int] | None:
+        runner = self._elsewhere()
+        if runner is None:
+            return None
+        return self._again(runner), runner.process.load_base - self._theirs.process.load_base
+
+    @cached_property
+    def _stray(self) -> bool:
+        touched: list[int] = []
+        self._again(self._theirs, touched)
+        start = self._theirs.process.load_base
+        called = {Rva(call.callee - start) for call in self._first.calls}
+        allowed, starts = self._correlation.reach(self._fixed, called)
+        return any(starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed for va in set(touched)) if starts else False
+
+    def _depends(self, difference: Difference) -> bool:
+        """Whether the value is another where the image lies elsewhere, and is no address in the image."""
+        if self._moved is None:
+            return False
+        first, (moved, distance) = self._first, self._moved
+        if difference.values is None or not difference.place:
+            return (len(first.calls), first.end) != (len(moved.calls), moved.end)
+        sides = zip(difference.values, (self._correlation.mine, self._correlation.theirs), strict=True)
+        if any(0 <= value - process.load_base < process.base.size_of_image for value, process in sides):
+            return False
+        if difference.place[0] == "written":
+            va = int(difference.place[1])
+            there = va + distance if 0 <= va - self._theirs.process.load_base < self._theirs.process.base.size_of_image else va
+            return any(first.written.get(va + at) != moved.written.get(there + at) for at in range(_WORD))
+        return value_at(moved, difference.place) != value_at(first, difference.place)
