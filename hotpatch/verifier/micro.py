@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hotpatch.image import Function, Image
     from hotpatch.patch import Patch, PatchedFunction
 
-SEEDS = 32
+SEEDS = 48
 """Seeds tried for each function, fewer where there are many functions or they run long."""
 FUNCTION_BUDGET = 200_000
 """Instructions of both sides after which no further seed is tried."""
@@ -217,7 +217,7 @@ class MicroExecution:
         for number in range(seeds):
             seed = self._seed + number
             wanted = barren < _BARREN and not whole <= visited
-            led = alike and number >= (seeds + 1) // 2 and (wanted or number % 2 == 0)
+            led = alike and number >= (seeds + 1) // 2 and (wanted or number % 4 == 0)
             if alike and not led and spent > FUNCTION_BUDGET // 2:
                 continue
             scenery = self._scenery(seed, constants, forgiving=led or number % 2 == 1)

@@ -79,7 +79,7 @@ def verify_functions(
         patch: The patch.
         fixed: The image that it was built from.
         functions: Names, or ``rva:0x…`` of the base; all that travel when empty.
-        seeds: States tried for each function, at least 1; by default 32, fewer for patches of many functions.
+        seeds: States tried for each function, at least 1; by default 48, fewer for patches of many functions.
         seed: The first of them.
 
     Raises:

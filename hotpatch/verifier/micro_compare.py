@@ -98,7 +98,7 @@ class Correlation:
             return True
         if meant is None and self.counterpart(base) is None:
             return self._may_be_same(base, fixed)
-        if meant is not None and fixed in self._targets(function) and not base % PAGE == 0 == fixed % PAGE:
+        if meant is not None and (fixed in self._starts or fixed in self._targets(function)) and not base % PAGE == 0 == fixed % PAGE:
             return False
         if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
             # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
@@ -125,6 +125,11 @@ class Correlation:
         targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
         starts = sorted(self._edges | targets | {end for user in users for end in self._table_ends(user)})
         return frozenset(starts[max(bisect_right(starts, target) - 1, 0)] for target in targets), starts
+
+    @cached_property
+    def _starts(self) -> frozenset[int]:
+        """Where matched data and functions of the fixed image begin."""
+        return frozenset(match.fixed for match in self.diff.data) | frozenset(self.diff.base_entries)
 
     @cached_property
     def _edges(self) -> frozenset[int]:

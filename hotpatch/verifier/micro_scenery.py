@@ -22,8 +22,9 @@ _SHARE = 6
 """One word in so many comes from the function's own constants."""
 _POOL = 48
 """Different ones of them in one scenery, at most."""
-_HELD = 0.5
-"""Share of registers that hold a constant, at every other seed."""
+_HELD = 0.75
+"""Share of registers that hold a constant or a small number, at every other seed."""
+_SMALL = 8
 CONSTANTS = 64
 """Of a function that are used at most."""
 
@@ -57,7 +58,9 @@ class Scenery:
         if not self._seed % 2:
             return self.word(index)
         draw = Random(self._seed << 8 | index)
-        return _near(draw, (0, 1, *self._constants)) if draw.random() < _HELD else self.word(index)
+        if draw.random() >= _HELD:
+            return self.word(index)
+        return _near(draw, self._constants) if self._constants and draw.random() < 0.5 else draw.randrange(-_SMALL, 2 * _SMALL) & _MASK
 
     def float_bits(self, index: int) -> int:
         """Likewise for floating-point registers: 64 bits of a double."""

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
+from hotpatch.arch import FixupKind
 from hotpatch.image import Image
 from hotpatch.patch import Fixup, Patch, Space
 
 ADDEND = 16
 """Bytes by which a datum is missed."""
+PAGE = 0x1000
 
 
 def mutants(base: Image, patch: Patch) -> Iterator[tuple[str, Patch]]:
@@ -35,5 +37,7 @@ def _is(fixup: Fixup, target: int) -> bool:
 
 
 def _led(patch: Patch, target: int, distance: int) -> Patch:
+    if distance == ADDEND and {item.kind for item in patch.fixups if _is(item, target)} == {FixupKind.PAGEBASE_REL21}:
+        distance = PAGE  # all else is in the instruction that completes it, and needs no fixup
     fixups = tuple(replace(item, target=item.target + distance) if _is(item, target) else item for item in patch.fixups)
     return replace(patch, fixups=fixups)
