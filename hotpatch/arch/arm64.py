@@ -144,6 +144,10 @@ class Arm64(Architecture):
         """``ldr x16, [pc+0x1000]; br x16``."""
         return arm64_redirect.HPAT_SLOT
 
+    def dispatcher(self, flag: int, before_va: int, after_va: int) -> bytes:
+        """See :meth:`Architecture.dispatcher`."""
+        return arm64_redirect.dispatcher(flag, before_va, after_va)
+
     def absolute_jump(self, target: int) -> bytes:
         """``ldr x16, [pc+8]; br x16`` and the address."""
         return arm64_redirect.absolute_jump(target)

@@ -24,6 +24,12 @@ LDR_X16_PLUS_8 = 0x58000050
 LDR_X16_PLUS_1000 = 0x58008010
 """``ldr x16, [pc+0x1000]``: :data:`hotpatch.arch.base.HPAT_POINTER_DISTANCE`."""
 
+LDRB_W16_X18 = 0x39400250
+"""``ldrb w16, [x18, #imm12]``: x18 holds the thread environment block (MS Learn, "Overview of ARM64 ABI conventions")."""
+CBNZ_W16_PLUS_12 = 0x35000070
+LDR_X16_PLUS_16 = 0x58000090
+"""``ldr x16, [pc+16]``."""
+
 HPAT_SLOT = struct.pack("<2I", LDR_X16_PLUS_1000, BR_X16)
 
 _HOOK_WORDS = 8
@@ -130,6 +136,24 @@ def _pointer(raw: bytes) -> int | None:
 def absolute_jump(target: int) -> bytes:
     """``ldr x16, [pc+8]; br x16; .quad target``: x16 is the procedure call standard's first intra-procedure-call scratch register."""
     return struct.pack("<2IQ", LDR_X16_PLUS_8, BR_X16, target)
+
+
+def dispatcher(flag: int, before_va: int, after_va: int) -> bytes:
+    """Six instructions and their pointers.
+
+    ::
+
+     0  ldrb w16, [x18, #flag]
+     4  cbnz w16, 16
+     8  ldr x16, 24         ; after
+    12  br x16
+    16  ldr x16, 32         ; before
+    20  br x16
+    24  after
+    32  before
+    """
+    words = (LDRB_W16_X18 | flag << 10, CBNZ_W16_PLUS_12, LDR_X16_PLUS_16, BR_X16, LDR_X16_PLUS_16, BR_X16)
+    return struct.pack("<6I2Q", *words, after_va, before_va)
 
 
 def _words(raw: bytes) -> tuple[int, ...]:

@@ -394,6 +394,13 @@ class Architecture(ABC):
         """The 8 bytes of a slot: a jump through the pointer :data:`HPAT_POINTER_DISTANCE` bytes after it."""
 
     @abstractmethod
+    def dispatcher(self, flag: int, before_va: int, after_va: int) -> bytes:
+        """A jump to ``before_va`` for threads whose byte at offset ``flag`` of the thread environment block is not 0, else ``after_va``.
+
+        It runs at a function's entry and changes nothing there that a callee may expect: x64: arithmetic flags; Arm64: x16.
+        """
+
+    @abstractmethod
     def absolute_jump(self, target: int) -> bytes:
         """A jump to anywhere that changes no register that a callee may expect (a veneer)."""
 

@@ -113,6 +113,10 @@ class X64(Architecture):
         """See :meth:`Architecture.hpat_slot`."""
         return x64_redirect.hpat_slot()
 
+    def dispatcher(self, flag: int, before_va: int, after_va: int) -> bytes:
+        """See :meth:`Architecture.dispatcher`."""
+        return x64_redirect.dispatcher(flag, before_va, after_va)
+
     def absolute_jump(self, target: int) -> bytes:
         """See :meth:`Architecture.absolute_jump`."""
         return x64_redirect.absolute_jump(target)

@@ -58,6 +58,28 @@ def absolute_jump(target: int) -> bytes:
     return JUMP_THROUGH + bytes(4) + target.to_bytes(_POINTER_SIZE, "little")
 
 
+COMPARE_FLAG = b"\x65\x80\x3c\x25"
+"""``cmp byte ptr gs:[disp32], imm8``: the gs base is the thread environment block. It changes the arithmetic flags, which are volatile and
+carry no argument (MS Learn, "x64 calling convention")."""
+
+
+def dispatcher(flag: int, before: int, after: int) -> bytes:
+    """Three instructions and their pointers.
+
+    ::
+
+     0  cmp byte ptr gs:[flag], 0
+     9  jne 17
+    11  jmp [rip+7]         ; after
+    17  jmp [rip+9]         ; before
+    24  after
+    32  before
+    """
+    code = COMPARE_FLAG + flag.to_bytes(4, "little") + b"\0" + b"\x75\x06"
+    code += JUMP_THROUGH + (7).to_bytes(4, "little") + JUMP_THROUGH + (9).to_bytes(4, "little") + _FILLER
+    return code + after.to_bytes(_POINTER_SIZE, "little") + before.to_bytes(_POINTER_SIZE, "little")
+
+
 def redirect_writes(strategy: Redirect, entry: int, destination: int) -> tuple[CodeWrite, ...]:
     """What to store, padding first and the entry last.
 

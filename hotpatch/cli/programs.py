@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.outcome import Exit
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hotpatch.report.documents import CallDocument, RunDocument
 
 Many = Parameter(negative=(), consume_multiple=False)
+Wait = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
 ConsistencyName = Literal["immediate", "quiescent", "per-thread"]
 
 
@@ -35,6 +36,7 @@ def call(
     stdin: str | None = None,
     seed: int = 0,
     consistency: ConsistencyName = "immediate",
+    wait: Wait = None,
     options: Options = DEFAULT,
 ) -> int:
     """Call one function in a fresh emulated process, patched or not.
@@ -49,6 +51,7 @@ def call(
         stdin: A file with what the program reads from its standard input.
         seed: Of every choice that the process makes.
         consistency: How threads change over.
+        wait: With quiescent or per-thread: after how many instructions it is given up (a million, or never).
         options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_argument, parse_patch
@@ -68,10 +71,10 @@ def call(
             for item in wanted:
                 loaded = patches.load(item.path)
                 if item.at is None:
-                    process.apply(loaded)
+                    process.apply(loaded, wait=wait)
                     applied.append(AppliedAt(item.path, 0, len(loaded.functions)))
                 else:
-                    process.apply_at(item.at, loaded)
+                    process.apply_at(item.at, loaded, wait=wait)
             result = process.call_details(function, *values)
         except EmulatedFault as error:
             fault = error.fault
@@ -98,6 +101,7 @@ def run(
     stdin: str | None = None,
     seed: int = 0,
     consistency: ConsistencyName = "immediate",
+    wait: Wait = None,
     options: Options = DEFAULT,
 ) -> int:
     """Run a whole program with its threads, patching it at any instruction.
@@ -113,6 +117,7 @@ def run(
         stdin: A file with what the program reads from its standard input.
         seed: Of the interleaving of threads.
         consistency: How threads change over.
+        wait: With quiescent or per-thread: after how many instructions it is given up (a million, or never).
         options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_count, parse_patch
@@ -130,9 +135,9 @@ def run(
     else:
         process.start()
         for item in applies:
-            process.apply_at(item.at or 0, patches.load(item.path))
+            process.apply_at(item.at or 0, patches.load(item.path), wait=wait)
         for item in reverts:
-            process.revert_at(item.at or 0, patches.load(item.path))
+            process.revert_at(item.at or 0, patches.load(item.path), wait=wait)
         with out.progress(f"running {image}"):
             process.run() if stop is None else process.run_until(stop)
         _warn_of_pending(out, process)
@@ -151,6 +156,9 @@ def _warn_of_pending(out: Output, process: Process) -> None:
     """Say which patches never went in, or never came out, because the program ended before."""
     for at in process.pending:
         out.warn(f"nothing was done at instruction {at}: the program had executed {process.instructions} when it ended or was stopped")
+    for change in process.status().changes:
+        reasons = ", ".join(change.waits_for) or "nothing"
+        out.warn(f"{change.name} is still {change.state}: the program ended or was stopped before; {change.operation} waits for {reasons}")
 
 
 class _Patches:

@@ -246,6 +246,16 @@ class Guest:
         """See :class:`~hotpatch.engine.target.Target`."""
         return self.system.machine
 
+    @property
+    def clock(self) -> int:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        return self.instructions
+
+    @property
+    def thread_flags(self) -> range:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        return layout.THREAD_FLAGS
+
     def modules(self) -> tuple[Module, ...]:
         """See :class:`~hotpatch.engine.target.Target`."""
         return self.system.modules()
@@ -257,7 +267,8 @@ class Guest:
             if thread.alive and thread.state is not ThreadState.IDLE:
                 registers = self.system.registers(thread)
                 model = self.system.cpu.model
-                found.append(Thread(thread.id, Va(registers[model.pc]), Va(registers[model.sp]), registers))
+                pc, sp = Va(registers[model.pc]), Va(registers[model.sp])
+                found.append(Thread(thread.id, pc, sp, registers, Va(thread.teb), self._suspended(thread)))
         return tuple(found)
 
     def regions(self) -> tuple[Region, ...]:
@@ -402,6 +413,21 @@ class Guest:
         if thread is None or not thread.alive:
             raise HotpatchError(f"there is no thread {number} in the process")
         return thread
+
+    def _suspended(self, thread: GuestThread) -> tuple[Mapping[str, int], ...]:
+        model, link = self.system.cpu.model, self.system.convention.link
+        gate = self.system.gates.callback
+        found: list[Mapping[str, int]] = []
+        calls = thread.frames
+        while calls:
+            call = calls[-1]
+            if call.interrupted is not None:
+                found.append(call.interrupted.registers)
+                calls = call.interrupted.calls
+            else:
+                found.append({**dict(call.kept), model.pc: gate, model.sp: call.sp, **({link: call.link} if link else {})})
+                calls = calls[:-1]
+        return tuple(found)
 
     def _mapping(self, va: Va) -> MemoryRegion:
         region = self.system.memory.find(va)

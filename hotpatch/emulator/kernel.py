@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _WORD = (1 << 64) - 1
 _ALONE = 1 << 20
 """Instructions of a slice while no other thread can run: nobody else is there to be interleaved with."""
+_ATTENTIVE = 200
+"""The same while somebody waits for the thread to leave a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,9 @@ class Kernel:
         self.system = system
         self.schedule = schedule
         self.alarms: list[Alarm] = []
-        self.on_slice: Callable[[], None] | None = None
-        """Called before each choice of the schedule, while no thread runs: a transition that waits for threads may try again."""
+        self.on_slice: Callable[[], bool] | None = None
+        """Called before each choice of the schedule and at each system call, while no thread runs: what waits for threads may try again.
+        Returns whether something still waits, so that it should be asked often."""
         self._call_ended = False
 
     # running -----------------------------------------------------------------------------------------------------------------------------
@@ -110,6 +113,8 @@ class Kernel:
         system = self.system
         before = thread.executed
         while thread.executed - before < count and system.fault is None and not system.counters.exited:
+            if self.on_slice is not None:
+                self.on_slice()
             if not self._runnable(thread):
                 break
             self._slice(thread, count - (thread.executed - before))
@@ -135,6 +140,7 @@ class Kernel:
     def abandon_call(self, thread: GuestThread) -> None:
         """Take the host's thread back to where it stands between calls, whatever it was doing."""
         thread.frames, thread.wait, thread.state, thread.context = (), None, ThreadState.IDLE, None
+        self.system.clear_flags(thread)
         if self.system.active is thread:
             self.system.active = None
 
@@ -160,8 +166,7 @@ class Kernel:
         Where nobody can run before input comes, nobody is chosen.
         """
         system = self.system
-        if self.on_slice is not None:
-            self.on_slice()
+        attentive = self.on_slice is not None and self.on_slice()
         ready = self._ready()
         while not ready:
             blocked = [thread for thread in system.threads.values() if thread.state is ThreadState.BLOCKED]
@@ -176,7 +181,10 @@ class Kernel:
             ready = self._ready()
         counters = system.counters
         counters.alone = len(ready) == 1
-        counters.current, counters.quantum = (ready[0], self._undisturbed()) if counters.alone else self.schedule.choose(ready)
+        if counters.alone:
+            counters.current, counters.quantum = ready[0], min(self._undisturbed(), _ATTENTIVE if attentive else _ALONE)
+        else:
+            counters.current, counters.quantum = self.schedule.choose(ready)
         thread = system.threads[system.counters.current]
         if thread.state is ThreadState.BLOCKED and thread.wait is not None:
             self._wake(thread, timed_out=not thread.wait.ready(system, thread))
@@ -233,6 +241,9 @@ class Kernel:
             thread.executed += done.executed
             if done.trap is not None and system.gates.near(system.cpu.pc) is None:
                 self._settle(thread, self._interrupt(thread, done.trap))
+        if self.on_slice is not None and system.gates.near(system.cpu.pc) is not None:
+            self.on_slice()
+            system.activate(thread)
         self._serve(thread)
 
     def _serve(self, thread: GuestThread) -> None:
@@ -265,6 +276,7 @@ class Kernel:
         match outcome:
             case Ended.CALL:
                 thread.state = ThreadState.IDLE
+                system.clear_flags(thread)
                 self._call_ended = True
                 system.end_slice()
             case Ended.THREAD:

@@ -53,9 +53,13 @@ TEB = {
     "ThreadLocalStoragePointer": 0x58,
     "ProcessEnvironmentBlock": 0x60,
     "LastErrorValue": 0x68,
+    "UserReserved": 0xE8,
     "TlsSlots": 0x1480,
 }
 TEB_SIZE = 0x2000
+THREAD_FLAGS = range(TEB["UserReserved"], TEB["UserReserved"] + 20)
+"""Bytes of the TEB's UserReserved, five 32-bit words that Windows keeps for programs and nothing here uses: sides of threads while patches
+are in transition."""
 PEB = {"BeingDebugged": 0x02, "ImageBaseAddress": 0x10, "ProcessParameters": 0x20, "ProcessHeap": 0x30, "NumberOfProcessors": 0xB8}
 PEB_SIZE = 0x1000
 TLS_SLOTS = 64

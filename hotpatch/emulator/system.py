@@ -352,6 +352,11 @@ class System:
         self.event("exit", thread=thread.id, exit_code=code)
         self.end_slice()
 
+    def clear_flags(self, thread: GuestThread) -> None:
+        """A call of the host's has ended: the next one begins as a new thread does."""
+        flags = layout.THREAD_FLAGS
+        self.memory.write(thread.teb + flags.start, bytes(len(flags)))
+
     def restore_threads(self, threads: Iterable[GuestThread]) -> None:
         """Threads as in a snapshot; the snapshot's own are left alone."""
         self.active = None

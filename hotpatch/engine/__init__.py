@@ -1,15 +1,18 @@
 """Redirects, the transaction, consistency, undo, stacking: patches applied to a process through :class:`Target`."""
 
+from hotpatch.engine.applied import AppliedPatch
 from hotpatch.engine.collect import Collected
-from hotpatch.engine.consistency import Consistency
-from hotpatch.engine.engine import AppliedPatch, Engine
+from hotpatch.engine.consistency import WAIT, Consistency
+from hotpatch.engine.engine import Engine, Progress
 from hotpatch.engine.stacking import Stacking
-from hotpatch.engine.status import FunctionStatus, PatchState, PatchStatus, Status
+from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, PatchStatus, Status, ThreadStatus
 from hotpatch.engine.target import Module, Region, Rights, Target, Thread
 from hotpatch.engine.transaction import RollbackError
 
 __all__ = [
+    "WAIT",
     "AppliedPatch",
+    "ChangeStatus",
     "Collected",
     "Consistency",
     "Engine",
@@ -17,6 +20,7 @@ __all__ = [
     "Module",
     "PatchState",
     "PatchStatus",
+    "Progress",
     "Region",
     "Rights",
     "RollbackError",
@@ -24,4 +28,5 @@ __all__ = [
     "Status",
     "Target",
     "Thread",
+    "ThreadStatus",
 ]

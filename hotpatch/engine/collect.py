@@ -51,6 +51,7 @@ def candidates(registry: Registry) -> tuple[Candidate, ...]:
     """Mappings that nothing standing needs, by address."""
     needed_images = {application.image for application in registry.applications.values()}
     needed_chunks = {registry.trampolines[site.trampoline].chunk for site in registry.sites.values()}
+    needed_chunks |= {transition.stubs for transition in registry.transitions.values()}
     needed_slots = [site.slot for site in registry.sites.values() if site.slot is not None]
     found = [Candidate(image.va, image.size, key) for key, image in registry.images.items() if key not in needed_images]
     found += [Candidate(chunk.va, chunk.size) for chunk in registry.chunks if chunk.va not in needed_chunks]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
 from hotpatch.arch import HPAT_SLOT_SIZE
+from hotpatch.engine.dispatch import STUB_SIZE
 from hotpatch.engine.mapping import VENEER_SIZE
 from hotpatch.engine.registry import SiteKey
 from hotpatch.unwind import Located
@@ -31,14 +32,15 @@ class Locator:
             for key, image in registry.images.items()
             for veneer, leads_to in image.veneers
         }
+        self._stubs: dict[int, SiteKey] = {site.dispatcher: key for key, site in registry.sites.items() if site.dispatcher is not None}
 
     def locate(self, va: Va, modules: Iterable[Module]) -> Located | None:
         """The module at ``va``; in a trampoline or a slot the base's, with the address that unwinding must pretend to stand at.
 
-        In a slot, and in a veneer of a patch image, no instruction of the function has run: it stands at the entry. In a trampoline it
-        stands at the instruction that was moved there, or behind the displaced ones when it is about to jump back.
-        What a moved instruction was widened to are branches and
-        address arithmetic, which leave stack and preserved registers alone, so that within it the next instruction's address says the same.
+        In a slot, a dispatcher and a veneer of a patch image no instruction of the function has run: it stands at the entry. In a
+        trampoline it stands at the instruction that was moved there, or behind the displaced ones when it is about to jump back. What a
+        moved instruction was widened to are branches and address arithmetic, which leave stack and preserved registers alone, so that
+        within it the next instruction's address says the same.
         """
         moved = self._moved(va)
         if moved is not None:
@@ -49,7 +51,7 @@ class Locator:
         return None if owner is None else Located(owner.va, owner.image)
 
     def _moved(self, va: Va) -> tuple[SiteKey, Va] | None:
-        site = self._slots.get(va - va % HPAT_SLOT_SIZE) or self._veneers.get(va - va % VENEER_SIZE)
+        site = self._slots.get(va - va % HPAT_SLOT_SIZE) or self._veneers.get(va - va % VENEER_SIZE) or self._stubs.get(va - va % STUB_SIZE)
         if site is not None:
             return site, Va(site.entry)
         index = bisect_right(self._starts, va) - 1

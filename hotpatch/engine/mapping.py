@@ -65,6 +65,11 @@ def place(step: Transaction, size: int, rights: Rights, low: Va, high: Va, reach
         ) from full
 
 
+def image_key(module: Module, patch: Patch) -> ImageKey:
+    """What a patch's image is known by."""
+    return ImageKey(module.va, hashlib.sha256(patch.data).hexdigest())
+
+
 def map_patch(
     step: Transaction, target: Target, registry: Registry, arch: Architecture, module: Module, patch: Patch
 ) -> tuple[ImageKey, MappedImage]:
@@ -76,7 +81,7 @@ def map_patch(
     Raises:
         ApplyRefused: out-of-reach, import-unavailable, malformed-patch.
     """
-    key = ImageKey(module.va, hashlib.sha256(patch.data).hexdigest())
+    key = image_key(module, patch)
     known = registry.images.get(key)
     if known is not None:
         return key, known

@@ -21,7 +21,7 @@ from hotpatch.engine.undo import UndoRecord
 from hotpatch.errors import ApplyRefused, OutOfReach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.arch import Architecture
     from hotpatch.engine.checks import CheckedFunction
@@ -61,8 +61,11 @@ def redirect(
     image: MappedImage,
     functions: Sequence[CheckedFunction],
     original: OriginalView,
+    dispatchers: Mapping[SiteKey, Va],
 ) -> Switch:
     """Write everything of the redirects that shows no effect (slots, pads) and give back what does.
+
+    ``dispatchers``: where slots of these functions lead meanwhile, in a transition.
 
     Raises:
         ApplyRefused: A redirect cannot reach where it has to lead (out-of-reach).
@@ -76,11 +79,13 @@ def redirect(
         site = registry.sites.get(checked.key)
         try:
             if site is not None:
-                registry.sites[checked.key] = lead(step, target, arch, checked.key, site, (*site.layers, layer), switch)
+                registry.sites[checked.key] = lead(
+                    step, target, arch, checked.key, site, (*site.layers, layer), switch, dispatchers.get(checked.key)
+                )
             else:
-                site, early = _new_site(registry, arch, checked, layer, original)
+                site, early = _new_site(registry, arch, checked, layer, original, dispatchers.get(checked.key))
                 if site.slot is not None:
-                    slots.append((site.slot, layer.destination))
+                    slots.append((site.slot, site.leads_to))
                 registry.sites[checked.key] = site
                 pads.extend(early)
                 switch.entries.append(site.records[-1])
@@ -92,7 +97,7 @@ def redirect(
     for key in application.given_back:
         site = registry.sites[key]
         layer = Layer(application.number, site.top.name, site.original)
-        registry.sites[key] = lead(step, target, arch, key, site, (*site.layers, layer), switch)
+        registry.sites[key] = lead(step, target, arch, key, site, (*site.layers, layer), switch, dispatchers.get(key))
     _lead_slots(step, target, slots)
     for record in pads:
         step.write_code(record.va, record.before, record.after)
@@ -120,31 +125,39 @@ def _new_site(
     checked: CheckedFunction,
     layer: Layer,
     original: OriginalView,
+    dispatcher: Va | None,
 ) -> tuple[Site, Sequence[UndoRecord]]:
     strategy = checked.function.redirect
     slot = registry.slots[checked.key] if strategy is Redirect.HPAT else None
     writes = arch.redirect_writes(strategy, checked.entry, layer.destination if slot is None else slot)
     records = tuple(UndoRecord(Va(write.va), original.read(Va(write.va), len(write.new)), write.new) for write in writes)
     trampoline = TrampolineKey(checked.key, arch.entry_site(strategy).displaced)
-    return Site(strategy, slot, trampoline, registry.trampolines[trampoline].va, records, (layer,)), records[:-1]
+    site = Site(strategy, slot, trampoline, registry.trampolines[trampoline].va, records, (layer,), dispatcher)
+    return site, records[:-1]
 
 
 def lead(
-    step: Transaction, target: Target, arch: Architecture, key: SiteKey, site: Site, layers: tuple[Layer, ...], switch: Switch
+    step: Transaction,
+    target: Target,
+    arch: Architecture,
+    key: SiteKey,
+    site: Site,
+    layers: tuple[Layer, ...],
+    switch: Switch,
+    dispatcher: Va | None = None,
 ) -> Site:
-    """Lead a standing redirect to the last of ``layers``; what has to be stored for it is added to ``switch``.
+    """Lead a standing redirect to the last of ``layers``, or to ``dispatcher``; what has to be stored for it is added to ``switch``.
 
     Raises:
         OutOfReach: A redirect without a slot cannot reach there.
     """
-    destination = layers[-1].destination
     if site.slot is not None:
-        pointer, before, after = pointer_of(site.slot), pointer_bytes(site.top.destination), pointer_bytes(destination)
+        led = replace(site, layers=layers, dispatcher=dispatcher)
+        pointer, before, after = pointer_of(site.slot), pointer_bytes(site.leads_to), pointer_bytes(led.leads_to)
         switch.pointers.append((pointer, before, after))
-        led = replace(site, layers=layers)
-        _tell(step, "pointer", key, led, UndoRecord(pointer, before, after))
+        _tell(step, "pointer" if dispatcher is None else "dispatch", key, led, UndoRecord(pointer, before, after))
         return led
-    writes = {Va(write.va): write.new for write in arch.redirect_writes(site.strategy, key.entry, destination)}
+    writes = {Va(write.va): write.new for write in arch.redirect_writes(site.strategy, key.entry, layers[-1].destination)}
     records = []
     for record in site.records:
         new = record.rewritten(writes[record.va])
@@ -160,7 +173,7 @@ def changes(target: Target, site: Site) -> Iterator[tuple[Va, bytes, bytes]]:
     """Places of a redirect where something else stands than what was written: address, expected, found."""
     stand = [(record.va, record.after) for record in site.records]
     if site.slot is not None:
-        stand.append((pointer_of(site.slot), pointer_bytes(site.top.destination)))
+        stand.append((pointer_of(site.slot), pointer_bytes(site.leads_to)))
     for va, expected in stand:
         found = target.read(va, len(expected))
         if found != expected:
@@ -190,11 +203,11 @@ def remove(step: Transaction, target: Target, arch: Architecture, sites: Sequenc
         step.write_code(record.va, record.after, record.before)
     for _, site in sites:
         if site.slot is not None:
-            step.write_data(pointer_of(site.slot), pointer_bytes(site.top.destination), pointer_bytes(site.original))
+            step.write_data(pointer_of(site.slot), pointer_bytes(site.leads_to), pointer_bytes(site.original))
 
 
 def _tell(step: Transaction, change: str, key: SiteKey, site: Site, written: UndoRecord) -> None:
-    """Keep the event of a store that calls notice; ``change`` is ``entry``, ``pointer``, ``branch`` or ``removed``."""
+    """Keep the event of a store that calls notice; ``change`` is ``entry``, ``pointer``, ``dispatch``, ``branch`` or ``removed``."""
     step.event(
         "redirect",
         change=change,

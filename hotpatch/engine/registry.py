@@ -11,7 +11,10 @@ same patch, or another one for the same function, is applied. Only :meth:`hotpat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from hotpatch.engine.consistency import Consistency
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from hotpatch.address import Rva, Va
     from hotpatch.arch import Redirect
     from hotpatch.engine.hpat import HpatTable
+    from hotpatch.engine.stacking import Stacking
     from hotpatch.engine.undo import UndoRecord
+    from hotpatch.errors import Refusal
     from hotpatch.patch import Patch
 
 
@@ -123,6 +128,7 @@ class Site:
         original: Address of that trampoline.
         records: What the redirect wrote, padding first, the entry last; ``before`` is always the base's own.
         layers: Versions in force and below, oldest first; never empty.
+        dispatcher: While a transition sends each thread its own way: what the slot's pointer leads to.
     """
 
     strategy: Redirect
@@ -131,11 +137,17 @@ class Site:
     original: Va
     records: tuple[UndoRecord, ...]
     layers: tuple[Layer, ...]
+    dispatcher: Va | None = None
 
     @property
     def top(self) -> Layer:
         """The version in force."""
         return self.layers[-1]
+
+    @property
+    def leads_to(self) -> Va:
+        """Where the redirect leads now: the version in force, or the dispatcher."""
+        return self.top.destination if self.dispatcher is None else self.dispatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +160,7 @@ class Application:
         patch: What was applied.
         sites: Functions that it replaces, by RVA.
         given_back: Functions of older patches whose original it brings back, by RVA.
+        consistency: How calls changed over; reverting it goes the same way unless said otherwise.
     """
 
     number: int
@@ -155,11 +168,87 @@ class Application:
     patch: Patch
     sites: tuple[SiteKey, ...]
     given_back: tuple[SiteKey, ...] = ()
+    consistency: Consistency = Consistency.IMMEDIATE
 
     @property
     def touched(self) -> tuple[SiteKey, ...]:
         """Every function that reverting it changes."""
         return (*self.sites, *self.given_back)
+
+
+class Operation(StrEnum):
+    """What waits or is in transition."""
+
+    APPLY = "apply"
+    REVERT = "revert"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An operation that waits for quiescence; nothing of it has been done.
+
+    Attributes:
+        number: Of the application: the one to be, or the one to revert.
+        operation: Which of the two.
+        patch: Its patch.
+        module: Address of the module.
+        stacking: Of an application to be.
+        since: :attr:`~hotpatch.engine.target.Target.clock` when it began.
+        until: When it gives up.
+        holder: Thread that was found inside last, to be looked at first.
+    """
+
+    number: int
+    operation: Operation
+    patch: Patch
+    module: Va
+    stacking: Stacking
+    since: int
+    until: int
+    holder: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An operation during which each thread goes its own way.
+
+    Attributes:
+        number: Of the application that goes in or out.
+        operation: Which of the two.
+        patch: Its patch.
+        module: Address of the module.
+        stubs: Mapping that holds the dispatchers.
+        flag: Offset in each thread's environment block of the byte that is 1 while the thread stays with what was in force before.
+        since: :attr:`~hotpatch.engine.target.Target.clock` when it began.
+        until: When it is called off, or ``None``.
+        reversed: Whether it was called off, and threads go back.
+        refusals: Why it was called off, where its time was over.
+        problems: What refused the last try to finish it.
+    """
+
+    number: int
+    operation: Operation
+    patch: Patch
+    module: Va
+    stubs: Va
+    flag: int
+    since: int
+    until: int | None
+    reversed: bool = False
+    refusals: tuple[Refusal, ...] = ()
+    problems: tuple[Refusal, ...] = ()
+
+    @property
+    def to_new(self) -> bool:
+        """Whether threads are on their way to the patch's code, and not away from it."""
+        return (self.operation is Operation.APPLY) is not self.reversed
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An application that never came into force: ``refusals`` where it gave up, none where it was called off."""
+
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(slots=True)
@@ -175,6 +264,9 @@ class Registry:
     slots: dict[SiteKey, Va] = field(default_factory=dict)
     trampolines: dict[TrampolineKey, PlacedTrampoline] = field(default_factory=dict)
     chunks: tuple[Chunk, ...] = ()
+    waiting: dict[Va, Waiting] = field(default_factory=dict)
+    transitions: dict[Va, Transition] = field(default_factory=dict)
+    ended: dict[int, Ended] = field(default_factory=dict)
 
     def copy(self) -> Registry:
         """A copy to work on; values are frozen and shared, but for the tables' lists of free slots."""
@@ -188,7 +280,15 @@ class Registry:
             dict(self.slots),
             dict(self.trampolines),
             self.chunks,
+            dict(self.waiting),
+            dict(self.transitions),
+            dict(self.ended),
         )
+
+    def under_way(self, number: int) -> Waiting | Transition | None:
+        """What waits or is in transition of an application."""
+        every: tuple[Waiting | Transition, ...] = (*self.waiting.values(), *self.transitions.values())
+        return next((each for each in every if each.number == number), None)
 
     def standing(self, module: Va) -> tuple[Application, ...]:
         """Patches that stand on a module, oldest first."""
@@ -200,10 +300,20 @@ class Registry:
             if key.module == module:
                 yield from site.records
 
-    def enter(self, key: ImageKey, patch: Patch, sites: tuple[SiteKey, ...], given_back: tuple[SiteKey, ...]) -> Application:
-        """Put a patch on top of its module."""
-        self.applied += 1
-        application = Application(self.applied, key, patch, sites, given_back)
+    def enter(
+        self,
+        key: ImageKey,
+        patch: Patch,
+        sites: tuple[SiteKey, ...],
+        given_back: tuple[SiteKey, ...],
+        consistency: Consistency = Consistency.IMMEDIATE,
+        number: int | None = None,
+    ) -> Application:
+        """Put a patch on top of its module; ``number`` where it was given one when it began to wait."""
+        if number is None:
+            self.applied += 1
+            number = self.applied
+        application = Application(number, key, patch, sites, given_back, consistency)
         self.applications[application.number] = application
         self.order[key.module] = (*self.order.get(key.module, ()), application.number)
         return application

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import TYPE_CHECKING, Protocol
 
+from hotpatch.address import Va
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hotpatch.address import Va
     from hotpatch.arch import Machine
     from hotpatch.image import Image
 
@@ -44,14 +45,30 @@ class Module:
     image: Image
 
 
+NO_BLOCK = Va(0)
+"""Of a thread whose environment block is not known; transitions need it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread as it stands now; ``registers`` by lower-case name (``rip``/``pc`` and ``rsp``/``sp`` among them)."""
+    """A thread as it stands now.
+
+    Attributes:
+        id: The thread's; none is used twice.
+        pc: Next instruction.
+        sp: Stack pointer.
+        registers: By lower-case name (``rip``/``pc`` and ``rsp``/``sp`` among them).
+        block: Its thread environment block, which holds :attr:`Target.thread_flags`.
+        suspended: For each call of the system into the program that is under way, innermost first: the registers that differ, where the
+            code behind it goes on, from what a walk finds at the end of the stack before it.
+    """
 
     id: int
     pc: Va
     sp: Va
     registers: Mapping[str, int]
+    block: Va = NO_BLOCK
+    suspended: tuple[Mapping[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,14 @@ class Target(Protocol):
     @property
     def machine(self) -> Machine:
         """The instruction set that its threads run."""
+
+    @property
+    def clock(self) -> int:
+        """Instructions that the program has executed so far; waiting is bounded by them."""
+
+    @property
+    def thread_flags(self) -> range:
+        """Offsets in a thread's environment block of bytes that nobody else uses; all are 0 in a new thread."""
 
     def modules(self) -> tuple[Module, ...]:
         """Loaded modules in load order, patch images included."""
@@ -128,7 +153,7 @@ class Target(Protocol):
         """Where the process has that export (of a module or of the system), or ``None``."""
 
     def event(self, kind: str, **details: object) -> None:
-        """Tell whoever watches: ``apply``, ``map``, ``redirect``, ``move``, ``revert``, ``collect``.
+        """Tell whoever watches: ``apply``, ``map``, ``redirect``, ``move``, ``wait``, ``transition``, ``revert``, ``refused``, ``collect``.
 
         ``details`` are JSON-compatible, and none is called ``at``, ``thread`` or ``kind``, which whoever keeps events adds.
         """

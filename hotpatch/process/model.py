@@ -141,3 +141,4 @@ class ProcessSnapshot:
     refused: tuple[Refusal, ...]
     last: CallResult | None
     handles: tuple[AppliedPatch, ...]
+    awaited: tuple[AppliedPatch, ...]

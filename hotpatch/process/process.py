@@ -12,7 +12,7 @@ from hotpatch.emulator.commandline import join_command_line
 from hotpatch.emulator.guest import Guest
 from hotpatch.emulator.parameters import Settings
 from hotpatch.engine import Consistency, Engine, PatchState
-from hotpatch.errors import InputError, Refusal, Refused, RevertRefused, Rule
+from hotpatch.errors import ApplyRefused, InputError, Refusal, Refused, RevertRefused, Rule
 from hotpatch.process.model import AppliedAt, Argument, Buffer, CallResult, PendingCall, ProcessSnapshot, RunResult, ThreadView
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ BUDGET = 1_000_000_000
 _VIEW_INSTRUCTIONS = 6
 _VIEW_BYTES = 64
 _INTEGER_LIMIT = 1 << 64
+_STRIDE = 1000
+"""Instructions that :meth:`Process.wait` may run past the end of what it waits for."""
+_GONE = frozenset({PatchState.REVERTED, PatchState.REVERSED, PatchState.REFUSED})
+"""States of a patch that does not stand any more, or never did."""
 
 
 class Process:
@@ -89,10 +93,14 @@ class Process:
         self.engine = Engine(self.guest)
         knower = weakref.proxy(self.engine)
         self.guest.system.locator = lambda va: knower.locate(va)
+        watcher = weakref.proxy(self)
+        self.guest.kernel.on_slice = lambda: watcher._poll()
         self.applied: list[AppliedAt] = []
         self.refused: list[Refusal] = []
         self.last: CallResult | None = None
         self._handles: list[AppliedPatch] = []
+        self._awaited: tuple[AppliedPatch, ...] = ()
+        """Of :meth:`apply_at`, and not in yet."""
 
     # what it is --------------------------------------------------------------------------------------------------------------------------
 
@@ -273,24 +281,49 @@ class Process:
 
     # patching ----------------------------------------------------------------------------------------------------------------------------
 
-    def apply(self, patch: Patch, consistency: Consistency | str | None = None) -> AppliedPatch:
-        """Apply a patch now.
+    def apply(self, patch: Patch, consistency: Consistency | str | None = None, *, wait: int | None = None) -> AppliedPatch:
+        """Apply a patch now, or have it go in while the process runs on.
+
+        With ``quiescent`` and ``per-thread`` threads that are inside of what it replaces have to leave first. Where there are such, the
+        handle's ``state`` tells how far it is, and :meth:`wait` runs the process until it is there.
+
+        Args:
+            patch: What to apply.
+            consistency: How calls change over; the process's where ``None``.
+            wait: Instructions after which it is given up; ``None``: a million (``quiescent``) or never (``per-thread``).
 
         Raises:
             ApplyRefused: With every reason; the process is as it was.
             InputError: There is no such consistency.
         """
-        applied = self.engine.apply(patch, consistency=self._consistency(consistency))
+        applied = self.engine.apply(patch, consistency=self._consistency(consistency), wait=wait)
         self._handles.append(applied)
         return applied
 
-    def revert(self, applied: AppliedPatch) -> None:
-        """Take an applied patch back.
+    def revert(self, applied: AppliedPatch, consistency: Consistency | str | None = None, *, wait: int | None = None) -> None:
+        """Take an applied patch back, as it was applied unless ``consistency`` says otherwise; one on its way in is called off.
 
         Raises:
             RevertRefused: With every reason; the process is as it was.
+            InputError: There is no such consistency.
         """
-        self.engine.revert(applied)
+        self.engine.revert(applied, None if consistency is None else self._consistency(consistency), wait)
+
+    def wait(self, applied: AppliedPatch, n: int | None = None) -> PatchState:
+        """Run until nothing of a patch waits or is in transition any more, for ``n`` instructions at most (the budget), or to the end.
+
+        Raises:
+            ApplyRefused: It was given up (not-quiescent).
+        """
+        last = self.instructions + (self.budget if n is None else n)
+        while not applied.settled and self.instructions < last and not self.finished and self.fault is None:
+            before = self.instructions
+            self.guest.run(min(before + _STRIDE, last))
+            if self.instructions == before:
+                break
+        if applied.state is PatchState.REFUSED:
+            raise ApplyRefused(applied.refusals)
+        return applied.state
 
     def status(self) -> Status:
         """What is patched now, where, by which patch, in which state."""
@@ -308,8 +341,8 @@ class Process:
         """Instruction counts of what :meth:`at`, :meth:`apply_at` and :meth:`revert_at` still wait for."""
         return tuple(sorted(alarm.at for alarm in self.guest.kernel.alarms))
 
-    def apply_at(self, instructions: int, patch: Patch, consistency: Consistency | str | None = None) -> None:
-        """Apply a patch at an instruction count; the program goes on either way.
+    def apply_at(self, instructions: int, patch: Patch, consistency: Consistency | str | None = None, *, wait: int | None = None) -> None:
+        """Apply a patch at an instruction count, as :meth:`apply`; the program goes on either way.
 
         :attr:`applied` and :attr:`refused` tell what came of it.
         """
@@ -317,26 +350,27 @@ class Process:
 
         def action() -> None:
             try:
-                self.apply(patch, how)
+                applied = self.apply(patch, how, wait=wait)
             except Refused as refused:
-                self._refuse(refused)
+                self._refuse(refused.refusals)
             else:
-                self.applied.append(AppliedAt(patch.image.name, self.instructions, len(patch.functions)))
+                self._awaited = (*self._awaited, applied)
+                self._note()
 
         self.guest.at(instructions, action)
 
-    def revert_at(self, instructions: int, patch: Patch) -> None:
-        """Take a patch back at an instruction count; the newest application of it that stands."""
+    def revert_at(self, instructions: int, patch: Patch, *, wait: int | None = None) -> None:
+        """Take a patch back at an instruction count, as :meth:`revert`; the newest application of it that stands or is on its way."""
 
         def action() -> None:
-            standing = [applied for applied in self._handles if applied.patch is patch and applied.state is not PatchState.REVERTED]
+            standing = [applied for applied in self._handles if applied.patch is patch and applied.state not in _GONE]
             try:
                 if not standing:
                     reason = f"{patch.image.name} is not applied after {instructions} instructions; revert it later, or apply it earlier"
                     raise RevertRefused([Refusal(Rule.NOT_APPLIED, None, None, reason, {"at": instructions})])
-                self.revert(standing[-1])
+                self.revert(standing[-1], wait=wait)
             except Refused as refused:
-                self._refuse(refused)
+                self._refuse(refused.refusals)
 
         self.guest.at(instructions, action)
 
@@ -345,7 +379,13 @@ class Process:
     def snapshot(self) -> ProcessSnapshot:
         """The process and its patches as they are; can be restored any number of times, in any order."""
         return ProcessSnapshot(
-            self.guest.snapshot(), self.engine.snapshot(), tuple(self.applied), tuple(self.refused), self.last, tuple(self._handles)
+            self.guest.snapshot(),
+            self.engine.snapshot(),
+            tuple(self.applied),
+            tuple(self.refused),
+            self.last,
+            tuple(self._handles),
+            self._awaited,
         )
 
     def restore(self, snapshot: ProcessSnapshot) -> None:
@@ -353,7 +393,7 @@ class Process:
         self.guest.restore(snapshot.guest)
         self.engine.restore(snapshot.engine)
         self.applied[:], self.refused[:], self.last = snapshot.applied, snapshot.refused, snapshot.last
-        self._handles[:] = snapshot.handles
+        self._handles[:], self._awaited = snapshot.handles, snapshot.awaited
 
     def stop_view(self) -> tuple[ThreadView, ...]:
         """Every living thread as it stands: registers, the next instructions, stack."""
@@ -380,9 +420,27 @@ class Process:
         except ValueError:
             raise InputError(str(wanted), f"no consistency; use one of {', '.join(Consistency)}") from None
 
-    def _refuse(self, refused: Refused) -> None:
-        self.refused.extend(refused.refusals)
-        for refusal in refused.refusals:
+    def _poll(self) -> bool:
+        """Let the engine go on with what waits for threads; whether something still does."""
+        progress = self.engine.poll()
+        self._refuse(progress.refused)
+        if self._awaited:
+            self._note()
+        return progress.busy
+
+    def _note(self) -> None:
+        """Remember which patches of :meth:`apply_at` have gone in."""
+        waiting = []
+        for applied in self._awaited:
+            if applied.state is PatchState.WAITING:
+                waiting.append(applied)
+            elif applied.state not in _GONE:
+                self.applied.append(AppliedAt(applied.patch.image.name, self.instructions, len(applied.patch.functions)))
+        self._awaited = tuple(waiting)
+
+    def _refuse(self, refusals: Sequence[Refusal]) -> None:
+        self.refused.extend(refusals)
+        for refusal in refusals:
             self.guest.event("refused", rule=refusal.rule.value, function=refusal.function, reason=refusal.reason)
 
     def _pass(self, args: Sequence[Argument]) -> tuple[list[int | float], list[tuple[Buffer, Va]]]:

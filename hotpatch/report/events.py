@@ -15,6 +15,7 @@ _CHANGES = {
     "entry": "goes to the new code",
     "pointer": "goes to the new code, by its slot",
     "branch": "goes to the new code",
+    "dispatch": "goes where each thread's side is, by its slot",
     "removed": "is the base's again",
 }
 
@@ -55,6 +56,30 @@ def _move(event: Mapping[str, Any]) -> str:
     return f"thread {event['moved_thread']} from 0x{event['from']:x} to 0x{event['to']:x}: it {event['why']}"
 
 
+def _wait(event: Mapping[str, Any]) -> str:
+    if event.get("called_off"):
+        return f"{event['patch']}, sequence {event['sequence']}: called off"
+    return f"{event['patch']}, sequence {event['sequence']}: {event['operation']} waits for {_held(event)}, until {event['until']}"
+
+
+def _transition(event: Mapping[str, Any]) -> str:
+    left = f"{counted(event['remaining'], 'thread')} left"
+    what = f"{event['patch']}, sequence {event['sequence']}"
+    match event["stage"]:
+        case "thread":
+            return f"thread {event['moved_thread']} from {event['from']} to {event['to']} code of {what}, {left}"
+        case "begin":
+            return f"{what}: {event['operation']} thread by thread begins, held by {_held(event)}"
+        case "reverse":
+            return f"{what}: called off, threads go back, {left}"
+        case _:
+            return f"{what}: all threads have changed over"
+
+
+def _held(event: Mapping[str, Any]) -> str:
+    return ", ".join(f"thread {each['thread']} in {each['function'] or '?'}" for each in event["holders"])
+
+
 def _debug(event: Mapping[str, Any]) -> str:
     return f"thread {event['thread']} says {event['text']!r}"
 
@@ -70,5 +95,7 @@ _TELL: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "redirect": _redirect,
     "refused": _refused,
     "move": _move,
+    "wait": _wait,
+    "transition": _transition,
     "debug": _debug,
 }

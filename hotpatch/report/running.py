@@ -173,8 +173,9 @@ def run_text(document: RunDocument) -> RenderableType:
 def _status(status: dict[str, Any]) -> RenderableType:
     """What is patched, where, by which patch, in which state."""
     functions = status["functions"]
+    changes = [line for change in status["changes"] for line in _change(change)]
     if not functions:
-        return Text("nothing is patched")
+        return Group(Text("nothing is patched"), *changes)
     names = {patch["number"]: patch["name"] for patch in status["patches"]}
     rows = table("patched", "module", "at", "by", "sequence", "state", "redirect", "leads to", right=("at", "sequence", "leads to"))
     for item in functions:
@@ -188,7 +189,18 @@ def _status(status: dict[str, Any]) -> RenderableType:
             item["redirect"],
             hexadecimal(item["destination"]),
         )
-    return rows
+    return Group(rows, *changes)
+
+
+def _change(change: Mapping[str, Any]) -> list[Text]:
+    """What is on its way, and on which side each thread is."""
+    until = "" if change["until"] is None else f", until {change['until']}"
+    head = f"{change['name']}, sequence {change['sequence']}: {change['operation']} {change['state']} since {change['since']}{until}"
+    rows = [
+        f"    thread {item['thread']}: {item['side']}" + (f", kept by {item['function'] or '?'}" if item["stack"] else "")
+        for item in change["threads"]
+    ]
+    return [Text(line) for line in (head, *rows)]
 
 
 def _stop_text(item: ThreadStopDocument) -> RenderableType:

@@ -13,6 +13,8 @@ from hotpatch.image import Image
 from hotpatch.image.model import SectionFlags
 
 PAGE = 0x1000
+BLOCK = 0x8000
+"""Bytes from the base of a thread's stack to its environment block."""
 STACK = 0x7FF0000000
 STACK_SIZE = 0x4000
 
@@ -47,6 +49,8 @@ class Fake:
     exports: dict[tuple[str, str], int] = field(default_factory=dict)
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     flushed: list[tuple[int, int]] = field(default_factory=list)
+    clock: int = 0
+    thread_flags: range = range(0xE8, 0xFC)
     calls: int = 0
     fail_at: int | None = None
     failure: Callable[[], BaseException] = lambda: InjectedError("injected")
@@ -85,6 +89,7 @@ class Fake:
         convention = architecture(self.machine).convention
         base = STACK + number * 0x100000
         self.commit(base, STACK_SIZE)
+        self.commit(base + BLOCK, PAGE)
         names = {*convention.preserved, *convention.integer_arguments, convention.result, *([convention.link] if convention.link else [])}
         held = dict.fromkeys(sorted(names), 0)
         held |= {convention.pc: pc, convention.sp: base + STACK_SIZE - 0x100} | registers
@@ -118,7 +123,9 @@ class Fake:
         self._call()
         convention = architecture(self.machine).convention
         return tuple(
-            Thread(number, Va(registers[convention.pc]), Va(registers[convention.sp]), dict(registers))
+            Thread(
+                number, Va(registers[convention.pc]), Va(registers[convention.sp]), dict(registers), Va(STACK + number * 0x100000 + BLOCK)
+            )
             for number, registers in sorted(self.register_sets.items())
         )
 

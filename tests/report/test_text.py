@@ -56,7 +56,35 @@ EVENTS = {
         ["[7] move      thread 3 from 0x1000 to 0x2000: it stood in the padding"],
     ),
     "debug": ({"text": "hi\n"}, ["[7] debug     thread 4 says 'hi\\n'"]),
-    "wait": ({"waiting_for": [2, 3], "va": 0x1000}, ["[7] wait      waiting for 2, 3, va 0x1000"]),
+    "other": ({"waiting_for": [2, 3], "va": 0x1000}, ["[7] other     waiting for 2, 3, va 0x1000"]),
+    "wait": (
+        {"patch": "fix.dll", "sequence": 1, "operation": "apply", "until": 900, "holders": [{"thread": 2, "function": "price"}]},
+        ["[7] wait      fix.dll, sequence 1: apply waits for thread 2 in price, until 900"],
+    ),
+    "wait-called-off": ({"patch": "fix.dll", "sequence": 1, "called_off": True}, ["[7] wait      fix.dll, sequence 1: called off"]),
+    "transition-begin": (
+        {
+            "stage": "begin",
+            "patch": "fix.dll",
+            "sequence": 1,
+            "operation": "apply",
+            "remaining": 1,
+            "holders": [{"thread": 2, "function": None}],
+        },
+        ["[7] transition  fix.dll, sequence 1: apply thread by thread begins, held by thread 2 in ?"],
+    ),
+    "transition-thread": (
+        {"stage": "thread", "patch": "fix.dll", "sequence": 1, "moved_thread": 2, "from": "old", "to": "new", "remaining": 0},
+        ["[7] transition  thread 2 from old to new code of fix.dll, sequence 1, 0 threads left"],
+    ),
+    "transition-reverse": (
+        {"stage": "reverse", "patch": "fix.dll", "sequence": 1, "remaining": 3},
+        ["[7] transition  fix.dll, sequence 1: called off, threads go back, 3 threads left"],
+    ),
+    "transition-finish": (
+        {"stage": "finish", "patch": "fix.dll", "sequence": 1, "remaining": 0},
+        ["[7] transition  fix.dll, sequence 1: all threads have changed over"],
+    ),
     "load": ({"module": "base.dll", "va": 0}, []),
     "spawn": ({"start": 0}, []),
 }

@@ -1,0 +1,89 @@
+"""Waiting until no thread has a frame in a version that is to be left, and what is said when that takes too long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.engine.occupancy import holder, holders
+from hotpatch.engine.registry import Operation
+from hotpatch.errors import Refusal, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hotpatch.address import Rva, Va
+    from hotpatch.engine.locate import Locator
+    from hotpatch.engine.occupancy import Code, Holder
+    from hotpatch.engine.registry import Transition, Waiting
+    from hotpatch.engine.target import Target
+    from hotpatch.patch import Patch
+
+_SHOWN = 6
+"""Functions of a stack that a sentence shows; the evidence has them all."""
+
+
+def first_holder(target: Target, locator: Locator, code: Code, likely: int) -> Holder | None:
+    """Some thread that is inside, ``likely`` being looked at first."""
+    modules = target.modules()
+    for thread in sorted(target.threads(), key=lambda thread: (thread.id != likely, thread.id)):
+        found = holder(target, locator, modules, thread, code)
+        if found is not None:
+            return found
+    return None
+
+
+def refusals(target: Target, locator: Locator, code: Code, what: Waiting | Transition) -> tuple[Refusal, ...]:
+    """One for each thread that is still inside when the time is over (rule not-quiescent)."""
+    return tuple(_refusal(what, found, target.clock - what.since) for found in holders(target, locator, code))
+
+
+def _refusal(what: Waiting | Transition, found: Holder, waited: int) -> Refusal:
+    deed = "applied" if what.operation is Operation.APPLY else "reverted"
+    stack = " ← ".join(found.stack[:_SHOWN])
+    name = found.function or f"0x{found.va:x}"
+    if not found.returns:
+        reachable = False
+        end = f"the code of {name} never returns from there, so this cannot be waited for; use --consistency immediate, or end that thread"
+    elif found.outermost:
+        reachable = False
+        end = f"{name} is the thread's outermost function; end that thread first, or use --consistency immediate"
+    else:
+        reachable = True
+        end = "wait longer, or use --consistency immediate"
+    return Refusal(
+        Rule.NOT_QUIESCENT,
+        found.function,
+        rva_of(what.patch, found.function),
+        f"the patch was not {deed} within {waited} instructions because thread {found.thread} is still in {name} ({stack}); {end}",
+        {
+            "thread": found.thread,
+            "va": found.va,
+            "stack": list(found.stack),
+            "waited": waited,
+            "reachable": reachable,
+            "returns": found.returns,
+            "outermost": found.outermost,
+            "walked": found.certain,
+        },
+    )
+
+
+def lines(found: Iterable[Holder]) -> tuple[str, ...]:
+    """What is waited for, a line each."""
+    return tuple(f"thread {each.thread} in {each.function or hex(each.va)}" for each in found)
+
+
+def rva_of(patch: Patch, function: str | None) -> Rva | None:
+    """RVA in the base of a function of the patch, by name."""
+    return next((patched.base_rva for patched in patch.functions if function is not None and patched.name == function), None)
+
+
+def busy(what: Waiting | Transition, module: Va) -> Refusal:
+    """Why nothing else can be done to a module (rule in-transition)."""
+    return Refusal(
+        Rule.IN_TRANSITION,
+        None,
+        None,
+        f"{what.patch.image.name} is still on its way into or out of that module; let it finish, or call it off first",
+        {"patch": what.patch.image.name, "sequence": what.patch.sequence, "operation": what.operation.value, "module_va": module},
+    )

@@ -1,0 +1,263 @@
+"""Waiting for quiescence and changing over thread by thread: threads that stand in given places of a process that does not run."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import architecture
+from hotpatch.engine import Consistency, PatchState
+from hotpatch.errors import ApplyRefused, RevertRefused, Rule
+
+from .conftest import World
+from .fake import BLOCK, STACK
+from .run import call
+from .synthetic import entry
+
+QUIESCENT, PER_THREAD = Consistency.QUIESCENT, Consistency.PER_THREAD
+INSIDE = 4
+"""Offset of the second instruction of a synthetic function."""
+both = pytest.mark.parametrize("how", [QUIESCENT, PER_THREAD])
+
+
+def go(here: World, number: int, pc: int) -> None:
+    here.fake.register_sets[number][architecture(here.fake.machine).convention.pc] = pc
+
+
+def flag(here: World, number: int) -> bytes:
+    """A thread's free bytes."""
+    flags = here.fake.thread_flags
+    return here.fake.read(STACK + number * 0x100000 + BLOCK + flags.start, len(flags))
+
+
+def told(here: World, kind: str, *keys: str) -> list[tuple[object, ...]]:
+    return [tuple(details.get(key) for key in keys) for name, details in here.fake.events if name == kind]
+
+
+@both
+def test_with_nobody_inside_it_is_done_at_once(here, how):
+    here.fake.thread(1, here.entry(5))
+    applied = here.engine.apply(here.patch({1: 111}), how)
+    assert (applied.state, applied.settled, here.result(1)) == (PatchState.APPLIED, True, 111)
+    assert not told(here, "wait") and not told(here, "transition")
+    applied.revert()
+    assert (applied.state, here.result(1)) == (PatchState.REVERTED, 1)
+
+
+@pytest.mark.parametrize("offset", [0, INSIDE])
+def test_quiescent_waits_for_a_program_counter(here, offset):
+    here.fake.thread(1, here.entry(1) + offset)
+    before = here.fake.snapshot()
+    applied = here.engine.apply(here.patch({1: 111}), QUIESCENT, wait=100)
+    assert (applied.state, applied.settled) == (PatchState.WAITING, False)
+    here.fake.clock = 50
+    assert here.engine.poll().busy
+    assert here.fake.snapshot() == before
+    assert told(here, "wait", "until", "holders") == [(100, [{"thread": 1, "function": "f1"}])]
+    go(here, 1, here.entry(5))
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)
+
+
+def test_quiescent_waits_for_a_return_address(here):
+    here.fake.thread(1, here.entry(5), **({} if here.fake.machine == "x64" else {"x30": here.entry(1) + INSIDE}))
+    here.fake.push(1, 0, here.entry(1) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111}), QUIESCENT)
+    assert applied.state is PatchState.WAITING
+    (change,) = here.engine.status().changes
+    assert change.waits_for == ("thread 1 in f1",)
+    assert [(each.thread, each.side) for each in change.threads] == [(1, "old")]
+
+
+def test_giving_up_names_thread_function_and_stack_and_leaves_nothing(here):
+    here.fake.thread(1, here.entry(5))
+    here.fake.thread(2, here.entry(1) + INSIDE)
+    before = here.fake.snapshot()
+    applied = here.engine.apply(here.patch({1: 111}), QUIESCENT, wait=100)
+    here.fake.clock = 100
+    (refusal,) = here.engine.poll().refused
+    assert (refusal.rule, refusal.rva, refusal.evidence["thread"]) == (Rule.NOT_QUIESCENT, entry(1), 2)
+    assert refusal.evidence["stack"] == [hex(here.entry(1) + INSIDE)]
+    assert (refusal.evidence["returns"], refusal.evidence["waited"]) == (True, 100)
+    assert here.fake.snapshot() == before
+    assert (applied.state, applied.refusals, applied.settled) == (PatchState.REFUSED, (refusal,), True)
+    assert here.engine.poll() == type(here.engine.poll())(busy=False)
+    assert not here.engine.status().patches
+    with pytest.raises(RevertRefused):
+        applied.revert()
+
+
+@both
+def test_only_one_at_a_time(here, how):
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    first = here.engine.apply(here.patch({1: 111}), how)
+    with pytest.raises(ApplyRefused) as caught:
+        here.engine.apply(here.patch({2: 222}, sequence=2, name="second.dll"))
+    assert [refusal.rule for refusal in caught.value.refusals] == [Rule.IN_TRANSITION]
+    go(here, 1, here.entry(5))
+    here.engine.poll()
+    assert first.settled
+    here.engine.apply(here.patch({2: 222}, sequence=2, name="second.dll"))
+
+
+def test_what_waits_can_be_called_off(here):
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    before = here.fake.snapshot()
+    applied = here.engine.apply(here.patch({1: 111}), QUIESCENT)
+    applied.revert()
+    assert (applied.state, here.fake.snapshot()) == (PatchState.REVERSED, before)
+    with pytest.raises(RevertRefused):
+        applied.reverse()
+
+
+def test_each_thread_goes_its_own_way(here):
+    for number, place in ((1, here.entry(1) + INSIDE), (2, here.entry(5)), (3, here.entry(2) + INSIDE)):
+        here.fake.thread(number, place)
+    applied = here.engine.apply(here.patch({1: 111, 2: 222}), PER_THREAD)
+    assert applied.state is PatchState.TRANSITION
+    assert [flag(here, number)[0] for number in (1, 2, 3)] == [1, 0, 1]
+    assert [(each.thread, each.side) for each in here.engine.status().changes[0].threads] == [(1, "old"), (2, "new"), (3, "old")]
+    go(here, 1, here.entry(5))
+    assert here.engine.poll().busy
+    assert told(here, "transition", "stage", "moved_thread", "from", "to", "remaining") == [
+        ("begin", None, None, None, 2),
+        ("thread", 1, "old", "new", 1),
+    ]
+    here.fake.thread(4, here.entry(5))
+    assert flag(here, 4) == bytes(20)
+    del here.fake.register_sets[3]
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1), here.result(2)) == (PatchState.APPLIED, 111, 222)
+    assert flag(here, 1) == flag(here, 2) == bytes(20)
+
+
+def test_finishing_leaves_what_immediate_leaves(here):
+    fake = here.fake
+    fake.thread(1, here.entry(1) + INSIDE)
+    here.engine.apply(here.patch({1: 111}), PER_THREAD)
+    mapped = set(fake.owned)
+    assert not here.engine.collect().freed
+    go(here, 1, here.entry(5))
+    here.engine.poll()
+    assert len(mapped - fake.owned) == 1
+    after = fake.snapshot()
+    applied = here.engine.snapshot().applications
+    assert len(applied) == 1
+    here.engine.restore(here.engine.snapshot())
+    assert fake.snapshot() == after
+
+
+def test_a_transition_can_be_reversed_half_way(here):
+    for number in (1, 2):
+        here.fake.thread(number, here.entry(number) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111, 2: 222}), PER_THREAD)
+    go(here, 1, here.entry(5))
+    here.engine.poll()
+    applied.revert()
+    assert applied.state is PatchState.REVERTING
+    with pytest.raises(RevertRefused) as caught:
+        applied.revert()
+    assert [refusal.rule for refusal in caught.value.refusals] == [Rule.IN_TRANSITION]
+    go(here, 1, here.engine.functions(applied)[0].destination + INSIDE)
+    assert here.engine.poll().busy  # thread 1 is in the new function
+    go(here, 1, here.entry(5))
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1), here.result(2)) == (PatchState.REVERSED, 1, 2)
+    assert flag(here, 1) == flag(here, 2) == bytes(20)
+
+
+def test_a_reversal_can_be_reversed(here):
+    for number in (1, 2):
+        here.fake.thread(number, here.entry(number) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111, 2: 222}), PER_THREAD)
+    applied.reverse()
+    applied.reverse()
+    go(here, 1, here.entry(5))
+    go(here, 2, here.entry(5))
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)
+
+
+@both
+def test_revert_waits_for_threads_in_the_new_code(here, how):
+    here.fake.thread(1, here.entry(5))
+    applied = here.engine.apply(here.patch({1: 111}), how)
+    go(here, 1, applied.functions[0].destination + INSIDE)
+    applied.revert()
+    assert applied.state is PatchState.REVERTING
+    here.engine.poll()
+    assert applied.state is PatchState.REVERTING
+    go(here, 1, here.entry(5))
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1)) == (PatchState.REVERTED, 1)
+
+
+@both
+def test_a_revert_can_be_called_off(here, how):
+    here.fake.thread(1, here.entry(5))
+    applied = here.engine.apply(here.patch({1: 111}), how)
+    go(here, 1, applied.functions[0].destination + INSIDE)
+    applied.revert()
+    applied.reverse()
+    here.engine.poll()
+    assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)
+
+
+def test_per_thread_with_a_bound_goes_back(here):
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    here.fake.thread(2, here.entry(2) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111, 2: 222}), PER_THREAD, wait=100)
+    go(here, 2, here.entry(5))
+    here.fake.clock = 100
+    assert [refusal.evidence["thread"] for refusal in here.engine.poll().refused] == [1]
+    here.engine.poll()
+    assert (applied.state, here.result(1), len(applied.refusals)) == (PatchState.REFUSED, 1, 1)
+
+
+def test_a_thread_in_a_dispatcher_or_slot_is_put_back(here):
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    here.fake.thread(2, here.entry(5))
+    applied = here.engine.apply(here.patch({1: 111}), PER_THREAD)
+    slot = applied.functions[0].slot
+    stub = int.from_bytes(here.fake.read(slot + 0x1000, 8), "little")
+    step = architecture(here.fake.machine)
+    second = next(iter(list(step.disassemble(here.fake.read(stub, 24), stub))[1:]))
+    go(here, 2, second.address)
+    go(here, 1, here.entry(5))
+    here.engine.poll()
+    assert applied.state is PatchState.APPLIED
+    pc = step.convention.pc
+    assert here.fake.register_sets[2][pc] == slot
+    assert call(here.fake, slot)[0] == 111
+
+
+def test_superseding_per_thread_keeps_the_older_version_for_who_is_inside(here):
+    first = here.engine.apply(here.patch({1: 111}))
+    here.fake.thread(1, first.functions[0].destination + INSIDE)
+    second = here.engine.apply(here.patch({1: 1111}, sequence=2, name="second.dll"), PER_THREAD)
+    assert second.state is PatchState.TRANSITION
+    go(here, 1, here.entry(5))
+    here.engine.poll()
+    assert here.result(1) == 1111
+    second.revert()
+    assert (here.result(1), first.state) == (111, PatchState.APPLIED)
+
+
+def test_functions_given_back_are_waited_for_too(here):
+    here.engine.apply(here.patch({1: 111, 2: 222}))
+    function = here.engine.status().functions[1]
+    here.fake.thread(1, function.destination + INSIDE)
+    second = here.engine.apply(here.patch({1: 1111}, sequence=2, name="second.dll"), QUIESCENT)
+    assert second.state is PatchState.WAITING
+    go(here, 1, here.entry(5))
+    here.engine.poll()
+    assert (here.result(1), here.result(2)) == (1111, 2)
+
+
+@both
+def test_a_snapshot_takes_what_is_under_way_along(here, how):
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111}), how)
+    state, held = applied.state, here.engine.snapshot()
+    applied.revert()
+    here.engine.restore(held)
+    assert applied.state is state
