@@ -18,7 +18,7 @@ from hotpatch.arch import (
     arm64_trampoline,
 )
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine
+from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine, Use
 from hotpatch.arch.common import LiteDecoder
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ class Arm64(Architecture):
 
     def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
         """See :func:`hotpatch.arch.arm64_references.references`."""
-        return arm64_references.references(code, address, image_base)
+        found = arm64_references.references(code, address, image_base)
+        if any(reference.use is Use.UNUSED for reference in found):
+            return arm64_constants.confirm_unused(found, self.disassemble(code, address), CONVENTION)
+        return found
 
     def jump_tables(
         self,
@@ -110,7 +113,11 @@ class Arm64(Architecture):
 
     def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
         """See :meth:`Architecture.constants`; a number above 65,535 may lie in a literal pool."""
-        return arm64_constants.constants(self.disassemble(code, address), CONVENTION)
+        return arm64_constants.follower(self.disassemble(code, address), CONVENTION).constants()
+
+    def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
+        """See :meth:`Architecture.never_reads`."""
+        return arm64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :func:`hotpatch.arch.arm64_fields.bind`."""

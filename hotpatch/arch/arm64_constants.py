@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import Flow
-from hotpatch.arch.constants import Constant, Effect, Follower, slot_name
+from hotpatch.arch.base import Flow, Use
+from hotpatch.arch.constants import Effect, Follower, slot_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hotpatch.arch.base import CallingConvention, Instruction
+    from hotpatch.arch.base import CallingConvention, Instruction, Reference
 
 VOLATILE = tuple(f"x{number}" for number in (*range(19), 30))
 """Registers that a call may change."""
@@ -28,15 +28,31 @@ _KEEPING = ("bfi", "bfxil", "bfm", "bfc")
 _OPAQUE = ("svc", "hlt", "brk", "hint", "mrs", "sys", "casp", "ldadd", "cas", "swp", "stx", "stlx")
 
 
-def constants(instructions: Iterable[Instruction], convention: CallingConvention) -> tuple[Constant, ...]:
-    """See :meth:`hotpatch.arch.base.Architecture.constants`."""
+def follower(instructions: Iterable[Instruction], convention: CallingConvention) -> Follower:
+    """What follows constants through ``instructions``."""
     known = list(instructions)
     taken = [
         int(found[1] or "0", 0)
         for instruction in known
         if instruction.mnemonic in ("add", "mov") and (found := _STACK_ADDRESS.match(instruction.operands))
     ]
-    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken).constants()
+    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken)
+
+
+def confirm_unused(
+    found: tuple[Reference, ...], instructions: Iterable[Instruction], convention: CallingConvention
+) -> tuple[Reference, ...]:
+    """``found`` with those references to data that may be read after all, for all that is known of registers."""
+    known = list(instructions)
+    following = follower(known, convention)
+    registers = {instruction.address - known[0].address: instruction.operands.partition(",")[0] for instruction in known}
+    return tuple(
+        reference._replace(use=Use.DATA)
+        if reference.use is Use.UNUSED
+        and not following.never_reads(reference.offset + reference.size, registers.get(reference.offset, "x0"))
+        else reference
+        for reference in found
+    )
 
 
 def _effect(instruction: Instruction) -> Effect:

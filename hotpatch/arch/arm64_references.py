@@ -24,7 +24,8 @@ def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ..
     """The references of ``raw``, by offset; those of one ADRP with the target of its first user first.
 
     Words that hold jump tables (found by :func:`hotpatch.arch.arm64_tables.tables_inside`) or literals are no instructions. An ADRP gives
-    one PAGEBASE_REL21 for each target that its page is completed to, one with the page itself where the page escapes or nothing uses it.
+    one PAGEBASE_REL21 for each target that its page is completed to, one with the page where that escapes, and an unused one where
+    nothing is seen to use it (:func:`hotpatch.arch.arm64_constants.confirm_unused` makes sure).
     A register that holds ``&__ImageBase`` (ADRP and ADD) is followed through additions: ``add x, x, #high, lsl #12`` gives
     IMAGEREL_HIGH12A, the ADD, load or store that completes it IMAGEREL_LOW12A or IMAGEREL_LOW12L.
 
@@ -78,7 +79,9 @@ def _page_references(code: Code, image_base: int, tables: tuple[JumpTable, ...],
             found.append(_reference(completion.user, completion.kind, completion.target))
     for site, named in targets.items():
         page = fields.decode(FixupKind.PAGEBASE_REL21, code.words[site], code.site(site))
-        found += [_reference(site, FixupKind.PAGEBASE_REL21, target) for target in named or (page,)]
+        found += [_reference(site, FixupKind.PAGEBASE_REL21, target) for target in named]
+        if not named:
+            found.append(_reference(site, FixupKind.PAGEBASE_REL21, page, Use.UNUSED))
     for site, named in image_pages.items():
         found += [_reference(site, FixupKind.IMAGEREL_HIGH12A, target) for target in named]
     return found
@@ -88,5 +91,5 @@ def _pages(code: Code, data: frozenset[int]) -> list[int]:
     return [index for index in code.pages() if index not in data]
 
 
-def _reference(index: int, kind: FixupKind, target: int) -> Reference:
-    return Reference(index * a64.WORD, a64.WORD, index * a64.WORD, kind, Use.DATA, target)
+def _reference(index: int, kind: FixupKind, target: int, use: Use = Use.DATA) -> Reference:
+    return Reference(index * a64.WORD, a64.WORD, index * a64.WORD, kind, use, target)

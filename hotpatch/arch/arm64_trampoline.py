@@ -159,7 +159,7 @@ class _Mover:
     def _branches_of_rest(self) -> Iterator[tuple[int, int, Use]]:
         end = self.count * a64.WORD
         for reference in references(self.code, self.source_va, 0):
-            if reference.offset >= end and reference.use is not Use.DATA:
+            if reference.offset >= end and reference.use not in (Use.DATA, Use.UNUSED):
                 yield reference.offset, reference.target, reference.use
         for table in tables_inside(Code(self.code, self.source_va), self.code, 0):
             for target in table.targets:

@@ -85,6 +85,8 @@ class Use(StrEnum):
     BRANCH = "branch"
     DATA = "data"
     """Reads, writes, or takes the address."""
+    UNUSED = "unused"
+    """Computes (a part of) the address, which then nothing reads: optimisers leave such instructions behind."""
 
 
 class Redirect(StrEnum):
@@ -345,6 +347,10 @@ class Architecture(ABC):
     @abstractmethod
     def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
         """The numbers that ``code`` loads, with the calls that get each as an argument and whether nothing else does."""
+
+    @abstractmethod
+    def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
+        """Whether nothing for certain, and no call, reads what ``register`` (64 bits) holds before the instruction at ``offset``."""
 
     # binding -----------------------------------------------------------------------------------------------------------------------------
 

@@ -108,6 +108,12 @@ class Follower:
             )
         return tuple(found)
 
+    def never_reads(self, offset: int, place: str) -> bool:
+        """Whether nothing, and no call, gets what ``place`` holds before the instruction at ``offset``."""
+        start = self._index.get(self._start + offset)
+        passed, only = (set[Passed](), False) if start is None else self._follow(start, place)
+        return only and not passed
+
     def _whole(self, number: int, place: str, value: int) -> tuple[int, int]:
         """The last instruction that builds the number, and the number: a second one may follow at once."""
         following = self._effects[number + 1] if number + 1 < len(self._effects) else None

@@ -79,7 +79,11 @@ class X64(Architecture):
 
     def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
         """See :meth:`Architecture.constants`."""
-        return x64_constants.constants(self.disassemble(code, address), CONVENTION)
+        return x64_constants.follower(self.disassemble(code, address), CONVENTION).constants()
+
+    def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
+        """See :meth:`Architecture.never_reads`."""
+        return x64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :meth:`Architecture.bind`; x64 fields are written whole, so what ``field`` holds does not matter."""

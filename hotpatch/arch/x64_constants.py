@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import Flow
-from hotpatch.arch.constants import Constant, Effect, Follower, slot_name
+from hotpatch.arch.constants import Effect, Follower, slot_name
 from hotpatch.arch.x64_operands import PARENTS, VOLATILE, memory
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ _IMMEDIATE = re.compile(r"-?(0x[0-9a-f]+|\d+)$")
 _LEA_OF_STACK = re.compile(r"\[rsp(?: \+ (0x[0-9a-f]+|\d+))?\]$")
 
 
-def constants(instructions: Iterable[Instruction], convention: CallingConvention) -> tuple[Constant, ...]:
-    """See :meth:`hotpatch.arch.base.Architecture.constants`."""
+def follower(instructions: Iterable[Instruction], convention: CallingConvention) -> Follower:
+    """What follows constants through ``instructions``."""
     known = list(instructions)
     taken = [
         int(found[1] or "0", 0)
         for instruction in known
         if instruction.mnemonic == "lea" and (found := _LEA_OF_STACK.search(instruction.operands))
     ]
-    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken).constants()
+    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken)
 
 
 def _effect(instruction: Instruction) -> Effect:

@@ -19,7 +19,7 @@ from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Positions, Stretches, Usage
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
-from hotpatch.builder.unwinding import handler_sites
+from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.differ import Verdict
 from hotpatch.differ.view import View
 from hotpatch.errors import Refusal, Rule
@@ -101,6 +101,14 @@ class _Binder:
             elif self._ranges:
                 self._bind_data(self._ranges.pop(0))
             self._bind_distances()
+        for item, reference in stray(self.unwind, [block for body in self.bodies.values() for block in body.blocks]):
+            function = self.fixed.function_at(item.entry.range.start)
+            reason = (
+                f"its exception tables are those of the function at 0x{reference.target:x} too, which does not travel; "
+                "list that one with --only, or leave this one out"
+            )
+            at = item.entry.range.start
+            self.refusals.append(Refusal(Rule.UNWIND, function.name if function else None, at, reason, {"code": int(reference.target)}))
 
     def _bind_function(self, function: Function) -> None:
         body = body_of(self.fixed, function)
@@ -155,6 +163,8 @@ class _Binder:
         carried, refusals = carry_unwind(self.fixed, body)
         self.unwind += carried
         self.refusals += refusals
+        for part in descriptors(self.fixed, carried):
+            self._carry_data(part, Area.DATA)
         for site, travels in handler_sites(carried):
             found = CarriedAddress(site.target) if travels else self.destination(None, site)
             if isinstance(found, str):

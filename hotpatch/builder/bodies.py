@@ -28,7 +28,7 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
     spans += [Range(Rva(table.index[0]), Rva(sum(table.index))) for table in tables if table.index]
     sites = _sites(image, function, spans)
     literals = {site.target for site in sites if site.kind is FixupKind.LITERAL19 and any(site.target in part for part in function.ranges)}
-    blocks = _blocks(function)
+    blocks = _blocks(image, function, spans)
     falls_into = {}
     for block in blocks:
         last = _decode(image, function, block, spans, literals)
@@ -40,13 +40,16 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
     return Body(function, blocks, sites, _distinct(tables), falls_into)
 
 
-def _blocks(function: Function) -> tuple[Range, ...]:
-    """The ranges by start, touching ones joined."""
+def _blocks(image: Image, function: Function, spans: list[Range]) -> tuple[Range, ...]:
+    """The ranges by start, touching ones joined; a table among code right behind one stays there, because its entries may not reach far."""
+    tables = [span for span in spans if (section := image.section_at(span.start)) is not None and section.executable]
+    parts = [*function.ranges, *(table for table in tables if not any(table.start in part for part in function.ranges))]
     blocks: list[Range] = []
-    for part in sorted(function.ranges):
-        if blocks and blocks[-1].end == part.start:
-            blocks[-1] = Range(blocks[-1].start, part.end)
-        else:
+    for part in sorted(parts):
+        gap = part.start - blocks[-1].end if blocks else -1
+        if blocks and (gap <= 0 or (gap < POINTER_SIZE and part in tables)):
+            blocks[-1] = Range(blocks[-1].start, max(blocks[-1].end, part.end))
+        elif part not in tables:
             blocks.append(part)
     return tuple(blocks)
 
@@ -65,6 +68,7 @@ def _sites(image: Image, function: Function, spans: list[Range]) -> tuple[Site, 
                 item.addend,
             )
             for item in references
+            if item.use is not Use.UNUSED
         ]
         sites += [pointer_site(image, part.start, rva) for rva in image.relocations_in(part)]
     return tuple(

@@ -177,5 +177,5 @@ class Entrances:
             for function in self._base.functions
             for part, references in zip(function.ranges, self._base.references(function), strict=True)
             for item in references
-            if item.use is not Use.DATA
+            if item.use not in (Use.DATA, Use.UNUSED)
         )

@@ -56,18 +56,22 @@ def _texts(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
 
 
 def _run_once(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
-    """Start-up code has run before a patch can be applied."""
+    """Start-up code has run before a patch can be applied: a patch of nothing else does nothing.
+
+    Beside other functions it comes along, because a DLL's is called again for each thread and at the end.
+    """
     once = run_once_functions(diff.base)
+    if not all(item.base.entry in once for item in selected):
+        return
     for item in selected:
-        if item.base.entry in once:
-            yield Refusal(
-                Rule.RUN_ONCE,
-                item.base.name,
-                item.base.entry,
-                f"{item.base.label} is called once, before a patch can be applied, so that a redirect of it would never be taken; "
-                "restart with the fixed build, or leave it out with --only",
-                {"why": once[item.base.entry]},
-            )
+        yield Refusal(
+            Rule.RUN_ONCE,
+            item.base.name,
+            item.base.entry,
+            f"nothing but start-up code changed, and {item.base.label} ({once[item.base.entry]}) has run before a patch can be applied; "
+            "restart with the fixed build",
+            {"why": once[item.base.entry]},
+        )
 
 
 def run_once_functions(image: Image) -> dict[Rva, str]:
@@ -101,7 +105,7 @@ def _callers(image: Image) -> tuple[dict[Rva, set[Rva]], set[Rva]]:
     for function in image.functions:
         for reference in (item for part in image.references(function) for item in part):
             owner = image.function_at(reference.target)
-            if owner is None or owner.entry == function.entry:
+            if owner is None or owner.entry == function.entry or reference.use is Use.UNUSED:
                 continue
             if reference.use is Use.DATA:
                 exposed.add(owner.entry)

@@ -134,7 +134,7 @@ class _Check:
             return
         for here, there in zip(wanted, found, strict=True):
             self._see(Rva(self.placement.of(part.start) + here.field))
-            problem = self._problem(function, here.target, there.target, here.use)
+            problem = self._problem(function, here.target, there.target, here.use) if here.use is not Use.UNUSED else None
             if problem is not None:
                 yield self._wrong(
                     function,
@@ -286,11 +286,12 @@ class _Check:
 
     def _unwind_problem(self, item: CarriedUnwind, ref: UnwindReference, found: Rva) -> str | None:
         wanted = Rva(ref.target + ref.addend)
-        if ref.meaning is Meaning.HANDLER and ref is called(item)[0]:
+        if ref.meaning is Meaning.CALLEE or (ref.meaning is Meaning.HANDLER and ref is called(item)[0]):
             return self._problem(None, wanted, self.patch_va + found, Use.CALL)
         if ref.meaning is Meaning.INFO:
-            travelling = {self.placement.of(entry.range.start) for entry in self._entries_with(wanted)}
-            same = any(entry.info == found and entry.range.start in travelling for entry in self.patch.image.unwind_entries)
+            travelling = {self.placement.of(entry.range.start) for entry in self._entries_with(ref.target)}
+            wanted = Rva(found - ref.addend)
+            same = any(entry.info == wanted and entry.range.start in travelling for entry in self.patch.image.unwind_entries)
             return None if same else f"unwind information at 0x{found:x} of the patch, which is another entry's"
         return None if found == self.placement.of(ref.target) + ref.addend else f"0x{found:x} of the patch, which is other code"
 

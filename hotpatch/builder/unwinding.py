@@ -10,7 +10,7 @@ from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.model import CarriedAddress, Site, Veneer
 from hotpatch.errors import NotHotpatchable, Refusal, Rule
 from hotpatch.image import Range
-from hotpatch.unwind import Meaning, unwinder
+from hotpatch.unwind import Meaning, descriptor_range, unwinder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -63,12 +63,32 @@ def handler_sites(carried: Iterable[CarriedUnwind]) -> Iterator[tuple[Site, bool
     for item in carried:
         for number, ref in enumerate(called(item)):
             at = Rva((item.entry.info or 0) + ref.offset)
-            yield Site(at, HANDLER_SITE_SIZE, at, FixupKind.ADDR32NB, Use.CALL, ref.target, 0), number > 0
+            yield (
+                Site(at, HANDLER_SITE_SIZE, at, FixupKind.ADDR32NB, Use.CALL, ref.target, 0),
+                number > 0 and ref.meaning is Meaning.HANDLER,
+            )
 
 
 def called(item: CarriedUnwind) -> list[UnwindReference]:
     """The references to code that the unwinding system calls, the language-specific handler first."""
-    return sorted((ref for ref in item.references if ref.meaning is Meaning.HANDLER), key=lambda ref: ref.offset)
+    return sorted((ref for ref in item.references if ref.meaning in (Meaning.HANDLER, Meaning.CALLEE)), key=lambda ref: ref.offset)
+
+
+def descriptors(image: Image, carried: Iterable[CarriedUnwind]) -> Iterator[Range]:
+    """The type descriptors that unwind information names; a copy serves, because types are told apart by their names."""
+    for item in carried:
+        for ref in item.references:
+            if ref.meaning is Meaning.DATA:
+                yield descriptor_range(image, ref.target)
+
+
+def stray(carried: Iterable[CarriedUnwind], blocks: Iterable[Range]) -> Iterator[tuple[CarriedUnwind, UnwindReference]]:
+    """References of unwind information to code that does not travel."""
+    known = tuple(blocks)
+    for item in carried:
+        for ref in item.references:
+            if ref.meaning is Meaning.CODE and not any(ref.target in block for block in known):
+                yield item, ref
 
 
 def handler_veneers(handlers: Iterable[tuple[Body, Site, Destination]]) -> dict[Destination, Veneer]:
@@ -120,11 +140,11 @@ def _bound(
     out = bytearray(item.info)
     for ref in item.references:
         match ref.meaning:
-            case Meaning.CODE:
+            case Meaning.CODE | Meaning.DATA:
                 target = Rva(placement.of(ref.target) + ref.addend)
             case Meaning.INFO:
                 target = Rva(info_rvas[ref.target] + ref.addend)
-            case Meaning.HANDLER:
+            case Meaning.HANDLER | Meaning.CALLEE:
                 target = Rva(handler_rva(ref.target) + ref.addend)
         size = image.architecture.field_size(ref.kind)
         field = bytes(out[ref.offset : ref.offset + size])

@@ -58,12 +58,16 @@ def findings(relation: Correspondence, matching: Matching, live: LiveData) -> Fi
 
 
 def _layouts(base: View, fixed: View, live: LiveData) -> Iterator[Refusal]:
-    """Live data of another size, of another kind, or with parts in other places."""
+    """Live data of another size, of another kind, or with parts in other places.
+
+    What the headers give a role has the size of its role, whatever a PDB says (libraries disagree about the security cookie's).
+    """
     there, here = _unique_data(base), _unique_data(fixed)
+    roles = [{rva: role for role, rva in view.special_data.items()} for view in (base, fixed)]
     for name in sorted(there.keys() & here.keys(), key=lambda name: (there[name].rva, name)):
         old, new = there[name], here[name]
         kinds = base.place(old.rva).kind, fixed.place(new.rva).kind
-        if PlaceKind.WRITABLE not in kinds:
+        if PlaceKind.WRITABLE not in kinds or roles[0].get(old.rva, 0) == roles[1].get(new.rva):
             continue
         facts = {"base_rva": old.rva, "fixed_rva": new.rva, "base_size": old.size, "fixed_size": new.size}
         if kinds[0] is not kinds[1]:

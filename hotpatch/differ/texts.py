@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hotpatch.differ.view import View
 
-_TEXT_LIMIT = 512
+_TEXT_LIMIT = 8192
 _SHORTEST = 3
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DATE = re.compile(rf"(?<![\w-])\d{{4}}-\d\d-\d\d(?![\d-])|\b(?:{_MONTHS}) [ \d]\d \d{{4}}\b")

@@ -163,7 +163,8 @@ class View:
             references, outline = image.references_in(stretch), image.outline(stretch)
             for index in outline.outward:
                 offset, _, _, kind, use, target, _ = references[index]
-                links.append((part, offset, kind, use, target))
+                if use is not Use.UNUSED:
+                    links.append((part, offset, kind, use, target))
             bare = outline.masked
             for address in self._table_starts[bisect_left(self._table_starts, start) : bisect_left(self._table_starts, end)]:
                 at, size = address - start, self.tables[address][1].size

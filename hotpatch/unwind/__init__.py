@@ -6,6 +6,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+from hotpatch.unwind.cxx import descriptor_range
 from hotpatch.unwind.model import (
     FRAME_LIMIT,
     CarriedUnwind,
@@ -34,6 +35,7 @@ __all__ = [
     "UnwindReference",
     "Unwinder",
     "Unwound",
+    "descriptor_range",
     "row_of",
     "unwinder",
 ]

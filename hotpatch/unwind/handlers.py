@@ -1,18 +1,21 @@
 """Language-specific handlers: which one an entry names, what data follows, and which fields of it refer to code.
 
 Formats: ``SCOPE_TABLE_AMD64`` and its Arm64 twin (winnt.h) for ``__C_specific_handler``; for stack cookies a word with the cookie's
-place in the frame and three flags, and two more words where the frame is aligned. C++ exception data is not carried.
+place in the frame and three flags, and two more words where the frame is aligned. C++ functions have the RVA of their tables
+(:mod:`hotpatch.unwind.cxx`), in front of a cookie's data where there is one.
 """
 
 from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind
+from hotpatch.arch import FixupKind, Use
 from hotpatch.errors import NotHotpatchable, Refusal, Rule
+from hotpatch.unwind import cxx
 from hotpatch.unwind.model import CarriedUnwind, Meaning, UnwindReference
 
 if TYPE_CHECKING:
@@ -28,9 +31,17 @@ _GS_FLAGS = 7
 _GS_SIZE = 4
 _GS_ALIGNED_SIZE = 12
 _THUNK_SIZE = 16
+_CHECK_SIZE = 64
 
 _SCOPES = frozenset({"__C_specific_handler"})
 _COOKIE = frozenset({"__GSHandlerCheck"})
+_CXX = {
+    "__CxxFrameHandler3": (3, False),
+    "__GSHandlerCheck_EH": (3, True),
+    "__CxxFrameHandler4": (4, False),
+    "__GSHandlerCheck_EH4": (4, True),
+}
+"""Version of the tables that the handler reads, and whether it checks a stack cookie, whose data follow."""
 _SCOPES_AND_COOKIE = frozenset({"__GSHandlerCheck_SEH", "__GSHandlerCheck_SEH_noexcept"})
 
 
@@ -45,11 +56,88 @@ def carry(image: Image, entry: UnwindEntry, info: int, size: int, frame: int) ->
     handler = image.u32(info + size)
     data = info + size + 4
     references = [UnwindReference(size, Rva(handler), 0, FixupKind.ADDR32NB, Meaning.HANDLER)]
+    version, guarded = _cxx_form(image, handler)
+    if version is None and handler_name(image, handler) is None:
+        version, guarded = _cxx_shape(image, entry, data)
+    if version is not None:
+        return _carry_cxx(image, entry, info, size, references[0], version, guarded=guarded)
     length, scopes = _data(image, entry, handler, data, frame)
     function = image.function_at(entry.range.start)
     for at in scopes:
         references += _scope_references(image, function, entry, info, at)
     return CarriedUnwind(entry, image.read(info, size + 4 + length), tuple(references))
+
+
+def _cxx_form(image: Image, handler: int) -> tuple[int | None, bool]:
+    """Which version of C++ tables the handler at RVA ``handler`` reads (``None``: another handler), and whether it checks a cookie too.
+
+    Without a name, a handler that calls the frame handler of a version is the one that checks the cookie first.
+    """
+    name = handler_name(image, handler)
+    if name is not None:
+        return _CXX.get(name, (None, False))
+    versions = {_CXX[called] for called in _called(image, handler) if called in _CXX}
+    return (next(iter(versions))[0], True) if len(versions) == 1 else (None, False)
+
+
+def _cxx_shape(image: Image, entry: UnwindEntry, data: int) -> tuple[int | None, bool]:
+    """The same for a handler without a name that calls none with one (linked statically), where its data leaves no doubt."""
+    func_info = image.u32(data)
+    size = _extent(image, data)
+    if data < func_info:
+        size = min(size, func_info - data)
+    guarded = size > _I32.size
+    if size not in (_I32.size, _I32.size + _cookie_size(image, data + _I32.size)):
+        return None, False
+    if cxx.is_version_3(image, func_info):
+        return 3, guarded
+    try:
+        tables = cxx.carry(image, entry, func_info, 4)
+    except cxx.Malformed:
+        return None, False
+    calls = any(reference.meaning in (Meaning.HANDLER, Meaning.CALLEE) for reference in tables.references)
+    return (4, guarded) if calls else (None, False)
+
+
+def _called(image: Image, handler: int) -> frozenset[str | None]:
+    """The names of what the function at RVA ``handler`` calls or jumps to; ``None`` for what has none."""
+    function = image.function_of_entry(Rva(handler))
+    found: set[str | None] = set()
+    for reference in (item for part in image.references(function) for item in part) if function is not None else ():
+        slot = image.imports_by_slot.get(Rva(reference.target))
+        if slot is not None:
+            found.add(slot.name)
+        elif reference.use is not Use.DATA and image.function_at(reference.target) is not function:
+            found.add(handler_name(image, reference.target))
+    return frozenset(found)
+
+
+def _ignores_data(image: Image, handler: int) -> bool:
+    """Whether the handler never looks at its fourth argument, by which it would find its data, and calls nobody."""
+    function = image.function_of_entry(Rva(handler))
+    if function is None or len(function.ranges) > 1:
+        return False
+    (part,) = function.ranges
+    return image.architecture.never_reads(image.code(part), part.start, 0, image.architecture.convention.integer_arguments[3])
+
+
+def _carry_cxx(
+    image: Image, entry: UnwindEntry, info: int, size: int, handler: UnwindReference, version: int, *, guarded: bool
+) -> CarriedUnwind:
+    """The unwind information of a C++ function with its tables behind it."""
+    data = info + size + 4
+    length = size + 8 + (_cookie_size(image, data + 4) if guarded else 0)
+    try:
+        tables = cxx.carry(image, entry, image.u32(data), version)
+    except cxx.Malformed as problem:
+        raise _refused(image, entry, handler_name(image, int(handler.target)), image.read(data, _SCOPE.size), str(problem)) from problem
+    raw = image.read(info, length)
+    start = length + -length % 4
+    references = [handler, UnwindReference(size + 4, Rva(info), start + tables.first, FixupKind.ADDR32NB, Meaning.INFO)]
+    for reference in tables.references:
+        addend = reference.addend + (start if reference.meaning is Meaning.INFO else 0)
+        references.append(replace(reference, offset=start + reference.offset, addend=addend))
+    return CarriedUnwind(entry, raw + bytes(start - length) + tables.data, tuple(references))
 
 
 def handler_name(image: Image, handler: int) -> str | None:
@@ -78,12 +166,23 @@ def _data(image: Image, entry: UnwindEntry, handler: int, data: int, frame: int)
         length = 4 + _SCOPE.size * len(scopes)
         return length + (_cookie_size(image, data + length) if name in _SCOPES_AND_COOKIE else 0), scopes
     if name is None:
-        return _recognise(image, entry, data, frame)
+        if _ignores_data(image, handler):
+            return _extent(image, data), ()
+        return _recognise(image, entry, data, frame, is_cookie=_only_checks_cookie(image, handler))
     raise _refused(image, entry, name, image.read(data, _SCOPE.size))
 
 
-def _recognise(image: Image, entry: UnwindEntry, data: int, frame: int) -> tuple[int, tuple[int, ...]]:
-    """The data of a handler without a name, where its shape leaves no doubt."""
+def _only_checks_cookie(image: Image, handler: int) -> bool:
+    """Whether a handler without a name is as short as ``__GSHandlerCheck`` and calls one function, as short and without a name itself."""
+    function = image.function_of_entry(Rva(handler))
+    return function is not None and function.size <= _CHECK_SIZE and _called(image, handler) == {None}
+
+
+def _recognise(image: Image, entry: UnwindEntry, data: int, frame: int, *, is_cookie: bool) -> tuple[int, tuple[int, ...]]:
+    """The data of a handler without a name, where its shape leaves no doubt; ``is_cookie`` where the handler says so."""
+    place = _I32.unpack(image.read(data, _I32.size).ljust(_I32.size, b"\0"))[0] & ~_GS_FLAGS
+    if is_cookie and -frame <= place < frame and not place % 8:
+        return _cookie_size(image, data), ()
     extent = _extent(image, data)
     scopes = _scopes(image, entry, data)
     if scopes:
@@ -161,9 +260,10 @@ def _place(function: Function, rva: int) -> int | None:
     return next((part.start for part in function.ranges if part.start <= rva <= part.end), None)
 
 
-def _refused(image: Image, entry: UnwindEntry, name: str | None, data: bytes) -> NotHotpatchable:
+def _refused(image: Image, entry: UnwindEntry, name: str | None, data: bytes, problem: str = "") -> NotHotpatchable:
     function = image.function_at(entry.range.start)
     handler = f"the handler {name}" if name else "a handler that has no name"
-    reason = f"it has exception data for {handler}, of a form that cannot be carried; leave this function out of the patch."
+    why = f" ({problem})" if problem else ""
+    reason = f"it has exception data for {handler}, of a form that cannot be carried{why}; leave this function out of the patch."
     evidence: dict[str, object] = {"handler": name, "data": data.hex()}
     return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason, evidence)])

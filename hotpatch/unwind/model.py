@@ -64,9 +64,13 @@ class Meaning(StrEnum):
     CODE = "code"
     """``target`` is the start of one of the carried function's ranges; ``addend`` leads from there."""
     HANDLER = "handler"
-    """``target`` is the entry of the language-specific handler."""
+    """``target`` is the entry of the language-specific handler, or of a block that it calls with the function's frame."""
+    CALLEE = "callee"
+    """``target`` is the entry of a function that the handler calls as such: a destructor."""
+    DATA = "data"
+    """``target`` is a type descriptor, of which the other image needs a copy."""
     INFO = "info"
-    """``target`` is the unwind information of another entry, which must be carried too."""
+    """``target`` is the unwind information of an entry that is carried too; ``addend`` leads to what stands behind its own."""
 
 
 @dataclass(frozen=True, slots=True)

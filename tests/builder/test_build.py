@@ -188,8 +188,8 @@ def test_an_entry_point_runs_once(machine):
 
 
 @each_machine
-def test_start_up_code_is_refused(machine, monkeypatch):
-    """What only a DLL's entry point calls; what others call too is not start-up code."""
+def test_start_up_code_alone_is_refused(machine, monkeypatch):
+    """What only a DLL's entry point calls; what others call too is not start-up code. Beside other changes it travels."""
     call = {Machine.X64: ["e81b000000c3", "e8fbffff00c3"], Machine.ARM64: ["0c000014", ""]}[machine][0]
     body = {Machine.X64: ("b80500000090c3", "b80600000090c3"), Machine.ARM64: ("a0008052c0035fd6", "c0008052c0035fd6")}[machine]
     at = 0x10 + 5 + 0x1B if machine is Machine.X64 else 0x10 + 0x30
@@ -197,10 +197,11 @@ def test_start_up_code_is_refused(machine, monkeypatch):
     fixed = forge(machine, [Code("main", 16, call), Code("setup", at, body[1]), Code("other", at + 64, body[1])])
     monkeypatch.setattr(Image, "entry_point", property(lambda self: self.functions[0].entry))
     diff = told(base, fixed, setup="changed", other="changed")
-    (refusal,) = refused(diff)
+    (refusal,) = refused(diff, only=["setup"])
     assert (refusal.rule, refusal.function) == (Rule.RUN_ONCE, "setup")
     assert build_patch(diff, only=["other"]).overrides == ()
-    assert build_patch(diff, allow=["run-once"]).overrides == ("run-once",)
+    assert build_patch(diff, only=["setup"], allow=["run-once"]).overrides == ("run-once",)
+    assert [row.name for row in build_patch(diff).functions] == ["setup", "other"]
 
 
 @each_machine
