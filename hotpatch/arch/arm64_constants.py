@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from hotpatch.arch.base import CallingConvention, Instruction, Reference
 
-VOLATILE = tuple(f"x{number}" for number in (*range(19), 30))
-"""Registers that a call may change."""
+VOLATILE = ("x0", "x1", "x16", "x17", "x18", "x30")
+"""Registers that no code reads behind a call but for a result."""
+_KEPT = tuple(f"x{number}" for number in range(2, 16))
+"""Registers that a call may change, but that MSVC reads again behind calls of functions that it knows to leave them alone."""
 
 _WORDS = re.compile(r"\b[wx](\d+)\b")
 _NUMBER = r"#(-?(?:0x[0-9a-f]+|\d+))"
@@ -36,7 +38,7 @@ def follower(instructions: Iterable[Instruction], convention: CallingConvention)
         for instruction in known
         if instruction.mnemonic in ("add", "mov") and (found := _STACK_ADDRESS.match(instruction.operands))
     ]
-    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken)
+    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken, _KEPT)
 
 
 def confirm_unused(

@@ -82,8 +82,14 @@ class Follower:
         convention: CallingConvention,
         volatile: Collection[str],
         taken_slots: Collection[int],
+        kept: Collection[str] = (),
     ) -> None:
-        """Follow through ``instructions``, which do ``effects``; ``taken_slots`` are stack offsets whose address is taken."""
+        """Follow through ``instructions``, which do ``effects``.
+
+        return frozenset({(p, fresh) for p, fresh in held if p not in lost and p not in gained} | {(p, True) for p in gained})
+        code may still read behind a call of a function that leaves them alone.
+        """
+        self._kept = frozenset(kept)
         self._instructions, self._effects = instructions, effects
         self._arguments, self._result = convention.integer_arguments, convention.result
         self._home = convention.home_space
@@ -205,7 +211,9 @@ class Follower:
         return place in self._arguments if slot is None else bool(self._home) and slot >= self._home and not slot % 8
 
     def _after_call(self, held: frozenset[tuple[str, bool]]) -> frozenset[tuple[str, bool]]:
-        return frozenset((place, fresh and _slot(place) is None) for place, fresh in held if place not in self._volatile)
+        return frozenset(
+            (place, fresh and _slot(place) is None and place not in self._kept) for place, fresh in held if place not in self._volatile
+        )
 
 
 def slot_name(offset: int) -> str:

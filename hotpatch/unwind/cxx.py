@@ -124,12 +124,16 @@ class _Reader:
         return next((part for part in owner.ranges if part.start <= rva <= part.end), None) if owner is not None else None
 
     def block(self, at: int, rva: int) -> Range:
-        """A block that the unwinding system calls with the function's frame: it travels with the function."""
+        """A block that the unwinding system calls with the function's frame: it travels with the function, where it is no part of it."""
         owner = self.image.function_at(rva)
-        if owner is None or owner.entry != rva:
+        if owner is None:
             raise Malformed(f"0x{rva:x} is no function")
-        self.fields.append((at, rva, 0, Meaning.HANDLER))
-        return owner.ranges[0]
+        if owner.entry == rva and owner is not self.function:
+            self.fields.append((at, rva, 0, Meaning.HANDLER))
+            return owner.ranges[0]
+        part = next(part for part in owner.ranges if rva in part)
+        self.fields.append((at, part.start, rva - part.start, Meaning.CODE))
+        return part
 
     def callee(self, at: int, rva: int) -> None:
         """A destructor that is called as such."""

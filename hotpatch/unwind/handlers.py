@@ -166,9 +166,12 @@ def _data(image: Image, entry: UnwindEntry, handler: int, data: int, frame: int)
         length = 4 + _SCOPE.size * len(scopes)
         return length + (_cookie_size(image, data + length) if name in _SCOPES_AND_COOKIE else 0), scopes
     if name is None:
-        if _ignores_data(image, handler):
+        try:
+            return _recognise(image, entry, data, frame, is_cookie=_only_checks_cookie(image, handler))
+        except NotHotpatchable:
+            if not _ignores_data(image, handler):
+                raise
             return _extent(image, data), ()
-        return _recognise(image, entry, data, frame, is_cookie=_only_checks_cookie(image, handler))
     raise _refused(image, entry, name, image.read(data, _SCOPE.size))
 
 

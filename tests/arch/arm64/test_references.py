@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from hotpatch.arch import FixupKind, Machine, Use, architecture
+from hotpatch.arch.assembly import assemble
 
 ARM64 = architecture(Machine.ARM64)
 BASE = 0x1000
@@ -289,3 +290,23 @@ def test_a_direct_call_loses_results_and_nothing_that_code_still_completes():
     assert (4, "pageoffset-12l", 0x3010) in found(ADRP_X8_3000, LDR_W9_X8_10, call, 0x35FFFFC0)
     adrp_x0, ldr_w9_x0 = 0xD0000000, 0xB9401009
     assert not [row for row in found(adrp_x0, call, ldr_w9_x0) if row[1].startswith("pageoffset")]
+
+
+UNREAD = (
+    ("overwritten", "x0; mov x0, x19; ret", True),
+    ("overwritten-behind-a-call", "x20; bl 0x2000; mov x20, #0; ret", True),
+    ("kept-over-a-call", "x8; bl 0x2000; eor x1, x8, x1; ret", False),
+    ("handed-to-a-call", "x0; bl 0x2000; ret", False),
+    ("returned", "x0; ret", False),
+    ("added", "x8; add x0, x8, x1; ret", False),
+    ("where-code-leaves", "x20; b.eq 0x2000; mov x20, #0; ret", False),
+)
+
+
+@pytest.mark.parametrize(("name", "text", "unused"), UNREAD, ids=[row[0] for row in UNREAD])
+def test_pages_that_nothing_reads(name, text, unused):
+    """ADRP of the page at 0x5000 in front of ``text``."""
+    register, _, rest = text.partition("; ")
+    code = struct.pack("<I", 0x90000020 | int(register[1:])) + assemble(Machine.ARM64, rest, BASE + 4)
+    uses = [reference.use for reference in ARM64.references(code, BASE) if reference.kind is K.PAGEBASE_REL21]
+    assert uses == [Use.UNUSED if unused else Use.DATA]
