@@ -86,7 +86,7 @@ class Follower:
     ) -> None:
         """Follow through ``instructions``, which do ``effects``.
 
-        return frozenset({(p, fresh) for p, fresh in held if p not in lost and p not in gained} | {(p, True) for p in gained})
+        ``volatile``: registers that a call changes. ``taken_slots``: stack offsets whose address is taken. ``kept``: volatile registers that
         code may still read behind a call of a function that leaves them alone.
         """
         self._kept = frozenset(kept)
