@@ -30,6 +30,8 @@ class Rule(StrEnum):
     NOT_CHANGED = "not-changed"
     FOLDED = "folded-function"
     RUN_ONCE = "run-once"
+    START_UP = "start-up-differs"
+    POLICY = "policy-differs"
     UNRESOLVED_REFERENCE = "unresolved-reference"
     CONTRADICTING_VOTES = "contradicting-votes"
     UNDECODABLE = "undecodable-instruction"

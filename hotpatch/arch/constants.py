@@ -86,8 +86,8 @@ class Follower:
     ) -> None:
         """Follow through ``instructions``, which do ``effects``.
 
-        ``volatile``: registers that a call changes. ``taken_slots``: stack offsets whose address is taken. ``kept``: volatile registers that
-        code may still read behind a call of a function that leaves them alone.
+        ``volatile``: registers that a call changes. ``taken_slots``: stack offsets whose address is taken. ``kept``: registers that code
+        may read behind a call although they are volatile, because what it calls leaves them alone.
         """
         self._kept = frozenset(kept)
         self._instructions, self._effects = instructions, effects

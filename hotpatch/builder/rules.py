@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Image
 
-OVERRIDABLE = frozenset({Rule.DATA_LAYOUT, Rule.DATA_INIT, Rule.EXPORT_ABI, Rule.RUN_ONCE, Rule.CONTRADICTING_VOTES})
+OVERRIDABLE = frozenset(
+    {Rule.DATA_LAYOUT, Rule.DATA_INIT, Rule.EXPORT_ABI, Rule.RUN_ONCE, Rule.START_UP, Rule.POLICY, Rule.CONTRADICTING_VOTES}
+)
 """Rules about what a patch means, which its author may know better; the others are about what can be built at all."""
 
 

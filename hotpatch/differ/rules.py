@@ -11,6 +11,7 @@ from hotpatch.differ.data import Stretch
 from hotpatch.differ.exports import export_findings
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import TextDatum
+from hotpatch.differ.startup import policy_findings, startup_findings
 from hotpatch.differ.texts import whole_text
 from hotpatch.differ.view import PlaceKind
 from hotpatch.errors import Refusal, Rule
@@ -48,6 +49,8 @@ def findings(relation: Correspondence, matching: Matching, live: LiveData) -> Fi
         *_thread_local(relation.base, relation.fixed),
         *values,
         *export_findings(relation),
+        *startup_findings(relation),
+        *policy_findings(relation.base.image, relation.fixed.image),
         *_disputes(relation, live),
         *_orphans(relation, matching, live),
     )
