@@ -95,6 +95,14 @@ def test_buffers_are_read_back_and_bytes_and_text_are_not(machine):
     assert process.call(va, Buffer(1), "") == 0
 
 
+def test_small_arguments_of_many_calls_find_room():
+    process, va = with_code(Machine.X64, ADD[Machine.X64])
+    for size in (3000, 3000, 70_000, 3000, 100):
+        buffers = [Buffer(size), Buffer(size)]
+        process.call(va, *buffers)
+        assert [len(buffer.data) for buffer in buffers] == [size, size]
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("argument", [2**64, -(2**63) - 1, None, [1]])
 def test_arguments_that_cannot_be_passed_are_refused(machine, argument):

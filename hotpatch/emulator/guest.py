@@ -392,6 +392,8 @@ class Guest:
         counters, memory = self.system.counters, self.system.memory
         va, end = counters.call_buffer, counters.call_buffer + max(len(data), 1)
         start = page_up(va)
+        while (mapped := memory.find(start)) is not None:
+            start = mapped.end
         if end > start:
             memory.map(
                 start, max(page_up(end) - start, layout.ALLOCATION_GRANULE), Rights.READ | Rights.WRITE, RegionKind.HOST, "arguments"
