@@ -146,7 +146,8 @@ def build(
         return Exit.REFUSED
     write_atomically(output, patch.data)
     document = convert.build(patch, output, checked)
-    out.result(document, text.build(document))
+    if options.json or not options.quiet:
+        out.result(document, text.build(document))
     return Exit.DONE
 
 

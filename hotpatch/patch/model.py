@@ -139,6 +139,12 @@ class Patch:
     data: bytes
     image: Image
 
+    def __repr__(self) -> str:
+        """What it is for, and what it replaces."""
+        names = ", ".join(row.name or f"rva:0x{row.base_rva:x}" for row in self.functions[:4])
+        more = f" and {len(self.functions) - 4} more" if len(self.functions) > 4 else ""
+        return f"<Patch {self.sequence} for {self.provenance.base_name} [{self.machine}]: {names}{more}>"
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the patch file.
 
