@@ -250,13 +250,15 @@ class Program(_Table, frozen=True):
     args: tuple[str, ...] = ()
     stdin: str = ""
     anywhere: Anywhere = Anywhere()
+    consistent: Anywhere | None = None
 
-    def problem_anywhere(self, exit_code: int | None, output: str) -> str | None:
-        """What is wrong with a run during which the patch went in at some instruction, or ``None``."""
-        if exit_code not in self.anywhere.exit_codes:
-            return f"exit code {exit_code}, expected one of {list(self.anywhere.exit_codes)}"
+    def problem_anywhere(self, exit_code: int | None, output: str, *, consistent: bool = False) -> str | None:
+        """What is wrong with a run during which the patch went in at some instruction, or ``None``; ``consistent``: not ``immediate``."""
+        holds = self.consistent if consistent and self.consistent is not None else self.anywhere
+        if exit_code not in holds.exit_codes:
+            return f"exit code {exit_code}, expected one of {list(holds.exit_codes)}"
         lines = output.splitlines()
-        wanted = self._allowed_lines()
+        wanted = self._allowed_lines(holds)
         if wanted is not None and len(lines) != len(wanted):
             return f"{len(lines)} output lines, expected {len(wanted)}"
         for number, (line, allowed) in enumerate(zip(lines, wanted or (), strict=True), 1):
@@ -264,12 +266,12 @@ class Program(_Table, frozen=True):
                 return f"output line {number} is {line!r}, expected one of {[pattern.pattern for pattern in allowed]}"
         return None
 
-    def _allowed_lines(self) -> list[tuple[re.Pattern[str], ...]] | None:
-        if self.anywhere.lines == "either":
+    def _allowed_lines(self, holds: Anywhere) -> list[tuple[re.Pattern[str], ...]] | None:
+        if holds.lines == "either":
             pairs = zip(self.before.output.splitlines(), self.patched.output.splitlines(), strict=True)
             return [(re.compile(re.escape(old)), re.compile(re.escape(new))) for old, new in pairs]
-        if self.anywhere.patterns:
-            return [(re.compile(pattern),) for pattern in self.anywhere.patterns]
+        if holds.patterns:
+            return [(re.compile(pattern),) for pattern in holds.patterns]
         return None
 
 
