@@ -59,6 +59,7 @@ The manifest, one format (keys that a case does not need are left out)::
     exit_codes = [0]
     lines = "either"                # each output line as before or as patched in the same place; or
     patterns = ["calls 100", "wrong \\d+"]      # regular expressions, one a line, each for a whole line
+    [program.consistent]            # the same with another consistency than immediate; default: as anywhere
 
 Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say what the untouched process goes on to give.
 

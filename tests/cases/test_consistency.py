@@ -134,6 +134,7 @@ def calls_somewhere(one, model: Consistency, seeds: range) -> None:
         process.revert_at(second, one.patch)
         for function, arguments in calls:
             process.call(function, *arguments)
+            watch.called()
         assert {refusal.rule for refusal in process.refused} <= {Rule.CONSISTENCY_NEEDS_HPAT, Rule.NOT_APPLIED}
         assert model is Consistency.IMMEDIATE or not watch.mixed
         assert not process.status().changes or model is Consistency.IMMEDIATE or not process.guest.threads()
