@@ -52,9 +52,6 @@ def build(
     sequence: int = 1,
     redirect: Redirect | str = Redirect.HPAT,
     allow: Iterable[str] = (),
-    state_version: int = 0,
-    obligatory: bool = False,
-    can_roll_back: bool = True,
 ) -> Patch:
     """Make the patch that turns the base's behaviour into the fixed image's.
 
@@ -64,20 +61,16 @@ def build(
         sequence: The patch's sequence number, from 1.
         redirect: The strategy asked for; a function that it does not fit gets another, and the patch says why.
         allow: Rules to override.
-        state_version: Of the data that the patch's callbacks hand from patch to patch; 0: there are none.
-        obligatory: No newer patch may give the original of one of its functions back.
-        can_roll_back: Whether the patch may be reverted.
 
     Raises:
         NotHotpatchable: With every refusal in ``.refusals``.
         NothingToDo: There is no functional change.
-        InputError: ``redirect``, ``sequence`` or a name in ``only`` or ``allow`` is none.
+        InputError: ``redirect``, ``sequence`` or a name in ``only`` or ``allow`` is none, or one of these two is a text.
     """
     from hotpatch.builder import build_patch
-    from hotpatch.patch import Terms
 
-    terms = Terms(state_version, obligatory, can_roll_back)
-    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=_one_of(Redirect, redirect), allow=tuple(allow), terms=terms)
+    _not_text(only=only, allow=allow)
+    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=_one_of(Redirect, redirect), allow=tuple(allow))
 
 
 def load(path: str | PathLike[str]) -> Patch:
@@ -123,6 +116,7 @@ def verify(
     Raises:
         InputError: A call or function cannot be made or run, or options of the one mode are given with the other.
         HotpatchError: A call could not be made at all.
+        InputError: ``calls`` or one of them is a text.
     """
     from hotpatch.verifier import verify_calls, verify_functions
 
@@ -130,6 +124,9 @@ def verify(
         return verify_functions(base, patch, fixed=fixed, functions=functions, seeds=seeds, seed=seed)
     if functions or seeds is not None:
         raise InputError("functions and seeds", "belong to verification without calls; leave either them or the calls out")
+    _not_text(calls=calls)
+    for call in calls:
+        _not_text(call=call)
     return verify_calls(base, patch, fixed=fixed, calls=calls, bound=bound)
 
 
@@ -159,6 +156,18 @@ def assemble(machine: Machine | str, text: str, va: int) -> bytes:
     from hotpatch.arch.assembly import assemble as checked
 
     return checked(_one_of(Machine, machine), text, va)
+
+
+def _not_text(**given: object) -> None:
+    """Refuse a text where several things are wanted: Python would take it letter by letter.
+
+    Raises:
+        InputError: One is.
+    """
+    for name, value in given.items():
+        if isinstance(value, str | bytes):
+            wanted = '("function", 1, …)' if name in ("call", "calls") else f'["{value!s}"]'
+            raise InputError(f"{name}={value!r}", f"is one text where a list is wanted; write {name}={wanted}")
 
 
 def _one_of(kind: type[_Choice], value: str) -> _Choice:

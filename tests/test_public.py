@@ -210,3 +210,34 @@ def test_trampoline() -> None:
     assert moved.offsets[0] == 0
     with pytest.raises(hotpatch.CannotRelocate):
         hotpatch.trampoline("x64", bytes.fromhex("ffff"), source_va=0x1000, trampoline_va=0x2000, displaced=2)
+
+
+def test_what_the_values_look_like() -> None:
+    case = find_case("basic")
+    base, fixed = (hotpatch.open(case.image(Machine.X64, side)) for side in ("base", "fixed"))
+    diff = hotpatch.diff(base, fixed)
+    patch, process = hotpatch.build(diff), hotpatch.Process(base)
+    applied = process.apply(patch)
+    assert repr(base).startswith("<Image base.dll [x64] ")
+    assert "1 changed" in repr(diff)
+    assert repr(patch) == "<Patch 1 for base.dll [x64]: clamp>"
+    assert repr(process) == f"<Process base.dll [x64] at 0x{process.load_base:x}, 0 instructions>"
+    assert repr(applied).endswith(": applied>")
+    assert all(len(repr(value)) < 140 for value in (base, diff, patch, process, applied))
+
+
+@pytest.mark.parametrize("wrong", [{"only": "clamp"}, {"allow": "data-init"}])
+def test_a_text_is_no_list_of_names(wrong) -> None:
+    case = find_case("basic")
+    diff = hotpatch.diff(*(hotpatch.open(case.image(Machine.X64, side)) for side in ("base", "fixed")))
+    with pytest.raises(hotpatch.HotpatchError, match="where a list is wanted; write"):
+        hotpatch.build(diff, **wrong)
+
+
+@pytest.mark.parametrize("calls", ["clamp", ["clamp"]])
+def test_a_text_is_no_call(calls) -> None:
+    case = find_case("basic")
+    base, fixed = (hotpatch.open(case.image(Machine.X64, side)) for side in ("base", "fixed"))
+    patch = hotpatch.build(hotpatch.diff(base, fixed))
+    with pytest.raises(hotpatch.HotpatchError, match="where a list is wanted; write"):
+        hotpatch.verify(base, patch, fixed=fixed, calls=calls)

@@ -50,6 +50,8 @@ class Usage:
         self.targets = tuple(sorted({site.target for site in data}))
         self.taken = frozenset(site.target for site in data if site.kind not in _PAGES and not accesses(image, site))
         """What only has its address taken, at one instruction at least."""
+        self.accessed = frozenset(site.target for site in data if site.kind not in _PAGES and accesses(image, site))
+        """What is read or written at its very address, at one instruction at least."""
 
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""
@@ -272,7 +274,8 @@ class Positions:
     def rival(self, usage: Usage, rva: int) -> int | None:
         """The start of data that end where ``rva`` begins and are new or lie elsewhere in the base, if the function uses them too.
 
-        Without symbols an address that is only taken may be the end of what lies before it.
+        Without symbols an address that is only taken may be the end of what lies before it; not of a single word where the function
+        accesses memory at the address, too.
         """
         before = self.datum_before(rva)
         if before is not None and self._diff.base_datum(before.start) is None and usage.within(before.start, before.end, rva):
@@ -289,6 +292,8 @@ class Positions:
             if fixed + size != start or base - fixed != displacement:
                 break
             start, at = fixed, at - 1
+        if end - start <= _POINTER_SIZE and rva in usage.accessed:
+            return None
         return start if usage.within(start, end, rva) else None
 
     def _free(self, base: int) -> bool:

@@ -35,9 +35,6 @@ The manifest, one format (keys that a case does not need are left out)::
     imports = ["Sleep"]             # exactly the names in the patch's own import table
     [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
     parse = "inline"
-    hooked = "parse"                # somebody else's jump stands at that entry before the patch goes in
-    overwritten = "parse"           # somebody writes over that redirect: revert is refused until it is put back
-    then_rule = "import-unavailable"    # the later patch is refused by the engine, and everything stays as it was
     then = "other"                  # a later build: its patch (sequence 2) goes on top afterwards, and is reverted
     [expect.no_pdb]                 # outcome and rule where no PDB is there; outcome "any" claims nothing
 
@@ -62,6 +59,7 @@ The manifest, one format (keys that a case does not need are left out)::
     exit_codes = [0]
     lines = "either"                # each output line as before or as patched in the same place; or
     patterns = ["calls 100", "wrong \\d+"]      # regular expressions, one a line, each for a whole line
+    [program.consistent]            # the same with another consistency than immediate; default: as anywhere
 
 Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say what the untouched process goes on to give.
 
@@ -186,10 +184,7 @@ class Expectation(_Table, frozen=True):
     carried: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     redirect: Redirects = Redirects()
-    hooked: str | None = None
-    overwritten: str | None = None
     then: Side | None = None
-    then_rule: Rule | None = None
     no_pdb: NoPdb | None = None
 
 
@@ -256,13 +251,15 @@ class Program(_Table, frozen=True):
     args: tuple[str, ...] = ()
     stdin: str = ""
     anywhere: Anywhere = Anywhere()
+    consistent: Anywhere | None = None
 
-    def problem_anywhere(self, exit_code: int | None, output: str) -> str | None:
-        """What is wrong with a run during which the patch went in at some instruction, or ``None``."""
-        if exit_code not in self.anywhere.exit_codes:
-            return f"exit code {exit_code}, expected one of {list(self.anywhere.exit_codes)}"
+    def problem_anywhere(self, exit_code: int | None, output: str, *, consistent: bool = False) -> str | None:
+        """What is wrong with a run during which the patch went in at some instruction, or ``None``; ``consistent``: not ``immediate``."""
+        holds = self.consistent if consistent and self.consistent is not None else self.anywhere
+        if exit_code not in holds.exit_codes:
+            return f"exit code {exit_code}, expected one of {list(holds.exit_codes)}"
         lines = output.splitlines()
-        wanted = self._allowed_lines()
+        wanted = self._allowed_lines(holds)
         if wanted is not None and len(lines) != len(wanted):
             return f"{len(lines)} output lines, expected {len(wanted)}"
         for number, (line, allowed) in enumerate(zip(lines, wanted or (), strict=True), 1):
@@ -270,12 +267,12 @@ class Program(_Table, frozen=True):
                 return f"output line {number} is {line!r}, expected one of {[pattern.pattern for pattern in allowed]}"
         return None
 
-    def _allowed_lines(self) -> list[tuple[re.Pattern[str], ...]] | None:
-        if self.anywhere.lines == "either":
+    def _allowed_lines(self, holds: Anywhere) -> list[tuple[re.Pattern[str], ...]] | None:
+        if holds.lines == "either":
             pairs = zip(self.before.output.splitlines(), self.patched.output.splitlines(), strict=True)
             return [(re.compile(re.escape(old)), re.compile(re.escape(new))) for old, new in pairs]
-        if self.anywhere.patterns:
-            return [(re.compile(pattern),) for pattern in self.anywhere.patterns]
+        if holds.patterns:
+            return [(re.compile(pattern),) for pattern in holds.patterns]
         return None
 
 

@@ -37,6 +37,7 @@ def call(
     seed: int = 0,
     consistency: ConsistencyName = "immediate",
     wait: Wait = None,
+    budget: str | None = None,
     options: Options = DEFAULT,
 ) -> int:
     """Call one function in a fresh emulated process, patched or not.
@@ -52,6 +53,7 @@ def call(
         seed: Of every choice that the process makes.
         consistency: How threads change over.
         wait: With quiescent or per-thread: after how many instructions it is given up (a million, or never).
+        budget: Instructions after which the program is given up.
         options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_argument, parse_patch
@@ -67,7 +69,7 @@ def call(
     refused: tuple[Refusal, ...] = ()
     with out.progress(f"calling {function}"):
         try:
-            process = _process(image, module, load_base, stdin, seed, consistency)
+            process = _process(image, module, load_base, stdin, seed, consistency, budget)
             for item in wanted:
                 loaded = patches.load(item.path)
                 if item.at is None:
@@ -102,6 +104,7 @@ def run(
     seed: int = 0,
     consistency: ConsistencyName = "immediate",
     wait: Wait = None,
+    budget: str | None = None,
     options: Options = DEFAULT,
 ) -> int:
     """Run a whole program with its threads, patching it at any instruction.
@@ -118,6 +121,7 @@ def run(
         seed: Of the interleaving of threads.
         consistency: How threads change over.
         wait: With quiescent or per-thread: after how many instructions it is given up (a million, or never).
+        budget: Instructions after which the program is given up.
         options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_count, parse_patch
@@ -129,7 +133,7 @@ def run(
     reverts = [parse_patch(text, needs_at=True) for text in revert or ()]
     patches = _Patches()
     try:
-        process = _process(image, module, load_base, stdin, seed, consistency, arguments)
+        process = _process(image, module, load_base, stdin, seed, consistency, budget, arguments)
     except (EmulatedFault, Refused) as error:
         document = running.no_run(error)
     else:
@@ -187,12 +191,13 @@ def _process(
     stdin: str | None,
     seed: int,
     consistency: ConsistencyName,
+    budget: str | None,
     arguments: Sequence[str] = (),
 ) -> Process:
     from hotpatch.api import open
     from hotpatch.cli.arguments import parse_count
     from hotpatch.engine import Consistency
-    from hotpatch.process import Process
+    from hotpatch.process import BUDGET, Process
 
     return Process(
         open(image),
@@ -202,6 +207,7 @@ def _process(
         stdin=_contents(stdin),
         args=arguments,
         consistency=Consistency(consistency),
+        budget=BUDGET if budget is None else parse_count(budget),
     )
 
 

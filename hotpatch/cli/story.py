@@ -73,7 +73,7 @@ def demo(
         told = tell(case, machine, seed=seed, cache=_cache(), wheels=Path(wheels) if wheels else None)
         for item in _paced(_begun(told, out, f"preparing {case} for {machine}"), out, wait=step):
             steps.append(item)
-            if not options.json:
+            if not options.json and not options.quiet:
                 out.text(story.line(item))
     if options.json:
         document = DemoDocument(

@@ -45,13 +45,14 @@ def _begins(around: bytes, at_start: bool) -> bool:
 def distance_pairs(base: View, fixed: View, old: tuple[int, int], new: tuple[int, int]) -> Sequence[Pair] | None:
     """The targets of two tables, from start to end each, that must correspond for the tables to; ``None`` where they are no such tables.
 
-    Two tables that differ in each entry by the same distance are taken for such, too.
+    Two tables of negative entries that differ in each by the same distance are taken for such, too; small numbers that do are numbers.
     """
     there, here = _targets(base, *old), _targets(fixed, *new)
     if not there or len(there) != len(here):
         return None
     moved = {(b - old[0]) - (f - new[0]) for b, f in zip(there, here, strict=True)}
-    certain = len(moved) == 1 or (distance_targets(base, *old) and distance_targets(fixed, *new))
+    behind = all(target < old[0] for target in there) and all(target < new[0] for target in here)
+    certain = (behind and len(moved) == 1) or (distance_targets(base, *old) and distance_targets(fixed, *new))
     return list(zip(there, here, strict=True)) if certain else None
 
 

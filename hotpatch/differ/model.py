@@ -105,6 +105,11 @@ class ImageDiff:
     findings: tuple[Refusal, ...]
     texts: tuple[TextDatum, ...] = ()
 
+    def __repr__(self) -> str:
+        """The two images and what was found of their functions."""
+        found = ", ".join(f"{count} {verdict}" for verdict, count in self.summary.items() if count)
+        return f"<ImageDiff {self.base.name} → {self.fixed.name} [{self.base.machine}]: {found}>"
+
     def of(self, verdict: Verdict) -> tuple[FunctionMatch, ...]:
         """The rows with that verdict."""
         return tuple(row for row in self.functions if row.verdict is verdict)

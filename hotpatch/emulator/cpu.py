@@ -341,11 +341,11 @@ class Cpu:
         self._interrupts.append(HALT)
         return self._interrupted(counted)
 
-    def watch(self, first: int, last: int, seen: list[int]) -> int:
-        """Append each VA from ``first`` to ``last`` that the program reads or writes to ``seen``, until :meth:`unwatch`; slow."""
+    def watch(self, first: int, last: int, seen: list[tuple[int, int]]) -> int:
+        """Append VA and size of what the program reads or writes from ``first`` to ``last`` to ``seen``, until :meth:`unwatch`; slow."""
 
-        def touched(_uc: Engine, _access: int, address: int, _size: int, _value: int, _data: object) -> None:
-            seen.append(address)
+        def touched(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> None:
+            seen.append((address, size))
 
         # Code that was translated without the hook goes on without it.
         self._uc.ctl_flush_tb()

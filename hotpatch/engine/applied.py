@@ -19,6 +19,10 @@ _RVA_PREFIX = "rva:"
 class AppliedPatch:
     """A patch that was applied, or is on its way: the handle to follow it by, to take it back, and to call the originals."""
 
+    def __repr__(self) -> str:
+        """Which patch, where, and what has become of it."""
+        return f"<AppliedPatch {self.number} of {self.patch!r} at 0x{self.module:x}: {self.state}>"
+
     def __init__(self, engine: Engine, number: int, patch: Patch, module: Va) -> None:
         """Made by :meth:`Engine.apply`."""
         self._engine = engine

@@ -65,6 +65,10 @@ class Image:
     _outlines: dict[Range, Outline] = field(default_factory=dict, repr=False)
     _examples: Outlines = field(default_factory=Outlines, repr=False)
 
+    def __repr__(self) -> str:
+        """Its name, machine and identity."""
+        return f"<Image {self.name} [{self.machine}] {self.sha256[:12]}{', with PDB' if self.pdb_path else ''}>"
+
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "<memory>", pdb: Symbols | None = None) -> Image:
         """An image that is in memory, called ``name`` in errors; ``pdb`` is what is known of its symbols.

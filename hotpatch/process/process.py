@@ -49,6 +49,11 @@ class Process:
         last: Details of the last :meth:`call`.
     """
 
+    def __repr__(self) -> str:
+        """What runs, where, and how far it has come."""
+        state = "ended" if self.guest.exited else f"{self.instructions} instructions"
+        return f"<Process {self.base.name} [{self.machine}] at 0x{self.load_base:x}, {state}>"
+
     def __init__(
         self,
         base: Image,

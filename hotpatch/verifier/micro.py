@@ -50,6 +50,7 @@ FUNCTION_BUDGET = 200_000
 _RUNS = 4_000
 """Seeds of all functions together: with more than ``_RUNS / SEEDS`` functions each gets fewer, but :data:`_FEWEST`."""
 _FEWEST = 4
+_ASTRAY = "runs that are led end in a fault of one side"
 _BARREN = 4
 """Runs led to new code that found none, after which no more are made."""
 _DIFFERENCES = 64
@@ -234,6 +235,11 @@ class MicroExecution:
             visited |= other.visited
             executed += other.executed
             spent += other.executed + mine.executed
+            faults = [run.end == FaultKind.ACCESS_VIOLATION.value for run in (mine, other)]
+            if led and faults[0] != faults[1]:
+                # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
+                why[_ASTRAY] = None
+                continue
             doubts = Doubts(theirs, self._moved_runner, lambda where: self._there(fixed, where), scenery, forced, other, correlation, fixed)
             # What is compared stands in the processes until they run again, which doubts make them do.
             doubtful = False

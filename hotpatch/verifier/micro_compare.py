@@ -123,8 +123,22 @@ class Correlation:
         others = (self.diff.fixed.function_of_entry(entry) for entry in called)
         users = [function, *(other for other in others if other is not None)]
         targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
-        starts = sorted(self._edges | targets | {end for user in users for end in self._table_ends(user)})
+        starts = sorted(self._edges | targets | {table.stop for user in users for table in self._tables(user)})
         return frozenset(starts[max(bisect_right(starts, target) - 1, 0)] for target in targets), starts
+
+    def holds_the_same(self, fixed: int, size: int, function: Function) -> bool:
+        """Whether the images hold the same where ``function`` of the fixed one reads or writes ``size`` bytes, as far as data match."""
+        image, base = self.diff.fixed, self.diff.base
+        if fixed < image.headers_size:
+            return False
+        section, meant = image.section_at(fixed), self.diff.base_datum(Rva(fixed))
+        slot = Rva(fixed) in image.imports_by_slot
+        if meant is None or section is None or section.executable or slot or any(fixed in table for table in self._tables(function)):
+            return True
+        one, other = base.read(meant, size), image.read(fixed, size)
+        if one == other or size != _WORD:
+            return one == other
+        return self.meant(image.u64(fixed) - image.preferred_base) == base.u64(meant) - base.preferred_base
 
     @cached_property
     def _starts(self) -> frozenset[int]:
@@ -136,13 +150,14 @@ class Correlation:
         """Where matched data of the fixed image begin and end."""
         return frozenset(edge for match in self.diff.data for edge in (match.fixed, match.fixed + match.size))
 
-    def _table_ends(self, function: Function) -> Iterator[int]:
+    def _tables(self, function: Function) -> Iterator[range]:
+        """Tables of distances, which are not the same bytes in two images."""
         image = self.diff.fixed
         for part in function.ranges:
-            yield from (table.address + table.size for table in image.jump_tables_in(part))
+            yield from (range(table.address, table.address + table.size) for table in image.jump_tables_in(part))
             for table in image.architecture.distance_tables(image.code(part), part.start):
                 if table.count is not None:
-                    yield table.address + table.entry_size * table.count
+                    yield range(table.address, table.address + table.entry_size * table.count)
 
     def _targets(self, function: Function) -> set[int]:
         return {int(reference.target) for part in self.diff.fixed.references(function) for reference in part}

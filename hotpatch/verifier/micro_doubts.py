@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _WORD = 8
 _OFTEN = "the function does not do the same twice"
 _PLACE = "values depend on where the image lies"
-_STRAY = "made-up indices lead out of the data that the function refers to"
+_STRAY = "made-up indices lead out of the data that the function refers to, or the images hold something else there"
 
 
 class Doubts:
@@ -57,7 +57,7 @@ class Doubts:
             return _OFTEN
         return _PLACE if self._depends(difference) else None
 
-    def _again(self, runner: Runner, watch: list[int] | None = None) -> Observed:
+    def _again(self, runner: Runner, watch: list[tuple[int, int]] | None = None) -> Observed:
         place = self._place(runner)
         return runner.run(place, self._scenery, Replay(self._forced, place.body), watch=watch)
 
@@ -75,12 +75,17 @@ class Doubts:
 
     @cached_property
     def _stray(self) -> bool:
-        touched: list[int] = []
+        touched: list[tuple[int, int]] = []
         self._again(self._theirs, touched)
         start = self._theirs.process.load_base
         called = {Rva(call.callee - start) for call in self._first.calls}
         allowed, starts = self._correlation.reach(self._fixed, called)
-        return any(starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed for va in set(touched)) if starts else False
+        for va, size in set(touched):
+            if starts and starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed:
+                return True
+            if not self._correlation.holds_the_same(va - start, size, self._fixed):
+                return True
+        return False
 
     def _depends(self, difference: Difference) -> bool:
         """Whether the value is another where the image lies elsewhere, and is no address in the image."""
@@ -88,12 +93,18 @@ class Doubts:
             return False
         first, (moved, distance) = self._first, self._moved
         if difference.values is None or not difference.place:
-            return (len(first.calls), first.end) != (len(moved.calls), moved.end)
+            inside = first.address is not None and self._is_inside(first.address)
+            astray = first.address != moved.address and not inside
+            return astray or (len(first.calls), first.end) != (len(moved.calls), moved.end)
         sides = zip(difference.values, (self._correlation.mine, self._correlation.theirs), strict=True)
         if any(0 <= value - process.load_base < process.base.size_of_image for value, process in sides):
             return False
         if difference.place[0] == "written":
             va = int(difference.place[1])
-            there = va + distance if 0 <= va - self._theirs.process.load_base < self._theirs.process.base.size_of_image else va
+            there = va + distance if self._is_inside(va) else va
             return any(first.written.get(va + at) != moved.written.get(there + at) for at in range(_WORD))
         return value_at(moved, difference.place) != value_at(first, difference.place)
+
+    def _is_inside(self, va: int) -> bool:
+        process = self._theirs.process
+        return 0 <= va - process.load_base < process.base.size_of_image

@@ -141,14 +141,14 @@ class Runner:
             self._supplied[page] = content
         return content
 
-    def run(self, place: Place, scenery: Scenery, guide: Guide | None = None, *, watch: list[int] | None = None) -> Observed:
+    def run(self, place: Place, scenery: Scenery, guide: Guide | None = None, *, watch: list[tuple[int, int]] | None = None) -> Observed:
         """Run the function once, from the process's own state.
 
         Args:
             place: Where it is.
             scenery: What it runs on.
             guide: Leads it at branches.
-            watch: Takes the VAs that it reads and writes in the module; watching is slow.
+            watch: Takes VAs and sizes of what it reads and writes in the module; watching is slow.
 
         Raises:
             RedirectError: A call of it does not get to its body.

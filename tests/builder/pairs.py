@@ -31,6 +31,19 @@ class Trial(Pair):
 
 
 TRIALS: dict[str, Trial] = {
+    "one-of-two-folded-functions": Trial(
+        """
+        static u64 last;
+        static NOINLINE u64 at_home(u64 amount) { last = amount; return amount / 50 + 3; }
+        static NOINLINE u64 abroad(u64 amount) { last = amount; return amount / «50|20» + 3; }
+        EXPORT NOINLINE u64 f(u64 amount) { return amount + at_home(OPAQUE(amount)); }
+        EXPORT NOINLINE u64 g(u64 amount) { return amount * 2 + abroad(OPAQUE(amount)); }
+        """,
+        build='ldflags = ["/opt:icf"]\ncflags = ["-ffunction-sections"]',
+        calls=(("f", 1000), ("g", 1000)),
+        travels=("g",),
+        carried=("function abroad",),
+    ),
     "line-numbers-do-not-travel": Trial(
         """
         static u64 seen;

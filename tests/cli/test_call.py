@@ -8,6 +8,7 @@ import pytest
 
 import hotpatch
 from hotpatch.arch import Machine
+from hotpatch.cases import find_case
 from tests.cli.front import Ask
 
 NINE = sum(number * number for number in range(1, 10))
@@ -235,3 +236,15 @@ def test_consistency_has_a_document_either_way(ask: Ask, image, patch, machine, 
     found = answer.document("call")
     assert (answer.code, found["return"]) in {(0, 10), (4, None)}
     assert bool(found["refused"]) == (answer.code == 4)
+
+
+def test_a_budget(ask: Ask, image, machine) -> None:
+    found = ask("call", image("recursion", machine), *_first_call("recursion"), "--budget", "3", "--json")
+    assert found.code == 1
+    assert found.document("call")["fault"]["kind"] == "instruction-budget"
+    assert ask("call", image("basic", machine), "clamp", "11", "10", "--budget", "0x1000").code == 0
+
+
+def _first_call(name: str) -> tuple[str, ...]:
+    call = find_case(name).manifest.call[0]
+    return call.function, *call.args

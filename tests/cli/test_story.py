@@ -96,3 +96,8 @@ def test_release_without_an_index(ask: Ask, tmp_path: Path, machine, monkeypatch
     assert answer.code == 2
     assert answer.error.startswith(CVE_2025_69277.base[machine].file)
     assert "--from" in answer.error
+
+
+def test_quiet_is_quiet(ask: Ask) -> None:
+    found = ask("demo", "basic", "--arch", "x64", "-q")
+    assert (found.code, found.out, found.err) == (0, "", "")

@@ -114,6 +114,12 @@ def get_code_page(call: Call) -> int:
     return 65001
 
 
+@TABLE.provide("IsValidCodePage")
+def is_valid_code_page(call: Call, page: Dword) -> int:
+    """IsValidCodePage: UTF-8 and the two that mean it."""
+    return int(page in (0, 1, 65001))
+
+
 @TABLE.provide("GetVersion")
 def get_version(call: Call) -> int:
     """GetVersion: 10.0, build 26100."""

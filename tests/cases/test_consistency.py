@@ -1,0 +1,271 @@
+"""Every case under every consistency model: no thread runs old and new functions of one patch mixed, whatever the schedule.
+
+Checked at every entry into a version of a patched function (``tests/mixing.py``), and at every instruction behind the marker exhaustive.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import hotpatch
+from hotpatch.arch import Machine, Redirect
+from hotpatch.cases import case_names, find_case
+from hotpatch.cli.arguments import parse_argument
+from hotpatch.emulator.schedule import SeededSchedule
+from hotpatch.engine import Consistency, PatchState, occupancy
+from hotpatch.errors import Rule
+from tests.mixing import Watch
+
+CASES = [find_case(name) for name in case_names()]
+PATCHED = [case for case in CASES if case.manifest.expect.outcome == "patched"]
+PROGRAMS = [(case.name, number) for case in PATCHED for number in range(len(case.manifest.program))]
+WITH_CALLS = [case.name for case in PATCHED if case.manifest.call]
+OF_THREADS = {
+    "busy-caller",
+    "busy-leaf",
+    "callback",
+    "lock-held",
+    "many-threads",
+    "never-quiescent",
+    "overflow-check",
+    "reversal-mid-transition",
+    "thread-born-during-apply",
+    "thread-inside",
+}
+FEW, FEW_STEPPED = range(2), range(2)
+FULL_THREADS, FULL = range(200), range(5)
+each_machine = pytest.mark.parametrize("machine", Machine)
+each_model = pytest.mark.parametrize("model", list(Consistency))
+each_program = pytest.mark.parametrize(("name", "number"), PROGRAMS)
+
+
+def test_the_cases_with_threads_are_there() -> None:
+    assert set(case_names()) >= OF_THREADS
+
+
+class Run:
+    """A case's program, watched, to be run again and again."""
+
+    def __init__(self, given, number: int) -> None:
+        self.given = given
+        self.program = given.case.manifest.program[number]
+        self.process = hotpatch.Process(given.image("base"), args=self.program.args, stdin=self.program.stdin.encode())
+        self.watch = Watch(self.process)
+        self.process.start()
+        self.start = self.process.snapshot()
+        self.total = self.process.run().instructions
+        self.all_hpat = all(function.redirect is Redirect.HPAT for function in given.patch.functions)
+
+    def begin(self, seed: int) -> random.Random:
+        self.process.restore(self.start)
+        self.watch.reset()
+        self.process.guest.kernel.schedule = SeededSchedule(seed)
+        return random.Random(repr((self.given.case.name, self.given.machine.value, seed)))
+
+    def check(self, model: Consistency, changes: int) -> None:
+        """No fault; no mixing unless ``immediate``; no thread changes sides more often than it was asked to."""
+        assert self.process.fault is None
+        if model is not Consistency.IMMEDIATE:
+            assert not self.watch.mixed
+            assert all(len(sides) <= changes + 1 for sides in self.watch.sides.values()), dict(self.watch.sides)
+
+
+def apply_somewhere(run: Run, model: Consistency, seed: int) -> None:
+    point = run.begin(seed).randrange(run.total)
+    run.process.apply_at(point, run.given.patch, model)
+    result = run.process.run()
+    if model is not Consistency.IMMEDIATE and not run.all_hpat:
+        assert {refusal.rule for refusal in run.process.refused} == {Rule.CONSISTENCY_NEEDS_HPAT}
+        return
+    assert {refusal.rule for refusal in run.process.refused} <= {Rule.NOT_QUIESCENT}
+    run.check(model, 1)
+    consistent = model is not Consistency.IMMEDIATE
+    problem = run.program.problem_anywhere(result.exit_code, result.output, consistent=consistent)
+    assert problem is None, f"seed {seed}, after {point} instructions: {problem}"
+
+
+def change_twice(run: Run, model: Consistency, seed: int) -> None:
+    """Applied, and taken back at a later point, which may be in the middle of waiting or of the transition."""
+    rng = run.begin(seed)
+    first = rng.randrange(run.total)
+    run.process.apply_at(first, run.given.patch, model)
+    run.process.revert_at(first + rng.choice((50, 400, 3000)), run.given.patch)
+    run.process.run()
+    assert {refusal.rule for refusal in run.process.refused} <= {Rule.NOT_QUIESCENT, Rule.CONSISTENCY_NEEDS_HPAT, Rule.NOT_APPLIED}
+    run.check(model, 2)
+
+
+@each_model
+@each_machine
+@each_program
+def test_programs(given, name, number, machine, model) -> None:
+    run = Run(given(name, machine, True), number)
+    for seed in FEW:
+        apply_somewhere(run, model, seed)
+        change_twice(run, model, seed)
+
+
+@pytest.mark.exhaustive
+@each_model
+@each_machine
+@each_program
+def test_programs_under_every_seed(given, name, number, machine, model) -> None:
+    run = Run(given(name, machine, True), number)
+    for seed in FULL_THREADS if name in OF_THREADS else FULL:
+        apply_somewhere(run, model, seed)
+        change_twice(run, model, seed)
+
+
+def calls_somewhere(one, model: Consistency, seeds: range) -> None:
+    process = hotpatch.Process(one.image("base"))
+    watch, start = Watch(process), process.snapshot()
+    calls = [(call.function, tuple(map(parse_argument, call.args))) for call in one.case.manifest.call]
+    for function, arguments in calls:
+        process.call(function, *arguments)
+    total = process.instructions
+    for seed in seeds:
+        process.restore(start)
+        watch.reset()
+        rng = random.Random(repr((one.case.name, seed)))
+        first, second = sorted((rng.randrange(total), rng.randrange(total)))
+        process.apply_at(first, one.patch, model)
+        process.revert_at(second, one.patch)
+        for function, arguments in calls:
+            process.call(function, *arguments)
+            watch.called()
+        assert {refusal.rule for refusal in process.refused} <= {Rule.CONSISTENCY_NEEDS_HPAT, Rule.NOT_APPLIED}
+        assert model is Consistency.IMMEDIATE or not watch.mixed
+        assert not process.status().changes or model is Consistency.IMMEDIATE or not process.guest.threads()
+
+
+@each_model
+@each_machine
+@pytest.mark.parametrize("name", WITH_CALLS)
+def test_calls(given, name, machine, model) -> None:
+    calls_somewhere(given(name, machine, True), model, FULL)
+
+
+@each_machine
+@pytest.mark.parametrize("name", ["thread-inside", "callback", "busy-caller"])
+def test_immediate_mixes_and_that_is_seen(given, name, machine) -> None:
+    """Or the watch would prove nothing."""
+    run = Run(given(name, machine, True), 0)
+    mixed = 0
+    for seed in range(12):
+        apply_somewhere(run, Consistency.IMMEDIATE, seed)
+        mixed += bool(run.watch.mixed)
+    assert mixed
+
+
+def mixed_stacks(process: hotpatch.Process) -> list[int]:
+    """Threads with frames on both sides of what stands, by the engine's own walk."""
+    engine, target = process.engine, process.guest
+    modules, found = target.modules(), []
+    for application in engine._registry.applications.values():
+        sides = engine._versions(engine._registry, application)
+        for thread in target.threads():
+            met = set()
+            for frame, called in occupancy.walk(target, engine._locate, modules, thread)[0]:
+                where = frame.pc - called
+                under, over = sides.under.at(where) is not None, sides.over.at(where) is not None
+                if under is not over:
+                    met.add("old" if under else "new")
+            if len(met) > 1:
+                found.append(thread.id)
+    return found
+
+
+def step_through(run: Run, model: Consistency, seed: int, first: int, most: int) -> None:
+    rng = run.begin(seed)
+    process = run.process
+    process.apply_at(first, run.given.patch, model)
+    process.revert_at(first + rng.choice((100, 400)), run.given.patch)
+    process.run(first)
+    for _ in range(most):
+        if process.finished or process.fault is not None:
+            break
+        process.run(1)
+        assert not mixed_stacks(process), process.instructions
+        assert not run.watch.mixed
+    run.check(model, 2)
+
+
+@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@each_machine
+@pytest.mark.parametrize("name", ["callback", "lock-held"])
+def test_at_every_step_of_a_transition(given, name, machine, model) -> None:
+    run = Run(given(name, machine, True), 0)
+    step_through(run, model, 3, run.total // 3, 300)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@each_machine
+@pytest.mark.parametrize("name", sorted(OF_THREADS))
+def test_at_every_step(given, name, machine, model) -> None:
+    run = Run(given(name, machine, True), 0)
+    for seed in FEW_STEPPED:
+        point = run.begin(seed).randrange(run.total)
+        step_through(run, model, seed, point, 5000)
+
+
+@each_machine
+def test_a_function_that_never_returns_is_said_to(given, machine) -> None:
+    run = Run(given("never-quiescent", machine, True), 0)
+    run.begin(1)
+    before = run.process.engine.snapshot()
+    run.process.apply_at(600, run.given.patch, "quiescent", wait=500)
+    run.process.run()
+    refusals = {refusal.function: refusal for refusal in run.process.refused}
+    assert refusals
+    (refusal,) = refusals.values()
+    assert refusal.rule is Rule.NOT_QUIESCENT
+    assert refusal.evidence["reachable"] is False
+    assert "serve" in refusal.evidence["stack"]
+    assert "--consistency immediate" in refusal.reason
+    after = run.process.engine.snapshot()
+    assert (after.images, after.tables, after.slots, after.chunks, after.sites) == (
+        before.images,
+        before.tables,
+        before.slots,
+        before.chunks,
+        before.sites,
+    )
+    assert not run.process.applied
+    assert run.process.exit_code == 0
+
+
+@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@each_machine
+def test_a_snapshot_in_the_middle_goes_on_the_same(given, machine, model) -> None:
+    run = Run(given("reversal-mid-transition", machine, True), 0)
+    process = run.process
+    run.begin(5)
+    process.apply_at(800, run.given.patch, model)
+    process.run(801)
+    assert process.status().changes
+    middle = process.snapshot()
+    ends = []
+    for _ in range(2):
+        process.restore(middle)
+        process.run()
+        ends.append((process.output, process.instructions, process.events, process.status()))
+    assert ends[0] == ends[1]
+    assert not process.status().changes
+
+
+@each_machine
+def test_waiting_runs_the_process(given, machine) -> None:
+    run = Run(given("reversal-mid-transition", machine, True), 0)
+    process = run.process
+    run.begin(5)
+    process.run(801)
+    applied = process.apply(run.given.patch, "per-thread")
+    assert applied.state is PatchState.TRANSITION
+    assert process.wait(applied, 1) is PatchState.TRANSITION
+    assert process.wait(applied) is PatchState.APPLIED
+    assert not process.finished
+    stages = [event.details["stage"] for event in process.events if event.kind == "transition"]
+    assert (stages[0], stages[-1]) == ("begin", "finish")

@@ -1,0 +1,96 @@
+"""Whether threads run old and new functions of one patch mixed, told without the engine's walk of stacks.
+
+At every entry into a version of a patched function the thread's stack pointer is noted, and its return address watched. A version is off
+the stack again when the thread is where it returns to, or enters another one, with the stack pointer at least as high as at its entry. So
+at each entry it is known which versions the thread is inside of.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from unicorn import UC_HOOK_CODE
+
+from hotpatch.arch import architecture
+from hotpatch.process import Process
+
+
+class Watch:
+    """Watches one process; ``mixed`` has every entry at which a thread was inside of the other side, ``sides`` each thread's in order."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.mixed: list[tuple[int, int, str]] = []
+        self.sides: dict[int, list[str]] = defaultdict(list)
+        self.entries = 0
+        self._inside: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        self._places: dict[int, str] = {}
+        self._hooks: list[int] = []
+        self._returns: set[int] = set()
+        convention = architecture(process.machine).convention
+        self._sp, self._link = convention.sp, convention.link
+        self._tell = process.guest.event
+        process.guest.event = self._event
+
+    def reset(self) -> None:
+        """Forget what threads did, not where versions are."""
+        self.mixed.clear()
+        self.sides.clear()
+        self._inside.clear()
+        self.entries = 0
+
+    def called(self) -> None:
+        """The host's call has returned, which no return address shows."""
+        self._inside.clear()
+
+    def _event(self, kind: str, **details: object) -> None:
+        self._tell(kind, **details)
+        if kind == "redirect" and details["change"] in {"entry", "dispatch", "pointer"}:
+            self.place(details["entry"], "base")
+            self.place(details["original"], "old")
+            self.place(details["destination"], "new")
+
+    def place(self, va: int, side: str) -> None:
+        if va in self._places:
+            return
+        self._places[va] = side
+        uc = self.process.guest.system.cpu._uc
+        self._hooks.append(uc.hook_add(UC_HOOK_CODE, self._entered, None, va, va))
+        uc.ctl_flush_tb()
+
+    def _entered(self, _uc, va, _size, _data) -> None:
+        system = self.process.guest.system
+        side = self._places[va]
+        if side == "base":
+            module = system.module_at(va)
+            if system.memory.read(va, 2) != module.image.mapped[va - module.va : va - module.va + 2]:
+                return
+            side = "old"
+        thread = system.active.id
+        sp = system.cpu.get(self._sp)
+        inside = self._left(thread, sp)
+        self._watch_return(system.cpu.get(self._link) if self._link else system.read_word(sp))
+        if any(other != side for _, other in inside):
+            self.mixed.append((self.process.instructions, thread, side))
+        inside.append((sp, side))
+        self.entries += 1
+        if not self.sides[thread] or self.sides[thread][-1] != side:
+            self.sides[thread].append(side)
+
+    def _left(self, thread: int, sp: int) -> list[tuple[int, str]]:
+        """What the thread is still inside of."""
+        inside = self._inside[thread]
+        while inside and inside[-1][0] <= sp:
+            inside.pop()
+        return inside
+
+    def _watch_return(self, va: int) -> None:
+        system = self.process.guest.system
+        if va not in self._returns and system.gates.near(va) is None:
+            self._returns.add(va)
+            self._hooks.append(system.cpu._uc.hook_add(UC_HOOK_CODE, self._returned, None, va, va))
+            system.cpu._uc.ctl_remove_cache(va, va + 4)
+
+    def _returned(self, _uc, _va, _size, _data) -> None:
+        system = self.process.guest.system
+        self._left(system.active.id, system.cpu.get(self._sp))
