@@ -52,6 +52,9 @@ def build(
     sequence: int = 1,
     redirect: Redirect | str = Redirect.HPAT,
     allow: Iterable[str] = (),
+    state_version: int = 0,
+    obligatory: bool = False,
+    can_roll_back: bool = True,
 ) -> Patch:
     """Make the patch that turns the base's behaviour into the fixed image's.
 
@@ -61,6 +64,9 @@ def build(
         sequence: The patch's sequence number, from 1.
         redirect: The strategy asked for; a function that it does not fit gets another, and the patch says why.
         allow: Rules to override.
+        state_version: Of the data that the patch's callbacks hand from patch to patch; 0: there are none.
+        obligatory: No newer patch may give the original of one of its functions back.
+        can_roll_back: Whether the patch may be reverted.
 
     Raises:
         NotHotpatchable: With every refusal in ``.refusals``.
@@ -68,9 +74,11 @@ def build(
         InputError: ``redirect``, ``sequence`` or a name in ``only`` or ``allow`` is none, or one of these two is a text.
     """
     from hotpatch.builder import build_patch
+    from hotpatch.patch import Terms
 
     _not_text(only=only, allow=allow)
-    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=_one_of(Redirect, redirect), allow=tuple(allow))
+    terms = Terms(state_version, obligatory, can_roll_back)
+    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=_one_of(Redirect, redirect), allow=tuple(allow), terms=terms)
 
 
 def load(path: str | PathLike[str]) -> Patch:

@@ -56,6 +56,8 @@ COMPILE = (
 """Loops stay as written, so that listings fit a slide. Each function is a section of its own, because the linker's
 ``/functionpadmin`` pads sections, not functions."""
 REPRODUCIBLE_COMPILE = ("-gno-codeview-command-line", "-ffile-compilation-dir=.")
+SUPPORT = "hotpatch.def"
+"""What a case imports from whoever patches: originals and shadow data."""
 LINK = ("/nodefaultlib", "/debug", "/Brepro", "/release", "/incremental:no", "/opt:ref,noicf", "/pdbsourcepath:c:\\f", "/nologo")
 
 
@@ -144,12 +146,16 @@ def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
         shutil.copytree(sources / COMMON, here / COMMON)
         for source in (sources / job.case.name).glob("*.[ch]"):
             shutil.copy(source, here / source.name)
+        support = sources / job.case.name / SUPPORT
         objects = [
             _compile(here, job, options, f"{job.side}.c"),
             *(_compile(here, job, options, f"{COMMON}/{extra}") for extra in options.common),
         ]
         if options.kernel32:
             objects.append(_import_library(here, job, "kernel32"))
+        if support.is_file():
+            shutil.copy(support, here / COMMON / SUPPORT)
+            objects.append(_import_library(here, job, Path(SUPPORT).stem))
         if options.ntdll:
             objects.append(_import_library(here, job, "ntdll"))
         _link(here, job, options, objects)

@@ -41,11 +41,13 @@ PAGE_KINDS = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 """Kinds that hold a part of an address that other instructions complete."""
 
 
-def bind(diff: ImageDiff, selected: Iterable[Selected]) -> tuple[Bound, tuple[Refusal, ...]]:
-    """Bind everything that ``selected`` needs; with every reference that could not be bound as a refusal."""
+def bind(diff: ImageDiff, selected: Iterable[Selected], along: Iterable[Function] = ()) -> tuple[Bound, tuple[Refusal, ...]]:
+    """Bind everything that ``selected``, and new functions that come ``along``, need; what could not be bound is a refusal."""
     binder = _Binder(diff)
     for item in selected:
         binder.carry(item.fixed)
+    for function in along:
+        binder.carry(function)
     binder.run()
     return binder.result(), tuple(binder.refusals)
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from hotpatch import __version__
-from hotpatch.patch import Carried, CarriedKind, PatchContents, PatchedFunction, Provenance, loads, write_patch
+from hotpatch.patch import Callback, Carried, CarriedKind, PatchContents, PatchedFunction, Provenance, loads, write_patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from hotpatch.builder.link import Linked
     from hotpatch.builder.model import Bound, Entrance, Placement, Selected
     from hotpatch.differ import ImageDiff
-    from hotpatch.patch import Patch
+    from hotpatch.image import Function
+    from hotpatch.patch import Moment, Patch, Terms
 
 IMPORT_SIZE = 8
 
@@ -28,9 +29,11 @@ def emit(
     bound: Bound,
     placement: Placement,
     linked: Linked,
+    callbacks: Mapping[Moment, Function],
     *,
     sequence: int,
     overrides: Iterable[str],
+    terms: Terms,
 ) -> Patch:
     """Write the patch file and read it back."""
     base, fixed = diff.base, diff.fixed
@@ -65,6 +68,8 @@ def emit(
         pdata=linked.pdata,
         import_directory=linked.import_directory,
         import_addresses=linked.import_addresses,
+        callbacks=tuple(Callback(moment, placement.of(function.entry)) for moment, function in callbacks.items()),
+        terms=terms,
     )
     return loads(write_patch(contents), f"{PurePath(base.name).stem}.patch-{sequence}.dll")
 

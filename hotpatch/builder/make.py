@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import Redirect
 from hotpatch.builder.binding import bind
+from hotpatch.builder.callbacks import callback_functions
 from hotpatch.builder.emit import emit
 from hotpatch.builder.link import Linked, link
 from hotpatch.builder.model import Entrance
@@ -16,6 +17,7 @@ from hotpatch.builder.select import select
 from hotpatch.builder.selfcheck import self_check
 from hotpatch.collection import without_collection
 from hotpatch.errors import InputError, NothingToDo, NotHotpatchable, Refusal
+from hotpatch.patch import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,11 +29,18 @@ if TYPE_CHECKING:
     from hotpatch.patch import Patch
 
 LARGEST_SEQUENCE = 0xFFFFFFFF
+DEFAULT_TERMS = Terms()
 
 
 @without_collection()
 def build_patch(
-    diff: ImageDiff, *, only: Iterable[str] = (), sequence: int = 1, redirect: Redirect = Redirect.HPAT, allow: Iterable[str] = ()
+    diff: ImageDiff,
+    *,
+    only: Iterable[str] = (),
+    sequence: int = 1,
+    redirect: Redirect = Redirect.HPAT,
+    allow: Iterable[str] = (),
+    terms: Terms = DEFAULT_TERMS,
 ) -> Patch:
     """Make the patch that gives ``diff.base`` the behaviour of ``diff.fixed``.
 
@@ -41,6 +50,7 @@ def build_patch(
         sequence: The patch's sequence number, from 1.
         redirect: The strategy asked for; a function that it does not fit gets another one, and its ``why`` says so.
         allow: Rules to override (:data:`hotpatch.builder.rules.OVERRIDABLE`).
+        terms: How the patch may be stacked and taken back.
 
     Raises:
         NotHotpatchable: With every refusal that was found.
@@ -49,19 +59,22 @@ def build_patch(
     """
     if not 1 <= sequence <= LARGEST_SEQUENCE:
         raise InputError(str(sequence), f"a sequence number is between 1 and {LARGEST_SEQUENCE}")
+    if not 0 <= terms.state_version <= LARGEST_SEQUENCE:
+        raise InputError(str(terms.state_version), f"a state version is between 0 and {LARGEST_SEQUENCE}")
     allowed = overrides(allow)
     selected, refusals = select(diff, only)
     refusals += check(diff, selected, allowed)
     if not selected and not refusals:
         raise NothingToDo(f"{diff.fixed.path} does not differ from {diff.base.path} in function")
     entrances, objections = _entrances(diff.base, selected, redirect)
-    bound, unbound = bind(diff, selected)
+    callbacks = callback_functions(diff)
+    bound, unbound = bind(diff, selected, callbacks.values())
     _refuse((*refusals, *objections, *unbound))
     layout = place(bound, diff.fixed)
     linked = link(bound, layout, diff.fixed)
     if not isinstance(linked, Linked):
         raise NotHotpatchable(linked)
-    patch = emit(diff, selected, entrances, bound, layout.placement, linked, sequence=sequence, overrides=allowed)
+    patch = emit(diff, selected, entrances, bound, layout.placement, linked, callbacks, sequence=sequence, overrides=allowed, terms=terms)
     _refuse(self_check(patch, diff, bound, layout.placement))
     return patch
 

@@ -35,6 +35,9 @@ The manifest, one format (keys that a case does not need are left out)::
     imports = ["Sleep"]             # exactly the names in the patch's own import table
     [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
     parse = "inline"
+    hooked = "parse"                # somebody else's jump stands at that entry before the patch goes in
+    overwritten = "parse"           # somebody writes over that redirect: revert is refused until it is put back
+    then_rule = "import-unavailable"    # the later patch is refused by the engine, and everything stays as it was
     then = "other"                  # a later build: its patch (sequence 2) goes on top afterwards, and is reverted
     [expect.no_pdb]                 # outcome and rule where no PDB is there; outcome "any" claims nothing
 
@@ -184,7 +187,10 @@ class Expectation(_Table, frozen=True):
     carried: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     redirect: Redirects = Redirects()
+    hooked: str | None = None
+    overwritten: str | None = None
     then: Side | None = None
+    then_rule: Rule | None = None
     no_pdb: NoPdb | None = None
 
 

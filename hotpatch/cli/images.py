@@ -97,6 +97,9 @@ def build(
     sequence: int = 1,
     redirect: Literal["hpat", "direct", "inline"] = "hpat",
     allow: Annotated[list[str] | None, Many] = None,
+    state_version: int = 0,
+    obligatory: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    no_roll_back: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     options: Options = DEFAULT,
 ) -> int:
@@ -110,6 +113,9 @@ def build(
         sequence: The patch's sequence number; a newer patch needs a larger one.
         redirect: How calls reach the new functions; where it does not fit, another is chosen and the report says why.
         allow: Override this rule (may be given several times); the patch records it.
+        state_version: Version of the data that the patch's callbacks hand from patch to patch; an older version never goes on top.
+        obligatory: No newer patch may give the original of one of its functions back.
+        no_roll_back: The patch may not be reverted.
         check: Try the patch before writing it: apply and revert it in an emulated process, comparing all memory, and run its functions
             and those of the fixed image on the same made-up state, also a sample of those said to be only relocated.
         options: Of every verb.
@@ -125,7 +131,16 @@ def build(
     try:
         with out.progress(f"building {output}"):
             found = diff_images(*images)
-            patch = build_patch(found, only=only or (), sequence=sequence, redirect=redirect, allow=allow or ())
+            patch = build_patch(
+                found,
+                only=only or (),
+                sequence=sequence,
+                redirect=redirect,
+                allow=allow or (),
+                state_version=state_version,
+                obligatory=obligatory,
+                can_roll_back=not no_roll_back,
+            )
             if check:
                 from hotpatch.report import verify as checks
                 from hotpatch.verifier import check_patch, rehearse

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.emulator import faults, layout, loader
+from hotpatch.emulator import faults, interjected, layout, loader
 from hotpatch.emulator.calls import lay_out
 from hotpatch.emulator.kernel import Alarm, Kernel
 from hotpatch.emulator.loader import DLL_PROCESS_ATTACH
@@ -56,6 +56,7 @@ class GuestSnapshot:
     counters: Counters
     handles: HandleState
     heap: HeapState
+    shadows: Mapping[tuple[int, int], int]
     gates: int
     schedule: object
     modules: tuple[Module, ...]
@@ -209,6 +210,7 @@ class Guest:
             copy.copy(system.counters),
             system.handles.state(),
             system.heap.state(),
+            dict(system.shadows),
             system.gates.state(),
             self.kernel.schedule.state(),
             system.modules(),
@@ -229,6 +231,7 @@ class Guest:
         system.restore_counters(snapshot.counters)
         system.handles.restore(snapshot.handles)
         system.heap.restore(snapshot.heap)
+        system.shadows = dict(snapshot.shadows)
         system.gates.restore(snapshot.gates)
         self.kernel.schedule.restore(snapshot.schedule)
         system.restore_modules(snapshot.modules)
@@ -368,6 +371,15 @@ class Guest:
     def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
         """See :class:`~hotpatch.engine.target.Target`."""
         return loader.resolve(self.system, library, name, ordinal)
+
+    def checkpoint(self) -> Callable[[], None]:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        before = self.snapshot()
+        return lambda: self.restore(before)
+
+    def call_between(self, va: Va, arguments: Sequence[int], *, budget: int) -> int:
+        """See :class:`~hotpatch.engine.target.Target`. The host's thread makes the call, also in the middle of another one."""
+        return interjected.call_between(self.kernel, self._host, va, arguments, budget)
 
     def event(self, kind: str, **details: object) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""

@@ -90,15 +90,16 @@ class Kernel:
         self.on_slice: Callable[[], bool] | None = None
         """Called before each choice of the schedule and at each system call, while no thread runs: what waits for threads may try again.
         Returns whether something still waits, so that it should be asked often."""
-        self._call_ended = False
+        self.call_ended = False
+        """Whether the host's call has returned since :meth:`run` began."""
 
     # running -----------------------------------------------------------------------------------------------------------------------------
 
     def run(self, until: int, *, call: bool = False) -> None:
         """Run until the program has executed ``until`` instructions, or ended, or faulted, or (``call``) the host's call has returned."""
         system, counters = self.system, self.system.counters
-        self._call_ended = False
-        while system.fault is None and not counters.exited and not (call and self._call_ended):
+        self.call_ended = False
+        while system.fault is None and not counters.exited and not (call and self.call_ended):
             self._ring()
             if counters.instructions >= until:
                 return
@@ -277,7 +278,7 @@ class Kernel:
             case Ended.CALL:
                 thread.state = ThreadState.IDLE
                 system.clear_flags(thread)
-                self._call_ended = True
+                self.call_ended = True
                 system.end_slice()
             case Ended.THREAD:
                 self._end_thread(thread, thread.exit_code or 0)

@@ -6,7 +6,16 @@ from hotpatch.address import Va
 from hotpatch.emulator.layout import SYSTEM_MODULE_SIZE, SYSTEM_MODULE_VA
 
 _SYSTEM_PREFIXES = ("api-ms-win-", "ext-ms-win-")
-_SYSTEM_LIBRARIES = ("kernel32.dll", "kernelbase.dll", "ntdll.dll", "ucrtbase.dll", "msvcrt.dll", "vcruntime140.dll", "vcruntime140_1.dll")
+_SYSTEM_LIBRARIES = (
+    "kernel32.dll",
+    "kernelbase.dll",
+    "ntdll.dll",
+    "ucrtbase.dll",
+    "msvcrt.dll",
+    "vcruntime140.dll",
+    "vcruntime140_1.dll",
+    "hotpatch.dll",
+)
 
 
 def library_name(name: str) -> str:

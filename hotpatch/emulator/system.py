@@ -129,6 +129,8 @@ class System:
         self.handles = HandleTable()
         self.heap = Heap(memory)
         self.sync = Synchronization(weakref.proxy(self))
+        self.shadows: dict[tuple[int, int], int] = {}
+        """Shadow data of patches: id and object → address."""
         self.output = bytearray()
         self.events: list[ProcessEvent] = []
         self.fault: Fault | None = None
@@ -358,10 +360,14 @@ class System:
         self.memory.write(thread.teb + flags.start, bytes(len(flags)))
 
     def restore_threads(self, threads: Iterable[GuestThread]) -> None:
-        """Threads as in a snapshot; the snapshot's own are left alone."""
+        """Threads as in a snapshot; the snapshot's own are left alone, and who holds one of ours goes on holding it."""
         self.active = None
+        known = dict(self.threads)
         self.threads.clear()
-        self.threads.update((thread.id, copy.copy(thread)) for thread in threads)
+        for thread in threads:
+            here = self.threads[thread.id] = known.get(thread.id) or copy.copy(thread)
+            for item in fields(thread):
+                setattr(here, item.name, getattr(thread, item.name))
 
     def restore_counters(self, counters: Counters) -> None:
         """Counters as in a snapshot."""

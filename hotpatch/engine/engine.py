@@ -11,18 +11,22 @@ from hotpatch.arch import architecture
 from hotpatch.collection import without_collection
 from hotpatch.engine import checks, consistency, dispatch, hpat, identity, quiescence, redirect, status, threads, trampoline, transition
 from hotpatch.engine.applied import AppliedPatch
+from hotpatch.engine.callbacks import callbacks_of
 from hotpatch.engine.collect import Collected, candidates, forget, unreached
 from hotpatch.engine.consistency import WAIT, Consistency
 from hotpatch.engine.locate import Locator
 from hotpatch.engine.mapping import image_key, map_patch
 from hotpatch.engine.occupancy import holders, versions
 from hotpatch.engine.registry import Ended, Operation, Registry, SiteKey, Transition, Waiting
-from hotpatch.engine.stacking import Stacking, given_back
+from hotpatch.engine.stacking import Stacking, check_roll_back, check_terms, given_back
 from hotpatch.engine.transaction import Transaction
 from hotpatch.engine.undo import OriginalView
 from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Refused, RevertRefused, Rule
+from hotpatch.patch import Moment
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from hotpatch.address import Rva
     from hotpatch.arch import Architecture
     from hotpatch.engine.checks import CheckedFunction
@@ -121,6 +125,7 @@ class Engine:
         dropped = given_back(registry, module.va, replaced, stacking)
         touched = (*sorted(replaced), *dropped)
         consistency.require(how, patch, registry, touched)
+        check_terms(registry, module.va, patch, dropped)
         checks.check_redirects(target, arch, registry, touched)
         functions = checks.check_functions(target, arch, module, patch, original)
         identity.check_memory(module, patch, original)
@@ -176,9 +181,11 @@ class Engine:
             given_back=len(plan.dropped),
         )
         hpat.reserve_slots(step, registry, arch, functions)
-        key, image = map_patch(step, target, registry, arch, module, patch)
+        originals = trampoline.make_callable(step, registry, arch, functions)
+        key, image = map_patch(step, target, registry, arch, module, patch, originals)
         application = registry.enter(key, patch, tuple(function.key for function in functions), plan.dropped, how, number)
-        trampoline.make_callable(step, registry, arch, functions)
+        callbacks = callbacks_of(step, registry, application)
+        callbacks.run(Moment.BEFORE_APPLY)
         dispatchers: dict[SiteKey, Va] = {}
         if inside:
             flag = transition.free_flag(registry, target)
@@ -197,6 +204,8 @@ class Engine:
         switch = redirect.redirect(step, target, registry, arch, application, image, functions, plan.original, dispatchers)
         threads.move_out(step, target, registry, arch, functions)
         switch.throw(step)
+        if not inside:
+            callbacks.run(Moment.AFTER_APPLY)
         return application
 
     def revert(self, applied: AppliedPatch, consistency: Consistency | None = None, wait: int | None = None) -> None:
@@ -206,9 +215,10 @@ class Engine:
         change back as they changed over unless ``consistency`` says otherwise; ``wait`` as for :meth:`apply`.
 
         Raises:
-            RevertRefused: It does not stand (not-applied), another stands on top (not-on-top), its module is gone (module-not-loaded), a
-                redirect is no longer what was written (redirect-changed), or something else is under way there (in-transition); the
-                process is as it was.
+            RevertRefused: It does not stand (not-applied), another stands on top (not-on-top), its module is gone (module-not-loaded), it
+                was built not to be reverted (cannot-roll-back), a redirect is no longer what was written (redirect-changed), a callback
+                says no or faults (callback-veto, callback-fault), or something else is under way there (in-transition); the process is as
+                it was.
         """
         try:
             with without_collection(), Transaction(self._target) as step:
@@ -267,6 +277,7 @@ class Engine:
         self._check_idle(registry, module_va)
         how = application.consistency if consistency_ is None else consistency_
         consistency.require(how, patch, registry, application.touched)
+        check_roll_back(application)
         self._check_redirects(registry, application)
         inside: tuple[Holder, ...] = ()
         if how is not Consistency.IMMEDIATE:
@@ -278,6 +289,7 @@ class Engine:
             waiting = Waiting(application.number, Operation.REVERT, patch, module_va, Stacking.CUMULATIVE, now, until, inside[0].thread)
             self._await(step, registry, waiting, inside)
         else:
+            callbacks_of(step, registry, application).run(Moment.BEFORE_REVERT)
             arch, switch = architecture(patch.machine), redirect.Switch()
             flag = transition.free_flag(registry, self._target)
             rows = []
@@ -293,8 +305,12 @@ class Engine:
                 registry.sites[key] = redirect.lead(step, self._target, arch, key, site, site.layers, switch, stub)
             switch.throw(step)
 
-    def _revert(self, step: Transaction, registry: Registry, application: Application) -> None:
+    def _revert(self, step: Transaction, registry: Registry, application: Application, moments: Container[Moment] = tuple(Moment)) -> None:
+        """Take back what stands, with those of the patch's callbacks whose moment is among ``moments``."""
         target, arch = self._target, architecture(application.patch.machine)
+        callbacks = callbacks_of(step, registry, application)
+        if Moment.BEFORE_REVERT in moments:
+            callbacks.run(Moment.BEFORE_REVERT)
         step.event(
             "revert",
             patch=application.patch.image.name,
@@ -314,6 +330,8 @@ class Engine:
         registry.leave(application)
         switch.throw(step)
         redirect.remove(step, target, arch, removed)
+        if Moment.AFTER_REVERT in moments:
+            callbacks.run(Moment.AFTER_REVERT)
 
     # going on ----------------------------------------------------------------------------------------------------------------------------
 
@@ -406,8 +424,11 @@ class Engine:
                     for key, site in zip(application.touched, through, strict=True):
                         registry.sites[key] = redirect.lead(step, target, arch, key, site, site.layers, switch)
                     switch.throw(step)
+                    if going.operation is Operation.APPLY:
+                        callbacks_of(step, registry, application).run(Moment.AFTER_APPLY)
                 else:
-                    self._revert(step, registry, application)
+                    # A patch that never came in has taken nothing over that would have to be given back.
+                    self._revert(step, registry, application, (Moment.AFTER_REVERT,) if going.operation is Operation.REVERT else ())
                 dispatch.vacate(step, target, arch, through)
                 transition.clear(step, target, going)
                 del registry.transitions[going.module]
@@ -418,6 +439,13 @@ class Engine:
         except RevertRefused as refused:
             self._registry.transitions[going.module] = replace(going, problems=refused.refusals)
             return () if going.problems == refused.refusals else refused.refusals
+        except Refused as refused:
+            with Transaction(target) as step:
+                registry = self._registry.copy()
+                transition.turn_back(step, target, registry, going, refused.refusals)
+                step.commit()
+            self._registry = registry
+            return refused.refusals
         self._registry = registry
         with suppress(HotpatchError):  # collect() tries again
             self._give_back(next(candidate for candidate in candidates(registry) if candidate.va == going.stubs))

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from hotpatch.engine.registry import Registry
     from hotpatch.engine.target import Module, Target
     from hotpatch.engine.transaction import Transaction
-    from hotpatch.patch import Fixup, Patch
+    from hotpatch.patch import Fixup, Patch, PatchImport
 
 PAGE = 0x1000
 """Bytes of a page, the same on both machines under Windows."""
 VENEER_SIZE = 16
 """Bytes from one veneer behind a patch image to the next."""
+SUPPORT_LIBRARY = "hotpatch.dll"
+"""What a patch's C source imports from whoever patches: originals, shadow data. No such file exists."""
+ORIGINAL_PREFIX = "hotpatch_original_"
 _ADDRESS_SIZE = 8
 
 
@@ -71,12 +74,21 @@ def image_key(module: Module, patch: Patch) -> ImageKey:
 
 
 def map_patch(
-    step: Transaction, target: Target, registry: Registry, arch: Architecture, module: Module, patch: Patch
+    step: Transaction,
+    target: Target,
+    registry: Registry,
+    arch: Architecture,
+    module: Module,
+    patch: Patch,
+    originals: Mapping[str, Va],
 ) -> tuple[ImageKey, MappedImage]:
     """The patch image in the process, ready to run: the one that is still mapped from an earlier application, or a new one.
 
     An image that is used again keeps the state of the data that it carries: callbacks and pointers into it may have outlived the revert,
     and to them it never went away.
+
+    ``originals`` says where the originals of its functions can be called, by name: what it imports from ``hotpatch.dll`` as
+    ``hotpatch_original_NAME``.
 
     Raises:
         ApplyRefused: out-of-reach, import-unavailable, malformed-patch.
@@ -87,7 +99,7 @@ def map_patch(
         return key, known
     room = whole_pages(patch.image.size_of_image)
     va, size, veneers = _place_image(step, arch, module, patch, room)
-    step.fill(va, _bound(target, arch, module, patch, va, veneers))
+    step.fill(va, _bound(target, arch, module, patch, va, veneers, originals))
     sections = list(_section_rights(patch, room))
     for start, length, rights in sections:
         step.protect(Va(va + start), length, rights)
@@ -141,7 +153,9 @@ def _span(module: Module, patch: Patch) -> tuple[Va, Va]:
     return Va(module.va + max(low, 0)), Va(module.va + min(high, module.size))
 
 
-def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va: Va, veneers: Mapping[Va, Va]) -> bytes:
+def _bound(
+    target: Target, arch: Architecture, module: Module, patch: Patch, va: Va, veneers: Mapping[Va, Va], originals: Mapping[str, Va]
+) -> bytes:
     """The patch image's memory at ``va`` with everything bound, branches to what ``veneers`` lead to through those."""
     image = patch.image
     memory = bytearray(image.mapped)
@@ -155,7 +169,7 @@ def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va:
         _bind(arch, module, patch, va, memory, fixup, veneers if _leaves_by_branch(fixup) else {})
     missing = []
     for wanted in patch.imports:
-        address = target.resolve_import(wanted.library, wanted.name, wanted.ordinal)
+        address = _original(wanted, originals) or target.resolve_import(wanted.library, wanted.name, wanted.ordinal)
         if address is None:
             label = wanted.name if wanted.name is not None else f"#{wanted.ordinal}"
             missing.append(
@@ -172,6 +186,14 @@ def _bound(target: Target, arch: Architecture, module: Module, patch: Patch, va:
     if missing:
         raise ApplyRefused(missing)
     return bytes(memory)
+
+
+def _original(wanted: PatchImport, originals: Mapping[str, Va]) -> Va | None:
+    """Where the original lives that a patch imports."""
+    name = wanted.name or ""
+    if wanted.library.lower() != SUPPORT_LIBRARY or not name.startswith(ORIGINAL_PREFIX):
+        return None
+    return originals.get(name.removeprefix(ORIGINAL_PREFIX))
 
 
 def _bind(arch: Architecture, module: Module, patch: Patch, va: Va, memory: bytearray, fixup: Fixup, veneers: Mapping[Va, Va]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from hotpatch.address import Va
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hotpatch.arch import Machine
     from hotpatch.image import Image
@@ -151,6 +151,19 @@ class Target(Protocol):
 
     def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
         """Where the process has that export (of a module or of the system), or ``None``."""
+
+    def checkpoint(self) -> Callable[[], None]:
+        """The process as it is now: calling the result brings all of it back (memory, mappings, rights, threads, modules)."""
+
+    def call_between(self, va: Va, arguments: Sequence[int], *, budget: int) -> int:
+        """Call a function of the process while none of its threads runs; its integer result register.
+
+        What it executes counts for nobody. It must not wait for a thread of the program. Unlike other methods this one may leave changes
+        behind when it fails: take a :meth:`checkpoint` before.
+
+        Raises:
+            EmulatedFault: It faulted, waited, ended its thread or the process, or executed more than ``budget`` instructions.
+        """
 
     def event(self, kind: str, **details: object) -> None:
         """Tell whoever watches: ``apply``, ``map``, ``redirect``, ``move``, ``wait``, ``transition``, ``revert``, ``refused``, ``collect``.

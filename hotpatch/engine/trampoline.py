@@ -12,7 +12,7 @@ from hotpatch.engine.target import Rights
 from hotpatch.errors import ApplyRefused, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hotpatch.arch import Architecture
     from hotpatch.engine.checks import CheckedFunction
@@ -76,8 +76,10 @@ class _Writer:
         return True
 
 
-def make_callable(step: Transaction, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]) -> None:
+def make_callable(step: Transaction, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]) -> Mapping[str, Va]:
     """Give each function that is not redirected yet the trampoline that its redirect needs, unless it has it from an earlier time.
+
+    Returns where the originals can be called, by the functions' names.
 
     Raises:
         ApplyRefused: With every entry that cannot be moved (cannot-relocate and its kin), or out-of-reach.
@@ -88,8 +90,19 @@ def make_callable(step: Transaction, registry: Registry, arch: Architecture, fun
         if function.key not in registry.sites
     }
     missing = {key: function for key, function in wanted.items() if key not in registry.trampolines}
-    if not missing:
-        return
+    if missing:
+        _write(step, registry, arch, missing)
+    originals: dict[str, Va] = {}
+    for function in functions:
+        site = registry.sites.get(function.key)
+        displaced = arch.entry_site(function.function.redirect).displaced
+        if function.function.name is not None:
+            here = registry.trampolines[site.trampoline if site else TrampolineKey(function.key, displaced)]
+            originals[function.function.name] = here.va
+    return originals
+
+
+def _write(step: Transaction, registry: Registry, arch: Architecture, missing: Mapping[TrampolineKey, CheckedFunction]) -> None:
     writer = _Writer(step, registry, arch, list(missing.values()))
     refusals: list[Refusal] = []
     for key, function in missing.items():

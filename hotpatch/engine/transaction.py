@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from hotpatch.errors import HotpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from hotpatch.address import Va
@@ -89,6 +89,11 @@ class Transaction:
         before = {name: thread.registers[name] for name in registers}
         self._push(f"restore registers of thread {thread.id}", lambda: self._target.set_registers(thread.id, before))
         self._target.set_registers(thread.id, registers)
+
+    def call(self, va: Va, arguments: Sequence[int], budget: int) -> int:
+        """See :meth:`hotpatch.engine.target.Target.call_between`; whatever the function did is taken back with the rest."""
+        self._push("bring back the process as it was before a callback", self._target.checkpoint())
+        return self._target.call_between(va, arguments, budget=budget)
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         """See :meth:`hotpatch.engine.target.Target.add_module`."""

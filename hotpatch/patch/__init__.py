@@ -4,7 +4,19 @@ from hotpatch.patch.container import SECTION_NAME
 from hotpatch.patch.imports import ImportTable, import_table
 from hotpatch.patch.info import HotPatchBase, HotPatchInfo, hot_patch_info
 from hotpatch.patch.layout import ChunkType
-from hotpatch.patch.model import Carried, CarriedKind, Fixup, Patch, PatchedFunction, PatchImport, Provenance, Space
+from hotpatch.patch.model import (
+    Callback,
+    Carried,
+    CarriedKind,
+    Fixup,
+    Moment,
+    Patch,
+    PatchedFunction,
+    PatchImport,
+    Provenance,
+    Space,
+    Terms,
+)
 from hotpatch.patch.pe import IMAGE_BASE, SECTION_ALIGNMENT, PatchContents, PatchSection, write_patch
 from hotpatch.patch.reader import is_patch, load, loads, save
 from hotpatch.patch.records import Record
@@ -13,6 +25,7 @@ __all__ = [
     "IMAGE_BASE",
     "SECTION_ALIGNMENT",
     "SECTION_NAME",
+    "Callback",
     "Carried",
     "CarriedKind",
     "ChunkType",
@@ -20,6 +33,7 @@ __all__ = [
     "HotPatchBase",
     "HotPatchInfo",
     "ImportTable",
+    "Moment",
     "Patch",
     "PatchContents",
     "PatchImport",
@@ -28,6 +42,7 @@ __all__ = [
     "Provenance",
     "Record",
     "Space",
+    "Terms",
     "hot_patch_info",
     "import_table",
     "is_patch",

@@ -11,8 +11,8 @@ from hotpatch.errors import Refusal, Rule
 from hotpatch.image.model import SectionFlags
 from hotpatch.patch.imports import SLOT_SIZE
 from hotpatch.patch.info import HotPatchInfo, hot_patch_info
-from hotpatch.patch.model import CarriedKind, Space
-from hotpatch.patch.public import table_records
+from hotpatch.patch.model import CarriedKind, Moment, Space
+from hotpatch.patch.public import base_flags, table_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ _ADVICE = "get the patch from its maker again"
 
 def objections(patch: Patch) -> tuple[Refusal, ...]:
     """Everything that contradicts itself or reaches outside; empty for a sound patch."""
-    return (*_head(patch), *_functions(patch), *_carried(patch), *_fixups(patch), *_imports(patch), *_public(patch))
+    return (*_head(patch), *_functions(patch), *_carried(patch), *_fixups(patch), *_imports(patch), *_callbacks(patch), *_public(patch))
 
 
 def _objection(what: str, *, rva: Rva | None = None, function: str | None = None, **evidence: object) -> Refusal:
@@ -100,6 +100,17 @@ def _imports(patch: Patch) -> Iterator[Refusal]:
         end = row.slot + SLOT_SIZE
 
 
+def _callbacks(patch: Patch) -> Iterator[Refusal]:
+    moments = [row.moment for row in patch.callbacks]
+    if moments != [moment for moment in Moment if moment in moments]:
+        yield _objection("callbacks are not in the order of their moments, or one is there twice", moments=[row.value for row in moments])
+    for row in patch.callbacks:
+        if not _inside(patch, row.patch_rva, 1, SectionFlags.EXECUTE):
+            yield _objection("a callback lies outside of the patch's code", rva=row.patch_rva, function=row.moment.symbol)
+    if not 0 <= patch.terms.state_version < 1 << 32:
+        yield _objection(f"state version {patch.terms.state_version} is not between 0 and 2**32 - 1")
+
+
 def _public(patch: Patch) -> Iterator[Refusal]:
     """The public structures must say the same as the description."""
     info = hot_patch_info(patch.image)
@@ -123,6 +134,7 @@ def _identity(patch: Patch, info: HotPatchInfo) -> Iterator[Refusal]:
         ("sequence number of the base", base.sequence_number, patch.sequence),
         ("time stamp of the base", base.original_time_date_stamp, patch.base.time_date_stamp),
         ("checksum of the base", base.original_checksum, patch.base.checksum),
+        ("flags of the base", base.flags, base_flags(patch.machine, patch.terms)),
         ("SHA-256 of the base", base.code_integrity[:32].hex(), patch.base.sha256),
     ):
         if public != own:

@@ -18,7 +18,18 @@ from hotpatch.arch import FixupKind, Machine, Redirect
 from hotpatch.errors import InputError
 from hotpatch.image.model import BaseIdentity
 from hotpatch.patch.headers import CHECKSUM_AT, DIRECTORY, SECURITY_AT, TIME_DATE_STAMP_AT
-from hotpatch.patch.model import Carried, CarriedKind, Fixup, PatchedFunction, PatchImport, Provenance, Space
+from hotpatch.patch.model import (
+    Callback,
+    Carried,
+    CarriedKind,
+    Fixup,
+    Moment,
+    PatchedFunction,
+    PatchImport,
+    Provenance,
+    Space,
+    Terms,
+)
 
 if TYPE_CHECKING:
     from hotpatch.patch.pe import PatchContents
@@ -99,6 +110,17 @@ class _ProvenanceRow(msgspec.Struct, frozen=True):
     builder: str
 
 
+class _CallbackRow(msgspec.Struct, frozen=True):
+    moment: str
+    patch_rva: int
+
+
+class _TermsRow(msgspec.Struct, frozen=True):
+    state_version: int
+    obligatory: bool
+    can_roll_back: bool
+
+
 class _Body(msgspec.Struct, frozen=True):
     machine: str
     base: _BaseRow
@@ -109,6 +131,8 @@ class _Body(msgspec.Struct, frozen=True):
     imports: list[_ImportRow]
     provenance: _ProvenanceRow
     overrides: list[str]
+    callbacks: list[_CallbackRow]
+    terms: _TermsRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +148,8 @@ class Description:
     imports: tuple[PatchImport, ...]
     provenance: Provenance
     overrides: tuple[str, ...]
+    callbacks: tuple[Callback, ...]
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +177,8 @@ def encode_body(contents: PatchContents) -> bytes:
         imports=[_ImportRow(row.library, row.name, row.ordinal, row.slot) for row in contents.imports],
         provenance=_ProvenanceRow(origin.base_name, origin.base_sha256, origin.fixed_name, origin.fixed_sha256, origin.builder),
         overrides=list(contents.overrides),
+        callbacks=[_CallbackRow(row.moment.value, row.patch_rva) for row in contents.callbacks],
+        terms=_TermsRow(contents.terms.state_version, contents.terms.obligatory, contents.terms.can_roll_back),
     )
     return msgspec.msgpack.encode(body)
 
@@ -230,6 +258,8 @@ def decode_body(body: bytes, name: str) -> Description:
                 row.provenance.builder,
             ),
             overrides=tuple(row.overrides),
+            callbacks=tuple(Callback(Moment(item.moment), Rva(item.patch_rva)) for item in row.callbacks),
+            terms=Terms(row.terms.state_version, row.terms.obligatory, row.terms.can_roll_back),
         )
     except (msgspec.MsgspecError, ValueError, KeyError, RecursionError) as error:
         raise InputError(name, f"damaged patch: the description in {SECTION_NAME} cannot be read ({error})") from error

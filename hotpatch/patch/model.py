@@ -98,6 +98,47 @@ class PatchImport:
     slot: Rva
 
 
+class Moment(StrEnum):
+    """When a callback of a patch runs."""
+
+    BEFORE_APPLY = "before-apply"
+    """The patch image is mapped and nothing of the program is changed."""
+    AFTER_APPLY = "after-apply"
+    """Calls reach the new functions."""
+    BEFORE_REVERT = "before-revert"
+    """Nothing is changed yet."""
+    AFTER_REVERT = "after-revert"
+    """Calls reach what was in force before the patch."""
+
+    @property
+    def symbol(self) -> str:
+        """Name of the C function that is the callback."""
+        return f"__hotpatch_{self.replace('-', '_')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A function of the patch image that the engine calls; ``docs/patch-format.md`` lists what it gets; 0 goes on."""
+
+    moment: Moment
+    patch_rva: Rva
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a patch may be stacked and taken back.
+
+    Attributes:
+        state_version: Version of the data that its callbacks hand from patch to patch; 0: it has none.
+        obligatory: No newer patch may give the original of one of its functions back.
+        can_roll_back: It may be reverted.
+    """
+
+    state_version: int = 0
+    obligatory: bool = False
+    can_roll_back: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a patch comes from; hexadecimal SHA-256 of both inputs, and the builder's version."""
@@ -125,6 +166,8 @@ class Patch:
         overrides: Rules that the builder was told to override.
         data: The patch image file's bytes.
         image: The same, read as an image.
+        callbacks: By moment, at most one each.
+        terms: How it may be stacked and taken back.
     """
 
     machine: Machine
@@ -138,6 +181,8 @@ class Patch:
     overrides: tuple[str, ...]
     data: bytes
     image: Image
+    callbacks: tuple[Callback, ...] = ()
+    terms: Terms = Terms()
 
     def __repr__(self) -> str:
         """What it is for, and what it replaces."""

@@ -18,14 +18,14 @@ from hotpatch.image.headers import MACHINES
 from hotpatch.image.model import SectionFlags
 from hotpatch.patch import headers as pe
 from hotpatch.patch.container import DIGEST_OFFSET, HEADER_SIZE, SECTION_NAME, content_digest, encode_body, time_stamp, write_section
-from hotpatch.patch.model import CarriedKind, Space
+from hotpatch.patch.model import CarriedKind, Space, Terms
 from hotpatch.patch.public import public_structures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hotpatch.image.model import BaseIdentity, Range
-    from hotpatch.patch.model import Carried, Fixup, PatchedFunction, PatchImport, Provenance
+    from hotpatch.patch.model import Callback, Carried, Fixup, PatchedFunction, PatchImport, Provenance
 
 IMAGE_BASE = 0x180000000
 SECTION_ALIGNMENT = 0x1000
@@ -40,6 +40,9 @@ _SUBSYSTEM = 2
 """Windows GUI, as DLLs have."""
 READ_ONLY = SectionFlags.INITIALIZED_DATA | SectionFlags.READ
 _MACHINE_NUMBERS = {machine: number for number, machine in MACHINES.items()}
+
+
+_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class PatchContents:
     pdata: Range | None = None
     import_directory: Range | None = None
     import_addresses: Range | None = None
+    callbacks: tuple[Callback, ...] = ()
+    terms: Terms = _TERMS
 
 
 def aligned(value: int, alignment: int) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hotpatch.address import Rva
-    from hotpatch.patch.model import Carried, Fixup, PatchedFunction
+    from hotpatch.patch.model import Carried, Fixup, PatchedFunction, Terms
     from hotpatch.patch.pe import PatchContents
     from hotpatch.patch.records import Record
 
@@ -50,6 +50,13 @@ def table_records(functions: Iterable[PatchedFunction], carried: Iterable[Carrie
     return (*replaced, *bound, *(record(ChunkType.CALL_TARGET, target=rva) for rva in sorted(entries)))
 
 
+def base_flags(machine: Machine, terms: Terms) -> BaseFlags:
+    """What the public structure says of a patch for ``machine`` under ``terms``."""
+    flags = MACHINE_FLAGS[machine]
+    flags |= BaseFlags.OBLIGATORY if terms.obligatory else BaseFlags(0)
+    return flags | (BaseFlags.CAN_ROLL_BACK if terms.can_roll_back else BaseFlags(0))
+
+
 def public_structures(contents: PatchContents, rva: Rva) -> tuple[bytes, int]:
     """The bytes of a section at ``rva`` that begins with the load configuration, and the size of that in bytes."""
     info_at = LOAD_CONFIG_SIZE
@@ -68,7 +75,7 @@ def public_structures(contents: PatchContents, rva: Rva) -> tuple[bytes, int]:
     )
     base = BASE.pack(
         sequence_number=contents.sequence,
-        flags=BaseFlags.CAN_ROLL_BACK | MACHINE_FLAGS[contents.machine],
+        flags=base_flags(contents.machine, contents.terms),
         original_time_date_stamp=contents.base.time_date_stamp,
         original_checksum=contents.base.checksum,
         code_integrity_info=hashes_at,

@@ -50,6 +50,8 @@ def loads(data: bytes, name: str) -> Patch:
         overrides=told.overrides,
         data=data,
         image=Image.from_bytes(data, name=name),
+        callbacks=told.callbacks,
+        terms=told.terms,
     )
     found = objections(patch)
     if found:

@@ -7,9 +7,10 @@ import shutil
 import pytest
 
 import hotpatch
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, architecture
 from hotpatch.cases import LATER_PHASES, case_names, find_case
 from hotpatch.cli.arguments import parse_argument
+from hotpatch.engine import Rights
 
 PREFERRED, LOW, HIGH = None, 0x1_0000_0000, 0x7FF5_1234_0000
 CASES = [find_case(name) for name in case_names()]
@@ -46,15 +47,49 @@ def check_calls(process: hotpatch.Process, given, phase: str) -> None:
         assert buffers is None or result.buffers == buffers, f"{phase}, call {number}: buffers"
 
 
+def detour(process: hotpatch.Process, function: str) -> None:
+    """Put somebody else's jump at a function's entry; what it leads to does the displaced instructions and goes on behind them."""
+    guest, machine = process.guest, process.guest.machine
+    entry = process.address_of(function)
+    size = {Machine.X64: 5, Machine.ARM64: 4}[machine]
+    room = guest.map(0x1000, Rights.READ | Rights.EXECUTE, near=entry, reach=architecture(machine).branch_reach)
+    moved = hotpatch.trampoline(machine, guest.read(entry, 32), source_va=entry, trampoline_va=room, displaced=size)
+    guest.write_data(room, moved.code)
+    guest.write_code(entry, guest.read(entry, size), jump(machine, entry, room))
+
+
+def jump(machine: Machine, source: int, target: int) -> bytes:
+    if machine is Machine.X64:
+        return b"\xe9" + (target - source - 5).to_bytes(4, "little", signed=True)
+    return (0x14000000 | (target - source) // 4 & 0x3FFFFFF).to_bytes(4, "little")
+
+
+def refused_while_overwritten(process: hotpatch.Process, applied: hotpatch.AppliedPatch, function: str) -> None:
+    guest, entry = process.guest, process.address_of(function)
+    redirect = guest.read(entry, 8)
+    theirs = jump(guest.machine, entry, entry + 64).ljust(8, b"\x90")
+    guest.write_code(entry, redirect, theirs)
+    memory = [guest.read(region.va, region.size) for region in guest.regions()]
+    with pytest.raises(hotpatch.RevertRefused) as refused:
+        applied.revert()
+    assert [item.rule for item in refused.value.refusals] == [hotpatch.Rule.REDIRECT_CHANGED]
+    assert [guest.read(region.va, region.size) for region in guest.regions()] == memory
+    guest.write_code(entry, theirs, redirect)
+
+
 @each_base
 @each_pdb
 @each_machine
 @pytest.mark.parametrize("name", WITH_CALLS)
 def test_calls(given, name, machine, pdb, load_base, tmp_path) -> None:
     one = given(name, machine, pdb)
+    if one.case.expected(pdb=pdb)[0] == "any":
+        pytest.skip("the case claims nothing without PDBs")
     expect = one.case.manifest.expect
     process = hotpatch.Process(image_to_patch(one, tmp_path), load_base=load_base)
     check_calls(process, one, "before")
+    if expect.hooked:
+        detour(process, expect.hooked)
     if unpatchable(one):
         check_calls(process, one, "patched")
         return
@@ -66,12 +101,24 @@ def test_calls(given, name, machine, pdb, load_base, tmp_path) -> None:
         return
     applied = process.apply(one.patch)
     check_calls(process, one, "patched")
+    if expect.overwritten:
+        refused_while_overwritten(process, applied, expect.overwritten)
+        check_calls(process, one, "patched")
     applied.revert()
     check_calls(process, one, "reverted")
     process.apply(one.patch)
     check_calls(process, one, "again")
     if expect.then is not None:
-        later = process.apply(hotpatch.build(hotpatch.diff(one.image("base"), one.image(expect.then)), sequence=2))
+        newer = hotpatch.build(hotpatch.diff(one.image("base"), one.image(expect.then)), sequence=2)
+        if expect.then_rule is not None:
+            before = process.status()
+            with pytest.raises(hotpatch.ApplyRefused) as refused:
+                process.apply(newer)
+            assert refused.value.refusals[0].rule == expect.then_rule
+            assert process.status() == before
+            check_calls(process, one, LATER_PHASES[0])
+            return
+        later = process.apply(newer)
         check_calls(process, one, LATER_PHASES[0])
         later.revert()
         check_calls(process, one, LATER_PHASES[1])

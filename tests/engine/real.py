@@ -25,7 +25,7 @@ CALLS = (
     "remove_module",
     "resolve_import",
     "event",
-    "call",
+    "call_between",
     "checkpoint",
 )
 
@@ -46,6 +46,10 @@ class Failing:
         self.failure: Callable[[], BaseException] = lambda: InjectedError("injected")
         self.made: list[str] = []
         self.failed = ""
+
+    @property
+    def clock(self) -> int:
+        return self.guest.clock
 
     def __getattr__(self, name: str) -> Any:
         if name not in CALLS:
@@ -85,6 +89,7 @@ def whole(guest: Guest) -> dict[str, object]:
         "counters": tuple(getattr(counters, name) for name in counters.__slots__),
         "handles": repr(found.handles),
         "heap": found.heap,
+        "shadows": found.shadows,
         "gates": found.gates,
         "modules": [(module.name, module.va) for module in found.modules],
         "output": found.output,

@@ -26,6 +26,7 @@ def plain(case: Case) -> bool:
     manifest = case.manifest
     return (
         manifest.kind == "dll"
+        and not (case.folder / "hotpatch.def").is_file()
         and not case.build_options(Machine.X64, "base").kernel32
         and manifest.expect.outcome == "patched"
         and bool(manifest.call)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pefile
 import pytest
 
+from hotpatch.address import Rva
 from hotpatch.arch import Machine
-from hotpatch.patch import loads, write_patch
+from hotpatch.errors import Refused, Rule
+from hotpatch.patch import Callback, Moment, Terms, loads, write_patch
 from tests.patch.samples import contents
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "patch-format.md"
@@ -83,3 +86,34 @@ def test_the_page_names_every_kind_key_and_constant():
         assert f"`{kind.value.upper().replace('-', '_')}` | 0x{bits:05X} |" in text
     for key in own(write_patch(contents(Machine.X64))):
         assert f"`{key}`" in text
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_the_second_reader_finds_callbacks_and_terms(machine):
+    callbacks = (Callback(Moment.BEFORE_APPLY, Rva(0x1000)), Callback(Moment.AFTER_REVERT, Rva(0x1000)))
+    for terms, flags in ((Terms(), 2), (Terms(3, obligatory=True, can_roll_back=False), 1), (Terms(0, obligatory=True), 3)):
+        data = write_patch(replace(contents(machine), callbacks=callbacks, terms=terms))
+        patch, told = loads(data, "p.dll"), own(data)
+        assert [(row["moment"], row["patch_rva"]) for row in told["callbacks"]] == [("before-apply", 0x1000), ("after-revert", 0x1000)]
+        assert (patch.callbacks, patch.terms) == (callbacks, terms)
+        assert told["terms"] == {
+            "state_version": terms.state_version,
+            "obligatory": terms.obligatory,
+            "can_roll_back": terms.can_roll_back,
+        }
+        pe = pefile.PE(data=data)
+        info = pe.get_dword_at_rva(pe.OPTIONAL_HEADER.DATA_DIRECTORY[10].VirtualAddress + 0xF0)
+        base = info + pe.get_dword_at_rva(info + pe.get_dword_at_rva(info + 0x0C))
+        assert pe.get_dword_at_rva(base + 4) & 3 == flags
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_callbacks_outside_of_code_or_out_of_order_are_refused(machine):
+    for callbacks in (
+        (Callback(Moment.BEFORE_APPLY, Rva(0x2000)),),
+        (Callback(Moment.AFTER_APPLY, Rva(0x1000)), Callback(Moment.BEFORE_APPLY, Rva(0x1000))),
+        (Callback(Moment.AFTER_APPLY, Rva(0x1000)), Callback(Moment.AFTER_APPLY, Rva(0x1000))),
+    ):
+        with pytest.raises(Refused) as refused:
+            loads(write_patch(replace(contents(machine), callbacks=callbacks)), "p.dll")
+        assert refused.value.refusals[0].rule is Rule.MALFORMED_PATCH

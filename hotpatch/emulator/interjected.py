@@ -1,0 +1,56 @@
+"""A call that the host makes in between, while the program stands still: on the host's thread, wherever that is, and counted for nobody."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from hotpatch.emulator import faults
+from hotpatch.emulator.calls import lay_out
+from hotpatch.emulator.threads import ThreadState
+from hotpatch.errors import EmulatedFault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hotpatch.address import Va
+    from hotpatch.emulator.kernel import Kernel
+    from hotpatch.emulator.threads import GuestThread
+
+
+def call_between(kernel: Kernel, host: GuestThread, va: Va, arguments: Sequence[int], budget: int) -> int:
+    """Call ``va``; its integer result. Afterwards the host's thread stands where it stood, and the counts are what they were.
+
+    Only memory below the thread's stack pointer, which belongs to nobody on Windows, and what the function itself changes are different.
+
+    Raises:
+        EmulatedFault: It faulted, waited, ended its thread or the process, or executed more than ``budget`` instructions.
+    """
+    system = kernel.system
+    previous = system.active
+    system.park()
+    thread, counters, ended = copy.copy(host), copy.copy(system.counters), kernel.call_ended
+    layout = lay_out(system.convention, arguments)
+    host.wait = None
+    watcher, kernel.on_slice = kernel.on_slice, None  # who asks for this call is not asked during it
+    try:
+        kernel.begin_call(host, va, layout.integers, layout.floats, layout.stack)
+        executed = kernel.step(host, budget)
+        if host.state is ThreadState.IDLE:
+            system.activate(host)
+            return system.cpu.get(system.convention.result)
+        system.counters.current = host.id
+        if system.fault is None and executed < budget:
+            pc = system.registers(host)[system.cpu.model.pc] if host.alive else 0
+            problem = "it waits for the program, which stands still, or has ended"
+            raise EmulatedFault(faults.describe(system, host, FaultKind.DEADLOCK, pc, None, problem, pc))
+        raise EmulatedFault(system.fault or kernel.over_budget())
+    finally:
+        system.park()
+        for field in fields(thread):
+            setattr(host, field.name, getattr(thread, field.name))
+        for name in ("instructions", "quantum", "alone", "current"):
+            setattr(system.counters, name, getattr(counters, name))
+        kernel.call_ended, kernel.on_slice, system.fault = ended, watcher, None
+        system.activate(previous)

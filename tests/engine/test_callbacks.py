@@ -1,0 +1,223 @@
+"""Callbacks of a patch: they refuse, take data over, fault, and are undone with all that they did."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import find_case
+from hotpatch.engine import Consistency, Engine
+from hotpatch.errors import RevertRefused, Rule
+from hotpatch.patch import Moment, loads
+
+from .real import Failing, InjectedError, whole
+
+LIMIT = 400
+
+
+@cache
+def parts(case: str, machine: Machine, **terms: object) -> tuple[hotpatch.Image, hotpatch.Patch]:
+    found = find_case(case)
+    base = hotpatch.open(found.image(machine))
+    return base, hotpatch.build(hotpatch.diff(base, hotpatch.open(found.image(machine, "fixed"))), **terms)
+
+
+@pytest.fixture
+def scene(machine: Machine) -> tuple[hotpatch.Process, hotpatch.Patch]:
+    base, patch = parts("hooks", machine)
+    process = hotpatch.Process(base)
+    process.call("add_metres", 5)
+    return process, patch
+
+
+def test_the_patch_names_its_callbacks(machine: Machine) -> None:
+    _, patch = parts("hooks", machine)
+    assert [row.moment for row in patch.callbacks] == list(Moment)
+    assert loads(patch.data, "again.dll").callbacks == patch.callbacks
+
+
+def test_a_callback_refuses_and_nothing_is_changed(scene) -> None:
+    process, patch = scene
+    process.call("set_busy", 3)
+    before = whole(process.guest)
+    with pytest.raises(hotpatch.ApplyRefused) as refused:
+        process.apply(patch)
+    (refusal,) = refused.value.refusals
+    assert (refusal.rule, refusal.function, refusal.evidence["answer"]) == (Rule.CALLBACK_VETO, "__hotpatch_before_apply", 3)
+    assert whole(process.guest) == before
+    process.call("set_busy", 0)
+    applied = process.apply(patch)
+    process.call("set_busy", 4)
+    before = whole(process.guest)
+    with pytest.raises(RevertRefused) as kept:
+        applied.revert()
+    assert kept.value.refusals[0].rule is Rule.CALLBACK_VETO
+    assert whole(process.guest) == before
+    assert applied.state == "applied"
+
+
+def test_data_are_converted_and_converted_back(scene) -> None:
+    process, patch = scene
+    applied = process.apply(patch)
+    assert process.call("stored") == 500
+    process.call("add_metres", 2)
+    assert process.call("metres") == 7 + 1000
+    assert len(process.guest.system.shadows) == 1
+    applied.revert()
+    assert process.call("stored") == 7
+    assert not process.guest.system.shadows
+
+
+def test_what_callbacks_execute_counts_for_nobody(scene) -> None:
+    process, patch = scene
+    before = process.instructions
+    process.apply(patch).revert()
+    assert process.instructions == before
+
+
+@pytest.mark.parametrize("how", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+def test_data_are_taken_over_once_at_any_instruction_of_a_call(machine: Machine, how: Consistency) -> None:
+    """Callbacks run in the middle of the host's own calls; with ``immediate`` an old call under way could store the old unit afterwards."""
+    base, patch = parts("hooks", machine)
+    process = hotpatch.Process(base, consistency=how)
+    process.call("add_metres", 5)
+    start = process.snapshot()
+    length = process.call_details("add_metres", 1).instructions
+    process.restore(start)
+    for at in range(length):
+        process.apply_at(process.instructions + at, patch)
+        assert process.call("add_metres", 1) == 0
+        assert process.call("metres") % 1000 == 6
+        assert process.call("stored") == 600
+        assert not process.refused
+        process.restore(start)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_every_failure_takes_back_what_callbacks_did(machine: Machine, late: bool) -> None:
+    base, patch = parts("hooks", machine)
+    process = hotpatch.Process(base)
+    process.call("add_metres", 5)
+    target = Failing(process.guest)
+    engine = Engine(target)
+    applied = []
+    for operation in (lambda: applied.append(engine.apply(patch)), lambda: applied[0].revert()):
+        before, registry = whole(process.guest), engine.snapshot().copy()
+        target.late = late
+        for count in range(1, LIMIT):
+            target.calls, target.fail_at = 0, count
+            try:
+                operation()
+            except InjectedError:
+                after = whole(process.guest)
+                assert after | {"events": before["events"]} == before, target.failed
+                assert engine.snapshot() == registry
+            else:
+                break
+        else:
+            raise AssertionError("no end")
+        assert {"call_between", "checkpoint"} <= set(target.made)
+    assert process.call("stored") == 5
+
+
+BAD = {
+    Machine.X64: {"fault": b"\x0f\x0b", "loop": b"\xeb\xfe"},
+    Machine.ARM64: {"fault": b"\x00\x00\x00\x00", "loop": b"\x00\x00\x00\x14"},
+}
+
+
+@pytest.mark.parametrize("kind", ["fault", "loop"])
+def test_a_callback_that_faults_or_never_ends_takes_all_back(scene, machine: Machine, kind: str, monkeypatch) -> None:
+    """The callback's code is replaced as the patch image is mapped."""
+    process, patch = scene
+    monkeypatch.setattr("hotpatch.engine.callbacks.BUDGET", 10_000)
+    after = next(row for row in patch.callbacks if row.moment is Moment.AFTER_APPLY)
+    real = process.guest.write_data
+
+    def write_data(va: int, data: bytes) -> None:
+        if len(data) > after.patch_rva:
+            code = BAD[machine][kind]
+            data = data[: after.patch_rva] + code + data[after.patch_rva + len(code) :]
+        real(va, data)
+
+    monkeypatch.setattr(process.guest, "write_data", write_data)
+    before = whole(process.guest)
+    with pytest.raises(hotpatch.ApplyRefused) as refused:
+        process.apply(patch)
+    (refusal,) = refused.value.refusals
+    assert refusal.rule is Rule.CALLBACK_FAULT
+    assert refusal.evidence["kind"] == {"fault": "illegal-instruction", "loop": "instruction-budget"}[kind]
+    assert whole(process.guest) == before
+
+
+# terms -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_patch_that_may_not_be_rolled_back_is_not(machine: Machine) -> None:
+    base, patch = parts("basic", machine, can_roll_back=False)
+    process = hotpatch.Process(base)
+    applied = process.apply(patch)
+    before = whole(process.guest)
+    with pytest.raises(RevertRefused) as refused:
+        applied.revert()
+    assert [item.rule for item in refused.value.refusals] == [Rule.CANNOT_ROLL_BACK]
+    assert whole(process.guest) == before
+
+
+def later(machine: Machine, case: str, **terms: object) -> hotpatch.Patch:
+    found = find_case(case)
+    images = [hotpatch.open(found.image(machine, side)) for side in ("base", "other")]
+    return hotpatch.build(hotpatch.diff(*images), sequence=2, **terms)
+
+
+def test_an_obligatory_patch_keeps_its_functions(machine: Machine) -> None:
+    base, patch = parts("fewer-functions", machine, obligatory=True)
+    process = hotpatch.Process(base)
+    process.apply(patch)
+    before = whole(process.guest)
+    with pytest.raises(hotpatch.ApplyRefused) as refused:
+        process.apply(later(machine, "fewer-functions"))
+    assert [(item.rule, item.function) for item in refused.value.refusals] == [(Rule.OBLIGATORY, "second")]
+    assert whole(process.guest) == before
+
+
+def test_an_older_state_version_does_not_go_on_top(machine: Machine) -> None:
+    base, patch = parts("stacked", machine, state_version=2)
+    process = hotpatch.Process(base)
+    process.apply(patch)
+    with pytest.raises(hotpatch.ApplyRefused) as refused:
+        process.apply(later(machine, "stacked", state_version=1))
+    assert [item.rule for item in refused.value.refusals] == [Rule.STATE_VERSION]
+    assert process.apply(later(machine, "stacked", state_version=2)).state == "applied"
+
+
+def test_superseding_and_going_back_write_no_code(machine: Machine) -> None:
+    """One pointer a function: the first patch's function, and the second's for the same one; only new functions get an entry."""
+    base, patch = parts("fewer-functions", machine)
+    process = hotpatch.Process(base)
+    process.apply(patch)
+    writes: list[str] = []
+    real = process.guest.write_code
+    process.guest.write_code = lambda *args: (writes.append("code"), real(*args))
+    second = process.apply(later(machine, "fewer-functions"))
+    assert [process.call("first", 10), process.call("second", 10)] == [14, 30]
+    second.revert()
+    assert [process.call("first", 10), process.call("second", 10)] == [12, 50]
+    assert not writes
+
+
+def test_what_a_callback_of_the_program_reaches_stays_mapped(machine: Machine) -> None:
+    base, patch = parts("callback-outlives", machine)
+    process = hotpatch.Process(base)
+    applied = process.apply(patch)
+    process.call("subscribe")
+    image = process.status().patches[0].image
+    applied.revert()
+    assert image in process.engine.collect().kept
+    assert process.call("fire", 5000) == 1000
+    process.call("subscribe")
+    assert image in process.engine.collect().freed
+    assert process.call("fire", 5000) == 5001
