@@ -32,6 +32,8 @@ from hotpatch.arch import Machine, Redirect
 from hotpatch.cases import find_case, fixtures_folder
 from hotpatch.cases.releases import CVE_2025_69277, extract
 from hotpatch.cases.story_release import BASE_POINT, IS_VALID_POINT
+from hotpatch.emulator.schedule import SeededSchedule
+from hotpatch.engine import Consistency
 from hotpatch.image import SectionFlags, open_image
 from hotpatch.servicing.scenario import read_scenario
 from hotpatch.servicing.simulate import simulate
@@ -46,6 +48,7 @@ MANY = 200
 MOST = 10_000
 """Functions of the largest patch that is measured."""
 REPEATS = 5
+CONSISTENCY_SEEDS = 20
 CALL_LIMIT = 1000
 """Instructions within which a redirected call must have reached the new function."""
 
@@ -127,6 +130,57 @@ def redirect_rows(machine: Machine) -> Iterator[Row]:
             count / aims[strategy],
             "= 1",
         )
+
+
+def consistency_rows(machine: Machine) -> Iterator[Row]:
+    """What the models cost the program: threads held, length of a change, instructions per call during and after it."""
+    case = find_case("reversal-mid-transition")
+    base = open_image(case.image(machine))
+    patch = hotpatch.build(hotpatch.diff(base, open_image(case.image(machine, "fixed"))))
+    process = hotpatch.Process(base)
+    process.start()
+    start, total = process.snapshot(), process.run().instructions
+    for model in Consistency:
+        held, lengths = 0, []
+        for seed in range(CONSISTENCY_SEEDS):
+            process.restore(start)
+            process.guest.kernel.schedule = SeededSchedule(seed)
+            process.run_until(total * (seed + 1) // (CONSISTENCY_SEEDS + 2))
+            before = process.instructions
+            applied = process.apply(patch, model)
+            held = max(held, process.instructions - before)
+            process.wait(applied)
+            ends = [event.at for event in process.events if event.kind == "redirect" or event.details.get("stage") == "finish"]
+            lengths.append(ends[-1] - before)
+        yield Row(f"instructions for which a thread is held, {model}", machine, str(held), "1 instruction", float(held), "= 0")
+        mean = sum(lengths) / len(lengths)
+        what = f"instructions until all calls are new, four threads, {model}"
+        yield Row(what, machine, f"mean {mean:.0f}, most {max(lengths)}", f"the program, {total}", mean / total, "–")
+    yield from dispatch_rows(machine)
+
+
+def dispatch_rows(machine: Machine) -> Iterator[Row]:
+    """Instructions between a call and the new function's first, during a transition and after it."""
+    base, patches = basic(machine)
+    process = hotpatch.Process(base)
+    entry = process.address_of("clamp")
+    inside = process.spawn("total", 11)
+    while next(thread.pc for thread in process.guest.threads() if thread.id == inside) != entry:
+        process.guest.step(inside, 1)
+    applied = process.apply(patches[Redirect.HPAT], Consistency.PER_THREAD)
+    if applied.settled:
+        raise SystemExit("the thread that stands in the function does not hold the transition")
+    counts = []
+    for _ in range(2):
+        caller = process.spawn("clamp", 1)
+        destination, count = applied.functions[0].destination, 0
+        while next(thread.pc for thread in process.guest.threads() if thread.id == caller) != destination and count < CALL_LIMIT:
+            count += process.guest.step(caller, 1)
+        counts.append(count)
+        process.wait(applied)
+    during, after = counts
+    yield Row("instructions per redirected call, during a transition", machine, str(during), f"after it, {after}", during / after, "–")
+    yield Row("instructions per redirected call, after a transition", machine, str(after), "3 by design", after / 3, "= 1")
 
 
 def basic(machine: Machine) -> tuple[Image, dict[Redirect, Patch]]:
@@ -248,6 +302,7 @@ def rows(wheels: Path | None, counts: tuple[tuple[int, float], ...]) -> Iterator
             paths = extract(CVE_2025_69277, machine, cache=folder / machine, wheels=wheels)
             yield from diff_rows(machine, paths)
             yield from redirect_rows(machine)
+            yield from consistency_rows(machine)
             yield from speed_rows(machine, paths)
             base, patches = basic(machine)
             yield from apply_rows(machine, base, patches[Redirect.HPAT], "1 function")
