@@ -31,6 +31,8 @@ class Watch:
         self._sp, self._link = convention.sp, convention.link
         self._tell = process.guest.event
         process.guest.event = self._event
+        self._settle = process.guest.kernel._settle
+        process.guest.kernel._settle = self._settled
 
     def reset(self) -> None:
         """Forget what threads did, not where versions are."""
@@ -49,6 +51,13 @@ class Watch:
             self.place(details["entry"], "base")
             self.place(details["original"], "old")
             self.place(details["destination"], "new")
+
+    def _settled(self, thread, outcome) -> None:
+        """After a system call, and where an exception has unwound frames, which return nowhere."""
+        self._settle(thread, outcome)
+        system = self.process.guest.system
+        if system.active is thread:
+            self._left(thread.id, system.cpu.get(self._sp))
 
     def place(self, va: int, side: str) -> None:
         if va in self._places:

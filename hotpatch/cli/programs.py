@@ -160,9 +160,9 @@ def _warn_of_pending(out: Output, process: Process) -> None:
     """Say which patches never went in, or never came out, because the program ended before."""
     for at in process.pending:
         out.warn(f"nothing was done at instruction {at}: the program had executed {process.instructions} when it ended or was stopped")
-    for change in process.status().changes:
+    for change in process.status().changes if process.finished else ():
         reasons = ", ".join(change.waits_for) or "nothing"
-        out.warn(f"{change.name} is still {change.state}: the program ended or was stopped before; {change.operation} waits for {reasons}")
+        out.warn(f"{change.name} is still {change.state}: the program ended before; {change.operation} waits for {reasons}")
 
 
 class _Patches:

@@ -184,3 +184,48 @@ def test_a_patch_that_never_went_in_is_told(ask: Ask, image, patch, machine) -> 
     assert answer.code == 0
     assert answer.out.startswith("returned 11 ")
     assert answer.err.startswith("hotpatch: warning: nothing was done at instruction 9999: the program had executed ")
+
+
+def test_threads_change_over_one_by_one(ask: Ask, image, patch, machine) -> None:
+    fix, path = patch("reversal-mid-transition", machine), image("reversal-mid-transition", machine)
+    command = "run", path, "--patch", f"{fix}@800", "--consistency", "per-thread"
+    answer = ask(*command, "--json")
+    found = answer.document("run")
+    stages = [event for event in found["events"] if event["kind"] == "transition"]
+    assert (answer.code, stages[0]["stage"], stages[-1]["stage"]) == (0, "begin", "finish")
+    moved = [(event["from"], event["to"], event["remaining"]) for event in stages if event["stage"] == "thread"]
+    assert moved
+    assert [left for *_, left in moved] == sorted((left for *_, left in moved), reverse=True)
+    assert {tuple(sides) for *sides, _ in moved} == {("old", "new")}
+    assert "torn 0" in found["output"]
+    name = Path(fix).name
+    lines = ask(*command).out.splitlines()
+    assert any(line.startswith(f"[800] transition  {name}, sequence 1: apply thread by thread begins, held by thread ") for line in lines)
+    stopped = ask(*command, "--stop-at", "810", "--json").document("run")
+    (change,) = stopped["status"]["changes"]
+    assert (change["operation"], change["state"], change["until"]) == ("apply", "in-transition", None)
+    assert {each["side"] for each in change["threads"]} == {"old", "new"}
+    assert stopped["status"]["functions"][0]["waits_for"] == change["waits_for"]
+    assert "sequence 1: apply in-transition since 800" in ask(*command, "--stop-at", "810").out
+
+
+def test_a_reversal_half_way(ask: Ask, image, patch, machine) -> None:
+    fix, path = patch("reversal-mid-transition", machine), image("reversal-mid-transition", machine)
+    command = "run", path, "--patch", f"{fix}@800", "--revert", f"{fix}@900", "--consistency", "per-thread", "--json"
+    found = ask(*command).document("run")
+    stages = [event["stage"] for event in found["events"] if event["kind"] == "transition"]
+    assert (stages[0], stages[-1], "reverse" in stages) == ("begin", "finish", True)
+    assert (found["status"]["functions"], found["status"]["changes"], found["refused"]) == ([], [], [])
+
+
+def test_what_never_becomes_quiescent_is_refused(ask: Ask, image, patch, machine) -> None:
+    fix, path = patch("never-quiescent", machine), image("never-quiescent", machine)
+    answer = ask("run", path, "--patch", f"{fix}@600", "--consistency", "quiescent", "--wait", "500", "--json")
+    found = answer.document("run")
+    assert answer.code == 4
+    endless = ask("run", path, "--patch", f"{fix}@600", "--consistency", "per-thread")
+    assert "is still in-transition: the program ended before; apply waits for thread" in " ".join(endless.err.split())
+    (refusal,) = found["refused"]
+    assert (refusal["rule"], refusal["evidence"]["reachable"]) == ("not-quiescent", False)
+    assert [event["kind"] for event in found["events"] if event["kind"] in ("wait", "apply", "refused", "map")] == ["wait", "refused"]
+    assert found["exit_code"] == 0

@@ -40,6 +40,7 @@ class Failing:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.machine = guest.machine
+        self.thread_flags = guest.thread_flags
         self.calls = 0
         self.fail_at: int | None = None
         self.late = False

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from hotpatch.arch import architecture
 from hotpatch.engine import Consistency, PatchState
 from hotpatch.errors import ApplyRefused, RevertRefused, Rule
 
-from .conftest import World
-from .fake import BLOCK, STACK
+from .conftest import World, world
+from .fake import BLOCK, STACK, InjectedError
 from .run import call
 from .synthetic import entry
 
@@ -26,7 +29,7 @@ def go(here: World, number: int, pc: int) -> None:
 def flag(here: World, number: int) -> bytes:
     """A thread's free bytes."""
     flags = here.fake.thread_flags
-    return here.fake.read(STACK + number * 0x100000 + BLOCK + flags.start, len(flags))
+    return bytes(here.fake.blocks[STACK + number * 0x100000 + BLOCK].memory[flags.start : flags.stop])
 
 
 def told(here: World, kind: str, *keys: str) -> list[tuple[object, ...]]:
@@ -261,3 +264,51 @@ def test_a_snapshot_takes_what_is_under_way_along(here, how):
     applied.revert()
     here.engine.restore(held)
     assert applied.state is state
+
+
+def changing(here: World, how: Consistency) -> None:
+    """A patch goes in and comes out while threads stand in its way."""
+    fake = here.fake
+    for number in (1, 2):
+        fake.thread(number, here.entry(number) + INSIDE)
+    applied = retried(here, lambda: here.engine.apply(here.patch({1: 111, 2: 222}), how))
+    go(here, 1, here.entry(5))
+    retried(here, here.engine.poll)
+    go(here, 2, here.entry(5))
+    retried(here, here.engine.poll)
+    assert applied.state is PatchState.APPLIED
+    go(here, 1, retried(here, lambda: applied.functions)[0].destination + INSIDE)
+    retried(here, applied.revert)
+    go(here, 1, here.entry(5))
+    retried(here, here.engine.poll)
+    assert applied.state is PatchState.REVERTED
+
+
+def retried(here: World, deed: Callable[[], object]) -> Any:
+    """Done again where a failure was injected, with nothing but flags changed by the first try."""
+    flags = [flag(here, number) for number in (1, 2)]
+    before, known = here.fake.snapshot(), here.engine.snapshot()
+    try:
+        return deed()
+    except InjectedError:
+        here.fake.fail_at = None
+        if flags == [flag(here, number) for number in (1, 2)]:
+            assert (here.fake.snapshot(), here.engine.snapshot()) == (before, known)
+        return deed()
+
+
+@both
+def test_any_call_of_the_target_may_fail(machine, how):
+    def end(fail_at: int | None) -> tuple[int, object]:
+        here = world(machine)
+        here.fake.fail_at = fail_at
+        changing(here, how)
+        calls = here.fake.calls
+        here.fake.fail_at = None
+        here.engine.collect()
+        memory, owned, modules, registers = here.fake.snapshot()
+        return calls, (memory, owned, [module.va for module in modules], registers)
+
+    calls, wanted = end(None)
+    for count in range(1, calls + 1):
+        assert end(count)[1] == wanted, count
