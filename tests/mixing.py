@@ -91,6 +91,10 @@ class Watch:
         inside = self._inside[thread]
         while inside and inside[-1][0] <= sp:
             inside.pop()
+        for call in self.process.guest.system.threads[thread].frames:
+            if call.interrupted is not None:  # frames that an exception has unwound already, below the one whose handler runs
+                high = call.interrupted.registers[self._sp]
+                inside[:] = [entry for entry in inside if not call.sp <= entry[0] < high]
         return inside
 
     def _watch_return(self, va: int) -> None:
