@@ -223,8 +223,6 @@ def test_what_never_becomes_quiescent_is_refused(ask: Ask, image, patch, machine
     answer = ask("run", path, "--patch", f"{fix}@600", "--consistency", "quiescent", "--wait", "500", "--json")
     found = answer.document("run")
     assert answer.code == 4
-    endless = ask("run", path, "--patch", f"{fix}@600", "--consistency", "per-thread")
-    assert "is still in-transition: the program ended before; apply waits for thread" in " ".join(endless.err.split())
     (refusal,) = found["refused"]
     assert (refusal["rule"], refusal["evidence"]["reachable"]) == ("not-quiescent", False)
     assert [event["kind"] for event in found["events"] if event["kind"] in ("wait", "apply", "refused", "map")] == ["wait", "refused"]
