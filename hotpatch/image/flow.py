@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from hotpatch.arch import Architecture, Instruction, Reference
 
+ALIGNED = 8
+"""Bytes; where nothing but a jump leads to an address that is no multiple of them, or nothing at all, no function begins there: compilers
+align functions at least so, unless they optimise for size."""
 _FIRST_PIECE, _PIECE = 32, 256
 """Bytes decoded at once."""
 _LONGEST_INSTRUCTION = 16
@@ -41,7 +44,11 @@ def end_of_function(
     while walk.ahead:
         target = min(walk.ahead)
         branches = walk.ahead.pop(target)
-        if target < walk.end or (not walk.follows_trap(target) and (branches or walk.comes_back(target))):
+        if (
+            target < walk.end
+            or (target == walk.end and is_last_step(architecture, code[target - address :], target))
+            or (not walk.follows_trap(target) and (branches or walk.comes_back(target)))
+        ):
             walk.explore(target)
     return walk.end
 
@@ -124,6 +131,32 @@ class _Walk:
         return False
 
 
+def is_last_step(architecture: Architecture, code: bytes, address: int) -> bool:
+    """Whether ``code`` at ``address``, right behind a function's, is that one's last instruction: it only leaves and stands unaligned."""
+    if not address % ALIGNED:
+        return False
+    first = next(decode(architecture, code, 0, address), None)
+    return first is not None and first.flow in {Flow.RETURN, Flow.JUMP_INDIRECT}
+
+
+def reach(architecture: Architecture, code: bytes, address: int) -> tuple[Instruction, ...]:
+    """The instructions of ``code`` that control reaches from its beginning at ``address``, jump tables apart."""
+    seen: dict[int, Instruction] = {}
+    pending = [address]
+    while pending:
+        at = pending.pop()
+        for instruction in decode(architecture, code, at - address, at):
+            if instruction.address in seen:
+                break
+            seen[instruction.address] = instruction
+            target = instruction.target
+            if target is not None and instruction.flow not in _ELSEWHERE and address <= target < address + len(code):
+                pending.append(target)
+            if instruction.flow in LEAVING:
+                break
+    return tuple(seen[at] for at in sorted(seen))
+
+
 def decode(architecture: Architecture, code: bytes, offset: int, address: int) -> Iterator[Instruction]:
     """Decode ``code`` from ``offset``, which lies at ``address``, in pieces, since most walks end after a few instructions."""
     piece = _FIRST_PIECE
@@ -142,6 +175,16 @@ def decode(architecture: Architecture, code: bytes, offset: int, address: int) -
 def starts_with_padding(architecture: Architecture, code: bytes) -> bool:
     """Whether ``code`` begins with a filler instruction, or is empty."""
     return not code or code.startswith(architecture.padding_bytes)
+
+
+def filler_length(architecture: Architecture, code: bytes) -> int:
+    """Bytes of whole filler instructions that ``code`` begins with."""
+    at = 0
+    while True:
+        filler = max((one for one in architecture.padding_bytes if code.startswith(one, at)), key=len, default=b"")
+        if not filler:
+            return at
+        at += len(filler)
 
 
 def padding_length(architecture: Architecture, code: bytes) -> int:

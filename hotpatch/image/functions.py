@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Flow, Use
-from hotpatch.image.flow import LEAVING, decode, end_of_function, padding_length, starts_with_padding
+from hotpatch.image.flow import (
+    ALIGNED,
+    LEAVING,
+    decode,
+    end_of_function,
+    is_last_step,
+    padding_length,
+    reach,
+    starts_with_padding,
+)
+from hotpatch.image.funclets import funclets
+from hotpatch.image.gaps import whole_functions
 from hotpatch.image.model import Function, FunctionSource, Range
 
 if TYPE_CHECKING:
@@ -31,7 +43,7 @@ def discover(image: Image, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Functi
     finder.take_function_table()
     finder.take_named_starts()
     finder.follow()
-    while finder.join():
+    while finder.join() or finder.take_gaps():
         finder.follow()
     return finder.result(names)
 
@@ -55,6 +67,8 @@ class _Finder:
         self.branches: dict[int, tuple[int, ...]] = {}
         self.falls: dict[tuple[int, int], bool] = {}
         self.tables: set[int] = set()
+        self.merged: dict[int, int] = {}
+        self.data: set[int] = set()
 
     # claiming ----------------------------------------------------------------------------------------------------------------------------
 
@@ -151,6 +165,7 @@ class _Finder:
         rows += [(rva, FunctionSource.GUARD) for rva in image.guard_functions]
         rows += [(rva, FunctionSource.CFFI) for rva in image.cffi_names]
         rows += [(entry.handler, FunctionSource.PDATA) for entry in image.unwind_entries if entry.handler is not None]
+        rows += [(rva, FunctionSource.EXCEPTION) for rva in funclets(image)]
         if image.entry_point is not None:
             rows.append((image.entry_point, FunctionSource.ENTRY_POINT))
         if image.tls is not None:
@@ -245,7 +260,8 @@ class _Finder:
                 elif reference.use is Use.DATA:
                     if reference.kind in _POINTER_KINDS:
                         taken.add(target)
-                elif reference.use is Use.BRANCH:
+                    self.data.add(target)
+                elif reference.use is Use.BRANCH or (reference.use is Use.JUMP and target == end and self._is_last_step(target)):
                     branches.append(target)
                 elif reference.use is Use.JUMP:
                     inside = self.containing(target)
@@ -253,6 +269,9 @@ class _Finder:
                         calls.add(target)
             self.branches[start] = tuple(branches)
         return sorted(filter(self.is_code, calls)), sorted(filter(self.is_code, taken))
+
+    def _is_last_step(self, rva: int) -> bool:
+        return self.containing(rva) is None and is_last_step(self.image.architecture, self.image.read(rva, _LONGEST_FILLER), rva)
 
     def join(self) -> bool:
         """Give a function the code that it falls or branches into and that nothing else leads to; whether there was any.
@@ -265,17 +284,49 @@ class _Finder:
             for target in self._flows_out(start):
                 wanted.setdefault(target, set()).add(self.owner[start])
         joined = False
-        for target, owners in sorted(wanted.items()):
+        for target, claimants in sorted(wanted.items()):
             inside = self.containing(target)
-            if len(owners) > 1:
+            owners = {self._survivor(owner) for owner in claimants}
+            if inside is not None:
+                owners.discard(self.owner[inside])
+            if len(owners) != 1:
                 continue
             (owner,) = owners
-            if inside is None:
+            if self._stands_alone(target, owner):
+                self._start(target, FunctionSource.CALL, cuts=True)
+                joined = True
+            elif inside is None:
                 joined |= self._extend(target, owner)
             elif self.owner[inside] != owner and self.source.get(self.owner[inside]) == FunctionSource.PDATA and owner in self.end:
                 self._merge(self.owner[inside], owner)
                 joined = True
         return joined
+
+    def _survivor(self, owner: int) -> int:
+        """The function that ``owner`` is a part of by now."""
+        while owner in self.merged:
+            owner = self.merged[owner]
+        return owner
+
+    def _stands_alone(self, target: int, owner: int) -> bool:
+        """Whether the code at ``target``, which a branch of ``owner`` leads to, is another function that it ends with a call of.
+
+        Such code stands apart, begins where functions do, returns by itself and never leads back; a cold part fails in one of these.
+        """
+        if target % ALIGNED:
+            return False
+        index = bisect_left(self.starts, target) - 1
+        previous = self.starts[index] if index >= 0 else None
+        if previous is not None and self.end[previous] == target and self._survivor(self.owner[previous]) == owner:
+            return False
+        inside = self.containing(target)
+        following = self.starts[index + 1] if index + 1 < len(self.starts) else self.high
+        end = self.end[inside] if inside is not None else following
+        reached = reach(self.image.architecture, self.image.read(target, end - target), target)
+        if not any(instruction.flow is Flow.RETURN for instruction in reached):
+            return False
+        back = (self.containing(instruction.target) for instruction in reached if instruction.target is not None)
+        return not any(place is not None and self._survivor(self.owner[place]) == owner for place in back)
 
     def _flows_out(self, start: int) -> Iterator[int]:
         """Where the range at ``start`` branches to outside of its function, or falls into behind its end."""
@@ -325,6 +376,21 @@ class _Finder:
         for start in tuple(self.owned.get(part, ())):
             self.give(start, owner)
         self.source.pop(part, None)
+        self.merged[part] = owner
+
+    def take_gaps(self) -> bool:
+        """Take whole functions that stand between others though nothing leads to them; whether there were any.
+
+        Linkers keep what an object file brings along unless each of its functions is a section of its own.
+        """
+        gaps = [(self.end[start], following) for start, following in pairwise([*self.starts, self.high]) if self.end[start] < following]
+        fresh = [entry for gap in gaps for entry in whole_functions(self.image, gap, self.unsized, self.data | self.tables, self._is_entry)]
+        for entry in fresh:
+            self._start(entry, FunctionSource.GAP, cuts=False)
+        return bool(fresh)
+
+    def _is_entry(self, rva: int) -> bool:
+        return self.owner.get(rva) == rva
 
     def _relocated_pointers(self) -> Iterable[int]:
         return filter(self.is_code, self.image.pointers.values())

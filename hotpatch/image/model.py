@@ -88,6 +88,10 @@ class FunctionSource(IntFlag):
     """A control-flow-guard table."""
     POINTER = 256
     """Its address is taken: by a relocated pointer, or by code."""
+    EXCEPTION = 512
+    """Exception data leads to it: a filter, a ``__finally`` or catch block, what unwinding a frame calls."""
+    GAP = 1024
+    """Nothing leads to it: whole code that stands between other functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,7 @@ class UnwindEntry:
         info: RVA of the unwind information, ``None`` for a packed Arm64 entry.
         primary: Entry RVA of the function whose chained fragment this is, or its own begin.
         handler: Of the language-specific handler, where there is one.
+        handler_data: Of what follows the handler's RVA and only the handler understands.
     """
 
     range: Range
@@ -192,6 +197,7 @@ class UnwindEntry:
     info: Rva | None
     primary: Rva
     handler: Rva | None = None
+    handler_data: Rva | None = None
 
 
 class Hybrid(StrEnum):

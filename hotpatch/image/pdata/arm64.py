@@ -35,7 +35,7 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
             continue
         if said.continues and owner == begin and found and found[-1].range.end == begin:
             owner = found[-1].primary
-        found.append(UnwindEntry(Range(Rva(begin), Rva(end)), (begin, word), said.info, Rva(owner), said.handler))
+        found.append(UnwindEntry(Range(Rva(begin), Rva(end)), (begin, word), said.info, Rva(owner), said.handler, said.data))
     return tuple(found)
 
 
@@ -51,12 +51,13 @@ def _forwarded(begin: int, word: int, read: Callable[[int, int], bytes]) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class _Description:
-    """Size of the code in bytes, RVA of the ``.xdata`` record, whether the code goes on from other code, the handler's RVA."""
+    """Size of the code in bytes, RVA of the ``.xdata`` record, whether it goes on from other code, RVAs of the handler and its data."""
 
     size: int
     info: Rva | None = None
     continues: bool = False
     handler: Rva | None = None
+    data: Rva | None = None
 
 
 def _describe(word: int, read: Callable[[int, int], bytes]) -> _Description:
@@ -71,9 +72,12 @@ def _describe(word: int, read: Callable[[int, int], bytes]) -> _Description:
         extension = _word(at, read) or 0
         epilogs, words, at = extension & 0xFFFF, extension >> 16 & 0xFF, at + 4
     at += 0 if header >> 21 & 1 else 4 * epilogs
-    handler = _word(at + 4 * words, read) if header >> 20 & 1 else None
+    behind = at + 4 * words
+    handler = _word(behind, read) if header >> 20 & 1 else None
     continues = _has_parent(read(at, 4 * words))
-    return _Description((header & 0x3FFFF) * 4, Rva(word), continues, None if handler is None else Rva(handler))
+    if handler is None:
+        return _Description((header & 0x3FFFF) * 4, Rva(word), continues)
+    return _Description((header & 0x3FFFF) * 4, Rva(word), continues, Rva(handler), Rva(behind + _WORD.size))
 
 
 def _word(rva: int, read: Callable[[int, int], bytes]) -> int | None:

@@ -34,7 +34,8 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
         effective = _effective(begin, end, word, read)
         info = Rva(effective[2])
         words = (begin, end, word)
-        entry = UnwindEntry(Range(Rva(begin), Rva(end)), words, info, Rva(_primary(effective, read)), _handler(info, read))
+        handler, data = _handler(info, read)
+        entry = UnwindEntry(Range(Rva(begin), Rva(end)), words, info, Rva(_primary(effective, read)), handler, data)
         found.setdefault(entry.range, entry)
     return tuple(found[key] for key in sorted(found))
 
@@ -51,12 +52,14 @@ def chained(info: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int
     return _ENTRY.unpack(raw) if len(raw) == _ENTRY.size else None
 
 
-def _handler(info: int, read: Callable[[int, int], bytes]) -> Rva | None:
+def _handler(info: int, read: Callable[[int, int], bytes]) -> tuple[Rva, Rva] | tuple[None, None]:
+    """RVAs of the handler and of its data."""
     header = read(info, _HEADER.size)
     if len(header) < _HEADER.size or header[0] >> 3 & (_FLAG_HANDLERS | _FLAG_CHAINED) not in _HANDLER_FLAGS:
-        return None
-    raw = read(info + _HEADER.size + (header[2] + 1 & ~1) * _CODE_SIZE, _RVA.size)
-    return Rva(_RVA.unpack(raw)[0]) if len(raw) == _RVA.size else None
+        return None, None
+    at = info + _HEADER.size + (header[2] + 1 & ~1) * _CODE_SIZE
+    raw = read(at, _RVA.size)
+    return (Rva(_RVA.unpack(raw)[0]), Rva(at + _RVA.size)) if len(raw) == _RVA.size else (None, None)
 
 
 def _effective(begin: int, end: int, word: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int]:

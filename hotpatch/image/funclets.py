@@ -1,0 +1,193 @@
+"""Functions that only exception data leads to: filters, ``__finally`` blocks, catch blocks and what unwinding a C++ frame calls.
+
+Which personality an entry has is not asked, since a stripped image does not tell: each format is tried, and taken where everything in it
+makes sense. Formats: ``SCOPE_TABLE_AMD64`` (winnt.h); ``FuncInfo`` of ``__CxxFrameHandler3`` and ``FuncInfo4`` of ``__CxxFrameHandler4``
+(ehdata.h and ehdata4_export.h of Visual C++; "Making C++ Exception Handling Smaller On x64", C++ Team Blog).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from hotpatch.image.image import Image
+
+_SCOPE = struct.Struct("<IIII")
+"""Begin, end, filter or finally block (1: always handle), target; RVAs."""
+_HANDLE_ALWAYS = 1
+_MAGICS = frozenset({0x19930520, 0x19930521, 0x19930522})
+_FUNC_INFO = struct.Struct("<IiIII")
+"""``FuncInfo``: magic number, states, unwind map, try blocks, map of try blocks."""
+_UNWIND = struct.Struct("<iI")
+"""``UnwindMapEntry``: state that it leads to, action."""
+_TRY = struct.Struct("<iiiiI")
+"""``TryBlockMapEntry``: lowest and highest state of the block, highest of its handlers, handlers, their array."""
+_HANDLER = struct.Struct("<IIIII")
+"""``HandlerType``: adjectives, type, object, handler, frame."""
+_LIMIT = 4096
+"""Entries of a table; more are no table."""
+
+_COMPACT_CATCH, _COMPACT_BBT, _COMPACT_UNWIND, _COMPACT_TRY = 0x01, 0x04, 0x08, 0x10
+_COMPACT_RESERVED = 0x80
+_ACTION_NONE, _ACTION_RVA = 0, 3
+_HAS_ADJECTIVES, _HAS_TYPE, _HAS_OBJECT, _CONTINUES_AT_RVA = 0x01, 0x02, 0x04, 0x08
+
+
+class _NoTableError(Exception):
+    """What was read is of another format."""
+
+
+def funclets(image: Image) -> tuple[Rva, ...]:
+    """Entries of what the exception data of all function-table entries leads to, sorted."""
+    reader = _Reader(image)
+    found: set[Rva] = set()
+    for data in sorted({entry.handler_data for entry in image.unwind_entries if entry.handler_data is not None}):
+        for form in (_scopes, _frame_handler_3, _frame_handler_4):
+            try:
+                entries = set(form(reader, data))
+            except _NoTableError:
+                continue
+            if entries:
+                found |= entries
+                break
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    image: Image
+
+    def unpack(self, layout: struct.Struct, rva: int) -> tuple[int, ...]:
+        raw = self.image.read(rva, layout.size)
+        if len(raw) < layout.size:
+            raise _NoTableError
+        return layout.unpack(raw)
+
+    def code(self, rva: int) -> Rva:
+        """``rva``, which must be that of an instruction."""
+        section = self.image.section_at(rva)
+        if section is None or not section.executable or rva % self.image.architecture.instruction_alignment:
+            raise _NoTableError
+        return Rva(rva)
+
+    def data(self, rva: int) -> int:
+        """``rva``, which must lie in a section that holds no code."""
+        section = self.image.section_at(rva)
+        if section is None or section.executable:
+            raise _NoTableError
+        return rva
+
+
+def _scopes(reader: _Reader, data: int) -> Iterator[Rva]:
+    (count,) = reader.unpack(struct.Struct("<I"), data)
+    if not 1 <= count <= _LIMIT:
+        raise _NoTableError
+    for index in range(count):
+        begin, end, handler, target = reader.unpack(_SCOPE, data + 4 + index * _SCOPE.size)
+        if reader.code(begin) > end or (target and not reader.code(target)):
+            raise _NoTableError
+        if handler != _HANDLE_ALWAYS:
+            yield reader.code(handler)
+
+
+def _frame_handler_3(reader: _Reader, data: int) -> Iterator[Rva]:
+    (info,) = reader.unpack(struct.Struct("<I"), data)
+    magic, states, unwind_map, tries, try_map = reader.unpack(_FUNC_INFO, reader.data(info))
+    if magic not in _MAGICS or not 0 <= states <= _LIMIT or tries > _LIMIT:
+        raise _NoTableError
+    for index in range(states if unwind_map else 0):
+        _, action = reader.unpack(_UNWIND, reader.data(unwind_map) + index * _UNWIND.size)
+        if action:
+            yield reader.code(action)
+    for index in range(tries):
+        *_, handlers, array = reader.unpack(_TRY, reader.data(try_map) + index * _TRY.size)
+        if not 0 <= handlers <= _LIMIT:
+            raise _NoTableError
+        for number in range(handlers):
+            yield reader.code(reader.unpack(_HANDLER, reader.data(array) + number * _HANDLER.size)[3])
+
+
+def _frame_handler_4(reader: _Reader, data: int) -> Iterator[Rva]:
+    (info,) = reader.unpack(struct.Struct("<I"), data)
+    stream = _Stream(reader, reader.data(info))
+    header = stream.byte()
+    if header & _COMPACT_RESERVED or not header & (_COMPACT_UNWIND | _COMPACT_TRY):
+        raise _NoTableError
+    if header & _COMPACT_BBT:
+        stream.number()
+    unwind_map = stream.rva() if header & _COMPACT_UNWIND else None
+    try_map = stream.rva() if header & _COMPACT_TRY else None
+    reader.data(stream.rva())  # states by instruction, which every function of this kind has
+    if unwind_map is not None:
+        yield from _compact_actions(_Stream(reader, reader.data(unwind_map)))
+    if try_map is not None:
+        tries = _Stream(reader, reader.data(try_map))
+        for _ in tries.counted():
+            for _ in range(3):
+                tries.number()
+            yield from _compact_handlers(_Stream(reader, reader.data(tries.rva())))
+
+
+def _compact_actions(stream: _Stream) -> Iterator[Rva]:
+    for _ in stream.counted():
+        kind = stream.number() & 3
+        if kind == _ACTION_NONE:
+            continue
+        yield stream.reader.code(stream.rva())
+        if kind != _ACTION_RVA:
+            stream.number()
+
+
+def _compact_handlers(stream: _Stream) -> Iterator[Rva]:
+    for _ in stream.counted():
+        header = stream.byte()
+        if header & _HAS_ADJECTIVES:
+            stream.number()
+        if header & _HAS_TYPE:
+            stream.rva()
+        if header & _HAS_OBJECT:
+            stream.number()
+        yield stream.reader.code(stream.rva())
+        step: Callable[[], int] = stream.rva if header & _CONTINUES_AT_RVA else stream.number
+        for _ in range(header >> 4 & 3):
+            step()
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Compact data from ``at`` on: bytes, RVAs of 32 bits and numbers whose first byte tells their length."""
+
+    reader: _Reader
+    at: int
+
+    def _take(self, size: int) -> bytes:
+        raw = self.reader.image.read(self.at, size)
+        if len(raw) < size:
+            raise _NoTableError
+        self.at += size
+        return raw
+
+    def byte(self) -> int:
+        return self._take(1)[0]
+
+    def rva(self) -> int:
+        return int.from_bytes(self._take(4), "little")
+
+    def number(self) -> int:
+        """Ones at the low end of the first byte, up to four, say how many bytes follow; after four ones those are the number."""
+        first = self.byte()
+        more = next((ones for ones in range(4) if not first >> ones & 1), 4)
+        rest = int.from_bytes(self._take(more), "little")
+        return rest if more == 4 else (rest << 8 | first) >> more + 1
+
+    def counted(self) -> Iterable[int]:
+        count = self.number()
+        if count > _LIMIT:
+            raise _NoTableError
+        return range(count)
