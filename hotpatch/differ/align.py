@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
-_TABLE_LIMIT = 60_000
-"""Cells of the exact table; beyond it, the longest-block heuristic of :mod:`difflib` is near enough."""
+_TABLE_LIMIT = 200_000_000
+"""Cells (bits) of the exact table; beyond it, the longest-block heuristic of :mod:`difflib` is near enough."""
 
 
 def align(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> tuple[tuple[int, int], ...]:
@@ -58,7 +58,7 @@ def _align(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int
                 b0, f0 = b + 1, f + 1
             yield from _align(base, fixed, b0, b1, f0, f1)
         elif (b1 - b0) * (f1 - f0) <= _TABLE_LIMIT:
-            yield from _table(base, fixed, b0, b1, f0, f1)
+            yield from _exact(base, fixed, b0, b1, f0, f1)
         else:
             for block in SequenceMatcher(None, base[b0:b1], fixed[f0:f1], autojunk=False).get_matching_blocks():
                 for step in range(block.size):
@@ -92,25 +92,36 @@ def _anchors(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: i
     return chain[::-1]
 
 
-def _table(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> Iterator[tuple[int, int]]:
-    """Exact, by dynamic programming from the ends; ties prefer the earlier base token."""
+def _exact(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> Iterator[tuple[int, int]]:
+    """Exact, by a table whose rows are integers; ties prefer the earlier base token.
+
+    A bit of the row of ``b``, counted from the end of ``fixed``, is clear where that token makes the common subsequence of what follows
+    in both longer (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
+    """
     width = f1 - f0
-    rows = [[0] * (width + 1)]
+    where: dict[Hashable, int] = {}
+    for bit in range(width):
+        token = fixed[f1 - 1 - bit]
+        where[token] = where.get(token, 0) | 1 << bit
+    row = full = (1 << width) - 1
+    rows = [row]
     for b in range(b1 - 1, b0 - 1, -1):
-        below = rows[-1]
-        row = [0] * (width + 1)
-        token = base[b]
-        for f in range(width - 1, -1, -1):
-            row[f] = below[f + 1] + 1 if token == fixed[f0 + f] else max(below[f], row[f + 1])
+        common = row & where.get(base[b], 0)
+        row = (row + common | row - common) & full
         rows.append(row)
-    rows.reverse()
+
+    def length(b: int, f: int) -> int:
+        """Of the longest common subsequence from there on."""
+        left = f1 - f
+        return left - (rows[b1 - b] & (1 << left) - 1).bit_count()
+
     b, f = b0, f0
     while b < b1 and f < f1:
         if base[b] == fixed[f]:
             yield b, f
             b += 1
             f += 1
-        elif rows[b - b0][f - f0 + 1] > rows[b - b0 + 1][f - f0]:
+        elif length(b, f + 1) > length(b + 1, f):
             f += 1
         else:
             b += 1

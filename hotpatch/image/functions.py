@@ -313,19 +313,22 @@ class _Finder:
 
         Such code stands apart, begins where functions do, returns by itself and never leads back; a cold part fails in one of these.
         """
-        if target % ALIGNED:
+        inside = self.containing(target)
+        if inside is None and target % ALIGNED:
             return False
         index = bisect_left(self.starts, target) - 1
         previous = self.starts[index] if index >= 0 else None
         if previous is not None and self.end[previous] == target and self._survivor(self.owner[previous]) == owner:
             return False
-        inside = self.containing(target)
         following = self.starts[index + 1] if index + 1 < len(self.starts) else self.high
         end = self.end[inside] if inside is not None else following
         reached = reach(self.image.architecture, self.image.read(target, end - target), target)
         if not any(instruction.flow is Flow.RETURN for instruction in reached):
             return False
-        back = (self.containing(instruction.target) for instruction in reached if instruction.target is not None)
+        jumps = (
+            instruction.target for instruction in reached if instruction.target not in {None, owner} and instruction.flow is not Flow.CALL
+        )
+        back = (self.containing(jump) for jump in jumps if jump is not None)
         return not any(place is not None and self._survivor(self.owner[place]) == owner for place in back)
 
     def _flows_out(self, start: int) -> Iterator[int]:

@@ -25,11 +25,14 @@ ROWS = [
     ("call-goes-on", "x64", "e8 00000000 c3 cc", (), 6),
     ("call-forward-is-elsewhere", "x64", "e8 02000000 c3 90 31c0 c3", (), 6),
     ("no-code", "x64", "06", (), None),
+    ("jump-over-a-tail-call-to-its-return", "x64", "85c9 7505 31c0 eb05 90 e9fb000000 c3", (), 15),
+    ("jump-over-a-tail-call-to-another-function", "x64", "85c9 7505 31c0 eb0b 90 e9fb000000 909090909090 c3", (), 14),
     ("ret", "arm64", "000080d2 c0035fd6 1f2003d5", (), 8),
     ("next-function", "arm64", "01000014 000080d2 c0035fd6", (), 4),
     ("branch-over-return", "arm64", "400000b4 c0035fd6 000080d2 c0035fd6", (), 16),
     ("loop", "arm64", "000400f1 e1ffff54 c0035fd6 00000000", (), 12),
     ("jump-to-the-condition", "arm64", "02000014 000400d1 e0ffffb5 c0035fd6", (), 16),
+    ("jump-over-a-tail-call-to-its-return", "arm64", "61000054 00008052 03000014 21240091 54810014 c0035fd6", (), 24),
     ("no-code", "arm64", "00000000 c0035fd6", (), 4),
 ]
 

@@ -1,0 +1,51 @@
+"""How right functions and matches are without symbols, against the PDBs (``tools/accuracy.py``, ``docs/accuracy.md``)."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.cases.releases import NODE_PTY, extract
+from hotpatch.errors import InputError
+from tools.accuracy import fixture_images, fixture_pairs
+from tools.accuracy_measures import Entries, Matches, entries, matches
+
+LEAST_RECALL = LEAST_PRECISION = LEAST_BOUNDS = 0.995
+LEAST_MATCHED = 0.99
+
+
+def check_entries(measured):
+    assert measured.right >= LEAST_RECALL * measured.known > 0, measured.failures
+    assert measured.right >= LEAST_PRECISION * measured.found, measured.failures
+    assert measured.bounds_right >= LEAST_BOUNDS * measured.bounded > 0, measured.failures
+
+
+def check_matches(measured):
+    assert measured.right >= LEAST_MATCHED * measured.known > 0, measured.failures
+    assert measured.changed_right == measured.changed
+    assert measured.changed_wrong == 0
+    assert measured.wrong == 0, measured.failures
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("machine", Machine)
+def test_functions_of_the_fixtures(machine):
+    check_entries(sum(map(entries, fixture_images(machine)), Entries()))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("machine", Machine)
+def test_matches_of_the_fixtures(machine):
+    check_matches(sum((matches(*pair) for pair in fixture_pairs(machine)), Matches()))
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("machine", Machine)
+def test_a_release_with_pdbs(machine, tmp_path_factory):
+    try:
+        pair = extract(NODE_PTY, machine, cache=tmp_path_factory.getbasetemp() / "wheels")
+    except InputError as error:
+        pytest.skip(str(error))
+    for path in pair:
+        check_entries(entries(path))
+    check_matches(matches(*pair))

@@ -1,0 +1,169 @@
+"""How right the functions found without symbols are, and how right two builds' functions are matched without names.
+
+    python tools/accuracy.py [--only functions correlation stress] [--cache FOLDER] [--from FOLDER] [--list] [--markdown | --write]
+
+The truth is what PDBs say, read with purepdb; the images are then opened as if there were none. ``--list`` names each failure, ``--write``
+writes ``docs/accuracy.md``. Needs the pinned node-pty packages (fetched by npm, or from the folder of ``--from``) and, for ``stress``, the
+compiler of the extra ``fixtures``; what is built goes to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from hotpatch.arch import Machine  # noqa: E402
+from hotpatch.cases import load_cases  # noqa: E402
+from hotpatch.cases.releases import NODE_PTY, extract  # noqa: E402
+from hotpatch.errors import InputError  # noqa: E402
+from tools import accuracy_measures, accuracy_stress  # noqa: E402
+from tools.accuracy_measures import Entries, Matches  # noqa: E402
+
+PAGE = ROOT / "docs" / "accuracy.md"
+FIXTURES = ROOT / "fixtures"
+KINDS = ("functions", "correlation", "stress")
+_BEGIN, _END = "<!-- measured -->", "<!-- /measured -->"
+
+
+def fixture_images(machine: Machine) -> list[Path]:
+    """Every image of the fixtures that has a PDB."""
+    images = (path for path in sorted(FIXTURES.glob(f"**/{machine}/*")) if path.suffix in {".dll", ".exe"})
+    return [path for path in images if path.with_suffix(".pdb").is_file()]
+
+
+def fixture_pairs(machine: Machine) -> list[tuple[Path, Path]]:
+    """Base and fixed image of every case that has both."""
+    cases = [case for case in load_cases(FIXTURES) if "fixed" in case.sides]
+    return [(case.image(machine, "base"), case.image(machine, "fixed")) for case in cases]
+
+
+def function_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, Entries]]:
+    """What was measured of entries and bounds: a title, the machine, the figures."""
+    for machine in Machine:
+        measured = [accuracy_measures.entries(path) for path in fixture_images(machine)]
+        yield f"fixtures ({len(measured)} images)", machine, sum(measured, Entries())
+    for machine in Machine:
+        paths = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
+        for package, path in zip((NODE_PTY.base[machine], NODE_PTY.fixed[machine]), paths, strict=True):
+            yield f"node-pty {package.version}, conpty.node", machine, accuracy_measures.entries(path)
+
+
+def correlation_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, Matches]]:
+    """What was measured of pairs whose second image fixes the first."""
+    for machine in Machine:
+        pairs = fixture_pairs(machine)
+        yield f"fixtures ({len(pairs)} pairs)", machine, sum((accuracy_measures.matches(*pair) for pair in pairs), Matches())
+    for machine in Machine:
+        pair = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
+        yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, accuracy_measures.matches(*pair)
+
+
+def stress_rows() -> Iterator[tuple[str, Machine, Matches]]:
+    """What was measured of pairs that nobody would release, built on the spot."""
+    with tempfile.TemporaryDirectory() as folder:
+        for stress in accuracy_stress.STRESSES:
+            for machine in Machine:
+                pairs = stress.build(Path(folder), machine)
+                yield f"{stress.title} ({len(pairs)} pairs)", machine, sum((accuracy_measures.matches(*pair) for pair in pairs), Matches())
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.4f}" if whole else "–"
+
+
+_FUNCTION_COLUMNS = ("images", "machine", "in the PDB", "found", "right", "precision", "recall", "bounds right", "of", "share")
+_MATCH_COLUMNS = (
+    "pairs",
+    "machine",
+    "known pairs",
+    "right",
+    "wrong",
+    "unmatched",
+    "share right",
+    "changed",
+    "changed right",
+    "changed wrong",
+)
+
+
+def function_cells(title: str, machine: Machine, one: Entries) -> tuple[str, ...]:
+    """A row of the first table."""
+    counts = (one.known, one.found, one.right)
+    shares = (_share(one.right, one.found), _share(one.right, one.known))
+    return (title, str(machine), *map(str, counts), *shares, str(one.bounds_right), str(one.bounded), _share(one.bounds_right, one.bounded))
+
+
+def match_cells(title: str, machine: Machine, one: Matches) -> tuple[str, ...]:
+    """A row of the other tables."""
+    counts = (one.known, one.right, one.wrong, one.known - one.right - one.wrong_known)
+    return (
+        title,
+        str(machine),
+        *map(str, counts),
+        _share(one.right, one.known),
+        *map(str, (one.changed, one.changed_right, one.changed_wrong)),
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, markdown: bool) -> str:
+    """The rows under their columns, as text or Markdown."""
+    rows = [columns, *rows]
+    if markdown:
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        return "\n".join([lines[0], f"|{'---|' * len(columns)}", *lines[1:], ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows)
+
+
+def measure(given: argparse.Namespace) -> str:
+    """Everything asked for, as tables."""
+    parts = []
+    failures: list[str] = []
+    if "functions" in given.only:
+        found = list(function_rows(given))
+        parts.append(table(_FUNCTION_COLUMNS, [function_cells(*row) for row in found], markdown=given.markdown))
+        failures += [failure for *_, one in found for failure in one.failures]
+    matched = [*(correlation_rows(given) if "correlation" in given.only else ()), *(stress_rows() if "stress" in given.only else ())]
+    if matched:
+        parts.append(table(_MATCH_COLUMNS, [match_cells(*row) for row in matched], markdown=given.markdown))
+        failures += [failure for *_, one in matched for failure in one.failures]
+    if given.list:
+        parts.append("".join(f"{failure}\n" for failure in failures))
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description="Measure functions and correlation against PDBs.")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="what is measured (default: all)")
+    parser.add_argument("--from", dest="packages", type=Path, help="folder with the packages, instead of the indexes")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "hotpatch-releases", help="folder for what is fetched")
+    parser.add_argument("--list", action="store_true", help="name each failure below the tables")
+    parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/accuracy.md")
+    given = parser.parse_args()
+    given.markdown = given.markdown or given.write
+    try:
+        tables = measure(given)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if given.write:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+        PAGE.write_text(f"{before}{_BEGIN}\n\n{tables}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+    else:
+        sys.stdout.write(tables)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

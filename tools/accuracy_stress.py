@@ -1,0 +1,157 @@
+"""Pairs for ``tools/accuracy.py`` that are harder to match than two releases: built from the fixtures' sources into a temporary folder."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import purepdb
+
+from hotpatch.cases import BuildOptions, load_cases
+from tools import build_fixtures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from hotpatch.arch import Machine
+    from hotpatch.cases import Case
+
+_SEED = 4
+_JOBS = 2
+_OWN_NAMES = frozenset({"memcpy", "memset", "memmove", "memcmp"})
+"""What the compiler itself calls; never renamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stress:
+    """A kind of pair; ``build`` gives the paths of pairs built below a folder for a machine."""
+
+    title: str
+    build: Callable[[Path, Machine], Sequence[tuple[Path, Path]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A product built with other options than its case's."""
+
+    name: str
+    kind: str
+    sides: tuple[str, ...]
+    options: BuildOptions
+
+    def build_options(self, machine: Machine, side: str) -> BuildOptions:
+        """The same for both."""
+        return self.options
+
+
+def _cases() -> list[Case]:
+    return [case for case in load_cases(build_fixtures.FIXTURES) if "base" in case.sides]
+
+
+def _with_flags(options: BuildOptions, *, cflags: tuple[str, ...] = (), ldflags: tuple[str, ...] = ()) -> BuildOptions:
+    return BuildOptions(
+        hotpatch=options.hotpatch,
+        functionpadmin=options.functionpadmin,
+        entry=options.entry,
+        kernel32=options.kernel32,
+        common=options.common,
+        cflags=options.cflags + cflags,
+        ldflags=options.ldflags + ldflags,
+    )
+
+
+def _rebuilt(
+    folder: Path, machine: Machine, *, kind: str, variant: Callable[[Path, Case, Machine], BuildOptions]
+) -> list[tuple[Path, Path]]:
+    """Each case's base as committed, and built otherwise."""
+    cases = _cases()
+
+    def build(case: Case) -> tuple[Path, Path]:
+        target = folder / kind
+        scratch = folder / f"scratch-{kind}-{machine}-{case.name}"
+        scratch.mkdir()
+        product = Variant(case.name, case.kind, ("base",), variant(scratch, case, machine))
+        job = build_fixtures.Job(product, machine, "base")
+        build_fixtures.build(job, build_fixtures.FIXTURES, target, scratch)
+        return case.image(machine, "base"), target / job.outputs[0]
+
+    with ThreadPoolExecutor(_JOBS) as pool:
+        return list(pool.map(build, cases))
+
+
+def _shuffled(scratch: Path, case: Case, machine: Machine) -> BuildOptions:
+    """Functions in another order, and those alone; a fixture's are sections of their own, unless its manifest says otherwise."""
+    names = sorted(_procedures(case.pdb(machine, "base")))
+    random.Random(f"{_SEED} {case.name}").shuffle(names)
+    order = scratch / "order.txt"
+    order.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return _with_flags(case.build_options(machine, "base"), ldflags=(f"/order:@{order}", "/ignore:4037"))
+
+
+def _less_optimised(scratch: Path, case: Case, machine: Machine) -> BuildOptions:
+    return _with_flags(case.build_options(machine, "base"), cflags=("-O1",))
+
+
+def _procedures(pdb: Path) -> set[str]:
+    with purepdb.PDB.open(str(pdb)) as opened:
+        return {one.name for one in opened.module_procs()}
+
+
+def _publics(pdb: Path) -> set[str]:
+    with purepdb.PDB.open(str(pdb)) as opened:
+        return {one.name for one in opened.public_symbols()}
+
+
+def _program(folder: Path, machine: Machine, *, flags: tuple[str, ...] = (), title: str = "program") -> list[tuple[Path, Path]]:
+    """One image of most cases' bases, and one of their fixed versions: many functions, some of them changed."""
+    cases = [case for case in _cases() if case.kind == "dll" and "fixed" in case.sides and _is_plain(case, machine)]
+    sources, target = folder / f"{title}-{machine}", folder / title
+    (sources / title).mkdir(parents=True)
+    shutil.copytree(build_fixtures.FIXTURES / build_fixtures.COMMON, sources / build_fixtures.COMMON)
+    for side in ("base", "fixed"):
+        for number, case in enumerate(cases):
+            text = (case.folder / f"{side}.c").read_text(encoding="utf-8").replace('"../common/', '"')
+            renamed = sorted(_renamed(case, machine))
+            defines = "".join(f"#define {name} {name}_{number}\n" for name in renamed)
+            (sources / build_fixtures.COMMON / f"{side}{number}.c").write_text(defines + text, encoding="utf-8")
+            for header in case.folder.glob("*.h"):
+                shutil.copy(header, sources / build_fixtures.COMMON / header.name)
+        (sources / title / f"{side}.c").write_text("int whole_program;\n", encoding="utf-8")
+    jobs = []
+    for side in ("base", "fixed"):
+        options = BuildOptions(
+            common=tuple(f"{side}{number}.c" for number in range(len(cases))),
+            cflags=flags if side == "fixed" else (),
+            ldflags=("/opt:noref", "/force:multiple"),
+        )
+        jobs.append(build_fixtures.Job(Variant(title, "dll", (side,), options), machine, side))
+    for job in jobs:
+        build_fixtures.build(job, sources, target, folder)
+    base, fixed = (target / job.outputs[0] for job in jobs)
+    return [(base, fixed)]
+
+
+def _is_plain(case: Case, machine: Machine) -> bool:
+    """Whether it links into a larger program: it has no options of its own."""
+    return all(case.build_options(machine, side) == BuildOptions() for side in case.sides)
+
+
+def _renamed(case: Case, machine: Machine) -> set[str]:
+    """Public names of either side, which must differ between the parts of one program."""
+    names = {name for side in case.sides for name in _publics(case.pdb(machine, side))} - _OWN_NAMES
+    text = "".join((case.folder / f"{side}.c").read_text(encoding="utf-8") for side in case.sides)
+    return {name for name in names if re.search(rf"\b{re.escape(name)}\b", text)}
+
+
+STRESSES = (
+    Stress("fixtures, link order shuffled", partial(_rebuilt, kind="shuffled", variant=_shuffled)),
+    Stress("fixtures, -O2 against -O1", partial(_rebuilt, kind="less", variant=_less_optimised)),
+    Stress("one program of the fixtures", _program),
+    Stress("the same, fixed with -O1", partial(_program, flags=("-O1",), title="program-o1")),
+)
