@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SEED = 4
 _JOBS = 2
 _OWN_NAMES = frozenset({"memcpy", "memset", "memmove", "memcmp"})
-"""What the compiler itself calls; never renamed."""
+"""What the compiler itself calls; never renamed, nor is what begins with an underscore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _program(folder: Path, machine: Machine, *, flags: tuple[str, ...] = (), tit
     shutil.copytree(build_fixtures.FIXTURES / build_fixtures.COMMON, sources / build_fixtures.COMMON)
     for side in ("base", "fixed"):
         for number, case in enumerate(cases):
-            text = (case.folder / f"{side}.c").read_text(encoding="utf-8").replace('"../common/', '"')
+            text = (case.folder / f"{side}.c").read_text(encoding="utf-8").replace('"common/', '"')
             renamed = sorted(_renamed(case, machine))
             defines = "".join(f"#define {name} {name}_{number}\n" for name in renamed)
             (sources / build_fixtures.COMMON / f"{side}{number}.c").write_text(defines + text, encoding="utf-8")
@@ -146,7 +146,7 @@ def _renamed(case: Case, machine: Machine) -> set[str]:
     """Public names of either side, which must differ between the parts of one program."""
     names = {name for side in case.sides for name in _publics(case.pdb(machine, side))} - _OWN_NAMES
     text = "".join((case.folder / f"{side}.c").read_text(encoding="utf-8") for side in case.sides)
-    return {name for name in names if re.search(rf"\b{re.escape(name)}\b", text)}
+    return {name for name in names if not name.startswith("_") and re.search(rf"\b{re.escape(name)}\b", text)}
 
 
 STRESSES = (
