@@ -165,7 +165,7 @@ class _Finder:
         rows += [(rva, FunctionSource.GUARD) for rva in image.guard_functions]
         rows += [(rva, FunctionSource.CFFI) for rva in image.cffi_names]
         rows += [(entry.handler, FunctionSource.PDATA) for entry in image.unwind_entries if entry.handler is not None]
-        rows += [(rva, FunctionSource.EXCEPTION) for rva in funclets(image)]
+        rows += [(rva, FunctionSource.EXCEPTION) for rva in funclets(image) if not self._is_procedure(self.containing(rva))]
         if image.entry_point is not None:
             rows.append((image.entry_point, FunctionSource.ENTRY_POINT))
         if image.tls is not None:
@@ -173,6 +173,10 @@ class _Finder:
         for rva, source in rows:
             if self.is_code(rva):
                 self._start(rva, source, cuts=True)
+
+    def _is_procedure(self, start: int | None) -> bool:
+        """Whether the PDB says how far the function of a range goes; clang counts its funclets to it."""
+        return start is not None and bool(self.source.get(self.owner[start], 0) & FunctionSource.PDB)
 
     def _start(self, rva: int, source: FunctionSource, *, cuts: bool) -> None:
         inside = self.containing(rva)
