@@ -69,8 +69,8 @@ Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say w
     [demo]                          # of an exe: the story that `hotpatch demo` tells
     args = ["3"]
     stdin = "text"
-    bug = "SECRET"                  # an output line with this text shows the bug
-    repaired = "ERR too long"       # and one with this that it is repaired
+    bug = ["SECRET"]                # an output line with one of these texts shows a bug
+    repaired = ["ERR too long"]     # and one with one of these that it is repaired
     apply_after = "#8 "             # the patch goes in once a line that begins so has been written
     revert_after = "#16 "           # and is taken back after this one
 
@@ -286,8 +286,8 @@ class Demo(_Table, frozen=True):
     """How a program's story is told: one run, during which the patch goes in and is taken back."""
 
     stdin: str
-    bug: str
-    repaired: str
+    bug: tuple[str, ...]
+    repaired: tuple[str, ...]
     apply_after: str
     revert_after: str
     args: tuple[str, ...] = ()

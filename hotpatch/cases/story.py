@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from hotpatch.process import Process
 
 
+_WHAT = len("padding of set_name")
+"""Width of what is written: with it the lines of the flagship's story fit 80 columns."""
+
+
 class StepKind(StrEnum):
     """What a step of the story is about."""
 
@@ -95,20 +99,20 @@ class Teller:
                 continue
             yield from padding
             if details["slot"] is not None:
-                yield self._slot(process, int(str(details["slot"])))
+                yield self._slot(process, name, int(str(details["slot"])))
             yield entry
 
-    def _slot(self, process: Process, slot: int) -> Step:
+    def _slot(self, process: Process, name: str, slot: int) -> Step:
         code, pointer = process.guest.read(Va(slot), HPAT_SLOT_SIZE), process.guest.read(Va(slot + HPAT_POINTER_DISTANCE), 8)
         destination = int.from_bytes(pointer, "little")
-        text = f"0x{slot:x}  {'slot, pointer':<22} {self._text(code, slot)}, which holds 0x{destination:x}"
+        text = f"0x{slot:x}  {f'slot of {name}':<{_WHAT}} {self._text(code, slot)}: 0x{destination:x}"
         return self.step(StepKind.WRITE, text, slot=slot, pointer=destination)
 
     def _write(self, what: str, va: object, before: object, after: object) -> Step:
         address, new = int(str(va)), bytes.fromhex(str(after))
         return self.step(
             StepKind.WRITE,
-            f"0x{address:x}  {what:<22} {before} → {after}   {self._text(new, address)}",
+            f"0x{address:x}  {what:<{_WHAT}} {before} → {after} {self._text(new, address)}".rstrip(),
             va=address,
             before=before,
             after=after,

@@ -40,19 +40,19 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
 
     process = Process(base, seed=seed, stdin=demo.stdin.encode(), args=demo.args)
     process.start()
-    yield tell.step(StepKind.ACT, f"the program runs, as it was shipped, at 0x{process.load_base:x} in an emulated Windows process")
+    yield tell.step(StepKind.ACT, f"the program runs, as it was shipped, in an emulated process at 0x{process.load_base:x}")
     watch = _Watch(tell, process, demo)
     yield from watch.until(demo.apply_after)
     before = process.instructions
 
     threads = len(process.guest.threads())
-    yield tell.step(StepKind.ACT, f"after {before} instructions the patch goes in; {threads} threads are in the middle of their work")
+    yield tell.step(StepKind.ACT, f"after {before} instructions the patch goes in; {threads} threads are at work")
     yield from watch.threads()
     since = len(process.events)
     applied = process.apply(patch)
     yield from tell.writes(process, since)
     held = process.instructions - before
-    yield tell.step(StepKind.SAY, f"no thread was held: {held} instructions were executed meanwhile, none was waited for", held=held)
+    yield tell.step(StepKind.SAY, f"no thread was held: {held} instructions passed meanwhile, none was waited for", held=held)
     watch.patched(applied)
 
     yield tell.step(StepKind.ACT, "the program goes on: the same threads, the same memory, new code")
@@ -69,8 +69,7 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     result = process.result()
     yield tell.step(
         StepKind.END,
-        f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads; "
-        "the program was never restarted",
+        f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads, never restarted",
         exit_code=result.exit_code,
         instructions=result.instructions,
         threads=result.threads,
@@ -122,7 +121,7 @@ class _Watch:
             state = f"waits for {view.waits_for}" if view.waits_for else view.state
             yield self._tell.step(
                 StepKind.THREAD,
-                f"thread {view.id}  pc 0x{view.pc:x}  {where}  ({state})",
+                f"thread {view.id}  {where}\n          at 0x{view.pc:x}, {state}",
                 thread=view.id,
                 pc=view.pc,
                 stack=names,
@@ -152,6 +151,5 @@ class _Watch:
         return fresh
 
     def _shown(self, line: str) -> tuple[StepKind, str]:
-        if self._demo.bug in line:
-            return StepKind.BUG, line
-        return (StepKind.GOOD if self._demo.repaired in line else StepKind.OUTPUT), line
+        kinds = ((StepKind.BUG, self._demo.bug), (StepKind.GOOD, self._demo.repaired))
+        return next((kind for kind, texts in kinds if any(text in line for text in texts)), StepKind.OUTPUT), line

@@ -19,8 +19,8 @@ _FORM = {
     "act": ("\n▸ {}", "bold cyan"),
     "say": ("  {}", ""),
     "output": ("    │ {}", ""),
-    "bug": ("    │ {}   ← the bug", "bold red"),
-    "good": ("    │ {}   ← repaired", "bold green"),
+    "bug": ("    │ {}  ← the bug", "bold red"),
+    "good": ("    │ {}  ← repaired", "bold green"),
     "thread": ("    {}", "magenta"),
     "write": ("    {}", "yellow"),
     "call": ("  {}", "green"),
@@ -31,7 +31,7 @@ _FORM = {
 def line(step: Step) -> Text:
     """One step for people."""
     form, style = _FORM[step.kind.value]
-    return Text(form.format(step.text), style=style)
+    return Text(form.format(step.text.replace("\n", "\n    ")), style=style)
 
 
 def documents(steps: Iterable[Step]) -> list[DemoStepDocument]:
