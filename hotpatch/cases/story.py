@@ -112,7 +112,7 @@ class Teller:
         address, new = int(str(va)), bytes.fromhex(str(after))
         return self.step(
             StepKind.WRITE,
-            f"0x{address:x}  {what:<{_WHAT}} {before} → {after} {self._text(new, address)}".rstrip(),
+            f"0x{address:x}  {what:<{_WHAT}} {before} → {after}  {self._text(new, address)}".rstrip(),
             va=address,
             before=before,
             after=after,
