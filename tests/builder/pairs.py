@@ -284,7 +284,6 @@ TRIALS: dict[str, Trial] = {
         calls=(("f", 30), ("f", 31)),
         travels=("f",),
         carried=("function [filter]",),
-        refused_without="unwind-data",
     ),
     "large-frame-with-a-cookie": Trial(
         """

@@ -16,6 +16,7 @@ from hotpatch.builder.select import select
 from hotpatch.builder.selfcheck import self_check
 from hotpatch.differ import ImageDiff, diff_images
 from hotpatch.image import Image, open_image
+from hotpatch.patch import Terms
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
@@ -57,5 +58,5 @@ class Steps:
         """What the self-check says of the patch made from it."""
         selected, _ = select(self.diff)
         entrances, _ = _entrances(self.diff.base, selected, Redirect.HPAT)
-        patch = emit(self.diff, selected, entrances, self.bound, self.layout.placement, linked, sequence=1, overrides=())
+        patch = emit(self.diff, selected, entrances, self.bound, self.layout.placement, linked, {}, sequence=1, overrides=(), terms=Terms())
         return [str(refusal) for refusal in self_check(patch, self.diff, self.bound, self.layout.placement)]
