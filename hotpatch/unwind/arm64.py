@@ -72,7 +72,11 @@ class Arm64Unwinder(Unwinder):
         state = dict(registers)
         word = _word(image, entry)
         record = packed(word) if word & _KIND else unpacked(word, image.read)
-        pending = record.pending(rva - entry.range.start)
+        offset = rva - entry.range.start
+        pending = record.pending(offset)
+        if called and pending is not record.prologue:
+            # A call in a prologue or epilogue (__security_pop_cookie) is one of its instructions, and is done once it has returned.
+            pending = record.pending(offset + _WORD.size)
         handler = None
         if record.handler is not None and pending is record.prologue:
             data = Rva(word + record.size + _WORD.size)

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,16 +57,17 @@ def test_same_command_same_bytes(ask: Ask, image, patch, machine, verb: str, tmp
     json.loads(second.out)
 
 
-def test_quiet_and_verbose_change_only_standard_error(ask: Ask, image, patch, machine, verb: str, tmp_path: Path) -> None:
+def test_quiet_and_verbose(ask: Ask, image, patch, machine, verb: str, tmp_path: Path) -> None:
     command = _commands(image, patch, machine, tmp_path)[verb]
     plain = ask(*command)
+    quiet = replace(plain, out="") if verb in ("demo", "build") else plain  # what they print tells how it went; the patch is the result
     for option in ("-q", "--quiet"):
-        assert ask(*command, option) == plain
+        assert ask(*command, option) == quiet
     for option in ("-v", "--verbose"):
         loud = ask(*command, option)
         assert (loud.code, loud.out) == (0, plain.out)
         assert all(line.startswith("hotpatch: ") for line in loud.err.splitlines())
-    assert ask(*command, "-v", "-q") == plain
+    assert ask(*command, "-v", "-q") == quiet
 
 
 def test_colour(ask: Ask, image, patch, machine, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,9 +53,9 @@ def test_redirect_that_leads_elsewhere_is_refused(built, machine: Machine, redir
         undo.append((at, before))
         return applied
 
-    def mended(engine: Engine, applied) -> None:
+    def mended(engine: Engine, *args, **options) -> None:
         engine._target.write_data(*undo.pop())
-        revert(engine, applied)
+        revert(engine, *args, **options)
 
     monkeypatch.setattr(Engine, "apply", astray)
     monkeypatch.setattr(Engine, "revert", mended)
@@ -69,9 +69,9 @@ def test_bytes_that_a_revert_leaves_behind_are_refused(built, machine: Machine, 
     given = built("basic", machine)
     revert = Engine.revert
 
-    def careless(engine: Engine, applied) -> None:
+    def careless(engine: Engine, applied, *args, **options) -> None:
         (function,) = applied.functions
-        revert(engine, applied)
+        revert(engine, applied, *args, **options)
         engine._target.write_data(Va(function.va + 1), b"\x90")
 
     monkeypatch.setattr(Engine, "revert", careless)
