@@ -3,7 +3,8 @@
 from hotpatch.engine.applied import AppliedPatch
 from hotpatch.engine.collect import Collected
 from hotpatch.engine.consistency import WAIT, Consistency
-from hotpatch.engine.engine import Engine, Progress
+from hotpatch.engine.course import Progress
+from hotpatch.engine.engine import Engine
 from hotpatch.engine.stacking import Stacking
 from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, PatchStatus, Status, ThreadStatus
 from hotpatch.engine.target import Module, Region, Rights, Target, Thread

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from hotpatch.engine.hpat import TABLE_SIZE
 from hotpatch.engine.stacks import words
 from hotpatch.engine.target import Rights
+from hotpatch.engine.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,3 +103,15 @@ def forget(registry: Registry, mapping: Candidate) -> None:
             for site in [site for site, slot in registry.slots.items() if slot in table]:
                 del registry.slots[site]
     registry.tables = tuple(table for table in registry.tables if table.va != mapping.va)
+
+
+def give_back(target: Target, registry: Registry, mapping: Candidate) -> Registry:
+    """Unmap a mapping; the registry without it."""
+    left = registry.copy()
+    with Transaction(target) as step:
+        image = None if mapping.image is None else left.images[mapping.image]
+        forget(left, mapping)
+        if image is not None:
+            step.remove_module(image.patch.image.name.lower(), image.va, image.patch.image)
+        step.unmap(mapping.va)
+    return left

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hotpatch.engine.locate import Locator
-    from hotpatch.engine.registry import ImageKey, Registry, SiteKey
+    from hotpatch.engine.registry import Application, ImageKey, Registry, SiteKey
     from hotpatch.engine.target import Module, Target, Thread
     from hotpatch.image import Function, Image
     from hotpatch.patch import Patch, PatchedFunction
@@ -116,6 +116,12 @@ def versions(
             span = Span(mapped.va, mapped.va + mapped.size, None, mapped.va, mapped.patch.image)
             (over if key == image else under).append(span)
     return Versions(Code([*entering, *under]), Code([*entering, *over]))
+
+
+def versions_of(registry: Registry, modules: Sequence[Module], application: Application) -> Versions:
+    """The versions on either side of a patch that stands, or is in transition."""
+    module = next(module for module in modules if module.va == application.image.module)
+    return versions(registry, modules, module, application.patch, application.image, application.sites, application.given_back)
 
 
 def _entering(registry: Registry, key: SiteKey) -> Iterable[Span]:

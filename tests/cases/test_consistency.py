@@ -168,7 +168,7 @@ def mixed_stacks(process: hotpatch.Process) -> list[int]:
     engine, target = process.engine, process.guest
     modules, found = target.modules(), []
     for application in engine._registry.applications.values():
-        sides = engine._versions(engine._registry, application)
+        sides = occupancy.versions_of(engine._registry, modules, application)
         for thread in target.threads():
             met = set()
             for frame, called in occupancy.walk(target, engine._locate, modules, thread)[0]:

@@ -1,0 +1,151 @@
+"""Going on with what waits for threads or is in transition, as far as they let it now.
+
+Each function works on a copy of the registry and returns it with what was refused; the engine takes it over.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import architecture
+from hotpatch.engine import dispatch, identity, operation, quiescence, redirect, transition
+from hotpatch.engine.callbacks import callbacks_of
+from hotpatch.engine.collect import candidates, give_back
+from hotpatch.engine.consistency import Consistency
+from hotpatch.engine.mapping import image_key
+from hotpatch.engine.occupancy import versions, versions_of
+from hotpatch.engine.plan import check_own_redirects, plan
+from hotpatch.engine.registry import Ended, Operation, SiteKey
+from hotpatch.engine.stacking import given_back
+from hotpatch.engine.transaction import Transaction
+from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Refused, RevertRefused
+from hotpatch.patch import Moment
+
+if TYPE_CHECKING:
+    from hotpatch.engine.locate import Locator
+    from hotpatch.engine.occupancy import Code
+    from hotpatch.engine.registry import Registry, Transition, Waiting
+    from hotpatch.engine.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What :meth:`hotpatch.engine.Engine.poll` found: whether something still waits or is in transition, what was refused in the end."""
+
+    busy: bool
+    refused: tuple[Refusal, ...] = ()
+
+
+Outcome = tuple["Registry", tuple[Refusal, ...]]
+
+
+def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting) -> Outcome:
+    """Do what waits if nobody is inside; the refusals if it was given up."""
+    try:
+        code = left_by(target, registry, waiting)
+        found = quiescence.first_holder(target, locator, code, waiting.holder)
+        if found is not None:
+            if target.clock >= waiting.until:
+                raise ApplyRefused(quiescence.refusals(target, locator, code, waiting))
+            if found.thread == waiting.holder:
+                return registry, ()
+            looked = registry.copy()
+            looked.waiting[waiting.module] = replace(waiting, holder=found.thread)
+            return looked, ()
+        with Transaction(target) as step:
+            done = registry.copy()
+            del done.waiting[waiting.module]
+            if waiting.operation is Operation.APPLY:
+                checked = plan(target, done, waiting.patch, Consistency.QUIESCENT, waiting.stacking)
+                operation.apply(step, target, done, checked, Consistency.QUIESCENT, waiting.number)
+            else:
+                application = done.applications[waiting.number]
+                check_own_redirects(target, done, application)
+                operation.revert(step, target, done, application)
+            step.commit()
+    except Refused as refused:
+        with Transaction(target) as step:
+            given_up = registry.copy()
+            operation.stop_waiting(step, given_up, waiting, refused.refusals)
+            step.commit()
+        return given_up, refused.refusals
+    return done, ()
+
+
+def left_by(target: Target, registry: Registry, waiting: Waiting) -> Code:
+    """Code that nobody may be in when it is done."""
+    modules = target.modules()
+    if waiting.operation is Operation.REVERT:
+        return versions_of(registry, modules, registry.applications[waiting.number]).over
+    module = identity.find_module(target, waiting.patch)
+    keys = [SiteKey(module.va, function.base_rva) for function in waiting.patch.functions]
+    dropped = given_back(registry, module.va, set(keys), waiting.stacking)
+    return versions(registry, modules, module, waiting.patch, image_key(module, waiting.patch), keys, dropped).under
+
+
+def advance(target: Target, locator: Locator, registry: Registry, going: Transition) -> Outcome:
+    """Let threads change sides, and finish when all have; the refusals if time ran out."""
+    refused: tuple[Refusal, ...] = ()
+    with Transaction(target) as step:
+        moved = registry.copy()
+        sides = versions_of(moved, target.modules(), moved.applications[going.number])
+        kept = transition.advance(step, target, locator, going, sides)
+        if kept and going.until is not None and target.clock >= going.until:
+            refused = quiescence.refusals(target, locator, sides.under if going.to_new else sides.over, going)
+            transition.turn_back(step, target, moved, going, refused)
+        step.commit()
+    return (moved, refused) if kept else _finish(target, moved, going)
+
+
+def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
+    """All threads are on one side: lead slots straight there and give the dispatchers back; the refusals where that cannot be done."""
+    arch = architecture(going.patch.machine)
+    try:
+        with Transaction(target) as step:
+            done = registry.copy()
+            application = done.applications[going.number]
+            check_own_redirects(target, done, application)
+            through = [done.sites[key] for key in application.touched]
+            if going.to_new:
+                switch = redirect.Switch()
+                for key, site in zip(application.touched, through, strict=True):
+                    done.sites[key] = redirect.lead(step, target, arch, key, site, site.layers, switch)
+                switch.throw(step)
+                if going.operation is Operation.APPLY:
+                    callbacks_of(step, done, application).run(Moment.AFTER_APPLY)
+            else:
+                # A patch that never came in has taken nothing over that would have to be given back.
+                moments = (Moment.AFTER_REVERT,) if going.operation is Operation.REVERT else ()
+                operation.revert(step, target, done, application, moments)
+            dispatch.vacate(step, target, arch, through)
+            transition.clear(step, target, going)
+            del done.transitions[going.module]
+            if not going.to_new and going.operation is Operation.APPLY:
+                done.ended[going.number] = Ended(going.refusals)
+            transition.tell(step, going, "finish", 0)
+            step.commit()
+    except RevertRefused as refused:
+        stopped = registry.copy()
+        stopped.transitions[going.module] = replace(going, problems=refused.refusals)
+        return stopped, () if going.problems == refused.refusals else refused.refusals
+    except Refused as refused:
+        with Transaction(target) as step:
+            turned = registry.copy()
+            transition.turn_back(step, target, turned, going, refused.refusals)
+            step.commit()
+        return turned, refused.refusals
+    with suppress(HotpatchError):  # collect() tries again
+        done = give_back(target, done, next(candidate for candidate in candidates(done) if candidate.va == going.stubs))
+    return done, ()
+
+
+def abandon(target: Target, registry: Registry, going: Transition) -> Registry:
+    """The module is gone, and with it whatever led to its dispatchers."""
+    with Transaction(target) as step:
+        left = registry.copy()
+        transition.clear(step, target, going)
+        del left.transitions[going.module]
+        step.commit()
+    return left
