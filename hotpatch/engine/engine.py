@@ -60,8 +60,8 @@ class Engine:
             patch: Newer (by its sequence) than what stands on that module.
             consistency: When calls change over.
             stacking: What becomes of functions that only older patches replace.
-            wait: Instructions of the process after which it is given up; ``None``: as long as :data:`hotpatch.engine.WAIT` (``quiescent``) or for ever
-                (``per-thread``).
+            wait: Instructions of the process after which it is given up; ``None``: as long as :data:`hotpatch.engine.WAIT`
+                (``quiescent``) or for ever (``per-thread``).
 
         Raises:
             ApplyRefused: With every reason; the process is as it was.
