@@ -91,7 +91,7 @@ def _layouts(base: View, fixed: View, live: LiveData) -> Iterator[Refusal]:
 
 
 def _thread_local(base: View, fixed: View) -> Iterator[Refusal]:
-    """Thread-local data of another size: every thread has had its block allocated."""
+    """Thread-local data of another size, or in another place of the block: every thread has had its block allocated."""
     old, new = base.image.tls, fixed.image.tls
     if new is None:
         return
@@ -103,6 +103,18 @@ def _thread_local(base: View, fixed: View) -> Iterator[Refusal]:
         )
         facts = {"base_size": sizes[0], "fixed_size": sizes[1], "fixed_rva": new.template.start}
         yield Refusal(Rule.DATA_LAYOUT, None, old.template.start if old else None, reason, facts)
+    if old is None:
+        return
+    there, here = _unique_data(base), _unique_data(fixed)
+    for name in sorted(there.keys() & here.keys(), key=lambda name: (there[name].rva, name)):
+        places = there[name].rva - old.template.start, here[name].rva - new.template.start
+        if there[name].rva in old.template and here[name].rva in new.template and places[0] != places[1]:
+            reason = (
+                f"the thread-local {name} lies {places[0]} bytes into its thread's block in the base and {places[1]} in the fixed image, "
+                "but running threads have theirs; keep the order of thread-local data and put new ones behind them."
+            )
+            facts = {"base_rva": there[name].rva, "fixed_rva": here[name].rva, "base_offset": places[0], "fixed_offset": places[1]}
+            yield Refusal(Rule.DATA_LAYOUT, name, there[name].rva, reason, facts)
 
 
 def _growth(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:

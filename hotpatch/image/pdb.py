@@ -124,6 +124,10 @@ class _Provider:
                     size = None
                 scope = scopes.get((symbol.segment, symbol.offset, symbol.name))
                 found.setdefault((rva, symbol.name), Datum(rva, size, symbol.name, DatumSource.PDB, scope))
+        for variable in self.pdb.thread_locals():
+            rva = self._rva(variable.segment, variable.offset)
+            if rva is not None and variable.name:
+                found.setdefault((rva, variable.name), Datum(rva, types.size(variable.type_index), variable.name, DatumSource.PDB))
         for public in self.pdb.public_symbols():
             rva = self._rva(public.segment, public.offset)
             if rva is not None and public.name and not public.is_function:

@@ -33,6 +33,7 @@ OF_THREADS = {
     "reversal-mid-transition",
     "thread-born-during-apply",
     "thread-inside",
+    "tls",
 }
 FEW, FEW_STEPPED = range(2), range(2)
 FULL_THREADS, FULL = range(200), range(5)
