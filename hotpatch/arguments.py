@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from hotpatch.process import Argument
 
 _FORMS = "write 7, -1, 0x10, str:TEXT, hex:00FF, buf:N or f64:2.5"
+_SMALLEST, _LIMIT = -(1 << 63), 1 << 64
+_WANTED = {"hex": "two hexadecimal digits for each byte", "buf": "a number of bytes", "f64": "a number"}
 
 
 def parse_argument(text: str) -> Argument:
@@ -19,9 +21,12 @@ def parse_argument(text: str) -> Argument:
     Raises:
         InputError: It is none of them.
     """
+    subject = f"argument {text!r}"
     kind, colon, rest = text.partition(":")
+    if not colon:
+        return _integer(text, subject)
     try:
-        match kind if colon else "":
+        match kind:
             case "str":
                 return rest
             case "hex":
@@ -30,22 +35,34 @@ def parse_argument(text: str) -> Argument:
                 buffer.data = data
                 return buffer
             case "buf":
-                return Buffer(parse_count(rest))
+                return Buffer(int(rest, 0))
             case "f64":
                 return float(rest)
-            case "":
-                return int(text, 0)
             case _:
                 pass
     except ValueError as error:
-        raise InputError(f"argument {text!r}", f"{error}; {_FORMS}") from error
+        raise InputError(subject, f"{kind}: wants {_WANTED[kind]}; {_FORMS}") from error
     except InputError as error:
-        raise InputError(f"argument {text!r}", error.problem) from error
-    raise InputError(f"argument {text!r}", f"unknown kind; {_FORMS}")
+        raise InputError(subject, error.problem) from error
+    raise InputError(subject, f"unknown kind; {_FORMS}")
 
 
-def parse_count(text: str) -> int:
+def _integer(text: str, subject: str) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError as error:
+        raise InputError(subject, f"is no integer; {_FORMS}") from error
+    if not _SMALLEST <= value < _LIMIT:
+        raise InputError(subject, "does not fit 64 bits")
+    return value
+
+
+def parse_count(text: str, subject: str) -> int:
     """A non-negative integer, decimal or 0x….
+
+    Args:
+        text: As it was typed.
+        subject: What it stands for, such as ``--stop-at``, for the message.
 
     Raises:
         InputError: It is none.
@@ -53,7 +70,7 @@ def parse_count(text: str) -> int:
     try:
         value = int(text, 0)
     except ValueError as error:
-        raise InputError(f"number {text!r}", "not an integer; write 7 or 0x10") from error
+        raise InputError(f"{subject} {text!r}", "is no integer; write 7 or 0x10") from error
     if value < 0:
-        raise InputError(f"number {text!r}", "negative; write a count from 0")
+        raise InputError(f"{subject} {text!r}", "is negative; write a number from 0")
     return value

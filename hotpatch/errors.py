@@ -105,7 +105,7 @@ class InputError(HotpatchError):
 
     def __init__(self, subject: str, problem: str) -> None:
         """Say which input (``subject``) and what is wrong with it (``problem``)."""
-        super().__init__(f"{subject}: {problem}")
+        super().__init__(f"{subject or repr(subject)}: {problem}")
         self.subject = subject
         self.problem = problem
 

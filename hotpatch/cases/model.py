@@ -90,6 +90,7 @@ import msgspec
 from hotpatch.arch import Machine, Redirect
 from hotpatch.differ.model import Verdict
 from hotpatch.errors import InputError, Rule
+from hotpatch.image import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -380,9 +381,7 @@ def read_case(folder: Path) -> Case:
     """
     path = folder / MANIFEST
     try:
-        manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
-    except OSError as error:
-        raise InputError(str(path), error.strerror or "cannot be read") from error
+        manifest = msgspec.toml.decode(read_file(path), type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(str(path), str(error)) from error
     return Case(folder, manifest)

@@ -43,7 +43,9 @@ def run(arguments: list[str] | None = None) -> int:
         _complain(one_line(error))
         return exit_of(error)
     except CycloptsError as error:
-        _complain(one_line(error))
+        from hotpatch.cli.usage import usage
+
+        _complain(usage(error))
         return Exit.USAGE
     except BrokenPipeError:
         # The reader of our output went away: nothing to say, and the interpreter must not try to flush again.

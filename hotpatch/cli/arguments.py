@@ -1,15 +1,20 @@
-"""What users type for patches and instruction counts."""
+"""What users type for patches, instruction counts and addresses."""
 
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hotpatch.arguments import parse_argument, parse_count
 from hotpatch.errors import InputError
 
-__all__ = ["PatchAt", "parse_argument", "parse_count", "parse_patch"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
+__all__ = ["PatchAt", "load_base_of", "parse_argument", "parse_count", "parse_patch"]
 
 _COUNT = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]+")
 
@@ -23,14 +28,32 @@ class PatchAt:
 
 
 def parse_patch(text: str, *, needs_at: bool = False) -> PatchAt:
-    """``PATCH[@N]``; an ``@`` that no number follows belongs to the path.
+    """``PATCH[@N]``; an ``@`` that no number follows belongs to the path of a file that is there.
 
     Raises:
-        InputError: ``@N`` is needed and missing.
+        InputError: ``@N`` is needed and missing, or what follows the ``@`` is no number.
     """
     path, mark, count = text.rpartition("@")
     if mark and path and _COUNT.fullmatch(count):
-        return PatchAt(path, parse_count(count))
+        return PatchAt(path, int(count, 16 if count[:2] in ("0x", "0X") else 10))
     if needs_at:
-        raise InputError(text, "no instruction count; write PATCH@N")
+        raise InputError(text, "has no instruction count; write PATCH@N, such as fix.dll@4000")
+    if mark and not Path(text).exists():
+        raise InputError(text, "is neither a file nor a file and an instruction count; write PATCH or PATCH@N, such as fix.dll@4000")
     return PatchAt(text, None)
+
+
+@contextmanager
+def load_base_of(typed: str | None) -> Iterator[int | None]:
+    """``--load-base`` as a VA; where that turns out to be no base, the error names it as it was typed.
+
+    Raises:
+        InputError: It is no number.
+    """
+    va = None if typed is None else parse_count(typed, "--load-base")
+    try:
+        yield va
+    except InputError as error:
+        if va is None or error.subject != f"0x{va:x}":
+            raise
+        raise InputError(f"--load-base {typed}", error.problem) from error

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
+from hotpatch.cli.files import open_pair, path_of
 from hotpatch.cli.outcome import Exit, one_line
 from hotpatch.errors import InputError, NothingToDo, Refused
-
-if TYPE_CHECKING:
-    from hotpatch.image import Image
 
 Many = Parameter(negative=(), consume_multiple=False)
 
@@ -67,7 +64,7 @@ def diff(
 
     out = Output(options)
     with out.progress(f"comparing {base} with {fixed}"):
-        found = diff_images(*_pair(base, fixed))
+        found = diff_images(*open_pair(base, fixed))
         listing = None
         if function is not None:
             from hotpatch.report.sides import listing_of
@@ -125,7 +122,7 @@ def build(
     from hotpatch.report import convert, text
 
     out = Output(options)
-    images = _pair(base, fixed)
+    images = open_pair(base, fixed)
     _check_output(output, base, fixed)
     checked = None
     try:
@@ -172,7 +169,7 @@ def write_atomically(path: str, data: bytes) -> None:
     Raises:
         InputError: The folder is missing or cannot be written.
     """
-    target = Path(path)
+    target = path_of(path)
     partial = target.parent / f"{target.name}.partial"
     try:
         partial.write_bytes(data)
@@ -189,16 +186,10 @@ def _check_output(path: str, *inputs: str) -> None:
     Raises:
         InputError: It is a folder, has none to be in, or is one of the inputs.
     """
-    target = Path(path)
+    target = path_of(path)
     if target.is_dir():
         raise InputError(path, "cannot be written: is a folder; name a file")
     if not target.parent.is_dir():
         raise InputError(path, f"cannot be written: there is no folder {target.parent}")
     if any(target.exists() and target.samefile(other) for other in inputs):
         raise InputError(path, "is one of the two builds; write the patch to another file")
-
-
-def _pair(base: str, fixed: str) -> tuple[Image, Image]:
-    from hotpatch.api import open
-
-    return open(base), open(fixed)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from hotpatch.cli.console import DEFAULT, Options, Output
+from hotpatch.cli.files import contents, load_for, open_for
 from hotpatch.cli.outcome import Exit
-from hotpatch.errors import EmulatedFault, InputError, Refused
+from hotpatch.errors import EmulatedFault, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hotpatch.errors import Refusal
+    from hotpatch.image import Image
     from hotpatch.patch import Patch
     from hotpatch.process import AppliedAt, Process
     from hotpatch.report.documents import CallDocument, RunDocument
 
 Many = Parameter(negative=(), consume_multiple=False)
 Wait = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
+_OPTIONS = (
+    *("--patch", "--revert", "--stop-at", "--module", "--load-base", "--stdin", "--seed", "--consistency", "--wait", "--budget"),
+    *("--json", "--quiet", "--verbose", "--color", "--help"),
+)
 ConsistencyName = Literal["immediate", "quiescent", "per-thread"]
 
 
@@ -63,7 +69,7 @@ def call(
     out = Output(options)
     values = [parse_argument(text) for text in arguments]
     wanted = [parse_patch(text) for text in patch or ()]
-    patches = _Patches()
+    patches = _Patches(image)
     applied: list[AppliedAt] = []
     process = result = fault = None
     refused: tuple[Refusal, ...] = ()
@@ -71,7 +77,7 @@ def call(
         try:
             process = _process(image, module, load_base, stdin, seed, consistency, budget)
             for item in wanted:
-                loaded = patches.load(item.path)
+                loaded = patches.load(item.path, process.base)
                 if item.at is None:
                     process.apply(loaded, wait=wait)
                     applied.append(AppliedAt(item.path, 0, len(loaded.functions)))
@@ -128,10 +134,11 @@ def run(
     from hotpatch.report import running
 
     out = Output(options)
-    stop = None if stop_at is None else parse_count(stop_at)
+    _warn_of_options(out, arguments)
+    stop = None if stop_at is None else parse_count(stop_at, "--stop-at")
     applies = [parse_patch(text) for text in patch or ()]
     reverts = [parse_patch(text, needs_at=True) for text in revert or ()]
-    patches = _Patches()
+    patches = _Patches(image)
     try:
         process = _process(image, module, load_base, stdin, seed, consistency, budget, arguments)
     except (EmulatedFault, Refused) as error:
@@ -139,15 +146,23 @@ def run(
     else:
         process.start()
         for item in applies:
-            process.apply_at(item.at or 0, patches.load(item.path), wait=wait)
+            process.apply_at(item.at or 0, patches.load(item.path, process.base), wait=wait)
         for item in reverts:
-            process.revert_at(item.at or 0, patches.load(item.path), wait=wait)
+            process.revert_at(item.at or 0, patches.load(item.path, process.base), wait=wait)
         with out.progress(f"running {image}"):
             process.run() if stop is None else process.run_until(stop)
         _warn_of_pending(out, process)
         document = running.run(process, None if stop is None else process.stop_view())
     out.result(document, running.run_text(document))
     return _ended(document)
+
+
+def _warn_of_options(out: Output, arguments: Sequence[str]) -> None:
+    """Say which words go to the program although they look like options of this verb, misspelt."""
+    for word in arguments:
+        near = get_close_matches(word.partition("=")[0], _OPTIONS, 1, 0.8) if word.startswith("--") else ()
+        if near:
+            out.warn(f"{word} goes to the program; did you mean {near[0]}?")
 
 
 def _ended(document: CallDocument | RunDocument) -> Exit:
@@ -168,14 +183,13 @@ def _warn_of_pending(out: Output, process: Process) -> None:
 class _Patches:
     """Patch files of one command, each read once and known by what the user typed."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_path: str) -> None:
+        self._image_path = image_path
         self._loaded: dict[str, Patch] = {}
 
-    def load(self, path: str) -> Patch:
-        from hotpatch.api import load
-
+    def load(self, path: str, image: Image) -> Patch:
         if path not in self._loaded:
-            self._loaded[path] = load(path)
+            self._loaded[path] = load_for(path, image, self._image_path)
         return self._loaded[path]
 
     def typed(self, applied: Sequence[AppliedAt]) -> list[AppliedAt]:
@@ -195,26 +209,19 @@ def _process(
     arguments: Sequence[str] = (),
 ) -> Process:
     from hotpatch.api import open
-    from hotpatch.cli.arguments import parse_count
+    from hotpatch.cli.arguments import load_base_of, parse_count
     from hotpatch.engine import Consistency
     from hotpatch.process import BUDGET, Process
 
-    return Process(
-        open(image),
-        load_base=None if load_base is None else parse_count(load_base),
-        seed=seed,
-        modules=[open(path) for path in modules or ()],
-        stdin=_contents(stdin),
-        args=arguments,
-        consistency=Consistency(consistency),
-        budget=BUDGET if budget is None else parse_count(budget),
-    )
-
-
-def _contents(path: str | None) -> bytes:
-    if path is None:
-        return b""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(path, error.strerror or "cannot be read") from error
+    program = open(image)
+    with load_base_of(load_base) as base:
+        return Process(
+            program,
+            load_base=base,
+            seed=seed,
+            modules=[open_for(path, program, image) for path in modules or ()],
+            stdin=contents(stdin),
+            args=arguments,
+            consistency=Consistency(consistency),
+            budget=BUDGET if budget is None else parse_count(budget, "--budget"),
+        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
+from hotpatch.cli.files import path_of
 from hotpatch.cli.outcome import Exit
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def eligible(
     from hotpatch.servicing.rules import read_rules
     from hotpatch.servicing.values import Month
 
-    known, months = read_device(Path(device)), _calendar(unplanned)
-    chosen = read_policy(Path(policy)) if policy is not None else None
+    known, months = read_device(path_of(device)), _calendar(unplanned)
+    chosen = read_policy(path_of(policy)) if policy is not None else None
     when = Month.parse(month) if month is not None else months.next_hotpatch(known.updated)
     verdict = judge(known, when, rules=read_rules(rules), calendar=months, policy=chosen)
     document = report.eligible(verdict, chosen)
@@ -98,7 +98,7 @@ def offer(
     from hotpatch.servicing.rules import read_rules
     from hotpatch.servicing.values import Month
 
-    chosen, known = read_policy(Path(policy)), read_devices(Path(devices))
+    chosen, known = read_policy(path_of(policy)), read_devices(path_of(devices))
     when = Month.parse(month) if month is not None else max(device.updated for device in known).next
     months, said = _calendar(unplanned), read_rules(rules)
     offers = decide(chosen, known, when, rules=said, calendar=months)

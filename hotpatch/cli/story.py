@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
+from hotpatch.cli.files import path_of
 from hotpatch.cli.outcome import Exit
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def demo(
     machines = [Machine(arch)] if arch else list(Machine)
     steps: list[Step] = []
     for machine in machines:
-        told = tell(case, machine, seed=seed, cache=_cache(), wheels=Path(wheels) if wheels else None)
+        told = tell(case, machine, seed=seed, cache=_cache(), wheels=None if wheels is None else path_of(wheels))
         for item in _paced(_begun(told, out, f"preparing {case} for {machine}"), out, wait=step):
             steps.append(item)
             if not options.json and not options.quiet:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
+from hotpatch.cli.files import contents, load_for, open_for, open_pair
 from hotpatch.cli.outcome import Exit
-from hotpatch.errors import InputError, Refused
+from hotpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from hotpatch.verifier import Call, Surroundings
+    from hotpatch.verifier import Call
 
 Many = Parameter(negative=(), consume_multiple=False)
 
@@ -58,29 +58,24 @@ def verify(
         seeds: Without calls: how many made-up states each function is run on.
         options: Of every verb.
     """
-    from hotpatch.api import load, open
-    from hotpatch.report import convert, text
+    from hotpatch.cli.arguments import load_base_of
     from hotpatch.report import verify as report_of
-    from hotpatch.report.documents import RefusedDocument
-    from hotpatch.verifier import verify_calls, verify_functions
+    from hotpatch.verifier import Surroundings, verify_calls, verify_functions
 
     out = Output(options)
     calls = _calls(call, case)
     _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin), functions_only=(function, seeds))
-    images = open(base), open(fixed)
-    try:
-        with out.progress(f"verifying {patch}" + (f" with {len(calls)} call{'s' * (len(calls) != 1)}" if calls else "")):
-            loaded = load(patch)
-            if calls:
-                surroundings = _surroundings(module, load_base, stdin, seed)
+    images = open_pair(base, fixed)
+    loaded = load_for(patch, images[0], base)
+    with out.progress(f"verifying {patch}" + (f" with {len(calls)} call{'s' * (len(calls) != 1)}" if calls else "")):
+        if calls:
+            modules = tuple(open_for(path, images[0], base) for path in module or ())
+            with load_base_of(load_base) as va:
+                surroundings = Surroundings(va, modules, contents(stdin), seed)
                 report = verify_calls(images[0], loaded, fixed=images[1], calls=calls, bound=bound, surroundings=surroundings)
-            else:
-                report = verify_functions(images[0], loaded, fixed=images[1], functions=function or (), seeds=seeds, seed=seed)
-            document = report_of.document(report)
-    except Refused as error:
-        refused = RefusedDocument(refused=convert.refusals(error.refusals))
-        out.result(refused, text.refusals(refused.refused))
-        return Exit.REFUSED
+        else:
+            report = verify_functions(images[0], loaded, fixed=images[1], functions=function or (), seeds=seeds, seed=seed)
+        document = report_of.document(report)
     if images[1].sha256 != loaded.provenance.fixed_sha256:
         out.warn(f"{fixed} is not the build that {patch} was made from ({loaded.provenance.fixed_name}): other contents")
     for missed in sorted({item.call for item in report.calls} - {item.call for item in report.calls if item.entries}):
@@ -134,16 +129,3 @@ def _case_calls(name: str) -> list[Call]:
     if not found:
         raise InputError(f"--case {name}", "has no calls, only whole programs; use hotpatch demo, or --call")
     return [(call.function, *map(parse_argument, call.args)) for call in found]
-
-
-def _surroundings(module: list[str] | None, load_base: str | None, stdin: str | None, seed: int) -> Surroundings:
-    from hotpatch.api import open
-    from hotpatch.cli.arguments import parse_count
-    from hotpatch.verifier import Surroundings
-
-    return Surroundings(
-        None if load_base is None else parse_count(load_base),
-        tuple(open(path) for path in module or ()),
-        Path(stdin).read_bytes() if stdin is not None else b"",
-        seed,
-    )

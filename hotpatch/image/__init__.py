@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hotpatch.image.files import read_file
 from hotpatch.image.identity import digest, normalise
 from hotpatch.image.image import Image
 from hotpatch.image.model import (
@@ -45,4 +46,5 @@ __all__ = [
     "digest",
     "normalise",
     "open_image",
+    "read_file",
 ]

@@ -358,6 +358,7 @@ class Image:
         """The function called ``text``: an export, a symbol, or ``rva:0x…``.
 
         Raises:
+            InputError: The text names nothing, or no RVA stands behind ``rva:``.
             Refused: There is none, or several (rule no-such-function); the reason lists near names.
         """
         return lookup.function_named(self, text)

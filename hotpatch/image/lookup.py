@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import Refusal, Refused, Rule
+from hotpatch.errors import InputError, Refusal, Refused, Rule
 
 if TYPE_CHECKING:
     from hotpatch.address import Rva
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hotpatch.image.model import Function
 
 _RVA_PREFIX = "rva:"
+_RVA_LIMIT = 1 << 32
 _NEAR_NAMES = 5
 
 
@@ -20,8 +21,11 @@ def function_named(image: Image, text: str) -> Function:
     """The function of ``image`` called ``text``: an export, then a symbol, or ``rva:0x…``.
 
     Raises:
+        InputError: The text names nothing, or no RVA stands behind ``rva:``.
         Refused: There is none, or several (rule no-such-function).
     """
+    if not text:
+        raise InputError(text, "names no function; write an export, a symbol, or rva:0x1234")
     if text.startswith(_RVA_PREFIX):
         return _by_rva(image, text)
     export = image.exports_by_name.get(text)
@@ -49,7 +53,9 @@ def _by_rva(image: Image, text: str) -> Function:
     try:
         rva = int(text.removeprefix(_RVA_PREFIX), 0)
     except ValueError:
-        raise _refused(text, None, f"{text} is no address; write one as rva:0x1234.", {}) from None
+        rva = -1
+    if not 0 <= rva < _RVA_LIMIT:
+        raise InputError(text, "is no RVA; write one as rva:0x1234")
     function = image.function_of_entry(rva)
     if function is not None:
         return function

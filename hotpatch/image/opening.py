@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hotpatch.errors import InputError
 from hotpatch.image import pdb as pdb_files
+from hotpatch.image.files import read_file
 from hotpatch.image.image import Image, refuse_hybrid
 from hotpatch.image.model import Symbols
 from hotpatch.image.parse import parse
@@ -27,14 +27,7 @@ def open_image(path: str | PathLike[str], *, pdb: str | PathLike[str] | None = A
         Refused: It holds code for two machines (rule hybrid-image).
     """
     subject = str(path)
-    try:
-        data = Path(path).read_bytes()
-    except IsADirectoryError as error:
-        raise InputError(subject, "is a folder, not a file") from error
-    except OSError as error:
-        raise InputError(subject, error.strerror or str(error)) from error
-    except ValueError as error:  # an embedded NUL
-        raise InputError(subject, f"not a path ({error})") from error
+    data = read_file(path)
     parsed = parse(data, subject)
     refuse_hybrid(parsed.hybrid, subject)
     found: str | None = None

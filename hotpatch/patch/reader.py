@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hotpatch.errors import InputError, Refused
-from hotpatch.image import Image
+from hotpatch.image import Image, read_file
 from hotpatch.image.headers import check as check_headers
 from hotpatch.patch.checks import objections
 from hotpatch.patch.container import DIGEST_OFFSET, SECTION_NAME, content_digest, decode_body, read_section, time_stamp
@@ -24,12 +23,7 @@ def load(path: str | PathLike[str]) -> Patch:
         InputError: The file is missing, unreadable, no patch of this project, or damaged.
         Refused: What it says contradicts itself (rule malformed-patch).
     """
-    name = str(path)
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise InputError(name, getattr(error, "strerror", None) or str(error)) from error
-    return loads(data, name)
+    return loads(read_file(path), str(path))
 
 
 def loads(data: bytes, name: str) -> Patch:

@@ -154,7 +154,7 @@ class Process:
 
         Raises:
             Refused: There is no such function (no-such-function).
-            InputError: There is no such module.
+            InputError: There is no such module, or the text names no function.
         """
         if isinstance(function, int):
             return Va(function)
@@ -165,7 +165,10 @@ class Process:
             if not wanted:
                 raise InputError(function, f"no module called {library} is in the process; give it with --module")
             module = wanted[0]
-        return Va(module.va + module.image.function_named(name).entry)
+        try:
+            return Va(module.va + module.image.function_named(name).entry)
+        except InputError as error:
+            raise InputError(function, error.problem) from error
 
     # running -----------------------------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from hotpatch.errors import InputError
+from hotpatch.image import read_file
 from hotpatch.servicing.values import Build, Month
 
 if TYPE_CHECKING:
@@ -74,10 +75,8 @@ def complaint(path: Path, key: tuple[Step, ...], problem: str) -> InputError:
 
 def _parse(path: Path) -> _Text:
     try:
-        text = path.read_bytes().decode()
+        text = read_file(path).decode()
         return _Text(tuple(text.splitlines()), tomllib.loads(text))
-    except OSError as error:
-        raise InputError(str(path), error.strerror or "cannot be read") from error
     except UnicodeDecodeError as error:
         raise InputError(str(path), f"is no text: byte {error.start} is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:

@@ -215,14 +215,3 @@ def test_patch_that_was_there_before_survives_a_refused_build(ask: Ask, image, m
     pair = image("data-layout-refused", machine), image("data-layout-refused", machine, "fixed")
     assert ask("build", *pair, "-o", target).code == 4
     assert target.read_bytes() == b"older"
-
-
-def test_machines_that_differ(ask: Ask, image) -> None:
-    pair = image("basic", "x64"), image("basic", "arm64", "fixed")
-    answer = ask("diff", *pair, "--json")
-    assert answer.code == 4
-    assert [refusal["rule"] for refusal in answer.document("refused")["refused"]] == ["machine-differs"]
-    build = ask("build", *pair, "-o", "unwritten.dll", "--json")
-    assert build.code == 4
-    assert [refusal["rule"] for refusal in build.document("build")["refused"]] == ["machine-differs"]
-    assert not Path("unwritten.dll").exists()

@@ -144,7 +144,7 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
         (("--case", "no-such-case"), "no-such-case"),
         (("--case", "many-threads"), "has no calls"),
         (("--call", "clamp 1 2", "--bound", "0"), "at least 1"),
-        (("--call", "clamp 1 2", "--load-base", "there"), "not an integer"),
+        (("--call", "clamp 1 2", "--load-base", "there"), "is no integer"),
         (("--call", "clamp 1 2", "--stdin", "no/such/file"), "no/such/file"),
     ],
 )

@@ -1,0 +1,74 @@
+"""Files as users name them: opened, and of the machine that the others are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hotpatch.errors import InputError
+
+if TYPE_CHECKING:
+    from hotpatch.image import Image
+    from hotpatch.patch import Patch
+
+
+def open_pair(base: str, fixed: str) -> tuple[Image, Image]:
+    """Two builds for one machine.
+
+    Raises:
+        InputError: A file cannot be used, or they are for two machines.
+    """
+    from hotpatch.api import open
+
+    first = open(base)
+    return first, open_for(fixed, first, base)
+
+
+def open_for(path: str, image: Image, image_path: str) -> Image:
+    """The image at ``path``, which must be for the machine of ``image``, typed as ``image_path``.
+
+    Raises:
+        InputError: The file cannot be used, or is for another machine.
+    """
+    from hotpatch.api import open
+
+    opened = open(path)
+    if opened.machine is not image.machine:
+        raise InputError(path, f"is for {opened.machine}, but {image_path} is for {image.machine}; take files for one machine")
+    return opened
+
+
+def load_for(path: str, image: Image, image_path: str) -> Patch:
+    """The patch at ``path``, which must be for the machine of ``image``, typed as ``image_path``.
+
+    Raises:
+        InputError: The file cannot be used, or is for another machine.
+    """
+    from hotpatch.api import load
+
+    patch = load(path)
+    if patch.machine is not image.machine:
+        raise InputError(path, f"is a patch for {patch.machine}, but {image_path} is for {image.machine}; take files for one machine")
+    return patch
+
+
+def contents(path: str | None) -> bytes:
+    """What the file at ``path`` holds; nothing where there is none.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    from hotpatch.image import read_file
+
+    return b"" if path is None else read_file(path)
+
+
+def path_of(text: str) -> Path:
+    """``text`` as a path; an empty one would be the current folder.
+
+    Raises:
+        InputError: It is empty.
+    """
+    if not text:
+        raise InputError(text, "names no file")
+    return Path(text)

@@ -1,0 +1,35 @@
+"""Reading a file that a user named: its bytes, or what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hotpatch.errors import InputError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+def read_file(path: str | PathLike[str]) -> bytes:
+    """The bytes of the file at ``path``, whatever they are.
+
+    Raises:
+        InputError: It is missing, unreadable, a folder or a device; the message names it as it was given.
+    """
+    subject = str(path)
+    if not subject:
+        raise InputError(subject, "names no file")
+    try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(subject, "is a folder, not a file")
+        if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and subject != os.devnull:  # one may never end
+            raise InputError(subject, "is a device, not a file")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(subject, error.strerror or str(error)) from error
+    except ValueError as error:  # an embedded NUL
+        raise InputError(repr(subject), f"is no path ({error})") from error

@@ -1,0 +1,168 @@
+"""What is typed wrong ends with exit 2 and one line that names it as it was typed."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.cli import programs
+from tests.cli.front import Ask
+
+
+@pytest.fixture
+def files(image, patch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Words of a command line that stand for files; the current folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    x64, arm64 = Machine.X64, Machine.ARM64
+    return {
+        "BASE": image("basic", x64),
+        "FIXED": image("basic", x64, "fixed"),
+        "EXE": image("many-threads", x64),
+        "PATCH": patch("basic", x64),
+        "BASE2": image("basic", arm64),
+        "FIXED2": image("basic", arm64, "fixed"),
+        "PATCH2": patch("basic", arm64),
+        "FOLDER": str(tmp_path),
+    }
+
+
+def _command(text: str, files: dict[str, str]) -> list[str]:
+    words = []
+    for word in text.split():
+        name, at, count = word.partition("@")
+        words.append({"EMPTY": "", "CALL": "clamp 1 2"}.get(word, files.get(name, name) + at + count))
+    return words
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("diff BASE FIXED2", "FIXED2"),
+        ("diff BASE2 FIXED", "FIXED"),
+        ("build BASE FIXED2 -o out.dll", "FIXED2"),
+        ("verify BASE PATCH --fixed FIXED2", "FIXED2"),
+        ("verify BASE PATCH --fixed FIXED2 --call CALL", "FIXED2"),
+        ("verify BASE PATCH2 --fixed FIXED", "PATCH2"),
+        ("verify BASE PATCH2 --fixed FIXED --call CALL", "PATCH2"),
+        ("verify BASE PATCH --fixed FIXED --call CALL --module BASE2", "BASE2"),
+        ("call BASE clamp 1 2 --patch PATCH2", "PATCH2"),
+        ("call BASE clamp 1 2 --patch PATCH2@3", "PATCH2"),
+        ("call BASE clamp 1 2 --module BASE2", "BASE2"),
+        ("call BASE2 clamp 1 2 --patch PATCH", "PATCH"),
+        ("run EXE --patch PATCH2", "PATCH2"),
+        ("run EXE --revert PATCH2@9", "PATCH2"),
+        ("run EXE --module BASE2", "BASE2"),
+    ],
+)
+def test_file_of_another_machine(ask: Ask, files, command: str, named: str) -> None:
+    for form in ([], ["--json"]):
+        answer = ask(*_command(command, files), *form)
+        assert answer.code == 2
+        assert answer.error.startswith(f"{files[named]}: is ")
+        assert {word.strip(",;") for word in answer.error.split()} >= {"x64", "arm64"}
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("inspect EMPTY", "'': names no file"),
+        ("inspect .", ".: is a folder, not a file"),
+        ("inspect nowhere.dll", "nowhere.dll: No such file or directory"),
+        ("inspect /dev/zero", "/dev/zero: is a device, not a file"),
+        ("inspect -", "-: standard input and output are no file arguments; name a file"),
+        ("diff - FIXED", "-: standard input and output are no file arguments; name a file"),
+        ("build BASE FIXED -o -", "-: standard input and output are no file arguments; name a file"),
+        ("build BASE FIXED -o EMPTY", "'': names no file"),
+        ("diff BASE FIXED --html EMPTY", "'': names no file"),
+        ("call BASE clamp 1 2 --stdin EMPTY", "'': names no file"),
+        ("call BASE clamp 1 2 --stdin -", "-: standard input and output are no file arguments; name a file"),
+        ("call BASE clamp 1 2 --stdin .", ".: is a folder, not a file"),
+        ("call BASE clamp 1 2 --module EMPTY", "'': names no file"),
+        ("call BASE clamp 1 2 --patch EMPTY", "'': names no file"),
+        ("call BASE clamp 1 2 --patch FOLDER", "FOLDER: is a folder, not a file"),
+        ("call BASE clamp 1 2 --patch nowhere.dll@4", "nowhere.dll: No such file or directory"),
+        ("call BASE clamp 1 2 --patch PATCH@x", "PATCH@x: is neither a file nor a file and an instruction count; write PATCH or PATCH@N"),
+        ("call BASE clamp 1 2 --patch PATCH@", "PATCH@: is neither a file nor a file and an instruction count"),
+        ("call BASE clamp 1 2 --patch PATCH@-3", "PATCH@-3: is neither a file nor a file and an instruction count"),
+        ("call BASE clamp 1 2 --patch @3", "@3: is neither a file nor a file and an instruction count"),
+        ("run EXE --revert PATCH", "PATCH: has no instruction count; write PATCH@N"),
+        ("run EXE --revert PATCH@x", "PATCH@x: has no instruction count; write PATCH@N"),
+        ("run EXE --stop-at soon", "--stop-at 'soon': is no integer"),
+        ("run EXE --stop-at=-1", "--stop-at '-1': is negative"),
+        ("call BASE clamp 1 2 --budget lots", "--budget 'lots': is no integer"),
+        ("call BASE clamp 1 2 --load-base there", "--load-base 'there': is no integer"),
+        ("call BASE clamp 1 2 --load-base 5", "--load-base 5: is no load base; use a multiple of 0x10000"),
+        ("verify BASE PATCH --fixed FIXED --call CALL --load-base 5", "--load-base 5: is no load base; use a multiple of 0x10000"),
+        ("call BASE clamp 1 2 --seed x", "--seed 'x': is no integer"),
+        ("call BASE rva:zz", "rva:zz: is no RVA; write one as rva:0x1234"),
+        ("call BASE rva:", "rva:: is no RVA"),
+        ("call BASE rva:-1", "rva:-1: is no RVA"),
+        ("call BASE rva:0x100000000", "rva:0x100000000: is no RVA"),
+        ("call BASE base!rva:zz", "base!rva:zz: is no RVA"),
+        ("call BASE base!", "base!: names no function"),
+        ("call BASE nowhere!clamp", "nowhere!clamp: no module called nowhere"),
+        ("call BASE EMPTY", "'': names no function"),
+        ("diff BASE FIXED --function rva:zz", "rva:zz: is no RVA"),
+        ("diff BASE FIXED --function EMPTY", "'': names no function"),
+        ("build BASE FIXED -o out.dll --only rva:zz", "rva:zz: is no RVA"),
+        ("build BASE FIXED -o out.dll --only EMPTY", "'': names no function"),
+        ("build BASE FIXED -o out.dll --allow nosuch", "nosuch: not a rule that can be overridden"),
+        ("verify BASE PATCH --fixed FIXED --function rva:zz", "rva:zz: is no RVA"),
+        ("verify BASE PATCH --fixed FIXED --call rva:zz", "rva:zz: is no RVA"),
+        ("call BASE clamp foo", "argument 'foo': is no integer; write 7, -1, 0x10"),
+        ("call BASE clamp EMPTY", "argument '': is no integer"),
+        ("call BASE clamp -x", "argument '-x': is no integer"),
+        ("call BASE clamp 0x10000000000000000", "argument '0x10000000000000000': does not fit 64 bits"),
+        ("call BASE clamp -9223372036854775809", "argument '-9223372036854775809': does not fit 64 bits"),
+        ("call BASE clamp hex:0", "argument 'hex:0': hex: wants two hexadecimal digits for each byte"),
+        ("call BASE clamp f64:x", "argument 'f64:x': f64: wants a number"),
+        ("call BASE clamp buf:x", "argument 'buf:x': buf: wants a number of bytes"),
+        ("call BASE clamp buf:99999999999", "argument 'buf:99999999999': a buffer has 0 to 2**30 bytes"),
+        ("call BASE clamp what:3", "argument 'what:3': unknown kind"),
+        ("inspect", "FILE is missing; see hotpatch inspect --help"),
+        ("call BASE", "FUNCTION is missing; see hotpatch call --help"),
+        ("build BASE FIXED", "--output is missing; see hotpatch build --help"),
+        ("build BASE FIXED -o", "-o wants a value; see hotpatch build --help"),
+        ("inspect BASE more", "more: is one argument too many; see hotpatch inspect --help"),
+        ("inspekt BASE", "inspekt: no such verb; did you mean inspect?"),
+        ("--json inspect BASE", "--json: is no option here; options follow the verb"),
+        ("servicing nosuch", "nosuch: no such verb; there are: calendar, eligible, offer, simulate"),
+        ("servicing eligible EMPTY", "'': names no file"),
+        ("servicing offer --policy EMPTY --devices FOLDER", "'': names no file"),
+        ("servicing calendar x", "YEAR 'x': is no integer"),
+        ("demo EMPTY", "'': no such case; there are: "),
+        ("demo cve-2025-69277 --from EMPTY", "'': names no file"),
+    ],
+)
+def test_bad_usage_names_what_was_typed(ask: Ask, files, command: str, message: str) -> None:
+    answer = ask(*_command(command, files))
+    assert answer.code == 2
+    word, colon, rest = message.partition(": ")
+    assert answer.error.startswith(" ".join(_command(word, files)) + colon + rest if colon else message)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_file_whose_name_has_an_at(ask: Ask, files) -> None:
+    Path("fix@new.dll").write_bytes(Path(files["PATCH"]).read_bytes())
+    found = ask("call", files["BASE"], "clamp", "11", "10", "--patch", "fix@new.dll", "--json").document("call")
+    assert found["applied"] == [{"patch": "fix@new.dll", "at": 0, "functions": 1}]
+    found = ask("call", files["BASE"], "clamp", "11", "10", "--patch", "fix@new.dll@0x2", "--json").document("call")
+    assert found["applied"] == [{"patch": "fix@new.dll", "at": 2, "functions": 1}]
+
+
+def test_a_misspelt_option_goes_to_the_program_with_a_warning(ask: Ask, files) -> None:
+    answer = ask("run", files["EXE"], "--stopat", "500")
+    assert answer.code == 0
+    assert answer.err == "hotpatch: warning: --stopat goes to the program; did you mean --stop-at?\n"
+    assert ask("run", files["EXE"], "--unlike-any", "-9", "--", "x").err == ""
+
+
+def test_every_option_of_run_is_known_to_that_warning() -> None:
+    options = {
+        f"--{name.replace('_', '-')}" for name, one in inspect.signature(programs.run).parameters.items() if one.kind is one.KEYWORD_ONLY
+    }
+    assert options - {"--options"} <= set(programs._OPTIONS)
