@@ -44,12 +44,12 @@ def follower(instructions: Iterable[Instruction], convention: CallingConvention)
 def confirm_unused(
     found: tuple[Reference, ...], instructions: Iterable[Instruction], convention: CallingConvention
 ) -> tuple[Reference, ...]:
-    """``found`` with those references to data that may be read after all, for all that is known of registers."""
+    """``found`` with those parts of addresses that may be read after all, for all that is known of registers."""
     known = list(instructions)
     following = follower(known, convention)
     registers = {instruction.address - known[0].address: instruction.operands.partition(",")[0] for instruction in known}
     return tuple(
-        reference._replace(use=Use.DATA)
+        reference._replace(use=Use.PARTIAL)
         if reference.use is Use.UNUSED
         and not following.never_reads(reference.offset + reference.size, registers.get(reference.offset, "x0"))
         else reference

@@ -74,6 +74,8 @@ FLAGS = 200
 """Key of the comparison that the flags come from."""
 LAST_BOUND = 201
 """Key of the bound that the last bounds check gave, for indices that went through memory."""
+SLOTS = 1024
+"""Key of the 64 bits that SP points at; the others follow by their distance in bytes."""
 NO_FACTS: State = {}
 
 
@@ -110,6 +112,12 @@ def forget(state: State, written: int, first: int = 0) -> None:
         state.pop(first + written.bit_length() - 1, None)
         return
     for key in [key for key in state if 0 <= key - first < a64.ZERO_REGISTER and written >> key - first & 1]:
+        del state[key]
+
+
+def forget_slots(state: State, first: int, end: int) -> None:
+    """Drop the facts about 64-bit places on the stack of which a byte from ``first`` to before ``end`` (from SP) is written."""
+    for key in [key for key in state if first - 8 < key - SLOTS < end and key >= SLOTS]:
         del state[key]
 
 

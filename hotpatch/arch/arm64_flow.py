@@ -2,7 +2,8 @@
 
 The analysis knows pages (ADRP), whole addresses (ADRP and ADD, ADR), the image base and what is added to it, entries loaded from tables,
 and upper bounds of indices. At a join a register keeps what all predecessors agree on; several ADRPs may meet there as long as their page
-is the same.
+is the same. Compilers that have no register left keep pages on the stack: places that SP gives are followed as registers are. Nothing is
+asked of stores through other registers, for no variable holds half an address.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Analysis:
         self._starts = self._split()
         self._before: dict[int, State] = {}
         self._unread: dict[int, State] = {}
+        self._spilled: dict[int, dict[Fact, None]] = {}
+        """The pages that are kept on the stack, by distance from SP in bytes."""
         if code.words:
             self._solve()
 
@@ -185,18 +188,21 @@ class Analysis:
         words, kinds, pages, tables = self._code.words, self._code.classes, self._pages, self._tables
         index, end = self._starts[block], self._end(block)
         state = self._before[block]
-        if not state and not tables:
+        every = tables or (sink is not None and bool(self._spilled))
+        if not state and not every:
             at = bisect_left(pages, index)
             if at == len(pages) or pages[at] >= end:
                 return facts.NO_FACTS
         state = dict(state)
         while index < end:
-            if not state and not tables:
+            if not state and not every:
                 at = bisect_left(pages, index)
                 if at == len(pages) or pages[at] >= end:
                     break
                 index = pages[at]
             word, kind = words[index], kinds[index]
+            if self._spilled and kind != classes.MEMORY:
+                self._forget_slots(state, index, word, sink)
             if kind == classes.PLAIN and sink is None and not tables:
                 state.pop(word & 31, None)
                 index += 1
@@ -215,6 +221,8 @@ class Analysis:
         """The fact about Rd that ``word`` makes of the facts in ``state``, which it leaves alone."""
         if kind == classes.PAGE:
             return Page(fields.decode(FixupKind.PAGEBASE_REL21, word, self._code.site(index)), frozenset((index,)))
+        if kind == classes.MEMORY and a64.rn(word) == a64.STACK_POINTER:
+            return self._made_by_slot(state, index, word, sink)
         if not state:
             return None
         fact = state.get(word >> 5 & 31)
@@ -223,7 +231,7 @@ class Analysis:
         if kind == classes.MEMORY:
             if isinstance(fact, Page | ImagePage):
                 _complete(fact, index, word, sink)
-            if sink is not None and word >> 22 == 0x3E4:  # STR (immediate), 64 bits: what is stored escapes
+            if sink is not None and word >> 22 == a64.STR_64:  # what is stored escapes
                 facts.escape(state.get(word & 31), index, sink)
             return None
         if kind not in _OPERATIONS:
@@ -239,6 +247,36 @@ class Analysis:
         if sink is not None:
             _escape_operands(state, fact, other, index, word, sink)
         return None
+
+    def _made_by_slot(self, state: State, index: int, word: int, sink: list[Completion] | None) -> Fact | None:
+        """The fact about Rt that a load from a place that SP gives (unsigned immediate) makes; a store makes one about the place."""
+        at = a64.immediate12(word) << a64.access_scale(word)
+        if word >> 22 == a64.LDR_64:
+            fact = state.get(facts.SLOTS + at)
+            if fact is None and sink is not None:
+                self._escape_slot(at, index, sink)
+            return fact
+        if a64.is_store(word):
+            facts.forget_slots(state, at, at + (1 << a64.access_scale(word)))
+            fact = state.get(a64.rd(word)) if word >> 22 == a64.STR_64 else None
+            if isinstance(fact, Page | ImagePage | ImageBase):
+                state[facts.SLOTS + at] = fact
+                self._spilled.setdefault(at, {})[fact] = None
+        return None
+
+    def _forget_slots(self, state: State, index: int, word: int, sink: list[Completion] | None) -> None:
+        """Drop what is known of places on the stack where ``word`` moves SP or stores there otherwise; a pair that is loaded escapes."""
+        if sink is not None and a64.is_pair_load(word) and a64.rn(word) == a64.STACK_POINTER:
+            at = a64.pair_offset(word)
+            self._escape_slot(at, index, sink)
+            self._escape_slot(at + 8, index, sink)
+        if a64.moves_stack(word):
+            facts.forget_slots(state, 0, max(self._spilled) + 8)
+
+    def _escape_slot(self, at: int, index: int, sink: list[Completion]) -> None:
+        """Note that the instruction at ``index`` loads what may be a page from the stack, of which nothing is known there."""
+        for fact in self._spilled.get(at, ()):
+            facts.escape(fact, index, sink)
 
     def _add_immediate(self, fact: Fact, index: int, word: int, sink: list[Completion] | None) -> Fact | None:
         if a64.is_add_immediate(word):
@@ -326,6 +364,8 @@ def _escape_operands(state: State, fact: Fact | None, other: Fact | None, index:
         facts.escape(fact, index, sink)
     if index_register:
         facts.escape(other, index, sink)
+    if word & 0xFFC00000 == 0xF8000000 and (not word & 1 << 21 or word >> 10 & 3 == 2):  # STUR and STR, 64 bits, other than MEMORY
+        facts.escape(state.get(word & 31), index, sink)
     if word & 0xFE400000 == 0xA8000000:  # STP and STNP, 64 bits: what is stored escapes
         facts.escape(state.get(word & 31), index, sink)
         facts.escape(state.get(word >> 10 & 31), index, sink)

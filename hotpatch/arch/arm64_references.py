@@ -24,12 +24,13 @@ def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ..
     """The references of ``raw``, by offset; those of one ADRP with the target of its first user first.
 
     Words that hold jump tables (found by :func:`hotpatch.arch.arm64_tables.tables_inside`) or literals are no instructions. An ADRP gives
-    one PAGEBASE_REL21 for each target that its page is completed to, one with the page where that escapes, and an unused one where
-    nothing is seen to use it (:func:`hotpatch.arch.arm64_constants.confirm_unused` makes sure).
+    one PAGEBASE_REL21 for each target that its page is completed to, a partial one with the page where that escapes, and an unused one
+    where nothing is seen to use it (:func:`hotpatch.arch.arm64_constants.confirm_unused` makes sure). Pages are followed through places on
+    the stack that SP gives.
     A register that holds ``&__ImageBase`` (ADRP and ADD) is followed through additions: ``add x, x, #high, lsl #12`` gives
     IMAGEREL_HIGH12A, the ADD, load or store that completes it IMAGEREL_LOW12A or IMAGEREL_LOW12L.
 
-    Not found: pages that went through memory and came back (their ADRP is given with the page), image-relative values that are built by
+    Not found: pages that went through other memory and came back (their ADRP is partial), image-relative values that are built by
     MOVZ and MOVK, offsets in thread-local storage (``add x, x, #high, lsl #12; ldr [x, #low]`` on the thread's block: no addresses, equal
     in every build that keeps the layout of the block), and image-relative distances below 4096 (fields of the headers).
     """
@@ -69,21 +70,22 @@ def _page_references(code: Code, image_base: int, tables: tuple[JumpTable, ...],
         for table in tables
     }
     found: list[Reference] = []
-    targets: dict[int, dict[int, None]] = {index: {} for index in _pages(code, data)}
-    image_pages: dict[int, dict[int, None]] = {}
+    targets: dict[int, dict[tuple[int, Use], None]] = {index: {} for index in _pages(code, data)}
+    image_pages: dict[int, dict[tuple[int, Use], None]] = {}
     for completion in Analysis(code, image_base=image_base, edges=edges, data=data).completions():
         relative = completion.kind in (FixupKind.IMAGEREL_LOW12A, FixupKind.IMAGEREL_LOW12L, FixupKind.IMAGEREL_HIGH12A)
+        escapes = completion.kind in (FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A)
         for site in sorted(completion.sites):
-            (image_pages if relative else targets).setdefault(site, {})[completion.target] = None
-        if completion.kind not in (FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A):
+            (image_pages if relative else targets).setdefault(site, {})[completion.target, Use.PARTIAL if escapes else Use.DATA] = None
+        if not escapes:
             found.append(_reference(completion.user, completion.kind, completion.target))
     for site, named in targets.items():
         page = fields.decode(FixupKind.PAGEBASE_REL21, code.words[site], code.site(site))
-        found += [_reference(site, FixupKind.PAGEBASE_REL21, target) for target in named]
+        found += [_reference(site, FixupKind.PAGEBASE_REL21, target, use) for target, use in named]
         if not named:
             found.append(_reference(site, FixupKind.PAGEBASE_REL21, page, Use.UNUSED))
     for site, named in image_pages.items():
-        found += [_reference(site, FixupKind.IMAGEREL_HIGH12A, target) for target in named]
+        found += [_reference(site, FixupKind.IMAGEREL_HIGH12A, target, use) for target, use in named]
     return found
 
 

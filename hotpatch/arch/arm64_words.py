@@ -73,6 +73,12 @@ ADD_IMMEDIATE_TOP = 0x91
 UNSIGNED_IMMEDIATE_TOPS = (0x39, 0x79, 0xB9, 0xF9, 0x3D, 0x7D, 0xBD, 0xFD)
 """Load/store register (unsigned immediate): size 111 V 01."""
 
+STR_64, LDR_64 = 0x3E4, 0x3E5
+"""STR and LDR (unsigned immediate) of a 64-bit register: the top ten bits."""
+
+STACK_POINTER = 31
+"""As a base register, and as Rd and Rn of ADD and SUB (immediate or extended register)."""
+
 SHIFT_12 = 1 << 22
 """ADD (immediate): the immediate is shifted left by 12."""
 
@@ -116,6 +122,31 @@ def access_scale(word: int) -> int:
     """Load/store register (unsigned immediate): log2 of the bytes that the immediate counts in."""
     simd_wide = word & 0x04800000 == 0x04800000
     return word >> 30 | (4 if simd_wide else 0)
+
+
+def is_store(word: int) -> bool:
+    """Load/store register (unsigned immediate): a store, of whatever width."""
+    return not word >> 22 & 3 or (word & 0x04C00000 == 0x04800000 and not word >> 30)
+
+
+def is_pair_load(word: int) -> bool:
+    """LDP of two 64-bit registers, in any form of address."""
+    return word & 0xFE400000 == 0xA8400000
+
+
+def pair_offset(word: int) -> int:
+    """LDP and STP of 64-bit registers: the distance from the base register, in bytes."""
+    offset = word >> 15 & 0x7F
+    return (offset - (offset >> 6 << 7)) * 8
+
+
+def moves_stack(word: int) -> bool:
+    """Whether ``word`` may write SP, or the stack through it, other than by a store with an unsigned immediate."""
+    if word & 0x7F000000 in (0x11000000, 0x51000000) or word & 0x7FE00000 in (0x0B200000, 0x4B200000):  # ADD, SUB
+        return rd(word) == STACK_POINTER
+    memory = word >> 25 & 5 == 4 and word & 0x3B000000 != 0x18000000
+    plain_load = word & 0x3BC00000 == 0x29400000
+    return memory and rn(word) == STACK_POINTER and not plain_load
 
 
 def is_move_register(word: int) -> bool:

@@ -85,6 +85,8 @@ class Use(StrEnum):
     BRANCH = "branch"
     DATA = "data"
     """Reads, writes, or takes the address."""
+    PARTIAL = "partial"
+    """Computes a part of the address, and what completes it is out of sight."""
     UNUSED = "unused"
     """Computes (a part of) the address, which then nothing reads: optimisers leave such instructions behind."""
 

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 SHORT_DATA_KINDS = frozenset({FixupKind.LITERAL19, FixupKind.REL21, FixupKind.REL8})
 """Kinds by which code cannot reach data of another image."""
-PAGE_KINDS = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
-"""Kinds that hold a part of an address that other instructions complete."""
 
 
 def bind(diff: ImageDiff, selected: Iterable[Selected], along: Iterable[Function] = ()) -> tuple[Bound, tuple[Refusal, ...]]:
@@ -127,10 +125,9 @@ class _Binder:
             self._carry_table(body, table)
         for found in tables_of(self.fixed, function):
             self.distances.setdefault(Rva(found.address), (function, found))
-        completed = {site.target for site in body.sites if site.kind not in PAGE_KINDS}
         self._survey(function, body)
         for site in body.sites:
-            if site.kind in PAGE_KINDS and site.target not in completed:
+            if site.use is Use.PARTIAL:
                 self._refuse(function, site, "an instruction takes the page of something, and what it is completed to is unknown")
                 continue
             self._bind(function, site)

@@ -141,7 +141,10 @@ class Sameness:
         return None
 
     def _live_copy_problem(self, fixed: int) -> str | None:
-        """A copy of live data must be of something that the base cannot have: a symbol of its own, or a place that the base has not."""
+        """A copy of live data must be of something that the base cannot have: a symbol of its own, or a place that the base has not.
+
+        The base has not the place where its neighbours were, if other data are there that correspond to others of the fixed image.
+        """
         if self._fixed.has_symbols and self._base.has_symbols:
             near = [item for item in self._fixed.data_symbols if item.size and -_ELEMENT <= fixed - item.rva <= item.size]
             names = {datum.name for datum in self._base.data_symbols}
@@ -149,9 +152,10 @@ class Sameness:
                 return None
             if any(item.rva <= fixed < item.rva + (item.size or 0) for item in near):
                 return f"a copy of 0x{fixed:x}, which no symbol of new data covers"
-        live = sorted((match.fixed, match.base) for match in self._diff.data if match.writable)
-        before = [there - here for here, there in live if here < fixed][-1:]
-        behind = [there - here for here, there in live if here > fixed][:1]
-        if before and before == behind:
+        live = sorted((match.fixed, match.base, match.size) for match in self._diff.data if match.writable)
+        before = [there - here for here, there, _ in live if here < fixed][-1:]
+        behind = [there - here for here, there, _ in live if here > fixed][:1]
+        taken = any(there <= fixed + distance < there + size for _, there, size in live for distance in before)
+        if before and before == behind and not taken:
             return f"a copy of 0x{fixed:x}, which lies between live data of the base"
         return None

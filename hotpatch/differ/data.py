@@ -95,6 +95,7 @@ class _Search:
         self._moved: dict[Pair, dict[int, Site]] = defaultdict(dict)
         self._stayed: set[int] = set()
         self._names = {view: _live_names(view) for view in (base, fixed)}
+        self._named = sorted(start for starts in self._names[base].values() for start in starts)
 
     # evidence ----------------------------------------------------------------------------------------------------------------------------
 
@@ -266,9 +267,17 @@ class _Search:
         if following is not None and not (there or here):
             gap = following[0] - fixed
             whole = following[1] - base == gap and self.base.bare(base, gap) == self.fixed.bare(fixed, gap)
-            if gap > size and whole and not (self.fixed.writable(fixed) and self._has_new_parts(base, fixed, gap)):
+            new_parts = self.fixed.writable(fixed) and self._has_new_parts(base, fixed, gap)
+            if gap > size and whole and not new_parts and not self._has_others(base, gap):
                 return gap
         return size
+
+    def _has_others(self, base: int, size: int) -> bool:
+        """Whether data of the base that lie elsewhere in the fixed image, or have a name, begin behind ``base`` within ``size`` bytes."""
+        at = bisect_right(self._starts, base)
+        paired = at < len(self._starts) and self._starts[at] < base + size
+        named = bisect_right(self._named, base)
+        return paired or (named < len(self._named) and self._named[named] < base + size)
 
     def _has_new_parts(self, base: int, fixed: int, size: int) -> bool:
         """Whether something leads into live data where nothing leads in the base: to another datum in the place of a lost one, maybe."""

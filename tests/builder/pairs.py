@@ -437,6 +437,35 @@ TRIALS: dict[str, Trial] = {
         travels=("f", "g"),
         carried=("any [text]",),
     ),
+    "a-part-of-a-struct-that-only-new-code-uses-where-the-base-has-another-datum": Trial(
+        """
+        struct record { u64 id, other, more; };
+        static struct record kept;
+        static u64 cell, behind;
+        EXPORT NOINLINE u64 next(u64 x) { return kept.id += x; }
+        «EXPORT NOINLINE u64 set(u64 x) { return cell = x; }|»
+        EXPORT NOINLINE u64 last(u64 x) { return behind += x; }
+        «|EXPORT NOINLINE u64 set(u64 x) { return cell = x; }»
+        EXPORT NOINLINE u64 get(u64 x) { return cell + x; }
+        EXPORT NOINLINE u64 f(u64 x) { «|kept.more += x;» return x + kept.id «|+ kept.more»; }
+        """,
+        calls=(("set", 50), ("next", 9), ("f", 3), ("f", 4), ("get", 0)),
+        travels=("f",),
+        carried=("data [part]",),
+    ),
+    "a-new-datum-in-the-place-of-one-that-moved": Trial(
+        """
+        static u64 first = 1, cell = 2, behind = 3;
+        EXPORT NOINLINE u64 next(u64 x) { return first += x; }
+        «EXPORT NOINLINE u64 set(u64 x) { return cell = x; }|EXPORT NOINLINE u64 f(u64 x) { static u64 fresh = 5; return fresh += x; }»
+        EXPORT NOINLINE u64 last(u64 x) { return behind += x; }
+        «EXPORT NOINLINE u64 f(u64 x) { return x; }|EXPORT NOINLINE u64 set(u64 x) { return cell = x; }»
+        EXPORT NOINLINE u64 get(u64 x) { return cell + x; }
+        """,
+        calls=(("set", 50), ("next", 9), ("f", 3), ("f", 4), ("get", 0), ("last", 6)),
+        travels=("f",),
+        carried=("data fresh",),
+    ),
     "vectors-of-numbers-that-differ": Trial(
         """
         static u32 cells[16];

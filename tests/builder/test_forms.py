@@ -97,6 +97,13 @@ def test_arm64_one_page_for_two_data_on_two_pages_is_refused():
     assert rules(diff) == [Rule.UNRESOLVED_REFERENCE]
 
 
+def test_arm64_a_page_that_goes_out_of_sight_is_refused_though_something_begins_with_it():
+    """``adrp x8; str x8, [x2]``, and another ADRP that is completed to the datum at the page's start."""
+    fixed = forge(ARM64, [Code("f", 16, "080000d0480000f9090000d0200140b9c0035fd6")], [Data("a", 0, "0a00000000000000")])
+    diff = told(forge(ARM64, [Code("f", 16, FIVE[ARM64])], [Data("a", 0, "0a00000000000000")]), fixed, {"a": "a"}, f="changed")
+    assert rules(diff) == [Rule.UNRESOLVED_REFERENCE]
+
+
 @each_machine
 def test_reference_to_where_nothing_is(machine):
     far = {X64: "8b0500004000c3", ARM64: "08010090000140b9c0035fd6"}

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Machine
 from hotpatch.builder import build_patch
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.model import Body
+from hotpatch.builder.ownership import Usage
 from hotpatch.cases import BuildOptions
 from hotpatch.differ import diff_images
 from hotpatch.errors import EmulatedFault, NothingToDo, NotHotpatchable, Rule
@@ -133,12 +136,20 @@ def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partia
 
 
 def _is_named(image: Image) -> bool:
-    """Whether every live datum that code refers to has a name; the end of one counts as part of it."""
-    targets = {ref.target for function in image.functions for part in function.ranges for ref in image.references_in(part)}
-    live = [target for target in targets if (section := image.section_at(target)) and section.writable]
-    named = [range(item.rva, item.rva + item.size + 1) for item in image.data_symbols if item.size]
-    pages = {part.start & ~0xFFF for part in named}
-    return all(any(target in part for part in named) or target in pages for target in live)
+    """Whether every live datum that code refers to has a name.
+
+    An end at which nothing begins counts as part of the datum, where the function refers to the datum too and accesses nothing there.
+    """
+    named = [range(item.rva, item.rva + item.size) for item in image.data_symbols if item.size]
+    for function in image.functions:
+        body = body_of(image, function)
+        usage = Usage(image, body.sites) if isinstance(body, Body) else Usage(image, ())
+        live = [target for target in usage.targets if (section := image.section_at(target)) and section.writable]
+        for target in live:
+            ends = [part for part in named if part.stop == target and usage.within(part.start, part.stop, target)]
+            if not any(target in part for part in named) and (not ends or target in usage.accessed):
+                return False
+    return True
 
 
 def _agree(left: Sequence[Word], right: Sequence[Word]) -> bool:

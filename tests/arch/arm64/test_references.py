@@ -43,7 +43,7 @@ FORMS = {
     "ldr d literal": (0x5C000081, K.LITERAL19, Use.DATA, 0x1010),
     "ldr q literal": (0x9C000081, K.LITERAL19, Use.DATA, 0x1010),
     "adr": (0x30000081, K.REL21, Use.DATA, 0x1011),
-    "adrp": (0xB0000001, K.PAGEBASE_REL21, Use.DATA, 0x2000),
+    "adrp": (0xB0000001, K.PAGEBASE_REL21, Use.PARTIAL, 0x2000),
 }
 
 
@@ -309,4 +309,38 @@ def test_pages_that_nothing_reads(name, text, unused):
     register, _, rest = text.partition("; ")
     code = struct.pack("<I", 0x90000020 | int(register[1:])) + assemble(Machine.ARM64, rest, BASE + 4)
     uses = [reference.use for reference in ARM64.references(code, BASE) if reference.kind is K.PAGEBASE_REL21]
-    assert uses == [Use.UNUSED if unused else Use.DATA]
+    assert uses == [Use.UNUSED if unused else Use.PARTIAL]
+
+
+def page_uses(text: str) -> list[tuple[int, Use]]:
+    """What the ADRP of the page at 0x5000 in x8 in front of ``text`` is completed to, with how it is used; and the last instruction."""
+    code = struct.pack("<I", 0x90000028) + assemble(Machine.ARM64, text, BASE + 4)
+    references = ARM64.references(code, BASE)
+    return [(one.target, one.use) for one in references if one.kind is K.PAGEBASE_REL21 or one.offset == len(code) - 8]
+
+
+WHOLE, PARTIAL = (0x5010, Use.DATA), (0x5000, Use.PARTIAL)
+SPILLS = {
+    "kept": ("str x8, [sp, #8]; blr x1; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret", [WHOLE, WHOLE]),
+    "kept-in-a-register-too": ("str x8, [sp, #8]; ldr w1, [x8, #0x10]; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret", [WHOLE, WHOLE]),
+    "kept-over-other-stores": (
+        "str x8, [sp, #8]; str x1, [sp, #0x10]; strb w1, [sp, #7]; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret",
+        [WHOLE] * 2,
+    ),
+    "over-a-loop": ("str x8, [sp, #8]; ldr x9, [sp, #8]; cbnz w1, 0x1008; ldr w0, [x9, #0x10]; ret", [WHOLE, WHOLE]),
+    "overwritten": ("str x8, [sp, #8]; str x1, [sp, #8]; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret", [PARTIAL]),
+    "overwritten-in-part": ("str x8, [sp, #8]; strb w1, [sp, #15]; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret", [PARTIAL]),
+    "overwritten-by-a-pair": ("str x8, [sp, #8]; stp x1, x2, [sp]; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret", [PARTIAL]),
+    "loaded-as-a-pair": ("str x8, [sp, #8]; ldp x9, x10, [sp, #8]; ldr w0, [x9, #0x10]; ret", [PARTIAL]),
+    "stack-moved": ("str x8, [sp, #8]; sub sp, sp, #16; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret", [PARTIAL]),
+    "on-one-way-only": ("cbz x2, 0x100c; str x8, [sp, #8]; ldr x9, [sp, #8]; ldr w0, [x9, #0x10]; ret", [PARTIAL]),
+    "elsewhere": ("str x8, [x2, #8]; ldr x9, [x2, #8]; ldr w0, [x9, #0x10]; ret", [PARTIAL]),
+    "elsewhere-unscaled": ("stur x8, [x2, #1]; ldr w0, [x8, #0x10]; ret", [PARTIAL, WHOLE, WHOLE]),
+    "elsewhere-beside-a-whole-at-its-start": ("str x8, [x2, #8]; ldr w0, [x8]; ret", [PARTIAL, (0x5000, Use.DATA), (0x5000, Use.DATA)]),
+}
+
+
+@pytest.mark.parametrize("name", SPILLS)
+def test_a_page_that_is_kept_on_the_stack(name: str):
+    text, expected = SPILLS[name]
+    assert page_uses(text) == expected
