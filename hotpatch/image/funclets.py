@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from hotpatch.image.image import Image
 
+    _Row = tuple[Rva, bool]  # an entry, and whether it is a filter
+
 _SCOPE = struct.Struct("<IIII")
 """Begin, end, filter or finally block (1: always handle), target; RVAs."""
 _HANDLE_ALWAYS = 1
@@ -43,20 +45,42 @@ class _NoTableError(Exception):
     """What was read is of another format."""
 
 
-def funclets(image: Image) -> tuple[Rva, ...]:
-    """Entries of what the exception data of all function-table entries leads to, sorted."""
+@dataclass(frozen=True, slots=True, order=True)
+class Funclet:
+    """Code that exception data leads to.
+
+    Attributes:
+        entry: Its entry.
+        parents: Beginnings of the function-table entries whose data leads to it.
+        is_filter: Whether it is the filter of an ``__except``, which compilers make a function of its own, and no block of its parent.
+    """
+
+    entry: Rva
+    parents: tuple[Rva, ...]
+    is_filter: bool
+
+
+def funclets(image: Image) -> tuple[Funclet, ...]:
+    """What the exception data of all function-table entries leads to, sorted by entry."""
     reader = _Reader(image)
-    found: set[Rva] = set()
-    for data in sorted({entry.handler_data for entry in image.unwind_entries if entry.handler_data is not None}):
+    parents: dict[Rva, list[Rva]] = {}
+    for entry in image.unwind_entries:
+        if entry.handler_data is not None:
+            parents.setdefault(entry.handler_data, []).append(entry.range.start)
+    found: dict[Rva, set[Rva]] = {}
+    filters: set[Rva] = set()
+    for data in sorted(parents):
         for form in (_scopes, _frame_handler_3, _frame_handler_4):
             try:
-                entries = set(form(reader, data))
+                rows = list(form(reader, data))
             except _NoTableError:
                 continue
-            if entries:
-                found |= entries
+            for rva, is_filter in rows:
+                found.setdefault(rva, set()).update(parents[data])
+                filters.update((rva,) if is_filter else ())
+            if rows:
                 break
-    return tuple(sorted(found))
+    return tuple(Funclet(rva, tuple(sorted(of)), rva in filters) for rva, of in sorted(found.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +108,7 @@ class _Reader:
         return rva
 
 
-def _scopes(reader: _Reader, data: int) -> Iterator[Rva]:
+def _scopes(reader: _Reader, data: int) -> Iterator[_Row]:
     (count,) = reader.unpack(struct.Struct("<I"), data)
     if not 1 <= count <= _LIMIT:
         raise _NoTableError
@@ -93,10 +117,10 @@ def _scopes(reader: _Reader, data: int) -> Iterator[Rva]:
         if reader.code(begin) > end or (target and not reader.code(target)):
             raise _NoTableError
         if handler != _HANDLE_ALWAYS:
-            yield reader.code(handler)
+            yield reader.code(handler), bool(target)
 
 
-def _frame_handler_3(reader: _Reader, data: int) -> Iterator[Rva]:
+def _frame_handler_3(reader: _Reader, data: int) -> Iterator[_Row]:
     (info,) = reader.unpack(struct.Struct("<I"), data)
     magic, states, unwind_map, tries, try_map = reader.unpack(_FUNC_INFO, reader.data(info))
     if magic not in _MAGICS or not 0 <= states <= _LIMIT or tries > _LIMIT:
@@ -104,16 +128,16 @@ def _frame_handler_3(reader: _Reader, data: int) -> Iterator[Rva]:
     for index in range(states if unwind_map else 0):
         _, action = reader.unpack(_UNWIND, reader.data(unwind_map) + index * _UNWIND.size)
         if action:
-            yield reader.code(action)
+            yield reader.code(action), False
     for index in range(tries):
         *_, handlers, array = reader.unpack(_TRY, reader.data(try_map) + index * _TRY.size)
         if not 0 <= handlers <= _LIMIT:
             raise _NoTableError
         for number in range(handlers):
-            yield reader.code(reader.unpack(_HANDLER, reader.data(array) + number * _HANDLER.size)[3])
+            yield reader.code(reader.unpack(_HANDLER, reader.data(array) + number * _HANDLER.size)[3]), False
 
 
-def _frame_handler_4(reader: _Reader, data: int) -> Iterator[Rva]:
+def _frame_handler_4(reader: _Reader, data: int) -> Iterator[_Row]:
     (info,) = reader.unpack(struct.Struct("<I"), data)
     stream = _Stream(reader, reader.data(info))
     header = stream.byte()
@@ -134,17 +158,17 @@ def _frame_handler_4(reader: _Reader, data: int) -> Iterator[Rva]:
             yield from _compact_handlers(_Stream(reader, reader.data(tries.rva())))
 
 
-def _compact_actions(stream: _Stream) -> Iterator[Rva]:
+def _compact_actions(stream: _Stream) -> Iterator[_Row]:
     for _ in stream.counted():
         kind = stream.number() & 3
         if kind == _ACTION_NONE:
             continue
-        yield stream.reader.code(stream.rva())
+        yield stream.reader.code(stream.rva()), False
         if kind != _ACTION_RVA:
             stream.number()
 
 
-def _compact_handlers(stream: _Stream) -> Iterator[Rva]:
+def _compact_handlers(stream: _Stream) -> Iterator[_Row]:
     for _ in stream.counted():
         header = stream.byte()
         if header & _HAS_ADJECTIVES:
@@ -153,7 +177,7 @@ def _compact_handlers(stream: _Stream) -> Iterator[Rva]:
             stream.rva()
         if header & _HAS_OBJECT:
             stream.number()
-        yield stream.reader.code(stream.rva())
+        yield stream.reader.code(stream.rva()), False
         step: Callable[[], int] = stream.rva if header & _CONTINUES_AT_RVA else stream.number
         for _ in range(header >> 4 & 3):
             step()

@@ -14,6 +14,7 @@ from hotpatch.image.flow import (
     LEAVING,
     decode,
     end_of_function,
+    filler_length,
     is_last_step,
     padding_length,
     reach,
@@ -165,7 +166,7 @@ class _Finder:
         rows += [(rva, FunctionSource.GUARD) for rva in image.guard_functions]
         rows += [(rva, FunctionSource.CFFI) for rva in image.cffi_names]
         rows += [(entry.handler, FunctionSource.PDATA) for entry in image.unwind_entries if entry.handler is not None]
-        rows += [(rva, FunctionSource.EXCEPTION) for rva in funclets(image) if not self._is_procedure(self.containing(rva))]
+        rows += [(rva, FunctionSource.EXCEPTION) for rva in self._funclets()]
         if image.entry_point is not None:
             rows.append((image.entry_point, FunctionSource.ENTRY_POINT))
         if image.tls is not None:
@@ -174,8 +175,38 @@ class _Finder:
             if self.is_code(rva):
                 self._start(rva, source, cuts=True)
 
+    def _funclets(self) -> list[int]:
+        """Entries of the funclets that are functions; the others become parts of those that they belong to.
+
+        Microsoft's compiler makes a procedure of each and lays them apart from their functions. clang counts blocks to the procedure, whose
+        section they end, so that no filler of the linker's, which traps, stands before them; its filters are procedures.
+        """
+        found = []
+        after: dict[int, int] = {}
+        for funclet in funclets(self.image):
+            inside = self.containing(funclet.entry)
+            if self._is_procedure(inside):
+                continue
+            home = self.containing(funclet.parents[0]) if len(funclet.parents) == 1 and not funclet.is_filter else None
+            start = None if home is None else after.get(self.owner[home], self.end[home])
+            if inside is None or start is None or home is None or not self._is_same_section(start, funclet.entry):
+                found.append(funclet.entry)
+                continue
+            after[self.owner[home]] = self.end[inside]
+            self.claim(start, funclet.entry, self.owner[home])
+            self._merge(self.owner[inside], self.owner[home])
+        return found
+
+    def _is_same_section(self, end: int, start: int) -> bool:
+        """Whether nothing stands between ``end`` and ``start`` but filler that does not trap."""
+        gap = self.image.read(end, start - end) if 0 <= start - end <= _LONGEST_FILLER else None
+        architecture = self.image.architecture
+        if gap is None or filler_length(architecture, gap) < len(gap):
+            return False
+        return all(filler.flow is not Flow.TRAP for filler in decode(architecture, gap, 0, end))
+
     def _is_procedure(self, start: int | None) -> bool:
-        """Whether the PDB says how far the function of a range goes; clang counts its funclets to it."""
+        """Whether the PDB says how far the function of a range goes."""
         return start is not None and bool(self.source.get(self.owner[start], 0) & FunctionSource.PDB)
 
     def _start(self, rva: int, source: FunctionSource, *, cuts: bool) -> None:
@@ -235,8 +266,8 @@ class _Finder:
         return self.containing(rva) is None and rva not in self.unsized and rva not in self.tables
 
     def _bound(self) -> None:
-        for start in sorted(self.unsized):
-            if start not in self.end and not self._extend(start, start):
+        for start, following in pairwise([*sorted(self.unsized), self.high]):
+            if start not in self.end and not self._extend(start, start, following):
                 self.unsized.discard(start)
                 self.source.pop(start, None)
 
@@ -318,6 +349,8 @@ class _Finder:
         Such code stands apart, begins where functions do, returns by itself and never leads back; a cold part fails in one of these.
         """
         inside = self.containing(target)
+        if inside is not None and self._checks_cookie(owner):
+            return True
         if inside is None and target % ALIGNED:
             return False
         index = bisect_left(self.starts, target) - 1
@@ -334,6 +367,15 @@ class _Finder:
         )
         back = (self.containing(jump) for jump in jumps if jump is not None)
         return not any(place is not None and self._survivor(self.owner[place]) == owner for place in back)
+
+    def _checks_cookie(self, owner: int) -> bool:
+        """Whether ``owner`` is the check of the security cookie, which branches to what reports a failure: others that read it call that."""
+        configuration = self.image.load_configuration
+        cookie = configuration.security_cookie if configuration is not None else None
+        if cookie is None or owner not in self.end:
+            return False
+        references = self.image.references_in(Range(Rva(owner), Rva(self.end[owner])))
+        return any(one.target == cookie for one in references) and not any(one.use is Use.CALL for one in references)
 
     def _flows_out(self, start: int) -> Iterator[int]:
         """Where the range at ``start`` branches to outside of its function, or falls into behind its end."""
@@ -367,11 +409,11 @@ class _Finder:
         inside = self.containing(rva)
         return inside is None or (self.owner[inside] != owner and self.source.get(self.owner[inside]) == FunctionSource.PDATA)
 
-    def _extend(self, start: int, owner: int) -> bool:
-        """Claim the code at ``start``, which is nobody's, for ``owner``."""
+    def _extend(self, start: int, owner: int, following: int | None = None) -> bool:
+        """Claim the code at ``start``, which is nobody's and goes on to ``following`` at most, for ``owner``."""
         index = bisect_right(self.starts, start)
         section = next(part for part in self.executable if start in part)
-        limit = min(section.end, self.starts[index] if index < len(self.starts) else section.end)
+        limit = min(section.end, following or section.end, self.starts[index] if index < len(self.starts) else section.end)
         code = self.image.read(start, limit - start)
         end = end_of_function(self.image.architecture, code, start, self.unsized, self.image.read, self.image.table_limit)
         if end is None:

@@ -10,7 +10,7 @@ from hotpatch.image import Image
 
 TEXT, RDATA, DATA, RELOC = 0x1000, 0x2000, 0x3000, 0x4000
 SIZE = 0x5000
-DIRECTORIES = {"export": 0, "import": 1, "reloc": 5, "tls": 9, "load_config": 10, "delay_import": 13}
+DIRECTORIES = {"export": 0, "import": 1, "exception": 3, "reloc": 5, "tls": 9, "load_config": 10, "delay_import": 13}
 MACHINE = {Machine.X64: 0x8664, Machine.ARM64: 0xAA64}
 RX, R, RW, RWX = 0x6000_0020, 0x4000_0040, 0xC000_0040, 0xE000_0020
 

@@ -9,9 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from hotpatch.arch import Machine, architecture
+from hotpatch.image import Image
 from hotpatch.image.funclets import funclets
 from hotpatch.image.gaps import whole_functions
-from hotpatch.image.model import Range
+from hotpatch.image.model import FunctionSource, Range
+from tests.emulator.pe import DATA as PE_DATA
+from tests.emulator.pe import RDATA, TEXT, Pe
+from tests.image.conftest import FIXTURES
 
 CODE, DATA, SIZE = 0x1000, 0x2000, 0x1000
 
@@ -34,7 +38,7 @@ class Plain:
 
     @property
     def unwind_entries(self):
-        return [SimpleNamespace(handler_data=DATA)]
+        return [SimpleNamespace(handler_data=DATA, range=Range(CODE, CODE + 16))]
 
     def section_at(self, rva):
         return next((section for section in self.sections if rva in section.range), None)
@@ -86,7 +90,7 @@ EXCEPTION_DATA = [
 
 @pytest.mark.parametrize(("data", "found"), [row[1:] for row in EXCEPTION_DATA], ids=[row[0] for row in EXCEPTION_DATA])
 def test_exception_data(data, found):
-    assert list(funclets(Plain(data=data))) == found
+    assert [funclet.entry for funclet in funclets(Plain(data=data))] == found
 
 
 # machine, the code between two functions, where functions begin in it
@@ -113,3 +117,52 @@ def test_whole_functions_between_others(machine, code, found):
     assert [entry - start for entry in whole_functions(image, (start, start + len(raw)), (), (), lambda rva: rva == CODE)] == found
     if found:
         assert whole_functions(image, (start, start + len(raw)), (), {start + found[0]}, lambda rva: rva == CODE) == []
+
+
+# machine, code: ``first`` ends with a conditional tail call over ``second`` to one that has no name
+OVER = [
+    ("x64", "85c9 0f8418000000 89c8 c3", "31c0 c3", "b807000000 c3"),
+    ("arm64", "00010034 00040011 c0035fd6", "00008052 c0035fd6", "e0008052 c0035fd6"),
+]
+
+
+@pytest.mark.parametrize(("machine", "first", "second", "third"), OVER, ids=[row[0] for row in OVER])
+def test_a_branch_over_known_functions_does_not_take_them(machine, first, second, third):
+    pe = Pe(Machine(machine))
+    pe.put(TEXT, b"\xcc" * 64 if machine == "x64" else bytes(64))
+    for at, code in ((TEXT, first), (TEXT + 16, second), (TEXT + 32, third)):
+        pe.put(at, bytes.fromhex(code))
+    pe.exports("over.dll", [("first", TEXT), ("second", TEXT + 16)])
+    found = {function.name: function.ranges for function in pe.build("over.dll").functions}
+    sizes = {"first": first, "second": second, None: third}
+    assert found == {
+        name: (Range(TEXT + 16 * index, TEXT + 16 * index + len(bytes.fromhex(sizes[name]))),) for index, name in enumerate(sizes)
+    }
+
+
+@pytest.mark.parametrize(("read", "found"), [(0, [TEXT, TEXT + 24]), (0x10, [TEXT])], ids=["cookie", "another-word"])
+def test_the_check_of_the_cookie_and_what_reports_its_failure(read, found):
+    """As Microsoft's C runtime has them on Arm64: the check, which has no frame, branches to a function that never returns."""
+    pe = Pe(Machine.ARM64)
+    page, offset = 0x90000010 | (PE_DATA - TEXT >> 12 & 3) << 29, 0x91000210 | read << 10
+    pe.put(TEXT, struct.pack("<II", page, offset) + bytes.fromhex("100240f9 1f0010eb 41000054 c0035fd6"))
+    pe.put(TEXT + 24, bytes.fromhex("fd7bbea9 fd030091 bf0300f9 00003ed4"))
+    pe.load_configuration(cookie=PE_DATA, check=RDATA, dispatch=RDATA)
+    bare = pe.add(struct.pack("<I", 6 | 1 << 21 | 1 << 27) + b"\xe4\xe4\xe4\xe4")
+    framed = pe.add(struct.pack("<I", 4 | 1 << 21 | 1 << 27) + b"\xe1\x83\xe4\xe4")
+    pe.directories["exception"] = (pe.add(struct.pack("<4I", TEXT, bare, TEXT + 24, framed)), 16)
+    assert [function.entry for function in pe.build("check.dll").functions] == found
+
+
+@pytest.mark.parametrize(("filler", "is_function"), [("0f1f00", False), ("cccccc", True)], ids=["in-the-section", "linked-apart"])
+def test_blocks_of_exceptions_belong_to_what_they_stand_in(filler, is_function):
+    """clang lays a ``__finally`` block behind its function and counts it to that; Microsoft's compiler makes a procedure of it, apart."""
+    path = FIXTURES / "exception" / "x64" / "base.exe"
+    data, before = path.read_bytes(), bytes.fromhex("4881 45f8 bc020000 ebec")
+    assert data.count(before + bytes.fromhex("0f1f00")) == 1
+    image = Image.from_bytes(data.replace(before + bytes.fromhex("0f1f00"), before + bytes.fromhex(filler)), "base.exe")
+    at = image.mapped.index(before + bytes.fromhex(filler)) + len(before) + 3
+    owner = image.function_at(at)
+    assert (owner.entry == at) is is_function
+    assert bool(owner.source & FunctionSource.EXCEPTION) is is_function
+    assert len(owner.ranges) == 1
