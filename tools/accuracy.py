@@ -3,17 +3,20 @@
     python tools/accuracy.py [--only functions correlation stress] [--cache FOLDER] [--from FOLDER] [--list] [--markdown | --write]
 
 The truth is what PDBs say, read with purepdb; the images are then opened as if there were none. ``--list`` names each failure, ``--write``
-writes ``docs/accuracy.md``. Needs the pinned node-pty packages (fetched by npm, or from the folder of ``--from``) and, for ``stress``, the
-compiler of the extra ``fixtures``; what is built goes to a temporary folder.
+writes ``docs/accuracy.md``. What takes longer than :data:`LIMIT` ends the run. Needs the pinned node-pty packages (fetched by npm, or
+from the folder of ``--from``) and, for ``stress``, the compiler of the extra ``fixtures``; what is built goes to a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +34,37 @@ from tools.accuracy_measures import Entries, Matches  # noqa: E402
 PAGE = ROOT / "docs" / "accuracy.md"
 FIXTURES = ROOT / "fixtures"
 KINDS = ("functions", "correlation", "stress")
+LIMIT = 120
+"""Seconds that one image, one pair, or building one kind of pair may take."""
 _BEGIN, _END = "<!-- measured -->", "<!-- /measured -->"
+
+
+@contextmanager
+def bounded(what: object) -> Iterator[None]:
+    """Raise :class:`TimeoutError` in what takes longer than :data:`LIMIT`."""
+
+    def give_up(*_: object) -> NoReturn:
+        raise TimeoutError(f"{what} took more than {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(LIMIT)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def entries(path: Path) -> Entries:
+    """Figures of one image, in bounded time."""
+    with bounded(path):
+        return accuracy_measures.entries(path)
+
+
+def matches(pair: tuple[Path, Path]) -> Matches:
+    """Figures of one pair, in bounded time."""
+    with bounded(" and ".join(map(str, pair))):
+        return accuracy_measures.matches(*pair)
 
 
 def fixture_images(machine: Machine) -> list[Path]:
@@ -49,31 +82,31 @@ def fixture_pairs(machine: Machine) -> list[tuple[Path, Path]]:
 def function_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, Entries]]:
     """What was measured of entries and bounds: a title, the machine, the figures."""
     for machine in Machine:
-        measured = [accuracy_measures.entries(path) for path in fixture_images(machine)]
+        measured = [entries(path) for path in fixture_images(machine)]
         yield f"fixtures ({len(measured)} images)", machine, sum(measured, Entries())
     for machine in Machine:
         paths = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
         for package, path in zip((NODE_PTY.base[machine], NODE_PTY.fixed[machine]), paths, strict=True):
-            yield f"node-pty {package.version}, conpty.node", machine, accuracy_measures.entries(path)
+            yield f"node-pty {package.version}, conpty.node", machine, entries(path)
 
 
 def correlation_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, Matches]]:
     """What was measured of pairs whose second image fixes the first."""
     for machine in Machine:
         pairs = fixture_pairs(machine)
-        yield f"fixtures ({len(pairs)} pairs)", machine, sum((accuracy_measures.matches(*pair) for pair in pairs), Matches())
+        yield f"fixtures ({len(pairs)} pairs)", machine, sum(map(matches, pairs), Matches())
     for machine in Machine:
         pair = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
-        yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, accuracy_measures.matches(*pair)
+        yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, matches(pair)
 
 
-def stress_rows() -> Iterator[tuple[str, Machine, Matches]]:
-    """What was measured of pairs that nobody would release, built on the spot."""
-    with tempfile.TemporaryDirectory() as folder:
-        for stress in accuracy_stress.STRESSES:
-            for machine in Machine:
-                pairs = stress.build(Path(folder), machine)
-                yield f"{stress.title} ({len(pairs)} pairs)", machine, sum((accuracy_measures.matches(*pair) for pair in pairs), Matches())
+def stress_rows(folder: Path) -> Iterator[tuple[str, Machine, Sequence[tuple[Path, Path]], Matches]]:
+    """What was measured of pairs that nobody would release, built below ``folder``."""
+    for stress in accuracy_stress.STRESSES:
+        for machine in Machine:
+            with bounded(f"building {stress.title!r} for {machine}"):
+                pairs = stress.build(folder, machine)
+            yield f"{stress.title} ({len(pairs)} pairs)", machine, pairs, sum(map(matches, pairs), Matches())
 
 
 def _share(part: int, whole: int) -> str:
@@ -126,18 +159,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, markdown: bo
 
 def measure(given: argparse.Namespace) -> str:
     """Everything asked for, as tables."""
+    found = list(function_rows(given)) if "functions" in given.only else []
+    matched = list(correlation_rows(given)) if "correlation" in given.only else []
+    if "stress" in given.only:
+        with tempfile.TemporaryDirectory() as folder:
+            for title, machine, pairs, one in stress_rows(Path(folder)):
+                matched.append((title, machine, one))
+                found.append((f"fixed: {title}", machine, sum((entries(fixed) for _, fixed in pairs), Entries())))
     parts = []
-    failures: list[str] = []
-    if "functions" in given.only:
-        found = list(function_rows(given))
+    if found:
         parts.append(table(_FUNCTION_COLUMNS, [function_cells(*row) for row in found], markdown=given.markdown))
-        failures += [failure for *_, one in found for failure in one.failures]
-    matched = [*(correlation_rows(given) if "correlation" in given.only else ()), *(stress_rows() if "stress" in given.only else ())]
     if matched:
         parts.append(table(_MATCH_COLUMNS, [match_cells(*row) for row in matched], markdown=given.markdown))
-        failures += [failure for *_, one in matched for failure in one.failures]
     if given.list:
-        parts.append("".join(f"{failure}\n" for failure in failures))
+        failures = [one.failures for *_, one in found] + [one.failures for *_, one in matched]
+        parts.append("".join(f"{failure}\n" for failure in chain(*failures)))
     return "\n".join(parts)
 
 
@@ -154,7 +190,7 @@ def main() -> int:
     given.markdown = given.markdown or given.write
     try:
         tables = measure(given)
-    except InputError as error:
+    except (InputError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     if given.write:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import struct
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import purepdb
 
 from hotpatch.cases import BuildOptions, load_cases
+from hotpatch.cases.model import BuildFlags
+from hotpatch.image import open_image
 from tools import build_fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from hotpatch.arch import Machine
     from hotpatch.cases import Case
@@ -26,6 +30,11 @@ _SEED = 4
 _JOBS = 2
 _OWN_NAMES = frozenset({"memcpy", "memset", "memmove", "memcmp"})
 """What the compiler itself calls; never renamed, nor is what begins with an underscore."""
+_LESS = ("-Xclang", "-O1")
+"""``-O1`` for clang itself: zig's driver makes ``-O2`` of any level but 0 that it is given."""
+
+_E_LFANEW, _EXPORT_DIRECTORY, _NUMBER_OF_NAMES = 0x3C, 24 + 112, 24
+"""The offset of the PE header, from there to the first data directory, and in that (``IMAGE_DOS_HEADER``, ``IMAGE_NT_HEADERS64``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +63,6 @@ def _cases() -> list[Case]:
     return [case for case in load_cases(build_fixtures.FIXTURES) if "base" in case.sides]
 
 
-def _with_flags(options: BuildOptions, *, cflags: tuple[str, ...] = (), ldflags: tuple[str, ...] = ()) -> BuildOptions:
-    return BuildOptions(
-        hotpatch=options.hotpatch,
-        functionpadmin=options.functionpadmin,
-        entry=options.entry,
-        kernel32=options.kernel32,
-        common=options.common,
-        cflags=options.cflags + cflags,
-        ldflags=options.ldflags + ldflags,
-    )
-
-
 def _rebuilt(
     folder: Path, machine: Machine, *, kind: str, variant: Callable[[Path, Case, Machine], BuildOptions]
 ) -> list[tuple[Path, Path]]:
@@ -91,11 +88,11 @@ def _shuffled(scratch: Path, case: Case, machine: Machine) -> BuildOptions:
     random.Random(f"{_SEED} {case.name}").shuffle(names)
     order = scratch / "order.txt"
     order.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return _with_flags(case.build_options(machine, "base"), ldflags=(f"/order:@{order}", "/ignore:4037"))
+    return case.build_options(machine, "base").with_flags(BuildFlags(ldflags=(f"/order:@{order}", "/ignore:4037")))
 
 
 def _less_optimised(scratch: Path, case: Case, machine: Machine) -> BuildOptions:
-    return _with_flags(case.build_options(machine, "base"), cflags=("-O1",))
+    return case.build_options(machine, "base").with_flags(BuildFlags(cflags=_LESS))
 
 
 def _procedures(pdb: Path) -> set[str]:
@@ -138,8 +135,10 @@ def _program(folder: Path, machine: Machine, *, flags: tuple[str, ...] = (), tit
 
 
 def _is_plain(case: Case, machine: Machine) -> bool:
-    """Whether it links into a larger program: it has no options of its own."""
-    return all(case.build_options(machine, side) == BuildOptions() for side in case.sides)
+    """Whether it links into a larger program: it has no options of its own, and needs nobody who patches it."""
+    return not (case.folder / build_fixtures.SUPPORT).is_file() and all(
+        case.build_options(machine, side) == BuildOptions() for side in case.sides
+    )
 
 
 def _renamed(case: Case, machine: Machine) -> set[str]:
@@ -149,9 +148,44 @@ def _renamed(case: Case, machine: Machine) -> set[str]:
     return {name for name in names if not name.startswith("_") and re.search(rf"\b{re.escape(name)}\b", text)}
 
 
+def _nameless(build: Callable[[Path, Machine], Sequence[tuple[Path, Path]]], folder: Path, machine: Machine) -> list[tuple[Path, Path]]:
+    target = Path(tempfile.mkdtemp(dir=folder))
+    return [without_names(pair, target / str(number)) for number, pair in enumerate(build(folder, machine))]
+
+
+def without_names(pair: tuple[Path, Path], target: Path) -> tuple[Path, Path]:
+    """Copies of a pair in ``target``, their PDBs beside them, whose exports, as which most functions are known, lost their names."""
+    base, fixed = (target / f"{side}{path.suffix}" for side, path in zip(("base", "fixed"), pair, strict=True))
+    target.mkdir(exist_ok=True)
+    for path, copy in zip(pair, (base, fixed), strict=True):
+        copy.write_bytes(_by_ordinal(path))
+        shutil.copyfile(path.with_suffix(".pdb"), copy.with_suffix(".pdb"))
+    return base, fixed
+
+
+def _by_ordinal(path: Path) -> bytes:
+    """The image with exports that have ordinals and no names (``IMAGE_EXPORT_DIRECTORY.NumberOfNames``)."""
+    data, image = path.read_bytes(), open_image(path, pdb=None)
+    (header,) = struct.unpack_from("<I", data, _E_LFANEW)
+    (directory,) = struct.unpack_from("<I", data, header + _EXPORT_DIRECTORY)
+    section = image.section_at(directory) if directory else None
+    if section is None:
+        return data
+    at = section.offset + directory - section.rva + _NUMBER_OF_NAMES
+    return data[:at] + bytes(4) + data[at + 4 :]
+
+
+def _released(_: Path, machine: Machine) -> list[tuple[Path, Path]]:
+    """Base and fixed image of every case that has both."""
+    return [(case.image(machine, "base"), case.image(machine, "fixed")) for case in _cases() if "fixed" in case.sides]
+
+
 STRESSES = (
     Stress("fixtures, link order shuffled", partial(_rebuilt, kind="shuffled", variant=_shuffled)),
     Stress("fixtures, -O2 against -O1", partial(_rebuilt, kind="less", variant=_less_optimised)),
     Stress("one program of the fixtures", _program),
-    Stress("the same, fixed with -O1", partial(_program, flags=("-O1",), title="program-o1")),
+    Stress("the same, fixed with -O1", partial(_program, flags=_LESS, title="program-o1")),
+    Stress("fixtures, exports without names", partial(_nameless, _released)),
+    Stress("one program of the fixtures, exports without names", partial(_nameless, partial(_program, title="nameless"))),
+    Stress("the same, fixed with -O1, exports without names", partial(_nameless, partial(_program, flags=_LESS, title="nameless-o1"))),
 )

@@ -18,7 +18,7 @@ from hotpatch.differ.view import ENTRY, PlaceKind
 from hotpatch.differ.votes import Site, Votes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.differ.view import Link, Place, View
     from hotpatch.differ.votes import Pair
@@ -212,14 +212,17 @@ class _Correlator:
         return self._pair_all(pairs, Evidence.ORDER)
 
     def _neighbours(self) -> bool:
-        """What stands between the same matched neighbours, where it is alike: the most alike of each gap."""
+        """What stands between the same matched neighbours, where it is alike: the most alike of each gap.
+
+        Of those alone that are paired when the gap as a whole is as alike as it can be in its order.
+        """
         best: list[Pair] = []
         for there, here in _gaps(self.base, self.fixed, self.matching):
             pairs = [(base, fixed) for base in there for fixed in here if same_names(self.base, self.fixed, base, fixed)]
             if len(pairs) > _GAP_LIMIT:
                 continue
-            scored = [(self.likeness.affinity(*pair, _NEIGHBOUR_AFFINITY), pair) for pair in pairs]
-            best += [pair for score, pair in sorted(scored, key=lambda row: (-row[0], row[1]))[:1] if score]
+            scores = {pair: self.likeness.affinity(*pair, _NEIGHBOUR_AFFINITY) for pair in pairs}
+            best += sorted(_in_order(there, here, scores), key=lambda pair: (-scores[pair], pair))[:1]
         return self._pair_all(best, Evidence.ORDER)
 
     def _look_alikes(self) -> bool:
@@ -267,6 +270,28 @@ def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
     if not sites or sites != fixed.pointers_from(new):
         return []
     return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
+
+
+def _in_order(there: Sequence[int], here: Sequence[int], scores: Mapping[Pair, float]) -> list[Pair]:
+    """The pairs, each further down on both sides than the one before, whose scores add up to most."""
+    rows: list[list[float]] = [[0.0] * (len(here) + 1)]
+    for old in there:
+        row = [0.0]
+        for index, new in enumerate(here):
+            row.append(max(row[-1], rows[-1][index + 1], rows[-1][index] + scores.get((old, new), 0.0)))
+        rows.append(row)
+    found: list[Pair] = []
+    old_index, new_index = len(there), len(here)
+    while old_index and new_index:
+        total = rows[old_index][new_index]
+        if total == rows[old_index - 1][new_index]:
+            old_index -= 1
+        elif total == rows[old_index][new_index - 1]:
+            new_index -= 1
+        else:
+            old_index, new_index = old_index - 1, new_index - 1
+            found.append((there[old_index], here[new_index]))
+    return found[::-1]
 
 
 def _gaps(base: View, fixed: View, matching: Matching) -> Iterator[tuple[list[int], list[int]]]:

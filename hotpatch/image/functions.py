@@ -181,7 +181,7 @@ class _Finder:
         Microsoft's compiler makes a procedure of each and lays them apart from their functions. clang counts blocks to the procedure, whose
         section they end, so that no filler of the linker's, which traps, stands before them; its filters are procedures.
         """
-        found = []
+        found: list[int] = []
         after: dict[int, int] = {}
         for funclet in funclets(self.image):
             inside = self.containing(funclet.entry)
@@ -369,7 +369,7 @@ class _Finder:
         return not any(place is not None and self._survivor(self.owner[place]) == owner for place in back)
 
     def _checks_cookie(self, owner: int) -> bool:
-        """Whether ``owner`` is the check of the security cookie, which branches to what reports a failure: others that read it call that."""
+        """Whether ``owner`` is the check of the security cookie, which branches to what reports a failure; others that read it call."""
         configuration = self.image.load_configuration
         cookie = configuration.security_cookie if configuration is not None else None
         if cookie is None or owner not in self.end:

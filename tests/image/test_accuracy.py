@@ -9,9 +9,11 @@ from hotpatch.cases.releases import NODE_PTY, extract
 from hotpatch.errors import InputError
 from tools.accuracy import fixture_images, fixture_pairs
 from tools.accuracy_measures import Entries, Matches, entries, matches
+from tools.accuracy_stress import without_names
 
 LEAST_RECALL = LEAST_PRECISION = LEAST_BOUNDS = 0.995
 LEAST_MATCHED = 0.99
+LEAST_NAMELESS = 0.985
 
 
 def check_entries(measured):
@@ -37,6 +39,24 @@ def test_functions_of_the_fixtures(machine):
 @pytest.mark.parametrize("machine", Machine)
 def test_matches_of_the_fixtures(machine):
     check_matches(sum((matches(*pair) for pair in fixture_pairs(machine)), Matches()))
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_functions_that_nothing_names_keep_their_order(machine, tmp_path):
+    """Both functions changed, and the second base function is more like the first fixed one than that is like its own."""
+    pair = next(pair for pair in fixture_pairs(machine) if "static-local" in pair[0].parts)
+    found = matches(*without_names(pair, tmp_path))
+    assert (found.known, found.changed) == (2, 2)
+    check_matches(found)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("machine", Machine)
+def test_matches_of_the_fixtures_without_names(machine, tmp_path):
+    pairs = [without_names(pair, tmp_path / str(number)) for number, pair in enumerate(fixture_pairs(machine))]
+    found = sum((matches(*pair) for pair in pairs), Matches())
+    assert found.right >= LEAST_NAMELESS * found.known > 0, found.failures
+    assert found.wrong == 0, found.failures
 
 
 @pytest.mark.release
