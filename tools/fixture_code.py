@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import struct
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 pefile: Any = import_module("pefile")  # has no annotations
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+X64 = 0x8664
+EXCEPTION_DIRECTORY = 3
 DISASSEMBLERS = {
-    0x8664: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
+    X64: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
     0xAA64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
 }
 DISASSEMBLER: Any = capstone.Cs
@@ -54,12 +57,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A function: its RVA, bytes and instructions."""
+    """A function: its RVA, bytes and instructions, and the instructions of a range of its own that runs rarely."""
 
     name: str
     rva: int
     raw: bytes
     lines: tuple[Line, ...]
+    cold: tuple[Line, ...] = ()
 
     @property
     def mnemonics(self) -> list[str]:
@@ -69,7 +73,7 @@ class Code:
     def shape(self, names: Mapping[int, str]) -> list[str]:
         """Its instructions with every address outside of the function replaced by its name, or by ``*`` where it has none."""
         pages: dict[str, int] = {}
-        return [f"{line.mnemonic} {self._named(line, pages, names)}" for line in self.lines]
+        return [f"{line.mnemonic} {self._named(line, pages, names)}" for line in (*self.lines, *self.cold)]
 
     def _named(self, line: Line, pages: dict[str, int], names: Mapping[int, str]) -> str:
         operands = line.operands
@@ -81,14 +85,18 @@ class Code:
             pages[register] = int(place, 16)
             return f"{register}, page" if line.mnemonic == "adrp" else f"{register}, +{pages.pop(register) - self.rva:x}"
         if line.target is not None:
-            inside = self.rva < line.target < self.rva + len(self.raw)
-            return ADDRESS.sub(f"+{line.target - self.rva:x}" if inside else names.get(line.target, "*"), operands)
+            return ADDRESS.sub(self._place(line.target) or names.get(line.target, "*"), operands)
         if (match := PAGE_OFFSET.search(operands)) and match["base"] in pages and line.mnemonic.startswith(PAGE_USERS):
             address = pages[match["base"]] + int(match["offset"] or "0", 0)
             operands = operands[: match.start("base")] + names.get(address, "*")
         if not line.mnemonic.startswith(KEEPS_REGISTER):
             pages.pop(operands.split(",")[0], None)
         return operands
+
+    def _place(self, rva: int) -> str | None:
+        if self.rva < rva < self.rva + len(self.raw):
+            return f"+{rva - self.rva:x}"
+        return next((f"cold+{rva - self.cold[0].rva:x}" for line in self.cold if line.rva == rva), None)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,23 @@ class FixtureImage:
                 lines = tuple(self._line(one) for one in engine.disasm(raw, function.rva))
                 for name in function.names:
                     found[name] = Code(name, function.rva, raw, lines)
+        known = {line.rva for code in found.values() for line in code.lines}
+        apart = {start: size for start, size in self.function_table.items() if start not in known}
+        for name, code in found.items():
+            for start in {line.target for line in code.lines} & apart.keys():
+                cold = tuple(self._line(one) for one in engine.disasm(self.mapped[start : start + apart[start]], start))
+                found[name] = replace(code, cold=cold)
         return found
+
+    @cached_property
+    def function_table(self) -> dict[int, int]:
+        """Begin and size in bytes of the code of each entry of the function table; on Arm64 of those with a record only."""
+        directory = self.pe.OPTIONAL_HEADER.DATA_DIRECTORY[EXCEPTION_DIRECTORY]
+        raw = self.mapped[directory.VirtualAddress : directory.VirtualAddress + directory.Size]
+        if self.pe.FILE_HEADER.Machine == X64:
+            return {begin: end - begin for begin, end, _ in struct.iter_unpack("<III", raw)}
+        records = [(begin, word) for begin, word in struct.iter_unpack("<II", raw) if not word & 3]
+        return {begin: (struct.unpack_from("<I", self.mapped, record)[0] & 0x3FFFF) * 4 for begin, record in records}
 
     @cached_property
     def data(self) -> dict[str, int]:
@@ -173,7 +197,7 @@ def main() -> None:
                     code = image.functions[name]
                     pad = image.mapped[code.rva - 8 : code.rva].hex()
                     sys.stdout.write(f"-- {side} {name} rva {code.rva:#x} size {len(code.raw)} before {pad}\n")
-                    sys.stdout.writelines(f"   {line}\n" for line in code.lines)
+                    sys.stdout.writelines(f"   {line}\n" for line in (*code.lines, *code.cold))
 
 
 if __name__ == "__main__":

@@ -87,14 +87,22 @@ def packed(size, kind=1):
     return kind | size // 4 << 2
 
 
+GOES_ON, RETURNS = bytes.fromhex("1f2003d5"), bytes.fromhex("c0035fd6")
+
 # name, table, pieces, (start, size, info, primary, handler) of each entry
 ARM64 = [
     ("packed", arm64((0x1000, packed(0x40))), {}, [(0x1000, 0x40, None, 0x1000, None)]),
     (
         "packed-fragment-goes-on",
         arm64((0x1000, packed(0x40)), (0x1040, packed(0x20, 2))),
-        {},
+        {0x103C: GOES_ON},
         [(0x1000, 0x40, None, 0x1000, None), (0x1040, 0x20, None, 0x1000, None)],
+    ),
+    (
+        "packed-fragment-behind-a-return",
+        arm64((0x1000, packed(0x40)), (0x1040, packed(0x20, 2))),
+        {0x103C: RETURNS},
+        [(0x1000, 0x40, None, 0x1000, None), (0x1040, 0x20, None, 0x1040, None)],
     ),
     (
         "packed-fragment-apart",
@@ -107,13 +115,13 @@ ARM64 = [
     (
         "no-prologue-of-its-own",
         arm64((0x1000, packed(0x40)), (0x1040, INFO)),
-        {INFO: record(0x20, "e5e181e4", single=1)},
+        {INFO: record(0x20, "e5e181e4", single=1), 0x103C: GOES_ON},
         [(0x1000, 0x40, None, 0x1000, None), (0x1040, 0x20, INFO, 0x1000, None)],
     ),
     (
         "shrink-wrapped",
         arm64((0x1000, packed(0x40)), (0x1040, INFO)),
-        {INFO: record(0x20, "c898e5e181e4")},
+        {INFO: record(0x20, "c898e5e181e4"), 0x103C: GOES_ON},
         [(0x1000, 0x40, None, 0x1000, None), (0x1040, 0x20, INFO, 0x1000, None)],
     ),
     (

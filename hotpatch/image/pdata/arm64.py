@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.arch import Flow, Machine, architecture
 from hotpatch.image.model import Range, UnwindEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_ARCHITECTURE = architecture(Machine.ARM64)
 _ENTRY = struct.Struct("<II")
 _WORD = struct.Struct("<I")
 _UNPACKED, _PACKED, _PACKED_FRAGMENT, _FORWARDED = range(4)
@@ -33,10 +35,16 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
         end = begin + said.size if following is None or following == begin else min(begin + said.size, following)
         if end <= begin:
             continue
-        if said.continues and owner == begin and found and found[-1].range.end == begin:
+        if said.continues and owner == begin and found and found[-1].range.end == begin and _falls_into(begin, read):
             owner = found[-1].primary
         found.append(UnwindEntry(Range(Rva(begin), Rva(end)), (begin, word), said.info, Rva(owner), said.handler, said.data))
     return tuple(found)
+
+
+def _falls_into(begin: int, read: Callable[[int, int], bytes]) -> bool:
+    """Whether control goes on from what precedes; otherwise a fragment that happens to follow may be another function's cold part."""
+    size = _ARCHITECTURE.instruction_alignment
+    return any(one.flow in {Flow.NEXT, Flow.BRANCH} for one in _ARCHITECTURE.disassemble(read(begin - size, size), begin - size))
 
 
 def _forwarded(begin: int, word: int, read: Callable[[int, int], bytes]) -> tuple[int, int]:
