@@ -169,13 +169,35 @@ class FixtureImage:
 
 
 def changed(base: FixtureImage, fixed: FixtureImage) -> dict[str, str]:
-    """Functions whose instructions differ beyond addresses (``changed``), or that only one image has (``added``, ``removed``)."""
+    """Functions whose instructions differ beyond addresses (``changed``), or that only one image has (``added``, ``removed``).
+
+    Names that share an address are one function. Of several that the base has at one address and the fixed image at several, those that
+    became something else are ``added`` there.
+    """
+    there, here = _labels(base, fixed)
     verdicts = dict.fromkeys(base.functions.keys() - fixed.functions.keys(), "removed")
     verdicts |= dict.fromkeys(fixed.functions.keys() - base.functions.keys(), "added")
     for name in base.functions.keys() & fixed.functions.keys():
-        if base.functions[name].shape(base.names) != fixed.functions[name].shape(fixed.names):
+        old, new = base.functions[name], fixed.functions[name]
+        if there[old.rva] != here[new.rva]:
+            verdicts[name] = "added"
+        elif old.shape(there) != new.shape(here):
             verdicts[name] = "changed"
     return dict(sorted(verdicts.items()))
+
+
+def _labels(base: FixtureImage, fixed: FixtureImage) -> tuple[dict[int, str], dict[int, str]]:
+    """What to call the functions and data of each image, by RVA: the same where they are the same."""
+    there, here = dict(base.names), dict(fixed.names)
+    for name, old in base.functions.items():
+        folded = {other for other, code in base.functions.items() if code.rva == old.rva and other in fixed.functions}
+        if len({fixed.functions[other].rva for other in folded}) > 1:
+            same = {other for other in folded if fixed.functions[other].shape({}) == old.shape({})}
+            there[old.rva] = min(same or folded)
+            here |= {fixed.functions[other].rva: there[old.rva] if other in same else other for other in folded}
+        elif name in fixed.functions:
+            there[old.rva] = here[fixed.functions[name].rva]
+    return there, here
 
 
 def main() -> None:

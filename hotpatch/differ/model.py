@@ -121,8 +121,13 @@ class ImageDiff:
 
     @cached_property
     def base_entries(self) -> Mapping[Rva, Rva]:
-        """Fixed entry → base entry of every matched pair."""
+        """Fixed entry → base entry of every matched pair; of several that folding made one in the fixed image, the last."""
         return {row.fixed.entry: row.base.entry for row in self.functions if row.base and row.fixed}
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[Rva, Rva]]:
+        """Base and fixed entry of every matched pair; where folding made one function of several, each of them has the other's."""
+        return frozenset((row.base.entry, row.fixed.entry) for row in self.functions if row.base and row.fixed)
 
     def base_datum(self, fixed: Rva) -> Rva | None:
         """Where the base has the datum that the fixed image has at ``fixed``, or ``None`` when nothing matches it."""

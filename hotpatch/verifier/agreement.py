@@ -93,6 +93,8 @@ class Agreement:
         ours = mine - patched.load_base
         if not 0 <= ours < self._base.size_of_image:
             return False
+        if (ours, rva) in self._diff.pairs:
+            return True
         meant = self._diff.base_entries.get(Rva(rva))
         if meant is None:
             meant = self._diff.base_datum(Rva(rva))

@@ -77,7 +77,8 @@ class MicroExecution:
         kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
         rows = [(row.base, row.fixed, row) for row in self.diff.functions if row.base and row.fixed]
         self._by_base = {base.entry: row for base, _, row in rows}
-        alike = [(base, fixed) for base, fixed, row in rows if row.verdict in kept and base.entry not in self._travelling]
+        unlike = {fixed.entry for base, fixed, row in rows if row.verdict not in kept or base.entry in self._travelling}
+        alike = [(base, fixed) for base, fixed, row in rows if fixed.entry not in unlike]
         self._leaves_base = {base.entry: fixed for base, fixed in alike}
         self._leaves_fixed = {fixed.entry: fixed for _, fixed in alike}
 

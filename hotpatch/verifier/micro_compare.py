@@ -89,12 +89,12 @@ class Correlation:
         if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self._patch_end:
             rva = mine - self.patch_va
             if rva in self._new:
-                return meant == self._new[Rva(rva)]
+                return (self._new[Rva(rva)], fixed) in self.diff.pairs
             return meant is None or (self._constant(self.diff.fixed, fixed) and self._constant(self.patch.image, rva))
         base = mine - self.mine.load_base
         if not 0 <= base < self.diff.base.size_of_image:
             return False
-        if meant == base:
+        if meant == base or (base, fixed) in self.diff.pairs:
             return True
         if meant is None and self.counterpart(base) is None:
             return self._may_be_same(base, fixed)

@@ -22,6 +22,9 @@ CASES = (
     "new-global",
     "new-import",
     "no-padding",
+    "cold-part",
+    "folded",
+    "folded-by-fix",
 )
 
 
