@@ -132,7 +132,7 @@ class FixtureImage:
         known = {line.rva for code in found.values() for line in code.lines}
         apart = {start: size for start, size in self.function_table.items() if start not in known}
         for name, code in found.items():
-            for start in {line.target for line in code.lines} & apart.keys():
+            for start in apart.keys() & {line.target for line in code.lines if line.target is not None}:
                 cold = tuple(self._line(one) for one in engine.disasm(self.mapped[start : start + apart[start]], start))
                 found[name] = replace(code, cold=cold)
         return found
