@@ -26,6 +26,7 @@ OF_THREADS = {
     "busy-caller",
     "busy-leaf",
     "callback",
+    "cookie",
     "lock-held",
     "many-threads",
     "never-quiescent",
@@ -34,6 +35,7 @@ OF_THREADS = {
     "thread-born-during-apply",
     "thread-inside",
     "tls",
+    "unwind",
 }
 FEW, FEW_STEPPED = range(2), range(2)
 FULL_THREADS, FULL = range(200), range(5)
