@@ -56,6 +56,7 @@ The manifest, one format (keys that a case does not need are left out)::
     title = "…"
     args = ["4"]                    # after the program's name
     stdin = "text"
+    no_wine = "…"                   # why Wine, the second opinion on x64, does otherwise and is not asked
     before = {exit_code = 0, output = "…"}
     patched = {exit_code = 0, output = "…"}     # the patch goes in before the first instruction
     [program.anywhere]              # the patch goes in at any instruction
@@ -257,6 +258,7 @@ class Program(_Table, frozen=True):
     patched: Run
     args: tuple[str, ...] = ()
     stdin: str = ""
+    no_wine: str = ""
     anywhere: Anywhere = Anywhere()
     consistent: Anywhere | None = None
 

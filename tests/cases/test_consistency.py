@@ -31,6 +31,7 @@ OF_THREADS = {
     "many-threads",
     "never-quiescent",
     "overflow-check",
+    "page-rights",
     "reversal-mid-transition",
     "thread-born-during-apply",
     "thread-inside",
