@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -295,6 +295,11 @@ class Architecture(ABC):
     """Largest distance in bytes at which code can refer to data and, through veneers, branch (Arm64: what ADRP reaches both ways)."""
     padding_bytes: tuple[bytes, ...]
     """What compilers and linkers fill gaps between functions with, as whole instructions, longest first."""
+
+    @cached_property
+    def fillers(self) -> re.Pattern[bytes]:
+        """Matches whole :attr:`padding_bytes`, as many as follow each other, the longest first."""
+        return re.compile(b"(?:%b)*+" % b"|".join(map(re.escape, self.padding_bytes)))
 
     # reading -----------------------------------------------------------------------------------------------------------------------------
 

@@ -9,11 +9,13 @@ from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_image_base
 from hotpatch.arch.base import FixupKind, Flow, Instruction, Use, reference_of
 from hotpatch.arch.common import text
+from hotpatch.arch.x64_scan import scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hotpatch.arch.base import Reference
+    from hotpatch.arch.common import Rows
 
 _USES = {
     encoding.CALL: Use.CALL,
@@ -45,9 +47,18 @@ def references(code: bytes, address: int, image_base: int = 0) -> tuple[Referenc
     Direct branches and RIP-relative operands come from one sweep over the bytes; functions that load the image base into a register are
     interpreted once more for the displacements that are RVAs (:mod:`hotpatch.arch.x64_image_base`).
     """
-    found: list[tuple[int, int, int, FixupKind, Use, int, int]] = []
-    holds_image_base = False
+    known = scan(code, address)
+    found = known.references if known is not None else decoded(encoding.decoder().rows(code, address), code, address)
+    targets = [reference.target for reference in found]
+    if image_base not in targets or not any(one.target == image_base and one.use is Use.DATA for one in found):
+        return found
     rows = encoding.decoder().rows(code, address)
+    return tuple(sorted((*found, *x64_image_base.image_relative(rows, address, image_base)), key=itemgetter(2)))
+
+
+def decoded(rows: Rows, code: bytes, address: int) -> tuple[Reference, ...]:
+    """The direct branches and RIP-relative operands of ``rows``, by offset."""
+    found: list[tuple[int, int, int, FixupKind, Use, int, int]] = []
     uses = {position: _USES[number] for position, number in enumerate(rows.numbers()) if number in _USES}
     relative = frozenset(rows.holding(encoding.RIP_RELATIVE))
     for position in sorted(relative.union(uses)):
@@ -58,13 +69,9 @@ def references(code: bytes, address: int, image_base: int = 0) -> tuple[Referenc
             start = encoding.modrm_offset(encoded) + 1
             target = at + size + int.from_bytes(encoded[start : start + 4], "little", signed=True)
             found.append((offset, size, offset + start, FixupKind.REL32, Use.DATA, target, start + 4 - size))
-            holds_image_base |= target == image_base
         elif (field := encoding.BRANCH_FIELDS.get(encoded[0]) or encoding.branch_field(encoded, size)) is not None:
             start, width = field
             target = at + size + int.from_bytes(encoded[start : start + width], "little", signed=True)
             kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
             found.append((offset, size, offset + start, kind, uses[position], target, 0))
-    if holds_image_base:
-        found += x64_image_base.image_relative(rows, address, image_base)
-        found.sort(key=itemgetter(2))
     return tuple(map(reference_of, found))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch.base import JumpTable
 from hotpatch.arch.x64_flow import Blocks
+from hotpatch.arch.x64_scan import scan
 from hotpatch.arch.x64_values import Dispatch, Entry, Values
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def jump_tables(
 ) -> tuple[JumpTable, ...]:
     """The tables that indirect jumps in ``code`` go through, by jump."""
     if not MAY_DISPATCH.search(code):
+        return ()
+    known = scan(code, address)
+    if known is not None and not known.dispatches:
         return ()
     blocks = Blocks(encoding.decoder().rows(code, address))
     if not blocks.dispatches:

@@ -179,12 +179,8 @@ def starts_with_padding(architecture: Architecture, code: bytes) -> bool:
 
 def filler_length(architecture: Architecture, code: bytes) -> int:
     """Bytes of whole filler instructions that ``code`` begins with."""
-    at = 0
-    while True:
-        filler = max((one for one in architecture.padding_bytes if code.startswith(one, at)), key=len, default=b"")
-        if not filler:
-            return at
-        at += len(filler)
+    found = architecture.fillers.match(code)
+    return found.end() if found else 0
 
 
 def padding_length(architecture: Architecture, code: bytes) -> int:

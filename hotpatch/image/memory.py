@@ -35,16 +35,26 @@ class MappedBytes:
     def _starts(self) -> tuple[int, ...]:
         return tuple(start for start, _, _ in self._pieces)
 
+    @cached_property
+    def _whole(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Of each piece, largest first: start, start of the one behind it, end, and the distance from RVA to file offset."""
+        behind = (*self._starts[1:], self.size)
+        rows = [
+            (start, following, min(start + length, self.size), offset - start)
+            for (start, length, offset), following in zip(self._pieces, behind, strict=True)
+        ]
+        return tuple(sorted(rows, key=lambda row: row[0] - row[2]))
+
     def read(self, rva: int, size: int) -> bytes:
         """``size`` bytes from ``rva``, zeros where the file has none; fewer only past the image's end."""
+        end = rva + size
+        for start, following, stop, shift in self._whole:
+            if start <= rva < following and end <= stop:
+                return self.data[rva + shift : end + shift] if size > 0 else b""
         if rva < 0 or size <= 0 or rva >= self.size:
             return b""
         size = min(size, self.size - rva)
         index = bisect_right(self._starts, rva) - 1
-        if index >= 0:
-            start, length, offset = self._pieces[index]
-            if rva + size <= start + length:
-                return self.data[offset + rva - start : offset + rva - start + size]
         result = bytearray(size)
         for start, length, offset in self._pieces[max(index, 0) :]:
             if start >= rva + size:
