@@ -37,6 +37,7 @@ The manifest, one format (keys that a case does not need are left out)::
     parse = "inline"
     hooked = "parse"                # somebody else's jump stands at that entry before the patch goes in
     overwritten = "parse"           # somebody writes over that redirect: revert is refused until it is put back
+    busy = "set_busy"               # after a call of it with 1 the patch's callbacks refuse (callback-veto), after one with 0 they agree
     then_rule = "import-unavailable"    # the later patch is refused by the engine, and everything stays as it was
     then = "other"                  # a later build: its patch (sequence 2) goes on top afterwards, and is reverted
     [expect.no_pdb]                 # outcome and rule where no PDB is there; outcome "any" claims nothing
@@ -63,6 +64,7 @@ The manifest, one format (keys that a case does not need are left out)::
     exit_codes = [0]
     lines = "either"                # each output line as before or as patched in the same place; or
     patterns = ["calls 100", "wrong \\d+"]      # regular expressions, one a line, each for a whole line
+    called_off = true               # the story calls the change off while threads change over
     [program.consistent]            # the same with another consistency than immediate; default: as anywhere
 
 Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say what the untouched process goes on to give.
@@ -191,6 +193,7 @@ class Expectation(_Table, frozen=True):
     redirect: Redirects = Redirects()
     hooked: str | None = None
     overwritten: str | None = None
+    busy: str | None = None
     then: Side | None = None
     then_rule: Rule | None = None
     no_pdb: NoPdb | None = None
@@ -261,6 +264,7 @@ class Program(_Table, frozen=True):
     no_wine: str = ""
     anywhere: Anywhere = Anywhere()
     consistent: Anywhere | None = None
+    called_off: bool = False
 
     def problem_anywhere(self, exit_code: int | None, output: str, *, consistent: bool = False) -> str | None:
         """What is wrong with a run during which the patch went in at some instruction, or ``None``; ``consistent``: not ``immediate``."""

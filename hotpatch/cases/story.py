@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hotpatch.address import Va
 from hotpatch.arch import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, Machine, architecture
@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hotpatch.differ import ImageDiff
+    from hotpatch.errors import Refused
     from hotpatch.patch import Patch
     from hotpatch.process import Process
 
 
 _WHAT = len("padding of set_name")
-"""Width of what is written: with it the lines of the flagship's story fit 80 columns."""
+"""Columns of what is written."""
+_WRITE_WIDTH, _WRITE_INDENT = 76, 13
+"""Columns of a line about a write, so that a story fits 80 with its indentation; where the second line begins."""
 
 
 class StepKind(StrEnum):
@@ -68,7 +71,8 @@ class Teller:
         totals = found.summary
         yield self.step(
             StepKind.SAY,
-            f"diff: {totals['identical'] + totals['relocated']} functions unchanged, {totals['changed']} changed, {totals['added']} new",
+            f"diff: of the base's functions {totals['identical'] + totals['relocated']} are as they were, {totals['changed']} changed, "
+            f"{totals['added']} new",
             **totals,
         )
         new = sum(function.size for function in patch.functions)
@@ -85,43 +89,86 @@ class Teller:
             StepKind.SAY, f"patch: {len(patch.data)} bytes of PE file for {new} bytes of new code", bytes=len(patch.data), code=new
         )
 
-    def writes(self, process: Process, since: int) -> Iterator[Step]:
-        """What the engine stored since event number ``since``, in its order: padding, slot, entry."""
+    def refused(self, refused: Refused) -> Iterator[Step]:
+        """Each reason why something is refused."""
+        for item in refused.refusals:
+            place = "" if item.function is None or item.reason.startswith(f"{item.function} ") else f"{item.function}: "
+            yield self.step(
+                StepKind.CALL,
+                f"refused: {item.rule}: {place}{item.reason}",
+                rule=item.rule.value,
+                function=item.function,
+                evidence=dict(item.evidence),
+            )
+
+    def changes(self, process: Process, since: int) -> Iterator[Step]:
+        """What the engine did since event number ``since``, in its order: callbacks, what it waits for, and each thing that it stored."""
         for event in process.events[since:]:
-            if event.kind != "redirect":
-                continue
             details = event.details
-            name = str(details.get("function") or f"rva:0x{details['rva']:x}")
-            entry = self._write(f"entry of {name}", details["va"], details["before"], details["after"])
-            padding = [self._write(f"padding of {name}", part["va"], part["before"], part["after"]) for part in _parts(details["padding"])]
-            if details["change"] == "removed":
-                yield from (entry, *padding)
-                continue
-            yield from padding
-            if details["slot"] is not None:
-                yield self._slot(process, name, int(str(details["slot"])))
-            yield entry
+            match event.kind:
+                case "redirect":
+                    yield from self._stored(process, details)
+                case "callback":
+                    yield self.step(StepKind.SAY, f"the patch's callback {details['moment']} is called", moment=details["moment"])
+                case "wait" if not details.get("called_off"):
+                    yield self.step(StepKind.SAY, f"[{event.at}] waits for {_holders(details)}", at=event.at)
+                case "transition":
+                    yield self.step(StepKind.SAY, f"[{event.at}] {_stage(details)}", at=event.at, stage=details["stage"])
+                case _:
+                    pass
+
+    def _stored(self, process: Process, details: Mapping[str, Any]) -> Iterator[Step]:
+        name = details["function"] or f"rva:0x{details['rva']:x}"
+        if details["va"] == details["pointer"]:
+            yield self._pointer(f"slot of {name}", details["va"], details["before"], details["after"])
+            return
+        entry = self._write(f"entry of {name}", details["va"], details["before"], details["after"])
+        padding = [self._write(f"padding of {name}", part["va"], part["before"], part["after"]) for part in details["padding"]]
+        if details["change"] == "removed":
+            yield from (entry, *padding)
+            return
+        yield from padding
+        if details["slot"] is not None:
+            yield self._slot(process, name, details["slot"])
+        yield entry
+
+    def _pointer(self, what: str, va: int, before: str, after: str) -> Step:
+        old, new = (int.from_bytes(bytes.fromhex(text), "little") for text in (before, after))
+        return self.step(StepKind.WRITE, f"0x{va:x}  {what:<{_WHAT}} 0x{old:x} → 0x{new:x}", va=va, before=before, after=after, pointer=new)
 
     def _slot(self, process: Process, name: str, slot: int) -> Step:
         code, pointer = process.guest.read(Va(slot), HPAT_SLOT_SIZE), process.guest.read(Va(slot + HPAT_POINTER_DISTANCE), 8)
         destination = int.from_bytes(pointer, "little")
-        text = f"0x{slot:x}  {f'slot of {name}':<{_WHAT}} {self._text(code, slot)}: 0x{destination:x}"
+        text = _with_text(f"0x{slot:x}  {f'slot of {name}':<{_WHAT}}", " ", f"{self._text(code, slot)}: 0x{destination:x}")
         return self.step(StepKind.WRITE, text, slot=slot, pointer=destination)
 
-    def _write(self, what: str, va: object, before: object, after: object) -> Step:
-        address, new = int(str(va)), bytes.fromhex(str(after))
-        return self.step(
-            StepKind.WRITE,
-            f"0x{address:x}  {what:<{_WHAT}} {before} → {after}  {self._text(new, address)}".rstrip(),
-            va=address,
-            before=before,
-            after=after,
-        )
+    def _write(self, what: str, va: int, before: str, after: str) -> Step:
+        text = _with_text(f"0x{va:x}  {what:<{_WHAT}} {before} → {after}", "  ", self._text(bytes.fromhex(after), va))
+        return self.step(StepKind.WRITE, text, va=va, before=before, after=after)
 
     def _text(self, code: bytes, va: int) -> str:
         first = next(iter(architecture(self.machine).disassemble(code, va)), None)
         return f"{first.mnemonic} {first.operands}".rstrip() if first else ""
 
 
-def _parts(padding: object) -> list[Mapping[str, object]]:
-    return list(padding) if isinstance(padding, list) else []
+def _with_text(bytes_: str, gap: str, instruction: str) -> str:
+    """What is written, and what that says: on the same line where it fits, else on a line of its own."""
+    line = f"{bytes_}{gap}{instruction}".rstrip()
+    return line if len(line) <= _WRITE_WIDTH else f"{bytes_.rstrip()}\n{' ' * _WRITE_INDENT}{instruction}"
+
+
+def _holders(details: Mapping[str, Any]) -> str:
+    return ", ".join(f"thread {each['thread']} in {each['function'] or '?'}" for each in details["holders"]) or "nobody"
+
+
+def _stage(details: Mapping[str, Any]) -> str:
+    left = f"{details['remaining']} left"
+    match details["stage"]:
+        case "begin":
+            return f"threads change over one by one; inside are {_holders(details)}"
+        case "thread":
+            return f"thread {details['moved_thread']} goes from {details['from']} to {details['to']} code, {left}"
+        case "reverse":
+            return f"called off: threads go back, {left}"
+        case _:
+            return "all threads have changed over"

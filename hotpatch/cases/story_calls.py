@@ -1,28 +1,35 @@
-"""The story of a case that is not told by one run: its calls, or its programs, before, patched and reverted; or its refusal."""
+"""The story of a case that is not told by one run: its calls in every phase that its manifest has, or its refusal."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hotpatch.arguments import parse_argument
 from hotpatch.builder import build_patch
 from hotpatch.cases.story import StepKind, Teller
+from hotpatch.cases.story_runs import tell_runs
 from hotpatch.differ import diff_images
 from hotpatch.errors import NothingToDo, Refused
 from hotpatch.image import Image, open_image
 from hotpatch.process import Process
+from hotpatch.process.foreign import hook, overwritten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from hotpatch.arch import Machine
-    from hotpatch.cases.model import Call, Case, Phase
+    from hotpatch.cases.model import Call, Case, Expectation, Phase, Side
     from hotpatch.cases.story import Step
+    from hotpatch.engine import AppliedPatch
     from hotpatch.patch import Patch
+
+_Done = TypeVar("_Done")
+_LONGEST = 28
+"""Characters of an argument that are shown."""
 
 
 def tell_calls(case: Case, machine: Machine, seed: int = 0) -> Iterator[Step]:
-    """Build the case's patch; where that is not refused, show the case before it, with it, and without it again."""
+    """Build the case's patch; show the case before it, with it and without it again, or what it is refused for."""
     tell = Teller(machine)
     yield tell.step(StepKind.TITLE, f"{case.manifest.title} [{machine}]", case=case.name)
     yield tell.step(StepKind.SAY, case.manifest.shows)
@@ -30,106 +37,142 @@ def tell_calls(case: Case, machine: Machine, seed: int = 0) -> Iterator[Step]:
     try:
         found = diff_images(base, fixed)
         patch = build_patch(found)
-    except NothingToDo as outcome:
-        yield tell.step(StepKind.END, f"nothing to do: {outcome}", outcome="nothing")
+    except NothingToDo:
+        yield from _untouched(tell, case, Process(base, seed=seed))
+        yield tell.step(StepKind.END, "nothing to do: the two builds do not differ in function", outcome="nothing")
         return
     except Refused as refused:
-        yield from _refused(tell, refused, "the builder refuses; no patch was written")
+        yield from tell.refused(refused)
+        yield from _untouched(tell, case, Process(base, seed=seed))
+        yield tell.step(StepKind.END, "the builder refuses; no patch was written", outcome="refused")
         return
     yield from tell.built(found, patch)
     side = case.manifest.expect.apply_to
     # Under the base's name, as another build of it would be met in the field: names are not what the engine goes by.
     running = base if side == "base" else Image.from_bytes(case.image(machine, side).read_bytes(), name=base.name)
     if case.manifest.program:
-        yield from _programs(tell, case, running, patch, seed)
+        yield from tell_runs(tell, case, running, patch, seed)
     else:
-        yield from _phases(tell, case, Process(running, seed=seed), patch)
+        yield from _Phases(tell, case, Process(running, seed=seed)).told(patch)
 
 
-def _phases(tell: Teller, case: Case, process: Process, patch: Patch) -> Iterator[Step]:
-    calls = case.manifest.call
-    if calls:
-        yield tell.step(StepKind.ACT, "before")
-        yield from _calls(tell, process, calls, "before")
-    yield tell.step(StepKind.ACT, "the patch goes in")
-    since = len(process.events)
-    try:
-        applied = process.apply(patch)
-    except Refused as refused:
-        yield from _refused(tell, refused, "the engine refuses; the process is as it was")
-        return
-    yield from tell.writes(process, since)
-    yield from _calls(tell, process, calls, "patched")
-    yield tell.step(StepKind.ACT, "the patch is taken back")
-    since = len(process.events)
-    applied.revert()
-    yield from tell.writes(process, since)
-    yield from _calls(tell, process, calls, "reverted")
-    yield tell.step(StepKind.END, f"{process.instructions} instructions in one process, never restarted", instructions=process.instructions)
+def _untouched(tell: Teller, case: Case, process: Process) -> Iterator[Step]:
+    """The calls of a case whose process is never changed."""
+    phases = _Phases(tell, case, process)
+    yield tell.step(StepKind.ACT, "the program, as it was")
+    yield from phases.calls("before")
+    yield tell.step(StepKind.ACT, "and it goes on")
+    yield from phases.calls("patched")
 
 
-def _calls(tell: Teller, process: Process, calls: tuple[Call, ...], phase: Phase) -> Iterator[Step]:
-    for call in calls:
-        expected = call.expected(phase)
-        got = process.call_details(call.function, *map(parse_argument, call.args))
+class _Phases:
+    """One process in which a case's calls are made in phase after phase."""
+
+    def __init__(self, tell: Teller, case: Case, process: Process) -> None:
+        self._tell, self._case, self._process = tell, case, process
+
+    @property
+    def _expect(self) -> Expectation:
+        return self._case.manifest.expect
+
+    def told(self, patch: Patch) -> Iterator[Step]:
+        """All of them."""
+        yield from self._phase("before", "before")
+        if self._expect.hooked:
+            where = hook(self._process, self._expect.hooked)
+            yield self._tell.step(
+                StepKind.ACT, f"another product hooks {self._expect.hooked}: calls go by its code at 0x{where:x}", va=where
+            )
+        if self._expect.busy:
+            yield from self._vetoed(patch, self._expect.busy)
+        applied = yield from self._change("the patch goes in", lambda: self._process.apply(patch))
+        if applied is None:
+            yield from self._phase("patched", "the program goes on, untouched")
+            yield self._tell.step(StepKind.END, "the engine refuses; the process is as it was", outcome="refused")
+            return
+        yield from self.calls("patched")
+        if self._expect.overwritten:
+            yield from self._overwritten(applied, self._expect.overwritten)
+        yield from self._change("the patch is taken back", applied.revert)
+        yield from self.calls("reverted")
+        yield from self._change("the patch goes in again", lambda: self._process.apply(patch))
+        yield from self.calls("again")
+        if self._expect.then is not None:
+            yield from self._later(self._expect.then)
+        count = self._process.instructions
+        yield self._tell.step(StepKind.END, f"{count} instructions in one process, never restarted", instructions=count)
+
+    def _later(self, side: Side) -> Iterator[Step]:
+        """A newer patch on top, and off again."""
+        case, machine = self._case, self._tell.machine
+        base, newer = open_image(case.image(machine)), open_image(case.image(machine, side))
+        found = diff_images(base, newer)
+        patch = build_patch(found, sequence=2)
+        yield self._tell.step(StepKind.ACT, "a later build: its patch, sequence 2, is made against the base as well")
+        yield from self._tell.built(found, patch)
+        applied = yield from self._change("the second patch goes on top of the first", lambda: self._process.apply(patch))
+        if applied is None:
+            yield from self._phase("then", "it is refused; the first one stays in force")
+            return
+        yield from self.calls("then")
+        yield from self._change("the second patch is taken back; the first one is in force again", applied.revert)
+        yield from self.calls("popped")
+
+    def _vetoed(self, patch: Patch, function: str) -> Iterator[Step]:
+        self._process.call(function, 1)
+        yield from self._change(f"{function}(1), then the patch is offered", lambda: self._process.apply(patch))
+        self._process.call(function, 0)
+        yield self._tell.step(StepKind.SAY, f"nothing was changed; {function}(0)")
+
+    def _overwritten(self, applied: AppliedPatch, function: str) -> Iterator[Step]:
+        with overwritten(self._process, function) as target:
+            what = f"another product jumps from {function} to 0x{target:x}; the patch is to be taken back"
+            yield from self._change(what, applied.revert)
+        yield self._tell.step(StepKind.SAY, "nothing was touched; the other product takes its jump away")
+        yield from self.calls("patched")
+
+    def _change(self, act: str, change: Callable[[], _Done]) -> Generator[Step, None, _Done | None]:
+        """An act in which the engine does something; what that gave, or ``None`` where it is refused."""
+        yield self._tell.step(StepKind.ACT, act)
+        since = len(self._process.events)
+        try:
+            done = change()
+        except Refused as refused:
+            yield from self._tell.refused(refused)
+            return None
+        yield from self._tell.changes(self._process, since)
+        return done
+
+    def _phase(self, phase: Phase, act: str) -> Iterator[Step]:
+        yield self._tell.step(StepKind.ACT, act)
+        yield from self.calls(phase)
+
+    def calls(self, phase: Phase) -> Iterator[Step]:
+        """The case's calls, with what is expected of each in ``phase``."""
+        for call in self._case.manifest.call:
+            yield self._call(call, phase)
+
+    def _call(self, call: Call, phase: Phase) -> Step:
+        expected, shipped = call.expected(phase), call.expected("before")
+        got = self._process.call_details(call.function, *map(parse_argument, call.args))
         value = got.float_value if isinstance(expected, float) else got.value
+        buffers = call.expected_buffers(phase)
+        right = (expected is None or value == expected) and (buffers is None or got.buffers == buffers)
         kind = StepKind.OUTPUT
-        if call.before != call.patched and call.reverted is None:
-            kind = StepKind.GOOD if phase == "patched" else StepKind.BUG
-        right = expected is None or value == expected
+        if call.reverted is None and call.before != call.patched:
+            kind = StepKind.BUG if value == shipped else StepKind.GOOD
         note = "" if right else f"   (expected {expected})"
-        yield tell.step(
+        return self._tell.step(
             kind,
-            f"{call.function}({', '.join(call.args)}) = {value}{note}",
+            f"{call.function}({', '.join(map(_short, call.args))}) = {value}{note}",
             function=call.function,
+            args=list(call.args),
+            phase=phase,
             value=value,
             expected=expected,
             right=right,
         )
 
 
-def _programs(tell: Teller, case: Case, image: Image, patch: Patch, seed: int) -> Iterator[Step]:
-    for program in case.manifest.program:
-        yield tell.step(StepKind.ACT, f"{program.title}: as shipped")
-        first = _run(image, program.args, program.stdin, seed)
-        yield from _output(tell, first)
-        at = first.instructions // 2
-        yield tell.step(StepKind.ACT, f"{program.title}: the patch goes in after {at} instructions", at=at)
-        process = _started(image, program.args, program.stdin, seed)
-        process.run_until(at)
-        since = len(process.events)
-        process.apply(patch)
-        yield from tell.writes(process, since)
-        process.run()
-        yield from _output(tell, process)
-    yield tell.step(StepKind.END, "the program ran to its end each time, never restarted")
-
-
-def _started(image: Image, args: tuple[str, ...], stdin: str, seed: int) -> Process:
-    process = Process(image, seed=seed, stdin=stdin.encode(), args=args)
-    process.start()
-    return process
-
-
-def _run(image: Image, args: tuple[str, ...], stdin: str, seed: int) -> Process:
-    process = _started(image, args, stdin, seed)
-    process.run()
-    return process
-
-
-def _output(tell: Teller, process: Process) -> Iterator[Step]:
-    for line in process.output.splitlines():
-        yield tell.step(StepKind.OUTPUT, line)
-    yield tell.step(StepKind.SAY, f"exit code {process.exit_code} after {process.instructions} instructions on {process.threads} threads")
-
-
-def _refused(tell: Teller, refused: Refused, what: str) -> Iterator[Step]:
-    for item in refused.refusals:
-        yield tell.step(
-            StepKind.CALL,
-            f"{item.rule}: {item.function or ''} {item.reason}",
-            rule=item.rule.value,
-            function=item.function,
-            evidence=dict(item.evidence),
-        )
-    yield tell.step(StepKind.END, what, outcome="refused")
+def _short(argument: str) -> str:
+    return argument if len(argument) <= _LONGEST else f"{argument[:_LONGEST]}…"

@@ -50,7 +50,7 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     yield from watch.threads()
     since = len(process.events)
     applied = process.apply(patch)
-    yield from tell.writes(process, since)
+    yield from tell.changes(process, since)
     held = process.instructions - before
     yield tell.step(StepKind.SAY, f"no thread was held: {held} instructions passed meanwhile, none was waited for", held=held)
     watch.patched(applied)
@@ -62,7 +62,7 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     yield tell.step(StepKind.ACT, f"after {process.instructions} instructions the patch is taken back")
     since = len(process.events)
     applied.revert()
-    yield from tell.writes(process, since)
+    yield from tell.changes(process, since)
     watch.patched(None)
     yield from watch.until(None)
     yield from watch.calls()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from hotpatch.cases.locate import find_case
@@ -46,4 +47,5 @@ def bug_is_fixed(steps: Iterable[Step]) -> bool:
     for step in steps:
         if step.kind in (StepKind.BUG, StepKind.GOOD):
             shown.setdefault(step.machine, []).append(step.kind.value)
-    return bool(shown) and all(kinds[0] == "bug" and kinds[-1] == "bug" and "good" in kinds for kinds in shown.values())
+    turns = [[kind for kind, _ in groupby(kinds)] for kinds in shown.values()]
+    return bool(turns) and all(kinds[:3] == ["bug", "good", "bug"] for kinds in turns)

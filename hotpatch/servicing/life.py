@@ -8,9 +8,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hotpatch.errors import ApplyRefused, HotpatchError, RevertRefused
+from hotpatch.process.foreign import hook
 from hotpatch.servicing.clients import Clients
 from hotpatch.servicing.equivalence import compare
-from hotpatch.servicing.hook import hook
 from hotpatch.servicing.offers import Brings, offer_one
 from hotpatch.servicing.results import DeviceLife, DeviceMonth, Equivalence, Event, What
 from hotpatch.servicing.server import Server

@@ -99,6 +99,12 @@ def test_calls(given, name, machine, pdb, load_base, tmp_path) -> None:
         assert refused.value.refusals[0].rule == expect.rule
         check_calls(process, one, "patched")
         return
+    if expect.busy:
+        process.call(expect.busy, 1)
+        with pytest.raises(hotpatch.ApplyRefused) as refused:
+            process.apply(one.patch)
+        assert [item.rule for item in refused.value.refusals] == [hotpatch.Rule.CALLBACK_VETO]
+        process.call(expect.busy, 0)
     applied = process.apply(one.patch)
     check_calls(process, one, "patched")
     if expect.overwritten:

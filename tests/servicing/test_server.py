@@ -8,9 +8,9 @@ from hotpatch.arch import Machine
 from hotpatch.cases import find_case
 from hotpatch.errors import InputError
 from hotpatch.process import Process
+from hotpatch.process.foreign import hook
 from hotpatch.servicing.clients import Clients
 from hotpatch.servicing.equivalence import compare
-from hotpatch.servicing.hook import hook
 from hotpatch.servicing.releases import Catalogue
 from hotpatch.servicing.server import Server
 from hotpatch.servicing.values import Month

@@ -1,0 +1,95 @@
+"""`hotpatch demo` of every case plays what its manifest says, fits 80 columns, and is right in every step."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.cases import LATER_PHASES, PHASES, Case, case_names, find_case, fixtures_folder
+from hotpatch.cases.story import Step
+from hotpatch.cases.tell import bug_is_fixed, tell
+from hotpatch.engine import Consistency
+from hotpatch.report import story
+
+
+@cache
+def told(name: str, machine: Machine) -> tuple[Step, ...]:
+    return tuple(tell(name, machine, seed=0, cache=Path("unused")))
+
+
+def phases(case: Case) -> tuple[str, ...]:
+    """Those in which the case's calls must be made, in order."""
+    expect = case.manifest.expect
+    if expect.outcome != "patched":
+        return PHASES[:2]
+    again = PHASES[1:2] * bool(expect.overwritten)
+    later = LATER_PHASES[:1] if expect.then_rule else LATER_PHASES if expect.then else ()
+    return (*PHASES[:2], *again, *PHASES[2:], *later)
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("name", case_names())
+def test_the_story_is_the_case_s(name: str, machine: Machine) -> None:
+    case = find_case(name)
+    expect, steps = case.manifest.expect, told(name, machine)
+    assert {step.machine for step in steps} == {machine}
+    assert all(step.details.get("right", True) for step in steps), [step.text for step in steps if not step.details.get("right", True)]
+    rules = {str(step.details["rule"]) for step in steps if "rule" in step.details}
+    assert rules >= {str(rule) for rule in (expect.rule, expect.then_rule) if rule is not None}
+    assert ("redirect-changed" in rules) == bool(expect.overwritten)
+    assert ("callback-veto" in rules) == bool(expect.busy)
+    if case.manifest.demo is not None:
+        assert bug_is_fixed(steps)
+        return
+    assert steps[-1].kind == "end"
+    assert steps[-1].details.get("outcome", "patched") == {"apply-refused": "refused"}.get(expect.outcome, expect.outcome)
+    assert [step.details["phase"] for step in steps if "phase" in step.details] == [
+        phase for phase in phases(case) for _ in case.manifest.call
+    ]
+    assert any("hooks" in step.text for step in steps if step.kind == "act") == bool(expect.hooked)
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("name", [name for name in case_names() if find_case(name).manifest.program])
+def test_programs_are_patched_by_every_consistency_that_the_case_speaks_of(name: str, machine: Machine) -> None:
+    case = find_case(name)
+    if case.manifest.demo is not None:
+        pytest.skip("told by one run, patched at once")
+    steps = told(name, machine)
+    models = [step.details["consistency"] for step in steps if "consistency" in step.details]
+    wanted = [list(Consistency) if program.consistent else [Consistency.IMMEDIATE] for program in case.manifest.program]
+    assert models == [model for part in wanted for model in part]
+    assert [step.text for step in steps if step.kind == "say" and step.text.startswith("exit code")]
+    called_off = [step for step in steps if step.details.get("stage") == "reverse"]
+    assert len(called_off) == sum(program.called_off for program in case.manifest.program)
+    if name == "never-quiescent":
+        assert "not-quiescent" in {step.details.get("rule") for step in steps}
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_no_line_is_wider_than_a_slide(machine: Machine) -> None:
+    for name in case_names():
+        for step in told(name, machine):
+            lines = story.line(step).plain.split("\n")
+            assert all(len(line) <= story.WIDTH for line in lines), (name, lines)
+            assert str(fixtures_folder()) not in step.text
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_callbacks_are_told(machine: Machine) -> None:
+    moments = [step.details["moment"] for step in told("hooks", machine) if "moment" in step.details]
+    there, back = ["before-apply", "after-apply"], ["before-revert", "after-revert"]
+    assert moments == [*there, *back, *there]
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_a_superseding_patch_rewrites_pointers(machine: Machine) -> None:
+    steps = told("superseded", machine)
+    acts = [number for number, step in enumerate(steps) if step.kind == "act"]
+    (on_top,) = (number for number in acts if "on top" in steps[number].text)
+    written = [step for step in steps[on_top : acts[acts.index(on_top) + 1]] if step.kind == "write"]
+    assert sum("before" in step.details and "pointer" in step.details for step in written) == 2
+    assert sum("entry of" in step.text for step in written) == 1
