@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.base import FixupKind
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class Page(NamedTuple):
-    """The page that the ADRPs at ``sites`` (word indices) load."""
+    """The page that the ADRPs at ``sites`` (word indices) load; not ``sure`` where other ways lead here on which nothing says so."""
 
     page: int
     sites: frozenset[int]
+    sure: bool = True
+
+
+class Torn(NamedTuple):
+    """One of several pages, or something else."""
+
+    pages: frozenset[Page]
 
 
 class Whole(NamedTuple):
@@ -65,7 +75,7 @@ class Bound(NamedTuple):
     exact: bool = False
 
 
-Fact = Page | Whole | ImageBase | ImagePage | Entry | Destination | Bound
+Fact = Page | Torn | Whole | ImageBase | ImagePage | Entry | Destination | Bound
 State = dict[int, Fact]
 """Facts by register; a register's bound stands at its number plus :data:`BOUND`."""
 
@@ -80,12 +90,17 @@ NO_FACTS: State = {}
 
 
 class Completion(NamedTuple):
-    """An instruction (word index ``user``) that completes the address ``target`` begun by the instructions at ``sites``."""
+    """An instruction (word index ``user``) that completes the address ``target``, begun as ``page`` by the instructions at ``sites``.
+
+    Where it is not ``sure`` there are ways to the instruction on which it does not.
+    """
 
     user: int
     sites: frozenset[int]
     kind: FixupKind
     target: int
+    page: int
+    sure: bool = True
 
 
 _INDEX_BITS = 16
@@ -93,17 +108,41 @@ _INDEX_BITS = 16
 
 
 def meet(one: State, other: State) -> State:
-    """What both states agree on; pages agree where the page is the same, whoever loaded it."""
+    """What both states agree on; pages agree where the page is the same, whoever loaded it, and are kept where only one state has them."""
     met: State = {}
     for key, fact in one.items():
         against = other.get(key)
         if against == fact:
             met[key] = fact
-        elif isinstance(fact, Page) and isinstance(against, Page) and fact.page == against.page:
-            met[key] = Page(fact.page, fact.sites | against.sites)
         elif isinstance(fact, ImagePage) and isinstance(against, ImagePage) and fact.high == against.high:
             met[key] = ImagePage(fact.high, fact.sites | against.sites)
+        elif isinstance(fact, _PAGES) or isinstance(against, _PAGES):
+            met[key] = _either(fact, against)
+    for key, fact in other.items():
+        if key not in one and isinstance(fact, _PAGES):
+            met[key] = _either(fact, None)
     return met
+
+
+_PAGES = (Page, Torn)
+
+
+def _either(one: Fact | None, other: Fact | None) -> Fact:
+    """The page that either says; at least one of them is one."""
+    if isinstance(one, Page) and isinstance(other, Page) and one.page == other.page:
+        return Page(one.page, one.sites | other.sites, one.sure and other.sure)
+    pages: dict[int, Page] = {}
+    for page in (*pages_of(one), *pages_of(other)):
+        known = pages.get(page.page)
+        pages[page.page] = Page(page.page, page.sites | known.sites if known else page.sites, sure=False)
+    return next(iter(pages.values())) if len(pages) == 1 else Torn(frozenset(pages.values()))
+
+
+def pages_of(fact: Fact | None) -> Iterable[Page]:
+    """The pages that ``fact`` may be."""
+    if isinstance(fact, Page):
+        return (fact,)
+    return sorted(fact.pages, key=lambda page: page.page) if isinstance(fact, Torn) else ()
 
 
 def forget(state: State, written: int, first: int = 0) -> None:
@@ -123,10 +162,10 @@ def forget_slots(state: State, first: int, end: int) -> None:
 
 def escape(fact: Fact | None, index: int, sink: list[Completion]) -> None:
     """Note that the instruction at ``index`` uses a page that nothing completes."""
-    if isinstance(fact, Page):
-        sink.append(Completion(index, fact.sites, FixupKind.PAGEBASE_REL21, fact.page))
+    if isinstance(fact, Page) and fact.sure:
+        sink.append(Completion(index, fact.sites, FixupKind.PAGEBASE_REL21, fact.page, fact.page))
     elif isinstance(fact, ImagePage):
-        sink.append(Completion(index, fact.sites, FixupKind.IMAGEREL_HIGH12A, fact.high))
+        sink.append(Completion(index, fact.sites, FixupKind.IMAGEREL_HIGH12A, fact.high, fact.high))
 
 
 def address_operands(word: int) -> tuple[bool, bool]:

@@ -3,7 +3,8 @@
 The analysis knows pages (ADRP), whole addresses (ADRP and ADD, ADR), the image base and what is added to it, entries loaded from tables,
 and upper bounds of indices. At a join a register keeps what all predecessors agree on; several ADRPs may meet there as long as their page
 is the same. Compilers that have no register left keep pages on the stack: places that SP gives are followed as registers are. Nothing is
-asked of stores through other registers, for no variable holds half an address.
+asked of stores through other registers, for no variable holds half an address. A page that only some of the ways to a join bring along
+is kept as unsure: a way may be none, behind a call that never returns.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from hotpatch.arch import arm64_code as classes
 from hotpatch.arch import arm64_facts as facts
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Whole
+from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
 from hotpatch.arch.base import FixupKind, Flow
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.arm64_facts import Fact
 
 _FALLS_THROUGH = frozenset((Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH, Flow.TRAP))
+_COMPLETING = (FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L)
 _OPERATIONS = (classes.OTHER, classes.PLAIN)
 
 
@@ -68,7 +70,7 @@ class Analysis:
         sink: list[Completion] = []
         for block in sorted(self._before):
             self._run(block, sink)
-        return sink
+        return _settled(sink)
 
     def destinations(self) -> dict[int, Destination]:
         """What each jump through a table (by word index) goes to; ``tables`` must have been asked for."""
@@ -145,7 +147,7 @@ class Analysis:
         if known is None:
             self._before[block] = state
             return True
-        if not known or known == state:
+        if known == state:
             return False
         met = facts.meet(known, state)
         if met == known:
@@ -229,7 +231,7 @@ class Analysis:
         if kind == classes.ADD:
             return None if fact is None else self._add_immediate(fact, index, word, sink)
         if kind == classes.MEMORY:
-            if isinstance(fact, Page | ImagePage):
+            if isinstance(fact, Page | Torn | ImagePage):
                 _complete(fact, index, word, sink)
             if sink is not None and word >> 22 == a64.STR_64:  # what is stored escapes
                 facts.escape(state.get(word & 31), index, sink)
@@ -259,7 +261,7 @@ class Analysis:
         if a64.is_store(word):
             facts.forget_slots(state, at, at + (1 << a64.access_scale(word)))
             fact = state.get(a64.rd(word)) if word >> 22 == a64.STR_64 else None
-            if isinstance(fact, Page | ImagePage | ImageBase):
+            if isinstance(fact, Page | Torn | ImagePage | ImageBase):
                 state[facts.SLOTS + at] = fact
                 self._spilled.setdefault(at, {})[fact] = None
         return None
@@ -280,8 +282,10 @@ class Analysis:
 
     def _add_immediate(self, fact: Fact, index: int, word: int, sink: list[Completion] | None) -> Fact | None:
         if a64.is_add_immediate(word):
-            if isinstance(fact, Page):
+            if isinstance(fact, Page | Torn):
                 target = _complete(fact, index, word, sink)
+                if not isinstance(fact, Page) or not fact.sure:
+                    return None
                 if target == self._image_base:
                     return ImageBase()
                 return Whole(target) if self._tables else None
@@ -321,6 +325,21 @@ class Analysis:
         return made
 
 
+def _settled(found: list[Completion]) -> list[Completion]:
+    """``found`` with every unsure one made certain, or made an escape of its page.
+
+    A register is read where one way leads on which it holds a page, and another on which it does not: behind a call that never returns,
+    say. Where the address is one that the page is certainly completed to as well, the page is what is read.
+    """
+    unsure = [one for one in found if not one.sure]
+    if not unsure:
+        return found
+    certain = {one.target for one in found if one.sure and one.kind in _COMPLETING}
+    doubtful = {one.user for one in unsure if one.target not in certain}
+    kept = [one._replace(sure=True) for one in found if one.user not in doubtful]
+    return kept + [one._replace(kind=FixupKind.PAGEBASE_REL21, target=one.page, sure=True) for one in found if one.user in doubtful]
+
+
 def _destination(state: State, jump: int) -> Destination | None:
     """What the BR ``jump`` goes to, where it is an entry of a table or is made of one."""
     fact = state.get(a64.rn(jump))
@@ -345,16 +364,21 @@ def _refine(word: int, state: State) -> tuple[State, State]:
     return (bounded, state) if condition in (a64.CONDITION_HI, a64.CONDITION_HS) else (state, bounded)
 
 
-def _complete(fact: Page | ImagePage, index: int, word: int, sink: list[Completion] | None) -> int:
+def _complete(fact: Page | Torn | ImagePage, index: int, word: int, sink: list[Completion] | None) -> int:
     """The address that the ADD, load or store ``word`` makes of ``fact``."""
     memory = a64.is_unsigned_immediate(word)
-    target = fact[0] + (a64.immediate12(word) << (a64.access_scale(word) if memory else 0))
-    if sink is not None:
-        if isinstance(fact, Page):
-            kind = FixupKind.PAGEOFFSET_12L if memory else FixupKind.PAGEOFFSET_12A
-        else:
+    low = a64.immediate12(word) << (a64.access_scale(word) if memory else 0)
+    if isinstance(fact, ImagePage):
+        if sink is not None:
             kind = FixupKind.IMAGEREL_LOW12L if memory else FixupKind.IMAGEREL_LOW12A
-        sink.append(Completion(index, fact.sites, kind, target))
+            sink.append(Completion(index, fact.sites, kind, fact.high + low, fact.high))
+        return fact.high + low
+    target = 0
+    for page in facts.pages_of(fact):
+        target = page.page + low
+        if sink is not None:
+            kind = FixupKind.PAGEOFFSET_12L if memory else FixupKind.PAGEOFFSET_12A
+            sink.append(Completion(index, page.sites, kind, target, page.page, page.sure))
     return target
 
 

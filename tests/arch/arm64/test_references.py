@@ -344,3 +344,25 @@ SPILLS = {
 def test_a_page_that_is_kept_on_the_stack(name: str):
     text, expected = SPILLS[name]
     assert page_uses(text) == expected
+
+
+JOINS = {
+    "certain-elsewhere": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; add x0, x8, #0x10; ret", [WHOLE, WHOLE]),
+    "certain-elsewhere-and-again": (
+        "ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; add x0, x8, #0x10; bl 0x2000; ldr w0, [x8, #0x10]; ret",
+        [WHOLE, WHOLE],
+    ),
+    "nowhere-certain": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; add x0, x8, #0x20; ret", [WHOLE, PARTIAL]),
+    "of-two-pages": (
+        "ldr w1, [x8, #0x10]; cbnz w1, 0x1014; adrp x8, 0x6000; bl 0x2000; add x0, x8, #0x20; ret",
+        [WHOLE, PARTIAL, (0x6000, Use.PARTIAL)],
+    ),
+    "never-read": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; mov w0, #1; ret", [WHOLE]),
+}
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_a_page_on_one_of_two_ways(name: str):
+    """A call that never returns leaves a way that no run takes; where the page is read behind it, the address must not be lost."""
+    text, expected = JOINS[name]
+    assert page_uses(text) == expected
