@@ -216,6 +216,8 @@ class Runner:
                 turned = guide.turn(block, pc)
                 if turned != pc:
                     cpu.pc = pc = turned
+            if calling and block.flow is Flow.RETURN and place.inside(pc):
+                calling = False  # a guard check, which only looks at its argument
             calling = calling or block.flow in _CALLS
             if pc == self._sentinel and not calling:
                 seen.end = "returned"

@@ -7,9 +7,14 @@ from dataclasses import replace
 import pytest
 
 import hotpatch
+from hotpatch.address import Va
 from hotpatch.arch import Machine
+from hotpatch.arch.assembly import assemble
 from hotpatch.patch import Space
 from hotpatch.verifier import MicroExecution, MicroOutcome, check_patch
+from hotpatch.verifier.micro_run import Place, Runner, leads_on
+from hotpatch.verifier.micro_scenery import Scenery
+from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 CASES = (
@@ -88,3 +93,27 @@ def test_missing_reference_is_found(built, machine: Machine) -> None:
     target = next(fixup.target for fixup in given.patch.fixups if fixup.space is Space.BASE)
     fixups = tuple(fixup for fixup in given.patch.fixups if fixup.target != target)
     assert _found(given, replace(given.patch, fixups=fixups))
+
+
+GUARDED = {
+    Machine.X64: "sub rsp, 0x28; call qword ptr [rip + 0x1ef6]; mov rax, rcx; call rax; add rsp, 0x28; ret",
+    Machine.ARM64: "stp x29, x30, [sp, #-16]!; adrp x16, 0x2000; ldr x16, [x16, #0xf00]; mov x15, x0; blr x16; blr x15;"
+    "ldp x29, x30, [sp], #16; ret",
+}
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("rights", ["through", "its-own-too"])
+def test_a_guard_check_is_no_call(machine: Machine, rights: str) -> None:
+    """It comes back to the function; what the function then calls is the call, be it a null pointer."""
+    pe = Pe(machine)
+    pe.load_configuration(cookie=DATA, check=RDATA + 0xF00, dispatch=RDATA + 0xF08)
+    code = assemble(machine, GUARDED[machine], TEXT)
+    pe.put(TEXT, code)
+    process = hotpatch.Process(pe.build("guarded.dll"))
+    entry, own = Va(process.load_base + TEXT), range(process.load_base + TEXT, process.load_base + TEXT + len(code))
+    through = leads_on if rights == "through" else lambda va: leads_on(va) or (va in own and va != entry)
+    seen = Runner(process).run(Place(entry, entry, own.__contains__, through, lambda va: None), Scenery(0))
+    argument = Scenery(0).register({Machine.X64: 1, Machine.ARM64: 0}[machine])
+    assert [call.callee for call in seen.calls] == [argument]
+    assert seen.end == "returned"
