@@ -11,64 +11,75 @@ VERBS = {
         "hotpatch.cli.story:demo",
         "The whole story on a shipped case: a program with a bug is repaired while it runs.",
         "hotpatch demo --arch arm64 --step",
+        "[CASE] [OPTIONS]",
     ),
-    "cases": ("hotpatch.cli.story:cases", "List the shipped cases.", "hotpatch cases --json"),
+    "cases": ("hotpatch.cli.story:cases", "List the shipped cases.", "hotpatch cases --json", "[OPTIONS]"),
     "inspect": (
         "hotpatch.cli.images:inspect",
         "Show an image's functions, padding and hot patch table, or a patch's contents.",
         "hotpatch inspect fix.dll",
+        "FILE [OPTIONS]",
     ),
     "diff": (
         "hotpatch.cli.images:diff",
         "Tell which functions of two builds differ, and how.",
         "hotpatch diff base.dll fixed.dll --function parse",
+        "BASE FIXED [OPTIONS]",
     ),
     "build": (
         "hotpatch.cli.images:build",
         "Build the patch image, or say why that cannot be done.",
         "hotpatch build base.dll fixed.dll -o fix.dll --check",
+        "BASE FIXED -o PATCH [OPTIONS]",
     ),
     "call": (
         "hotpatch.cli.programs:call",
         "Call one function in a fresh emulated process, patched or not.",
         "hotpatch call base.dll clamp 11 10 --patch fix.dll@3",
+        "IMAGE FUNCTION [ARG …] [OPTIONS]",
     ),
     "run": (
         "hotpatch.cli.programs:run",
         "Run a whole program with its threads, patching it at any instruction.",
         "hotpatch run server.exe 3 --stdin requests.txt --patch fix.dll@4000 --revert fix.dll@9000",
+        "IMAGE [ARG …] [OPTIONS]",
     ),
     "verify": (
         "hotpatch.cli.verification:verify",
         "Apply a patch at every instruction boundary and compare every run.",
         'hotpatch verify base.dll fix.dll --fixed fixed.dll --call "clamp 11 10"',
+        "BASE PATCH --fixed FILE [OPTIONS]",
     ),
 }
-"""Verb → where it is, what it does, an example."""
+"""Verb → where it is, what it does, an example, its arguments."""
 
 SERVICING = {
     "calendar": (
         "hotpatch.cli.servicing:calendar",
         "Show which months bring a baseline with a restart and which a hotpatch without.",
         "hotpatch servicing calendar 2026 --unplanned 2026-05",
+        "[YEAR] [OPTIONS]",
     ),
     "eligible": (
         "hotpatch.cli.servicing:eligible",
         "Explain whether one device gets a month's hotpatch, rule by rule.",
         "hotpatch servicing eligible device.toml --month 2026-02",
+        "DEVICE [OPTIONS]",
     ),
     "offer": (
         "hotpatch.cli.servicing:offer",
         "Let a quality update policy find what a month brings to each of its devices.",
         "hotpatch servicing offer --policy policy.toml --devices devices --month 2026-02",
+        "--policy FILE --devices DIR [OPTIONS]",
     ),
     "simulate": (
         "hotpatch.cli.servicing:simulate",
         "Let devices with a real server live through months of updates and attacks.",
         "hotpatch servicing simulate january-to-april --json",
+        "[SCENARIO] [OPTIONS]",
     ),
 }
-"""Verb of ``hotpatch servicing`` → where it is, what it does, an example."""
+"""Verb of ``hotpatch servicing`` → the same."""
 
 app = App(
     name="hotpatch",
@@ -86,7 +97,7 @@ servicing = App(
     help_epilogue="Start with: hotpatch servicing simulate",
 )
 app.command(servicing)
-for name, (home, summary, example) in SERVICING.items():
-    servicing.command(home, name=name, help=summary, help_epilogue=f"Example: {example}")
-for name, (home, summary, example) in VERBS.items():
-    app.command(home, name=name, help=summary, help_epilogue=f"Example: {example}")
+for name, (home, summary, example, takes) in SERVICING.items():
+    servicing.command(home, name=name, help=summary, usage=f"Usage: hotpatch servicing {name} {takes}", help_epilogue=f"Example: {example}")
+for name, (home, summary, example, takes) in VERBS.items():
+    app.command(home, name=name, help=summary, usage=f"Usage: hotpatch {name} {takes}", help_epilogue=f"Example: {example}")

@@ -44,8 +44,8 @@ def diff(
     fixed: str,
     /,
     *,
-    function: str | None = None,
-    html: str | None = None,
+    function: Annotated[str | None, Parameter(metavar="FUNCTION")] = None,
+    html: Annotated[str | None, Parameter(metavar="FILE")] = None,
     all: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     options: Options = DEFAULT,
 ) -> int:
@@ -89,12 +89,12 @@ def build(
     fixed: str,
     /,
     *,
-    output: Annotated[str, Parameter(name=["--output", "-o"])],
-    only: Annotated[list[str] | None, Many] = None,
-    sequence: int = 1,
+    output: Annotated[str, Parameter(name=["--output", "-o"], metavar="PATCH")],
+    only: Annotated[list[str] | None, Many, Parameter(metavar="FUNCTION")] = None,
+    sequence: Annotated[int, Parameter(metavar="N")] = 1,
     redirect: Literal["hpat", "direct", "inline"] = "hpat",
-    allow: Annotated[list[str] | None, Many] = None,
-    state_version: int = 0,
+    allow: Annotated[list[str] | None, Many, Parameter(metavar="RULE")] = None,
+    state_version: Annotated[int, Parameter(metavar="N")] = 0,
     obligatory: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     no_roll_back: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -113,8 +113,7 @@ def build(
         state_version: Version of the data that the patch's callbacks hand from patch to patch; an older version never goes on top.
         obligatory: No newer patch may give the original of one of its functions back.
         no_roll_back: The patch may not be reverted.
-        check: Try the patch before writing it: apply and revert it in an emulated process, comparing all memory, and run its functions
-            and those of the fixed image on the same made-up state, also a sample of those said to be only relocated.
+        check: Try the patch before writing it: apply and revert it in a process, and run its functions and the fixed ones on made-up state.
         options: Of every verb.
     """
     from hotpatch.api import build as build_patch

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hotpatch.report.documents import CallDocument, RunDocument
 
 Many = Parameter(negative=(), consume_multiple=False)
-Wait = Annotated[int | None, Parameter(validator=validators.Number(gte=0))]
+Wait = Annotated[int | None, Parameter(validator=validators.Number(gte=0), metavar="N")]
 _OPTIONS = (
     *("--patch", "--revert", "--stop-at", "--module", "--load-base", "--stdin", "--seed", "--consistency", "--wait", "--budget"),
     *("--json", "--quiet", "--verbose", "--color", "--help"),
@@ -35,15 +35,15 @@ def call(
     image: str,
     function: str,
     /,
-    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    patch: Annotated[list[str] | None, Many, Parameter(metavar="PATCH[@N]")] = None,
-    module: Annotated[list[str] | None, Many] = None,
-    load_base: str | None = None,
-    stdin: str | None = None,
-    seed: int = 0,
+    *arguments: Annotated[str, Parameter(name="ARG", allow_leading_hyphen=True)],
+    patch: Annotated[list[str] | None, Many, Parameter(metavar=r"PATCH\[@N]")] = None,
+    module: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
+    load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
+    stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    seed: Annotated[int, Parameter(metavar="N")] = 0,
     consistency: ConsistencyName = "immediate",
     wait: Wait = None,
-    budget: str | None = None,
+    budget: Annotated[str | None, Parameter(metavar="N")] = None,
     options: Options = DEFAULT,
 ) -> int:
     """Call one function in a fresh emulated process, patched or not.
@@ -100,17 +100,17 @@ def call(
 def run(
     image: str,
     /,
-    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    patch: Annotated[list[str] | None, Many, Parameter(metavar="PATCH[@N]")] = None,
+    *arguments: Annotated[str, Parameter(name="ARG", allow_leading_hyphen=True)],
+    patch: Annotated[list[str] | None, Many, Parameter(metavar=r"PATCH\[@N]")] = None,
     revert: Annotated[list[str] | None, Many, Parameter(metavar="PATCH@N")] = None,
-    stop_at: str | None = None,
-    module: Annotated[list[str] | None, Many] = None,
-    load_base: str | None = None,
-    stdin: str | None = None,
-    seed: int = 0,
+    stop_at: Annotated[str | None, Parameter(metavar="N")] = None,
+    module: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
+    load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
+    stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    seed: Annotated[int, Parameter(metavar="N")] = 0,
     consistency: ConsistencyName = "immediate",
     wait: Wait = None,
-    budget: str | None = None,
+    budget: Annotated[str | None, Parameter(metavar="N")] = None,
     options: Options = DEFAULT,
 ) -> int:
     """Run a whole program with its threads, patching it at any instruction.
@@ -201,11 +201,11 @@ class _Patches:
 def _process(
     image: str,
     modules: list[str] | None,
-    load_base: str | None,
-    stdin: str | None,
-    seed: int,
+    load_base: Annotated[str | None, Parameter(metavar="VA")],
+    stdin: Annotated[str | None, Parameter(metavar="FILE")],
+    seed: Annotated[int, Parameter(metavar="N")],
     consistency: ConsistencyName,
-    budget: str | None,
+    budget: Annotated[str | None, Parameter(metavar="N")],
     arguments: Sequence[str] = (),
 ) -> Process:
     from hotpatch.api import open

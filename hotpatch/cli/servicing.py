@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Many = Parameter(negative=(), consume_multiple=False)
 
 
-def calendar(year: int = 2026, /, *, unplanned: Annotated[list[str] | None, Many] = None, options: Options = DEFAULT) -> int:
+def calendar(
+    year: int = 2026, /, *, unplanned: Annotated[list[str] | None, Many, Parameter(metavar="MONTH")] = None, options: Options = DEFAULT
+) -> int:
     """Show which months bring a baseline with a restart and which a hotpatch without, and when.
 
     Args:
@@ -38,10 +40,10 @@ def eligible(
     device: str,
     /,
     *,
-    month: str | None = None,
-    policy: str | None = None,
-    rules: str = "windows-11-enterprise-24h2",
-    unplanned: Annotated[list[str] | None, Many] = None,
+    month: Annotated[str | None, Parameter(metavar="MONTH")] = None,
+    policy: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    rules: Annotated[str, Parameter(metavar="RULES")] = "windows-11-enterprise-24h2",
+    unplanned: Annotated[list[str] | None, Many, Parameter(metavar="MONTH")] = None,
     options: Options = DEFAULT,
 ) -> int:
     """Explain whether one device gets a month's hotpatch: every rule's outcome, reason and remedy.
@@ -73,11 +75,11 @@ def eligible(
 
 def offer(
     *,
-    policy: str,
-    devices: str,
-    month: str | None = None,
-    rules: str = "windows-11-enterprise-24h2",
-    unplanned: Annotated[list[str] | None, Many] = None,
+    policy: Annotated[str, Parameter(metavar="FILE")],
+    devices: Annotated[str, Parameter(metavar="DIR")],
+    month: Annotated[str | None, Parameter(metavar="MONTH")] = None,
+    rules: Annotated[str, Parameter(metavar="RULES")] = "windows-11-enterprise-24h2",
+    unplanned: Annotated[list[str] | None, Many, Parameter(metavar="MONTH")] = None,
     options: Options = DEFAULT,
 ) -> int:
     """Let a quality update policy find for each device whether a month brings the hotpatch, the standard update, or the baseline first.
@@ -107,7 +109,7 @@ def offer(
     return Exit.DONE
 
 
-def simulate(scenario: str = "january-to-april", /, *, seed: int = 0, options: Options = DEFAULT) -> int:
+def simulate(scenario: str = "january-to-april", /, *, seed: Annotated[int, Parameter(metavar="N")] = 0, options: Options = DEFAULT) -> int:
     """Let devices live through a scenario: a real server on each, patched or restarted as its policy decides, and attacked.
 
     Args:

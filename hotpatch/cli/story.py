@@ -48,8 +48,8 @@ def demo(
     *,
     arch: Literal["x64", "arm64"] | None = None,
     step: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    wheels: Annotated[str | None, Parameter(name="--from")] = None,
-    seed: int = 0,
+    wheels: Annotated[str | None, Parameter(name="--from"), Parameter(metavar="DIR")] = None,
+    seed: Annotated[int, Parameter(metavar="N")] = 0,
     options: Options = DEFAULT,
 ) -> int:
     """Tell the whole story on a shipped case: the bug shows, the patch goes in while the program runs, the bug is gone, and back.
@@ -72,7 +72,7 @@ def demo(
     steps: list[Step] = []
     for machine in machines:
         told = tell(case, machine, seed=seed, cache=_cache(), wheels=None if wheels is None else path_of(wheels))
-        for item in _paced(_begun(told, out, f"preparing {case} for {machine}"), out, wait=step):
+        for item in _paced(_begun(told, out, f"preparing {case} for {machine}"), out, wait=step and not options.json and not options.quiet):
             steps.append(item)
             if not options.json and not options.quiet:
                 out.text(story.line(item))

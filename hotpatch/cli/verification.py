@@ -23,16 +23,17 @@ def verify(
     patch: str,
     /,
     *,
-    fixed: str,
-    call: Annotated[list[str] | None, Many] = None,
-    case: str | None = None,
-    module: Annotated[list[str] | None, Many] = None,
-    load_base: str | None = None,
-    stdin: str | None = None,
-    seed: int = 0,
-    bound: int = 100_000,
-    function: Annotated[list[str] | None, Many] = None,
-    seeds: int | None = None,
+    fixed: Annotated[str, Parameter(metavar="FILE")],
+    call: Annotated[list[str] | None, Many, Parameter(metavar="CALL")] = None,
+    case: Annotated[str | None, Parameter(metavar="CASE")] = None,
+    module: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
+    load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
+    stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
+    seed: Annotated[int, Parameter(metavar="N")] = 0,
+    bound: Annotated[int, Parameter(metavar="N")] = 100_000,
+    budget: Annotated[str | None, Parameter(metavar="N")] = None,
+    function: Annotated[list[str] | None, Many, Parameter(metavar="FUNCTION")] = None,
+    seeds: Annotated[int | None, Parameter(metavar="N")] = None,
     options: Options = DEFAULT,
 ) -> int:
     """Compare a patched build with the fixed one: by calls, with the patch going in at every boundary, or function by function.
@@ -40,8 +41,6 @@ def verify(
     With --call or --case, the patch is applied, and reverted, at every instruction boundary of the calls, and every run compared with the
     old, the new and the fixed code. Without, every function that travels is run in the patched base and in the fixed image on the same
     made-up registers and memory.
-
-    Example: hotpatch verify base.dll fix.dll --fixed fixed.dll --call "clamp 11 10"
 
     Args:
         base: The build that the patch is for.
@@ -54,24 +53,27 @@ def verify(
         stdin: A file with what the program reads from its standard input.
         seed: Of every choice that the process makes, and of the sample where not every boundary is tried.
         bound: Largest number of boundaries tried for each call, once for applying and once for reverting.
+        budget: Instructions after which a call is given up.
         function: Without calls: run only this function (may be given several times).
         seeds: Without calls: how many made-up states each function is run on.
         options: Of every verb.
     """
-    from hotpatch.cli.arguments import load_base_of
+    from hotpatch.cli.arguments import load_base_of, parse_count
+    from hotpatch.process import BUDGET
     from hotpatch.report import verify as report_of
     from hotpatch.verifier import Surroundings, verify_calls, verify_functions
 
     out = Output(options)
     calls = _calls(call, case)
-    _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin), functions_only=(function, seeds))
+    _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin, budget), functions_only=(function, seeds))
     images = open_pair(base, fixed)
     loaded = load_for(patch, images[0], base)
     with out.progress(f"verifying {patch}" + (f" with {len(calls)} call{'s' * (len(calls) != 1)}" if calls else "")):
         if calls:
             modules = tuple(open_for(path, images[0], base) for path in module or ())
             with load_base_of(load_base) as va:
-                surroundings = Surroundings(va, modules, contents(stdin), seed)
+                limit = BUDGET if budget is None else parse_count(budget, "--budget")
+                surroundings = Surroundings(va, modules, contents(stdin), seed, limit)
                 report = verify_calls(images[0], loaded, fixed=images[1], calls=calls, bound=bound, surroundings=surroundings)
         else:
             report = verify_functions(images[0], loaded, fixed=images[1], functions=function or (), seeds=seeds, seed=seed)
@@ -80,7 +82,8 @@ def verify(
         out.warn(f"{fixed} is not the build that {patch} was made from ({loaded.provenance.fixed_name}): other contents")
     for missed in sorted({item.call for item in report.calls} - {item.call for item in report.calls if item.entries}):
         out.warn(f"{missed} enters none of the patched functions, so it shows nothing about the patch")
-    out.result(document, report_of.render(report))
+    if options.json or not options.quiet or not report.ok:
+        out.result(document, report_of.render(report))
     return Exit.DONE if report.ok else Exit.COUNTEREXAMPLE
 
 
@@ -106,7 +109,7 @@ def _check_mode(*, with_calls: bool, calls_only: tuple[object, ...], functions_o
     if with_calls and any(value is not None for value in functions_only):
         raise InputError("--function and --seeds", "belong to verification without calls; leave either them or the calls out")
     if not with_calls and any(value is not None for value in calls_only):
-        raise InputError("--module, --load-base and --stdin", "belong to verification with calls; give --call or --case")
+        raise InputError("--module, --load-base, --stdin and --budget", "belong to verification with calls; give --call or --case")
 
 
 def _call(text: str) -> Call:

@@ -29,6 +29,7 @@ class Surroundings:
     modules: tuple[Image, ...] = ()
     stdin: bytes = b""
     seed: int = 0
+    budget: int = BUDGET
 
 
 class Scene:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.errors import FaultKind, InputError
-from hotpatch.process import BUDGET
 from hotpatch.verifier.agreement import Agreement
 from hotpatch.verifier.boundaries import HORIZON, Refusals, chosen, try_boundaries
 from hotpatch.verifier.judge import Judge
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from hotpatch.verifier.model import Call, Outcome
 
 PATIENCE = 8
-"""A run that takes this many times the instructions of the base and the fixed image (and :data:`SLACK` more) is given up."""
+"""A run that takes this many times the instructions of the base and the fixed image (and :data:`SLACK` more) is given up; where one of
+these is given up itself, it gets no more than they."""
 SLACK = 100_000
 ENDLESS_HORIZON = 1000
 """Boundaries behind are not tried of a call that is given up."""
@@ -83,9 +83,10 @@ class _Verification:
 
     def verify(self, call: Call) -> None:
         """One call: its three pure outcomes, then both actions at the boundaries."""
-        old, old_length, _ = self._pure(self._base, call, BUDGET)
-        fixed, fixed_length, fixed_scene = self._pure(self._fixed, self._agreement.translated(call), BUDGET)
-        budget = PATIENCE * max(old_length, fixed_length) + SLACK
+        old, old_length, _ = self._pure(self._base, call, self._surroundings.budget)
+        fixed, fixed_length, fixed_scene = self._pure(self._fixed, self._agreement.translated(call), self._surroundings.budget)
+        given_up = FaultKind.BUDGET in (old.fault, fixed.fault)
+        budget = self._surroundings.budget if given_up else PATIENCE * max(old_length, fixed_length) + SLACK
         new, new_length, new_scene = self._pure(self._base, call, budget, patched=True)
         problem = self._agreement.problem(new, new_scene.process, fixed, fixed_scene.process)
         for action, length, ends in ((Action.APPLY, old_length, old), (Action.REVERT, new_length, new)):

@@ -54,6 +54,8 @@ def test_text_and_document_twice_the_same(ask: Ask, verb: str) -> None:
 def test_help_shows_an_example(ask: Ask, verb: str) -> None:
     answer = ask("servicing", verb, "--help")
     assert answer.code == 0
+    assert answer.out.startswith(f"Usage: hotpatch servicing {verb} {SERVICING[verb][3]}\n")
+    assert not {"STR", "STR...", "INT", "ARGS"} & set(answer.out.split())
     assert "Example: hotpatch servicing" in " ".join(answer.out.split())
 
 

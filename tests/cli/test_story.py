@@ -99,5 +99,6 @@ def test_release_without_an_index(ask: Ask, tmp_path: Path, machine, monkeypatch
 
 
 def test_quiet_is_quiet(ask: Ask) -> None:
-    found = ask("demo", "basic", "--arch", "x64", "-q")
-    assert (found.code, found.out, found.err) == (0, "", "")
+    for more in ([], ["--step"]):
+        found = ask("demo", "basic", "--arch", "x64", "-q", *more)
+        assert (found.code, found.out, found.err) == (0, "", "")

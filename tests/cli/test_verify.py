@@ -136,6 +136,8 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
         (("--call", "clamp 1 2", "--function", "clamp"), "belong to verification without calls"),
         (("--call", "clamp 1 2", "--seeds", "3"), "belong to verification without calls"),
         (("--load-base", "0x10000"), "belong to verification with calls"),
+        (("--budget", "100"), "belong to verification with calls"),
+        (("--call", "clamp 1 2", "--budget", "few"), "--budget 'few': is no integer"),
         (("--seeds", "0"), "at least 1"),
         (("--function", "total"), "does not travel"),
         (("--call", ""), "names no function"),
@@ -152,6 +154,28 @@ def test_bad_usage_is_one_line_and_exit_2(files, capsys, options: tuple[str, ...
     code, out, err = verify(capsys, *files("basic", Machine.X64), *options)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("hotpatch: error: ") and problem in err
+
+
+@each_machine
+def test_budget_is_used(files, capsys, machine: Machine) -> None:
+    """With less than the call takes, it ends by that in every run alike."""
+    base, patch, fixed = files("basic", machine)
+    code, out, _ = verify(capsys, base, patch, fixed, "--call", "total 1 2 10", "--budget", "2", "--json")
+    assert code == 0
+    few = document(out)["boundaries"]
+    code, out, _ = verify(capsys, base, patch, fixed, "--call", "total 1 2 10", "--json")
+    assert (code, document(out)["boundaries"] > few) == (0, True)
+
+
+@each_machine
+def test_quiet_says_nothing_but_what_is_wrong(files, capsys, machine: Machine) -> None:
+    base, patch, fixed = files("basic", machine)
+    assert verify(capsys, base, patch, fixed, "--call", "clamp 11 10", "-q") == (0, "", "")
+    assert verify(capsys, base, patch, fixed, "-q") == (0, "", "")
+    damage.at_entry(hotpatch.load(patch), damage.FAULTING[machine]).save(patch)
+    code, out, err = verify(capsys, base, patch, fixed, "--call", "clamp 11 10", "-q")
+    assert (code, err) == (5, "")
+    assert "1 violation: " in out
 
 
 @each_machine
