@@ -75,6 +75,11 @@ class Code:
         pages: dict[str, int] = {}
         return [f"{line.mnemonic} {self._named(line, pages, names)}" for line in (*self.lines, *self.cold)]
 
+    def tail(self, rva: int) -> Code | None:
+        """What begins at an instruction in its middle."""
+        index = next((number for number, line in enumerate(self.lines) if line.rva == rva > self.rva), None)
+        return None if index is None else Code(self.name, rva, self.raw[rva - self.rva :], self.lines[index:])
+
     def _named(self, line: Line, pages: dict[str, int], names: Mapping[int, str]) -> str:
         operands = line.operands
         if match := RIP_RELATIVE.search(operands):
@@ -181,9 +186,15 @@ def changed(base: FixtureImage, fixed: FixtureImage) -> dict[str, str]:
         old, new = base.functions[name], fixed.functions[name]
         if there[old.rva] != here[new.rva]:
             verdicts[name] = "added"
-        elif old.shape(there) != new.shape(here):
+        elif _shapes(base, old, there) != _shapes(fixed, new, here):
             verdicts[name] = "changed"
     return dict(sorted(verdicts.items()))
+
+
+def _shapes(of: FixtureImage, code: Code, names: Mapping[int, str]) -> list[list[str]]:
+    """The shape of a function, and of the rest of every other one that it goes on in the middle of."""
+    tails = [other.tail(line.target) for line in code.lines if line.target is not None for other in of.functions.values()]
+    return [code.shape(names), *(tail.shape(names) for tail in tails if tail is not None and tail.name != code.name)]
 
 
 def _labels(base: FixtureImage, fixed: FixtureImage) -> tuple[dict[int, str], dict[int, str]]:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from hotpatch.differ.align import align
 from hotpatch.differ.distances import distance_pairs
+from hotpatch.differ.tails import enters_changed_code
 from hotpatch.differ.view import ENTRY, PlaceKind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.view import Line, Place, View
+    from hotpatch.differ.view import Line, Link, Place, View
     from hotpatch.differ.votes import Pair
     from hotpatch.image import Range
 
@@ -72,6 +73,10 @@ class Correspondence:
                     open_pairs.append(child)
         self._known.update(dict.fromkeys(seen, True))
         return True
+
+    def same_link(self, old: Link, new: Link) -> bool:
+        """Whether two references lead to the same thing; where control goes, into the middle of a function, to code that does the same."""
+        return self.same(old.target, new.target) and not enters_changed_code(self, old, new)
 
     def _further(self, base: int, fixed: int) -> Sequence[Pair] | None:
         """``None`` where the two differ by themselves, else the pairs that must correspond too."""

@@ -110,7 +110,7 @@ class _Search:
         for there, here in zip(old.links, new.links, strict=True):
             if there[:4] != here[:4]:
                 return None
-            if self.relation.same(there.target, here.target):
+            if self.relation.same_link(there, here):
                 continue
             if there.kind is FixupKind.LITERAL19 and here.kind is FixupKind.LITERAL19:
                 literals.add((there.part, there.offset))

@@ -10,6 +10,7 @@ from hotpatch.differ.cosmetic import cosmetic_pairs
 from hotpatch.differ.inlines import Changes, explain
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import COSMETIC, FunctionMatch, Verdict
+from hotpatch.differ.tails import enters_changed_code
 
 if TYPE_CHECKING:
     from hotpatch.differ.correspond import Correspondence
@@ -32,10 +33,8 @@ def same_links(relation: Correspondence, old: Body, new: Body) -> bool:
     """Whether two functions refer, in the same places and ways, to corresponding things."""
     if len(old.links) != len(new.links):
         return False
-    for there, here in zip(old.links, new.links, strict=True):
-        if there[:4] != here[:4] or not relation.same(there.target, here.target):
-            return False
-    return True
+    pairs = zip(old.links, new.links, strict=True)
+    return all(there[:4] == here[:4] and relation.same_link(there, here) for there, here in pairs)
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
@@ -107,7 +106,7 @@ def _row(relation: Correspondence, old: Function, new: Function, evidence: Evide
     similarity = _similarity(relation, old.entry, new.entry)
     there, here = relation.base.body(old.entry), relation.fixed.body(new.entry)
     if there.masked == here.masked:
-        notes += ("same instructions, but they refer to something else",)
+        notes += (_elsewhere(relation, there, here),)
     elif there.masked[0][:_ENTRY_BYTES] == here.masked[0][:_ENTRY_BYTES]:
         notes += ("entry unchanged",)
     if old.size != new.size:
@@ -115,12 +114,21 @@ def _row(relation: Correspondence, old: Function, new: Function, evidence: Evide
     return FunctionMatch(old, new, verdict, evidence.value, similarity, notes)
 
 
+def _elsewhere(relation: Correspondence, old: Body, new: Body) -> str:
+    """What distinguishes functions of the same instructions."""
+    for one, other in zip(old.links, new.links, strict=False):
+        if relation.same(one.target, other.target) and enters_changed_code(relation, one, other):
+            function = relation.base.place(one.target).function
+            return f"same instructions, but they go on in the middle of {function.label if function else '?'}, which changed there"
+    return "same instructions, but they refer to something else"
+
+
 def _similarity(relation: Correspondence, base_entry: int, fixed_entry: int) -> float:
     """Twice the instructions that align and refer to corresponding things over all instructions of both."""
     there, here = relation.base.lines(base_entry), relation.fixed.lines(fixed_entry)
     old, new = relation.base.body(base_entry).links, relation.fixed.body(fixed_entry).links
     matched = sum(
-        all(relation.same(old[b].target, new[f].target) for b, f in zip(there[i].links, here[j].links, strict=False))
+        all(relation.same_link(old[b], new[f]) for b, f in zip(there[i].links, here[j].links, strict=False))
         for i, j in aligned_lines(there, here)
     )
     count = len(there) + len(here)

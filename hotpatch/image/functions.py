@@ -300,10 +300,18 @@ class _Finder:
                     branches.append(target)
                 elif reference.use is Use.JUMP:
                     inside = self.containing(target)
-                    if inside is None or self.owner[inside] != owner:
+                    if inside is None or (self.owner[inside] != owner and not self._falls_to(target, inside)):
                         calls.add(target)
             self.branches[start] = tuple(branches)
         return sorted(filter(self.is_code, calls)), sorted(filter(self.is_code, taken))
+
+    def _falls_to(self, rva: int, start: int) -> bool:
+        """Whether control goes on, in the range at ``start``, to ``rva`` in its middle: then a jump there enters a tail that is shared."""
+        code = self.image.read(start, rva - start)
+        if rva == start or padding_length(self.image.architecture, code):
+            return False
+        last = deque(decode(self.image.architecture, code, 0, start), 1)
+        return bool(last) and last[0].address + last[0].size == rva and last[0].flow in {Flow.NEXT, Flow.BRANCH}
 
     def _is_last_step(self, rva: int) -> bool:
         return self.containing(rva) is None and is_last_step(self.image.architecture, self.image.read(rva, _LONGEST_FILLER), rva)

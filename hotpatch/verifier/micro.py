@@ -172,14 +172,15 @@ class MicroExecution:
         return self._theirs
 
     def _plain(self, function: Function, start: int, *, base: bool) -> Place:
-        """A function where its own image has it."""
+        """A function where its own image has it; code in the middle of others that it jumps into (shared tails) is its own, too."""
+        image = self._base if base else self._fixed
         ranges = [range(start + part.start, start + part.end) for part in function.ranges]
         leaves = self._leaves_base if base else self._leaves_fixed
         entry = Va(start + function.entry)
         return Place(
             entry,
             entry,
-            lambda va: any(va in part for part in ranges),
+            lambda va: any(va in part for part in ranges) or _is_amid(image, va - start),
             leads_on,
             lambda va: self._leaf_at(leaves, va - start, start, base=base),
         )
@@ -304,6 +305,12 @@ def _constants(image: Image, function: Function) -> tuple[int, ...]:
 def _own_code(span: range, known: frozenset[int], body: int) -> Callable[[int], bool]:
     """Whether code of the patch image is the function's at ``body``: everything but where other functions begin."""
     return lambda va: va in span and (va == body or va not in known)
+
+
+def _is_amid(image: Image, rva: int) -> bool:
+    """Whether ``rva`` lies in the middle of a function."""
+    function = image.function_at(rva)
+    return function is not None and function.entry != rva
 
 
 def _nothing(function: PatchedFunction, why: str) -> MicroReport:

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
+from hotpatch.arch import Use
 from hotpatch.differ import Verdict
 from hotpatch.emulator.memory import PAGE, AccessError
 from hotpatch.errors import FaultKind
@@ -119,8 +120,10 @@ class Correlation:
         return section is not None and not section.writable and not section.executable
 
     def reach(self, function: Function, called: Iterable[Rva]) -> tuple[frozenset[int], list[int]]:
-        """Which of the fixed image's data ``function`` and those ``called`` by it refer to, and where all that are known begin; RVAs."""
-        others = (self.diff.fixed.function_of_entry(entry) for entry in called)
+        """Which of the fixed image's data ``function`` and those that it called or goes on in refer to, and where all known begin; RVAs."""
+        image = self.diff.fixed
+        goes_on = {one.target for part in image.references(function) for one in part if one.use in {Use.JUMP, Use.BRANCH}}
+        others = (*map(image.function_of_entry, called), *map(image.function_at, sorted(goes_on)))
         users = [function, *(other for other in others if other is not None)]
         targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
         starts = sorted(self._edges | targets | {table.stop for user in users for table in self._tables(user)})

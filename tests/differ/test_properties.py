@@ -40,11 +40,15 @@ def test_an_image_is_identical_to_itself(name, machine, pdb) -> None:
     assert diff.findings == ()
     assert all(match.base == match.fixed for match in diff.data)
 
+FOLDED = {"folded", "folded-by-fix"}
+
 
 @with_and_without
 @every_machine
 @every_case
 def test_both_ways_say_the_same(name, machine, pdb) -> None:
+    if name in FOLDED:
+        pytest.skip("two functions can become one, but one cannot become two")
     base, fixed = _image(name, machine, "base", pdb), _image(name, machine, "fixed", pdb)
     forth, back = diff_images(base, fixed), diff_images(fixed, base)
     there = {(row.base and row.base.entry, row.fixed and row.fixed.entry): row.verdict for row in forth.functions}

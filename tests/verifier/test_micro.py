@@ -30,6 +30,7 @@ CASES = (
     "cold-part",
     "folded",
     "folded-by-fix",
+    "shared-tail",
 )
 
 
