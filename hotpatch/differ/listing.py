@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
@@ -117,13 +118,25 @@ class _Side:
         function = place.function
         if function is None:
             return ""
-        entry = function.entry if self.is_base else self.diff.base_entries.get(function.entry)
-        partner = self.diff.base.function_of_entry(entry) if entry is not None else None
-        name = partner.label if partner else f"new {function.label}"
+        name = self._names.get(function.entry) or self._own_name(function)
         if place.position == ENTRY:
             return name
         part = f"part {place.position.part} " if place.position.part else ""
         return f"{name} {part}+0x{place.position.offset:x}"
+
+    def _own_name(self, function: Function) -> str:
+        entry = function.entry if self.is_base else self.diff.base_entries.get(function.entry)
+        partner = self.diff.base.function_of_entry(entry) if entry is not None else None
+        return partner.label if partner else f"new {function.label}"
+
+    @cached_property
+    def _names(self) -> Mapping[Rva, str]:
+        """Of functions that are one in the fixed image: all of them."""
+        found: dict[Rva, str] = {}
+        for entry, functions in self.diff.folded.items():
+            name = "/".join(function.label for function in functions)
+            found |= {function.entry: name for function in functions} if self.is_base else {entry: name}
+        return found
 
     def _datum_name(self, target: int, place: Place) -> str:
         symbol = self.view.image.datum_at(Rva(target))

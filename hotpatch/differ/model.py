@@ -129,6 +129,15 @@ class ImageDiff:
         """Base and fixed entry of every matched pair; where folding made one function of several, each of them has the other's."""
         return frozenset((row.base.entry, row.fixed.entry) for row in self.functions if row.base and row.fixed)
 
+    @cached_property
+    def folded(self) -> Mapping[Rva, tuple[Function, ...]]:
+        """Fixed entry → the base's functions that folding made one in the fixed image, where there are several."""
+        partners: dict[Rva, list[Function]] = {}
+        for row in self.functions:
+            if row.base and row.fixed:
+                partners.setdefault(row.fixed.entry, []).append(row.base)
+        return {entry: tuple(functions) for entry, functions in partners.items() if len(functions) > 1}
+
     def base_datum(self, fixed: Rva) -> Rva | None:
         """Where the base has the datum that the fixed image has at ``fixed``, or ``None`` when nothing matches it."""
         at = bisect_right(self._datum_starts, fixed) - 1

@@ -40,6 +40,7 @@ def test_an_image_is_identical_to_itself(name, machine, pdb) -> None:
     assert diff.findings == ()
     assert all(match.base == match.fixed for match in diff.data)
 
+
 FOLDED = {"folded", "folded-by-fix"}
 
 
