@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
-from hotpatch.differ.correspond import loosely_aligned_lines
+from hotpatch.differ.correspond import aligned_lines, loosely_aligned_lines
 from hotpatch.differ.view import ENTRY, PlaceKind, Position, view_of
 
 if TYPE_CHECKING:
@@ -121,8 +121,19 @@ class _Side:
         name = self._names.get(function.entry) or self._own_name(function)
         if place.position == ENTRY:
             return name
-        part = f"part {place.position.part} " if place.position.part else ""
-        return f"{name} {part}+0x{place.position.offset:x}"
+        position = place.position if self.is_base else self._base_position(function, place.position)
+        if position is None:
+            return f"new place +0x{place.position.offset:x} in {name}"
+        part = f"part {position.part} " if position.part else ""
+        return f"{name} {part}+0x{position.offset:x}"
+
+    def _base_position(self, function: Function, position: Position) -> Position | None:
+        """Where the base has the instruction at a place in the middle of one of the fixed image's functions."""
+        entry = self.diff.base_entries.get(function.entry)
+        if entry is None:
+            return position
+        there, here = view_of(self.diff.base).lines(entry), self.view.lines(function.entry)
+        return next((there[b].position for b, f in aligned_lines(there, here) if here[f].position == position), None)
 
     def _own_name(self, function: Function) -> str:
         entry = function.entry if self.is_base else self.diff.base_entries.get(function.entry)
