@@ -142,7 +142,10 @@ class _Binder:
         apart = {
             target
             for target in usage.targets
-            if target in special or target < self.fixed.headers_size or self._in_table(target) or self.fixed.function_at(target) is not None
+            if target in special
+            or target < self.fixed.headers_size
+            or self.fixed.function_at(target) is not None
+            or (_holds(body.tables, target) and self.stretches.ending_at(usage, target) is None)
         }
         for target, part in self.stretches.together(usage, apart).items():
             self.together[function.entry, target] = part
@@ -233,19 +236,17 @@ class _Binder:
         self.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, f"{why}; {advice}", site_evidence(self.fixed, site)))
 
     def _in_table(self, fixed: int) -> bool:
-        return any(
-            table.address <= fixed < table.address + table.size
-            or (table.index is not None and 0 <= fixed - table.index[0] < table.index[1])
-            for body in self.bodies.values()
-            for table in body.tables
-        )
+        return any(_holds(body.tables, fixed) for body in self.bodies.values())
 
     # where references go -----------------------------------------------------------------------------------------------------------------
 
     def destination(self, function: Function | None, site: Site) -> Destination | str:
         """What ``site`` of ``function`` (``None``: of data) is bound to, or why that is unknown."""
         target = site.target
-        if self._in_table(target):
+        if function is None:
+            if self._in_table(target):
+                return CarriedAddress(target)
+        elif (function.entry, target) in self.together or _holds(self.bodies[function.entry].tables, target):
             return CarriedAddress(target)
         slot = self.fixed.imports_by_slot.get(target)
         if slot is not None:
@@ -256,8 +257,6 @@ class _Binder:
         owner = self.fixed.function_at(target)
         if owner is not None:
             return self._code(function, owner, site)
-        if function is not None and (function.entry, target) in self.together:
-            return CarriedAddress(target)
         return self._data(function, site)
 
     def _code(self, function: Function | None, owner: Function, site: Site) -> Destination | str:
@@ -313,9 +312,10 @@ class _Binder:
         constant = self.positions.constant_of_base(target)
         if constant is not None:
             return f"the writable datum at 0x{target:x} begins as the constant at 0x{constant:x} of the base, and may be that"
-        before = self.positions.datum_before(target)
-        if usage is not None and target in usage.taken and before is not None and usage.within(before.start, before.end, target):
-            return f"0x{target:x} may be a new datum or the end of the one at 0x{before.start:x}"
+        rival = self.positions.rival(usage, target) if usage is not None and target in usage.taken else None
+        if rival is not None:
+            return f"0x{target:x} may be a new datum or the end of the one at 0x{rival:x}"
+        self.outside[target] = self.positions.new_run(target)
         return CarriedAddress(target)
 
     def _data(self, function: Function | None, site: Site) -> Destination | str:
@@ -380,6 +380,14 @@ class _Binder:
             tuple(self.unwind),
             tuple(self.handlers),
         )
+
+
+def _holds(tables: Iterable[JumpTable], fixed: int) -> bool:
+    """Whether one of the tables covers the address."""
+    return any(
+        table.address <= fixed < table.address + table.size or (table.index is not None and 0 <= fixed - table.index[0] < table.index[1])
+        for table in tables
+    )
 
 
 def _rows_by_fixed(diff: ImageDiff) -> Mapping[Rva, FunctionMatch]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Site
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
-    from hotpatch.image import Datum, Image
+    from hotpatch.image import Datum, Image, Section
 
 _BIAS = 16
 """Bytes; how far outside of its datum an address that code computes with lies at most: one element."""
@@ -61,6 +61,10 @@ class Usage:
         """Whether the function names an address from ``start`` to before ``end`` other than ``but``."""
         at = bisect_left(self.targets, start)
         return any(start <= target < end for target in self.targets[at:] if target != but)
+
+    def inside(self, part: Range) -> tuple[int, ...]:
+        """The addresses in ``part`` that the function names."""
+        return self.targets[bisect_left(self.targets, part.start) : bisect_left(self.targets, part.end)]
 
 
 class Ownership:
@@ -189,9 +193,30 @@ class Stretches:
             if before is not None and ends and usage.within(before.rva, _end(before), rva):
                 return Range(before.rva, own.end)
             return own
-        if symbol is not None or self._is_text(own):
+        if symbol is not None:
             return own
+        if self._is_text(own) or rva in self._fixed.tables:
+            before = self.ending_at(usage, Rva(rva))
+            return Range(before.start, own.end) if before is not None else own
         return self._run(own)
+
+    def ending_at(self, usage: Usage, rva: Rva) -> Range | None:
+        """Constants that end where a text or a jump table begins, if the function takes that address and uses them too."""
+        if rva not in usage.taken:
+            return None
+        if self._diff.fixed.has_symbols:
+            before, _ = self._ownership.neighbours(rva)
+            part = Range(before.rva, Rva(_end(before))) if before is not None and _end(before) <= rva else None
+        else:
+            part = self._numbers_before(rva)
+        return part if part is not None and usage.within(part.start, part.end, rva) else None
+
+    def _numbers_before(self, rva: Rva) -> Range | None:
+        at = bisect_left(self._fixed.boundaries, rva) - 1
+        start = self._fixed.boundaries[at] if at >= 0 else rva
+        if not self._constant(start) or start in self._fixed.tables or self._is_text(Range(Rva(start), rva)):
+            return None
+        return Range(self._run(Range(Rva(start), rva)).start, rva)
 
     def _is_text(self, part: Range) -> bool:
         """Whether a text begins there: what ends in zero and is printable, behind the zero that ends another."""
@@ -272,29 +297,74 @@ class Positions:
         return agreed, tuple(possible)
 
     def rival(self, usage: Usage, rva: int) -> int | None:
-        """The start of data that end where ``rva`` begins and are new or lie elsewhere in the base, if the function uses them too.
+        """An address in data that end where ``rva`` begins and are new or lie elsewhere in the base, if the function may walk over them.
 
         Without symbols an address that is only taken may be the end of what lies before it; not of a single word where the function
-        accesses memory at the address, too.
+        accesses memory at the address, too. What is before it may be referred to in the middle as well, and so look like several data.
         """
-        before = self.datum_before(rva)
-        if before is not None and self._diff.base_datum(before.start) is None and usage.within(before.start, before.end, rva):
-            return before.start
-        at = bisect_left(self._matches, (rva, 0, 0)) - 1
-        if at < 0 or self._matches[at][0] + self._matches[at][2] + _BIAS <= rva:
+        before = self.run_before(rva)
+        if before is None:
             return None
-        own, displacement = self._diff.base_datum(Rva(rva)), self._matches[at][1] - self._matches[at][0]
-        if own is None or own - rva == displacement:
+        if before.size <= _POINTER_SIZE and rva in usage.accessed:
             return None
-        start, end = self._matches[at][0], sum(self._matches[at][::2])
-        while at > 0 and rva - start <= _FARTHEST:
-            fixed, base, size = self._matches[at - 1]
-            if fixed + size != start or base - fixed != displacement:
+        return next((target for target in usage.inside(before) if self._may_be_walked(usage, target, rva)), None)
+
+    def _may_be_walked(self, usage: Usage, target: int, end: int) -> bool:
+        """Whether code may step on from there to ``end``: it takes the address, or nothing shows that one word is all that begins there.
+
+        What is new cannot reach over what the base has.
+        """
+        at = bisect_right(self._matches, (target, self._base.image.size_of_image, 0))
+        known = sum(self._matches[at - 1][::2]) - target if at else 0
+        size = min(self._fixed.extent(target).size, known if known > 0 else self._base.image.size_of_image)
+        if target not in usage.taken and size <= _POINTER_SIZE:
+            return False
+        return self.displacement(target) is not None or at == len(self._matches) or self._matches[at][0] >= end
+
+    def displacement(self, rva: int) -> int | None:
+        """How much further the base has the live datum at ``rva``; ``None`` where it has none."""
+        there = self._diff.base_datum(Rva(rva))
+        return None if there is None else there - rva
+
+    def run_before(self, rva: int) -> Range | None:
+        """What lies before ``rva`` that may be one piece with another place in the base than what begins at ``rva``, or with none.
+
+        Parts that nothing matches belong to what is before them only where the base has room for them there.
+        """
+        starts, section, own = self._fixed.boundaries, self._fixed.section(rva), self.displacement(rva)
+        at, start, whole = bisect_left(starts, rva) - 1, rva, None
+        unmatched: list[int] = []
+        while at >= 0 and rva - starts[at] <= _FARTHEST and self._fixed.section(starts[at]) is section:
+            displacement = self.displacement(starts[at])
+            if displacement is None:
+                unmatched.append(starts[at])
+            elif displacement == own or (whole is not None and displacement != whole):
                 break
-            start, at = fixed, at - 1
-        if end - start <= _POINTER_SIZE and rva in usage.accessed:
-            return None
-        return start if usage.within(start, end, rva) else None
+            elif not all(self._free(part + displacement) for part in unmatched):
+                break
+            else:
+                whole, unmatched = displacement, []
+            start, at = starts[at], at - 1
+        return Range(Rva(start), Rva(rva)) if start < rva else None
+
+    def new_run(self, rva: Rva) -> Range:
+        """What must travel together with new live data at ``rva``: all around it that the base has not.
+
+        Its elements may be referred to one by one, so that an array looks like several data, and code may compute addresses in it.
+        """
+        starts, section, part = self._fixed.boundaries, self._fixed.section(rva), self._fixed.extent(rva)
+        start, end = part.start, part.end
+        at = bisect_left(starts, start) - 1
+        while at >= 0 and rva - starts[at] <= _FARTHEST and self._is_new(starts[at], section):
+            start, at = Rva(starts[at]), at - 1
+        at = bisect_left(starts, end)
+        while at + 1 < len(starts) and starts[at] - rva <= _FARTHEST and self._is_new(starts[at], section):
+            at += 1
+            end = Rva(starts[at])
+        return Range(start, end)
+
+    def _is_new(self, rva: int, section: Section | None) -> bool:
+        return self._fixed.section(rva) is section and rva not in self._fixed.special_data.values() and self.displacement(rva) is None
 
     def _free(self, base: int) -> bool:
         section = self._base.section(base)
@@ -342,12 +412,6 @@ class Positions:
         at = bisect_left(self._base.boundaries, base)
         known = at < len(self._base.boundaries) and self._base.boundaries[at] == base
         return known and any(self._base.bare(base, self._base.extent(base).size)) and self.alike(fixed, base)
-
-    def datum_before(self, rva: int) -> Range | None:
-        """What lies from the last boundary before ``rva`` up to it, in the same section."""
-        at = bisect_left(self._fixed.boundaries, rva) - 1
-        start = self._fixed.boundaries[at] if at >= 0 else rva
-        return Range(Rva(start), Rva(rva)) if start < rva and self._fixed.section(start) is self._fixed.section(rva) else None
 
 
 def _end(datum: Datum) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
@@ -147,19 +148,23 @@ class _Search:
                     self._pair(old, new, Evidence.ORDER)
 
     def in_place(self) -> None:
-        """What changed functions refer to between matched neighbours that moved by as much, with the same first value."""
+        """What changed functions refer to between matched neighbours that moved by as much, where it begins alike.
+
+        Zeros are alike in most live data, so they tell only where all that is open in either version of a function has such a place.
+        """
         for pair in sorted(self.matching.forward.items()):
             if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
                 continue
             lost = _open_targets(self.base, pair[0], self.pairs)
             gained = set(_open_targets(self.fixed, pair[1], self._taken))
-            for base in lost:
-                fixed = self._same_place(base)
-                if fixed in gained:
+            places = {base: fixed for base in lost if (fixed := self._same_place(base)) in gained}
+            complete = len(places) == len(lost) == len(gained) and all(self._is_used_alike(pair, *item) for item in places.items())
+            for base, fixed in places.items():
+                if complete or self._is_telling(base):
                     self._pair(base, fixed, Evidence.ORDER)
 
     def _same_place(self, base: int) -> int | None:
-        """Where ``base`` would lie in the fixed image, if its neighbours say so alike and the bytes there start with the same value."""
+        """Where ``base`` would lie in the fixed image, if its neighbours say so alike and the bytes there are the same."""
         if self.base.symbol(base) is not None:
             return None
         below, above = bisect_left(self._starts, base), bisect_right(self._starts, base)
@@ -171,9 +176,20 @@ class _Search:
         if section is None or self.base.section(base) is None or self.fixed.symbol(fixed) is not None:
             return None
         size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
-        content = self.base.bare(base, size)
-        alike = content == self.fixed.bare(fixed, size)
-        return fixed if alike and any(content) else None
+        return fixed if self.base.bare(base, size) == self.fixed.bare(fixed, size) else None
+
+    def _is_telling(self, base: int) -> bool:
+        return any(self.base.bare(base, self.base.extent(base).size))
+
+    def _is_used_alike(self, functions: Pair, base: int, fixed: int) -> bool:
+        """Whether two functions do one thing with both at least, and all functions that refer to the fixed one referred to the base one."""
+        there, here = self._users[self.base].get(base, set()), self._users[self.fixed].get(fixed, set())
+        alike = _operations(self.base, functions[0], base) & _operations(self.fixed, functions[1], fixed)
+        return bool(alike) and here <= {self.matching.forward.get(entry) for entry in there}
+
+    @cached_property
+    def _users(self) -> dict[View, dict[int, set[int]]]:
+        return {view: _users_of(view) for view in (self.base, self.fixed)}
 
     # votes -------------------------------------------------------------------------------------------------------------------------------
 
@@ -267,8 +283,8 @@ class _Search:
         if following is not None and not (there or here):
             gap = following[0] - fixed
             whole = following[1] - base == gap and self.base.bare(base, gap) == self.fixed.bare(fixed, gap)
-            new_parts = self.fixed.writable(fixed) and self._has_new_parts(base, fixed, gap)
-            if gap > size and whole and not new_parts and not self._has_others(base, gap):
+            unproven = self.fixed.writable(fixed) and self._has_unproven_parts(base, fixed, gap)
+            if gap > size and whole and not unproven and not self._has_others(base, gap):
                 return gap
         return size
 
@@ -279,9 +295,15 @@ class _Search:
         named = bisect_right(self._named, base)
         return paired or (named < len(self._named) and self._named[named] < base + size)
 
-    def _has_new_parts(self, base: int, fixed: int, size: int) -> bool:
-        """Whether something leads into live data where nothing leads in the base: to another datum in the place of a lost one, maybe."""
-        return not _parts(self.fixed, fixed, size) <= _parts(self.base, base, size)
+    def _has_unproven_parts(self, base: int, fixed: int, size: int) -> bool:
+        """Whether something leads into live data that nothing shows to be there in the base too: no reference, or zeros alone.
+
+        Another datum may stand in the place of a lost one, and the zeros that live data mostly start with are alike.
+        """
+        parts = _parts(self.fixed, fixed, size)
+        if not parts <= _parts(self.base, base, size):
+            return True
+        return not all(any(self.fixed.bare(fixed + at, self.fixed.extent(fixed + at).size)) for at in parts)
 
 
 def _parts(view: View, start: int, size: int) -> set[int]:
@@ -298,6 +320,24 @@ def _open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
     """Live data that a function refers to and that are not matched at that address."""
     targets = {link.target for link in view.body(entry).links if link.kind is not FixupKind.PAGEBASE_REL21}
     return sorted(target for target in targets if target not in matched and view.place(target).kind is PlaceKind.WRITABLE)
+
+
+def _users_of(view: View) -> dict[int, set[int]]:
+    """Live data → what refers to them: functions by entry, and places of pointers."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for entry in view.functions:
+        for link in view.body(entry).links:
+            if link.kind is not FixupKind.PAGEBASE_REL21 and view.place(link.target).kind is PlaceKind.WRITABLE:
+                found[link.target].add(entry)
+    for site, target in view.image.pointers.items():
+        found[target].add(site)
+    return found
+
+
+def _operations(view: View, entry: int, target: int) -> set[tuple[object, ...]]:
+    """What the function does with what lies at ``target``."""
+    links = view.body(entry).links
+    return {line.shape for line in view.lines(entry) if any(links[number].target == target for number in line.links)}
 
 
 def _live_names(view: View) -> dict[str, list[int]]:

@@ -126,6 +126,7 @@ TRIALS: dict[str, Trial] = {
         calls=(("count", 0), ("f", 0), ("f", 1), ("count", 1), ("f", 1), ("f", 0), ("count", 0)),
         travels=("f",),
         carried=("data which", "data rounds"),
+        refused_without="unresolved-reference",
     ),
     "zeroed-data-of-many-bytes": Trial(
         """
@@ -482,5 +483,75 @@ TRIALS: dict[str, Trial] = {
         calls=(("f", 7), ("get", 3), ("f", 9)),
         travels=("f",),
         carried=("any [vectors]",),
+    ),
+    "end-of-an-array-with-a-middle-where-a-new-datum-begins": Trial(
+        """
+        static u64 cells[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+        «|static u64 fresh = 62;»
+        static u64 other = 9;
+        EXPORT NOINLINE u64 set(u64 i, u64 x) { return cells[i % 8] = x; }
+        EXPORT NOINLINE u64 sixth(u64 x) { return cells[5] ^ x; }
+        EXPORT NOINLINE u64 next(u64 x) { return «other += x|other += fresh += x»; }
+        EXPORT NOINLINE u64 put(u64 x) { return other ^= x; }
+        EXPORT NOINLINE u64 f(u64 x)
+        { u64 t = x «|* 3»; for (u64 *p = cells + 8; p-- > cells;) { t = t * 5 + *p; *p = t; } return t; }
+        """,
+        refused="unresolved-reference",
+        refused_without="unresolved-reference",
+    ),
+    "zeros-in-the-place-of-other-zeros": Trial(
+        """
+        u64 first = 0;
+        «u16 small[4] = {0}|u64 moved = 0»;
+        u64 behind[4] = {0};
+        «u64 moved = 0|u16 small[4] = {0}»;
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 many(u64 x) { return behind[x % 4] += x; }
+        EXPORT NOINLINE u64 f(u64 x) { «small[x % 4] = (u16)x; moved = x; return x|return x * 3 + *(volatile u8 *)&moved»; }
+        """,
+        calls=(("one", 1), ("f", 5), ("many", 3), ("f", 6)),
+        travels=("f",),
+        refused_without="contradicting-votes",
+    ),
+    "new-array-with-elements-named-one-by-one": Trial(
+        """
+        static u64 seen = 4;
+        EXPORT NOINLINE u64 see(u64 x) { return seen += x; }
+        «|static u64 fresh[6] = {11, 22, 33, 44, 55, 66};»
+        EXPORT NOINLINE u64 f(u64 x)
+        {
+            «return seen ^ x|u64 t = seen ^ x; fresh[x % 6] += x;
+            t = t * 5 + fresh[5]; t = t * 5 + fresh[4]; t = t * 5 + fresh[3]; t = t * 5 + fresh[1]; return t»;
+        }
+        """,
+        calls=(*(("f", x) for x in range(7)), ("see", 1)),
+        travels=("f",),
+        carried=("data fresh",),
+    ),
+    "end-of-numbers-where-a-jump-table-begins": Trial(
+        """
+        static const u32 weights[16] = {9, 8, 7, 6, 5, 4, 3, 2, 19, 18, 17, 16, 15, 14, 13, 12};
+        EXPORT NOINLINE u64 g(u64 op, u64 x)
+        {
+            switch (op) {
+            case 0: return x * «3|5»;
+            case 1: return x ^ 77;
+            case 2: return x / 9;
+            case 3: return x - (x >> 3);
+            case 4: return x * x;
+            case 5: return ~x;
+            case 6: return x << (x & 7);
+            case 7: return x % 1000;
+            case 8: return x * 31 + 5;
+            default: return 99;
+            }
+        }
+        EXPORT NOINLINE u64 f(u64 x)
+        { u64 t = x «|* 3» + weights[x % 16]; for (const u32 *p = weights + 16; p-- > weights;) t = t * 5 + *p; return t; }
+        """,
+        build='cflags = ["-Os"]',
+        calls=(*(("f", x) for x in range(3)), *(("g", op, 300) for op in range(10))),
+        travels=("f", "g"),
+        carried=("any [weights]",),
     ),
 }
