@@ -16,7 +16,8 @@ from hotpatch.builder.distances import tables_of
 from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
 from hotpatch.builder.novelty import Novelty
-from hotpatch.builder.ownership import Ownership, Positions, Stretches, Usage
+from hotpatch.builder.ownership import Ownership, Stretches, Usage
+from hotpatch.builder.positions import Positions
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray

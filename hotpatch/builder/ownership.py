@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Site
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
-    from hotpatch.image import Datum, Image, Section
+    from hotpatch.image import Datum, Image
 
 _BIAS = 16
 """Bytes; how far outside of its datum an address that code computes with lies at most: one element."""
@@ -196,8 +196,8 @@ class Stretches:
         if symbol is not None:
             return own
         if self._is_text(own) or rva in self._fixed.tables:
-            before = self.ending_at(usage, Rva(rva))
-            return Range(before.start, own.end) if before is not None else own
+            ending = self.ending_at(usage, Rva(rva))
+            return Range(ending.start, own.end) if ending is not None else own
         return self._run(own)
 
     def ending_at(self, usage: Usage, rva: Rva) -> Range | None:
@@ -268,150 +268,6 @@ class Stretches:
             return False
         pairs = ((self._fixed.pointer(part.start + site), self._base.pointer(start + site)) for site in sites)
         return all(self._diff.base_entries.get(Rva(new)) == old or self._diff.base_datum(Rva(new)) == old for new, old in pairs)
-
-
-class Positions:
-    """Where nameless live data of the fixed image may lie in the base, by what matches around them."""
-
-    def __init__(self, diff: ImageDiff, fixed: View, base: View) -> None:
-        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
-        self._diff, self._fixed, self._base = diff, fixed, base
-
-    @cached_property
-    def _matches(self) -> tuple[tuple[int, int, int], ...]:
-        return tuple((match.fixed, match.base, match.size) for match in self._diff.data if match.writable)
-
-    @cached_property
-    def _taken(self) -> tuple[tuple[int, int], ...]:
-        return tuple(sorted((base, base + size) for _, base, size in self._matches))
-
-    def places(self, rva: int) -> tuple[int | None, tuple[int, ...]]:
-        """Where the neighbours agree that the base has it, and every place of the base where it may be."""
-        section = self._fixed.section(rva)
-        near = [item for item in self._matches if section is not None and item[0] in section.range]
-        below = max((item for item in near if item[0] < rva), default=None)
-        above = min((item for item in near if item[0] > rva), default=None)
-        found = {item[1] + rva - item[0] for item in (below, above) if item is not None}
-        possible = sorted(place for place in found if self._free(place))
-        agreed = next(iter(found)) if below is not None and above is not None and len(found) == 1 and possible else None
-        return agreed, tuple(possible)
-
-    def rival(self, usage: Usage, rva: int) -> int | None:
-        """An address in data that end where ``rva`` begins and are new or lie elsewhere in the base, if the function may walk over them.
-
-        Without symbols an address that is only taken may be the end of what lies before it; not of a single word where the function
-        accesses memory at the address, too. What is before it may be referred to in the middle as well, and so look like several data.
-        """
-        before = self.run_before(rva)
-        if before is None:
-            return None
-        if before.size <= _POINTER_SIZE and rva in usage.accessed:
-            return None
-        return next((target for target in usage.inside(before) if self._may_be_walked(usage, target, rva)), None)
-
-    def _may_be_walked(self, usage: Usage, target: int, end: int) -> bool:
-        """Whether code may step on from there to ``end``: it takes the address, or nothing shows that one word is all that begins there.
-
-        What is new cannot reach over what the base has.
-        """
-        at = bisect_right(self._matches, (target, self._base.image.size_of_image, 0))
-        known = sum(self._matches[at - 1][::2]) - target if at else 0
-        size = min(self._fixed.extent(target).size, known if known > 0 else self._base.image.size_of_image)
-        if target not in usage.taken and size <= _POINTER_SIZE:
-            return False
-        return self.displacement(target) is not None or at == len(self._matches) or self._matches[at][0] >= end
-
-    def displacement(self, rva: int) -> int | None:
-        """How much further the base has the live datum at ``rva``; ``None`` where it has none."""
-        there = self._diff.base_datum(Rva(rva))
-        return None if there is None else there - rva
-
-    def run_before(self, rva: int) -> Range | None:
-        """What lies before ``rva`` that may be one piece with another place in the base than what begins at ``rva``, or with none.
-
-        Parts that nothing matches belong to what is before them only where the base has room for them there.
-        """
-        starts, section, own = self._fixed.boundaries, self._fixed.section(rva), self.displacement(rva)
-        at, start, whole = bisect_left(starts, rva) - 1, rva, None
-        unmatched: list[int] = []
-        while at >= 0 and rva - starts[at] <= _FARTHEST and self._fixed.section(starts[at]) is section:
-            displacement = self.displacement(starts[at])
-            if displacement is None:
-                unmatched.append(starts[at])
-            elif displacement == own or (whole is not None and displacement != whole):
-                break
-            elif not all(self._free(part + displacement) for part in unmatched):
-                break
-            else:
-                whole, unmatched = displacement, []
-            start, at = starts[at], at - 1
-        return Range(Rva(start), Rva(rva)) if start < rva else None
-
-    def new_run(self, rva: Rva) -> Range:
-        """What must travel together with new live data at ``rva``: all around it that the base has not.
-
-        Its elements may be referred to one by one, so that an array looks like several data, and code may compute addresses in it.
-        """
-        starts, section, part = self._fixed.boundaries, self._fixed.section(rva), self._fixed.extent(rva)
-        start, end = part.start, part.end
-        at = bisect_left(starts, start) - 1
-        while at >= 0 and rva - starts[at] <= _FARTHEST and self._is_new(starts[at], section):
-            start, at = Rva(starts[at]), at - 1
-        at = bisect_left(starts, end)
-        while at + 1 < len(starts) and starts[at] - rva <= _FARTHEST and self._is_new(starts[at], section):
-            at += 1
-            end = Rva(starts[at])
-        return Range(start, end)
-
-    def _is_new(self, rva: int, section: Section | None) -> bool:
-        return self._fixed.section(rva) is section and rva not in self._fixed.special_data.values() and self.displacement(rva) is None
-
-    def _free(self, base: int) -> bool:
-        section = self._base.section(base)
-        return section is not None and section.writable and not any(start <= base < end for start, end in self._taken)
-
-    def alike(self, fixed: int, base: int) -> bool:
-        """Whether both begin with the same bytes."""
-        size = min(self._fixed.extent(fixed).size, self._base.extent(base).size)
-        return self._fixed.bare(fixed, size) == self._base.bare(base, size)
-
-    def is_scattered(self, fixed: int) -> bool:
-        """Whether what follows ``fixed`` without a gap lies elsewhere in the base, and what follows that does not again.
-
-        So lie the elements of an array that the base's compiler had split into variables of their own.
-        """
-        at = bisect_right(self._matches, (fixed, self._base.image.size_of_image, 0)) - 1
-        if at < 0:
-            return False
-        start, base, size = self._matches[at]
-        left = False
-        for here, there, width in self._matches[at + 1 :]:
-            if here != start + size or width > _POINTER_SIZE:
-                return False
-            same = there - here == base - self._matches[at][0]
-            if same and left:
-                return True
-            left = left or not same
-            start, size = here, width
-        return False
-
-    def constant_of_base(self, fixed: int) -> int | None:
-        """A constant of the base that has the same initial bytes, and so may have become writable."""
-        size = self._fixed.extent(fixed).size
-        content = self._fixed.bare(fixed, min(size, _BIAS))
-        if not any(content):
-            return None
-        for start in self._base.boundaries:
-            section = self._base.section(start)
-            if section is not None and not section.writable and not section.executable and self._base.bare(start, len(content)) == content:
-                return start
-        return None
-
-    def is_evident(self, fixed: int, base: int) -> bool:
-        """Whether the base refers to that place too, and both begin with the same bytes, which are not all zero."""
-        at = bisect_left(self._base.boundaries, base)
-        known = at < len(self._base.boundaries) and self._base.boundaries[at] == base
-        return known and any(self._base.bare(base, self._base.extent(base).size)) and self.alike(fixed, base)
 
 
 def _end(datum: Datum) -> int:

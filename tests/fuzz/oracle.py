@@ -96,17 +96,18 @@ def examine(built: Built) -> Outcome:
                 outcome.problems += [f"{label} {only}: {item}" for item in bad]
                 continue
             outcome.patched += 1
-            found = compare(built.program, base, fixed, patch, partial=bool(only))
+            found = compare(built.program, base, fixed, patch, partial=bool(only), pdb=pdb)
             outcome.problems += [f"{label} {only}: {item}" for item in found]
             if not only:
                 break
     return outcome
 
 
-def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partial: bool) -> list[str]:
+def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partial: bool, pdb: bool) -> list[str]:
     """How the patched base differs from the fixed image that is given its state; a patch of one function alone is only run.
 
     State is carried over by name. Where the compiler has split data into parts without names, the patch goes in before any call.
+    Without ``pdb`` nothing shows what a datum is that no code of the base uses; a copy of it in the patch serves as well.
     """
     before = program.before if _is_named(base) and _is_named(fixed) else 0
     random = Random(program.seed)
@@ -131,7 +132,8 @@ def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partia
             return [f"call {number} {call[:3]}: patched {found}, fixed {wanted}"]
     if partial:
         return []
-    pairs = [(one, sides[0].read(one), sides[1].read(other)) for one, other in live]
+    used = _used(base)
+    pairs = [(one, sides[0].read(one), sides[1].read(other)) for one, other in live if pdb or used & {*range(one.rva, one.rva + one.size)}]
     return [f"{one.name} afterwards: {left} instead of {right}" for one, left, right in pairs if not _agree(left, right)]
 
 
@@ -150,6 +152,12 @@ def _is_named(image: Image) -> bool:
             if not any(target in part for part in named) and (not ends or target in usage.accessed):
                 return False
     return True
+
+
+def _used(image: Image) -> frozenset[int]:
+    """What code or data of an image refer to."""
+    targets = {ref.target for function in image.functions for part in function.ranges for ref in image.references_in(part)}
+    return frozenset({*targets, *image.pointers.values()})
 
 
 def _agree(left: Sequence[Word], right: Sequence[Word]) -> bool:
