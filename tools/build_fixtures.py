@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hotpatch.arch import Machine  # noqa: E402
-from hotpatch.cases import BuildOptions, load_cases  # noqa: E402  the checkout's own package, whatever is installed
+from hotpatch.cases import HOST, BuildOptions, load_cases  # noqa: E402  the checkout's own package, whatever is installed
 
 FIXTURES = ROOT / "fixtures"
 COMMON = "common"
@@ -109,7 +109,17 @@ class Job:
     def outputs(self) -> tuple[Path, Path]:
         """The image and its PDB, relative to the fixtures' folder."""
         folder = Path(self.case.name) / self.machine
-        return folder / f"{self.side}.{self.case.kind}", folder / f"{self.side}.pdb"
+        return folder / f"{self.side}.{self.kind}", folder / f"{self.side}.pdb"
+
+    @property
+    def kind(self) -> str:
+        """``dll`` or ``exe``."""
+        return "exe" if self.side == HOST else self.case.kind
+
+    @property
+    def file_name(self) -> str:
+        """That it is linked under: both builds of a product name themselves alike."""
+        return f"{HOST if self.side == HOST else Path(self.case.name).name}.{self.kind}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,7 +145,8 @@ def products() -> list[Product]:
 
 def jobs_of(case: Product) -> Iterable[Job]:
     """Every image of a product: each C file in its folder, for each machine."""
-    return [Job(case, machine, side) for machine in Machine for side in case.sides]
+    sides = [*case.sides, *([HOST] if (FIXTURES / case.name / f"{HOST}.c").is_file() else [])]
+    return [Job(case, machine, side) for machine in Machine for side in sides]
 
 
 def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
@@ -161,7 +172,7 @@ def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
         _link(here, job, options, objects)
         for path in job.outputs:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
-            built = here / (f"{Path(job.case.name).name}.{job.case.kind}" if path.suffix != ".pdb" else path.name)
+            built = here / (job.file_name if path.suffix != ".pdb" else path.name)
             shutil.copyfile(built, target / path)
     return job
 
@@ -186,9 +197,8 @@ def _import_library(here: Path, job: Job, name: str) -> str:
 
 
 def _link(here: Path, job: Job, options: BuildOptions, objects: Sequence[str]) -> None:
-    """Link under the case's own name, so that both sides name themselves alike, as two builds of one product do."""
-    flags = [*LINK, f"/out:{Path(job.case.name).name}.{job.case.kind}", f"/pdb:{job.side}.pdb", f"/pdbaltpath:{job.side}.pdb"]
-    if job.case.kind == "dll":
+    flags = [*LINK, f"/out:{job.file_name}", f"/pdb:{job.side}.pdb", f"/pdbaltpath:{job.side}.pdb"]
+    if job.kind == "dll":
         flags += ["/dll", f"/entry:{options.entry}" if options.entry else "/noentry"]
     else:
         flags += ["/subsystem:console", f"/entry:{options.entry or 'start'}"]

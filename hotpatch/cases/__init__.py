@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hotpatch.cases.locate import case_names, find_case, fixtures_folder, load_cases
-from hotpatch.cases.model import LATER_PHASES, PHASES, UNTOUCHED, BuildOptions, Call, Case, Manifest, Phase, Program, Side, read_case
+from hotpatch.cases.model import HOST, LATER_PHASES, PHASES, UNTOUCHED, BuildOptions, Call, Case, Manifest, Phase, Program, Side, read_case
 
 __all__ = [
+    "HOST",
     "LATER_PHASES",
     "PHASES",
     "UNTOUCHED",

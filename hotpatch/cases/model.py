@@ -1,8 +1,8 @@
 r"""A shipped case as a value: what ``fixtures/<case>/case.toml`` says, read once and checked.
 
 ``fixtures/<case>/`` holds the sources (``base.c``, ``fixed.c``; ``other.c`` where a third image is needed), and per machine the images
-built from them with their PDBs: ``x64/base.dll``, ``x64/base.pdb``, ``arm64/fixed.exe`` … A case that must be refused has a name ending
-in ``-refused``.
+built from them with their PDBs: ``x64/base.dll``, ``x64/base.pdb``, ``arm64/fixed.exe`` … Beside a DLL there may be ``host.c``, a program
+that loads it: ``x64/host.exe``. A case that must be refused has a name ending in ``-refused``.
 
 The manifest, one format (keys that a case does not need are left out)::
 
@@ -11,7 +11,7 @@ The manifest, one format (keys that a case does not need are left out)::
     origin = "KP"                   # whose lesson it is, as the list of cases abbreviates them
     kind = "dll"                    # or "exe"
 
-    [build.all]                     # how it is built; x64, arm64, base, fixed, other add to or override "all", in this order
+    [build.all]                     # how it is built; x64, arm64, base, fixed, other, host add to or override "all", in this order
     hotpatch = true                 # -fms-hotpatch (x64: no one-byte instruction at an entry)
     functionpadmin = true           # x64: six bytes of padding before each function
     entry = "start"                 # a DLL without one has no entry point; an exe's is "start"
@@ -69,6 +69,10 @@ The manifest, one format (keys that a case does not need are left out)::
 
 Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say what the untouched process goes on to give.
 
+    [[hosted]]                      # a whole run of host.exe, which loads the DLL while it runs; keys as of [[program]]
+    args = []                       # behind the file name of the DLL, which is host.exe's first argument
+    patched = {exit_code = 0, output = "…"}     # the patch is registered before the first instruction
+
     [demo]                          # of an exe: the story that `hotpatch demo` tells
     args = ["3"]
     stdin = "text"
@@ -100,6 +104,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Side = Literal["base", "fixed", "other"]
+HOST: Literal["host"] = "host"
+"""The C file of a program that loads the case's DLL."""
 Phase = Literal["before", "patched", "reverted", "again", "then", "popped"]
 Outcome = Literal["patched", "nothing", "refused", "apply-refused"]
 
@@ -312,6 +318,7 @@ class Manifest(_Table, frozen=True):
     verdicts: Verdicts = Verdicts()
     call: tuple[Call, ...] = ()
     program: tuple[Program, ...] = ()
+    hosted: tuple[Program, ...] = ()
     demo: Demo | None = None
 
 
@@ -351,11 +358,20 @@ class Case:
         """Path of an image."""
         return self.folder / machine / f"{side}.{self.kind}"
 
+    @property
+    def has_host(self) -> bool:
+        """Whether there is a program that loads the DLL while it runs."""
+        return (self.folder / f"{HOST}.c").is_file()
+
+    def host(self, machine: Machine) -> Path:
+        """Path of that program."""
+        return self.folder / machine / f"{HOST}.exe"
+
     def pdb(self, machine: Machine, side: Side = "base") -> Path:
         """Path of an image's PDB."""
         return self.folder / machine / f"{side}.pdb"
 
-    def build_options(self, machine: Machine, side: Side) -> BuildOptions:
+    def build_options(self, machine: Machine, side: Side | Literal["host"]) -> BuildOptions:
         """How the image of ``side`` for ``machine`` is built."""
         options = BuildOptions()
         for key in ("all", machine, side):

@@ -38,6 +38,7 @@ def call(
     *arguments: Annotated[str, Parameter(name="ARG", allow_leading_hyphen=True)],
     patch: Annotated[list[str] | None, Many, Parameter(metavar=r"PATCH\[@N]")] = None,
     module: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
+    available: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
     load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
     stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
     seed: Annotated[int, Parameter(metavar="N")] = 0,
@@ -54,6 +55,7 @@ def call(
         arguments: Integers (7, -1, 0x10), str:TEXT, hex:00FF, buf:N or f64:2.5.
         patch: Apply this patch before the call, or with PATCH@N after N instructions of it (may be given several times).
         module: Another DLL of the process (may be given several times).
+        available: A DLL that the program may load while it runs; its patch goes in as it is loaded (may be given several times).
         load_base: Where the image is loaded, a multiple of 0x10000.
         stdin: A file with what the program reads from its standard input.
         seed: Of every choice that the process makes.
@@ -75,14 +77,14 @@ def call(
     refused: tuple[Refusal, ...] = ()
     with out.progress(f"calling {function}"):
         try:
-            process = _process(image, module, load_base, stdin, seed, consistency, budget)
+            process = _process(image, module, available, load_base, stdin, seed, consistency, budget)
             for item in wanted:
                 loaded = patches.load(item.path, process.base)
-                if item.at is None:
+                if item.at is None and not process.offers(loaded):
                     process.apply(loaded, wait=wait)
                     applied.append(AppliedAt(item.path, 0, len(loaded.functions)))
                 else:
-                    process.apply_at(item.at, loaded, wait=wait)
+                    process.apply_at(item.at or 0, loaded, wait=wait)
             result = process.call_details(function, *values)
         except EmulatedFault as error:
             fault = error.fault
@@ -105,6 +107,7 @@ def run(
     revert: Annotated[list[str] | None, Many, Parameter(metavar="PATCH@N")] = None,
     stop_at: Annotated[str | None, Parameter(metavar="N")] = None,
     module: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
+    available: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
     load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
     stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
     seed: Annotated[int, Parameter(metavar="N")] = 0,
@@ -122,6 +125,7 @@ def run(
         revert: PATCH@N: take the patch back after N instructions (may be given several times).
         stop_at: Stop after this many instructions and show each thread's registers, code and stack, and what is patched.
         module: Another DLL of the process (may be given several times).
+        available: A DLL that the program may load while it runs; its patch goes in as it is loaded (may be given several times).
         load_base: Where the image is loaded, a multiple of 0x10000.
         stdin: A file with what the program reads from its standard input.
         seed: Of the interleaving of threads.
@@ -140,7 +144,7 @@ def run(
     reverts = [parse_patch(text, needs_at=True) for text in revert or ()]
     patches = _Patches(image)
     try:
-        process = _process(image, module, load_base, stdin, seed, consistency, budget, arguments)
+        process = _process(image, module, available, load_base, stdin, seed, consistency, budget, arguments)
     except (EmulatedFault, Refused) as error:
         document = running.no_run(error)
     else:
@@ -176,8 +180,14 @@ def _warn_of_pending(out: Output, process: Process) -> None:
     for at in process.pending:
         out.warn(f"nothing was done at instruction {at}: the program had executed {process.instructions} when it ended or was stopped")
     for change in process.status().changes if process.finished else ():
-        reasons = ", ".join(change.waits_for) or "nothing"
-        out.warn(f"{change.name} is still {change.state}: the program ended before; {change.operation} waits for {reasons}")
+        out.warn(
+            f"{change.name} is still {change.state} ({change.operation} since instruction {change.since}): the program ended before its "
+            "threads had left the code that was in force"
+        )
+    went_in = {event.details["patch"] for event in process.events if event.kind == "apply"}
+    for waiting in process.status().registered:
+        if waiting.name not in went_in and not waiting.refusals:
+            out.warn(f"{waiting.name} never went in: the program did not load {waiting.module}")
 
 
 class _Patches:
@@ -201,6 +211,7 @@ class _Patches:
 def _process(
     image: str,
     modules: list[str] | None,
+    available: list[str] | None,
     load_base: Annotated[str | None, Parameter(metavar="VA")],
     stdin: Annotated[str | None, Parameter(metavar="FILE")],
     seed: Annotated[int, Parameter(metavar="N")],
@@ -220,6 +231,7 @@ def _process(
             load_base=base,
             seed=seed,
             modules=[open_for(path, program, image) for path in modules or ()],
+            available=[open_for(path, program, image) for path in available or ()],
             stdin=contents(stdin),
             args=arguments,
             consistency=Consistency(consistency),

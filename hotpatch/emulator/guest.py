@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch import Machine
     from hotpatch.emulator.heap import HeapState
+    from hotpatch.emulator.loading import LoaderState
     from hotpatch.emulator.memory import MemorySnapshot
     from hotpatch.emulator.memory import Region as MemoryRegion
     from hotpatch.emulator.objects import HandleState
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from hotpatch.emulator.supply import Supply
     from hotpatch.emulator.system import ProcessEvent
     from hotpatch.emulator.threads import GuestThread
+    from hotpatch.engine.target import ModuleWatcher
     from hotpatch.errors import Fault, StackFrame
     from hotpatch.image import Image
 
@@ -57,6 +59,8 @@ class GuestSnapshot:
     handles: HandleState
     heap: HeapState
     shadows: Mapping[tuple[int, int], int]
+    loading: LoaderState
+    tls: tuple[int, ...]
     gates: int
     schedule: object
     modules: tuple[Module, ...]
@@ -77,11 +81,12 @@ class Guest:
         *,
         load_base: Va | None = None,
         modules: Sequence[Image] = (),
+        available: Sequence[Image] = (),
         seed: int = 0,
         settings: Settings | None = None,
         schedule: Schedule | None = None,
     ) -> None:
-        """Load ``image`` and ``modules`` and start up their DLLs.
+        """Load ``image`` and ``modules`` and start up their DLLs; ``available`` are DLLs that LoadLibrary finds.
 
         Raises:
             InputError: An image cannot be loaded.
@@ -89,6 +94,7 @@ class Guest:
         """
         self.system = System(image.machine, seed=seed, settings=settings or Settings(command_line=image.name))
         self.kernel = Kernel(self.system, schedule or SeededSchedule(seed))
+        self.system.available = loader.by_name(self.system, available)
         loader.load(self.system, [(image, load_base), *((module, None) for module in modules)])
         self.module = self.system.modules()[0]
         self._host = self.system.new_thread(0, 0, host=True)
@@ -211,6 +217,8 @@ class Guest:
             system.handles.state(),
             system.heap.state(),
             dict(system.shadows),
+            system.loading.copy(),
+            system.tls.state(),
             system.gates.state(),
             self.kernel.schedule.state(),
             system.modules(),
@@ -232,6 +240,8 @@ class Guest:
         system.handles.restore(snapshot.handles)
         system.heap.restore(snapshot.heap)
         system.shadows = dict(snapshot.shadows)
+        system.loading.restore(snapshot.loading)
+        system.tls.restore(snapshot.tls)
         system.gates.restore(snapshot.gates)
         self.kernel.schedule.restore(snapshot.schedule)
         system.restore_modules(snapshot.modules)
@@ -367,6 +377,10 @@ class Guest:
         if module is None:
             raise HotpatchError(f"no module is at 0x{va:x}")
         self.system.remove(module)
+
+    def watch_modules(self, watcher: ModuleWatcher) -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        self.system.watchers.add(watcher)
 
     def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
         """See :class:`~hotpatch.engine.target.Target`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.emulator import faults
 from hotpatch.emulator.calls import lay_out
+from hotpatch.emulator.loading import BETWEEN
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.errors import EmulatedFault, FaultKind
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def call_between(kernel: Kernel, host: GuestThread, va: Va, arguments: Sequence[int], budget: int) -> int:
     """Call ``va``; its integer result. Afterwards the host's thread stands where it stood, and the counts are what they were.
 
-    Only memory below the thread's stack pointer, which belongs to nobody on Windows, and what the function itself changes are different.
+    Modules neither come nor go meanwhile. Only memory below the thread's stack pointer, which belongs to nobody on Windows, and what
+    the function itself changes are different.
 
     Raises:
         EmulatedFault: It faulted, waited, ended its thread or the process, or executed more than ``budget`` instructions.
@@ -31,6 +33,8 @@ def call_between(kernel: Kernel, host: GuestThread, va: Va, arguments: Sequence[
     previous = system.active
     system.park()
     thread, counters, ended = copy.copy(host), copy.copy(system.counters), kernel.call_ended
+    owner, depth = system.loading.owner, system.loading.depth
+    system.loading.owner, system.loading.depth = BETWEEN, 1
     layout = lay_out(system.convention, arguments)
     host.wait = None
     watcher, kernel.on_slice = kernel.on_slice, None  # who asks for this call is not asked during it
@@ -53,4 +57,5 @@ def call_between(kernel: Kernel, host: GuestThread, va: Va, arguments: Sequence[
         for name in ("instructions", "quantum", "alone", "current"):
             setattr(system.counters, name, getattr(counters, name))
         kernel.call_ended, kernel.on_slice, system.fault = ended, watcher, None
+        system.loading.owner, system.loading.depth = owner, depth
         system.activate(previous)

@@ -17,7 +17,7 @@ from hotpatch.emulator.exception_records import record_of
 from hotpatch.emulator.exceptions import raise_exception
 from hotpatch.emulator.frames import standing
 from hotpatch.emulator.gates import CALLBACK, THREAD
-from hotpatch.emulator.loader import DLL_THREAD_ATTACH, entry_calls, initialisation_order
+from hotpatch.emulator.loading import start_thread
 from hotpatch.emulator.memory import AccessError
 from hotpatch.emulator.threads import Ended, Faulted, Frame, GoOn, Invoke, ThreadState
 from hotpatch.emulator.waits import Input
@@ -63,21 +63,6 @@ class EndCall:
     def resume(self, system: System, thread: GuestThread, value: int) -> Outcome:
         """Back to the host."""
         return Ended.CALL
-
-
-@dataclass(frozen=True, slots=True)
-class CallsInTurn:
-    """Calls to make one after the other, then ``last``."""
-
-    calls: tuple[tuple[int, tuple[int, ...]], ...]
-    last: Invoke
-
-    def resume(self, system: System, thread: GuestThread, value: int) -> Outcome:
-        """Make the next one."""
-        if not self.calls:
-            return self.last
-        va, arguments = self.calls[0]
-        return Invoke(va, arguments, CallsInTurn(self.calls[1:], self.last))
 
 
 class Kernel:
@@ -141,6 +126,7 @@ class Kernel:
     def abandon_call(self, thread: GuestThread) -> None:
         """Take the host's thread back to where it stands between calls, whatever it was doing."""
         thread.frames, thread.wait, thread.state, thread.context = (), None, ThreadState.IDLE, None
+        self.system.loading.abandon(thread)
         self.system.clear_flags(thread)
         if self.system.active is thread:
             self.system.active = None
@@ -352,6 +338,7 @@ class Kernel:
         """The program's function that the system called has returned."""
         system = self.system
         value = system.cpu.get(system.convention.result)
+        stand = thread.frames, system.cpu.save()
         frame = thread.frames[-1]
         thread.frames = thread.frames[:-1]
         system.cpu.set(system.cpu.model.sp, frame.sp)
@@ -359,17 +346,19 @@ class Kernel:
             system.cpu.set(system.convention.link, frame.link)
         for name, before in frame.kept:
             system.cpu.set(name, before)
-        return frame.then.resume(system, thread, value)
+        try:
+            return frame.then.resume(system, thread, value)
+        except (AccessError, ProgramFaultError):
+            raise  # the program's own fault, where it stands now
+        except BaseException:
+            system.activate(thread)
+            thread.frames = stand[0]
+            system.cpu.restore(stand[1])
+            raise
 
     def _started(self, thread: GuestThread) -> Outcome:
         """A new thread: tell the modules, then call its function."""
-        calls = [
-            call
-            for module in initialisation_order(self.system.modules())
-            for call in entry_calls(self.system, module, DLL_THREAD_ATTACH)
-            if thread.id != self.system.counters.main
-        ]
-        return CallsInTurn(tuple(calls), Invoke(thread.start, (thread.argument,), EndThread())).resume(self.system, thread, 0)
+        return start_thread(self.system, thread, Invoke(thread.start, (thread.argument,), EndThread()))
 
     # endings -----------------------------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ _DEFAULT_COOKIE = 0x2B99_2DDF_A232
 _COOKIE_MASK = 0xFFFF_FFFF_FFFF
 _DELTA_LIMIT = 1 << 64
 _FORWARD_LIMIT = 16
-DLL_PROCESS_ATTACH, DLL_THREAD_ATTACH, DLL_THREAD_DETACH = 1, 2, 3
+DLL_PROCESS_DETACH, DLL_PROCESS_ATTACH, DLL_THREAD_ATTACH = 0, 1, 2
 
 
 def load(system: System, images: Sequence[tuple[Image, Va | None]]) -> None:
@@ -34,18 +34,43 @@ def load(system: System, images: Sequence[tuple[Image, Va | None]]) -> None:
     Raises:
         InputError: An image is of another machine, cannot be placed, or has pages both writable and executable.
     """
-    modules = []
-    for image, base in images:
+    modules = [place(system, image, base) for image, base in images]
+    for module in modules:
+        bind(system, module)
+        system.event("load", module=module.name, va=module.va, size=module.size)
+
+
+def by_name(system: System, images: Sequence[Image]) -> dict[str, Image]:
+    """Files that can be loaded later, by their normalised names.
+
+    Raises:
+        InputError: One is no DLL for the process, or two have one name.
+    """
+    found: dict[str, Image] = {}
+    for image in images:
+        name = library_name(image.name)
         if image.machine is not system.machine:
             raise InputError(image.path, f"is an image for {image.machine}, the process runs {system.machine}")
-        modules.append(_map(system, image, base))
-    for module in modules:
-        try:
-            _bind(system, module)
-            _initialise_data(system, module)
-        except AccessError as error:
-            problem = f"tells the loader to use 0x{error.address:x}, where nothing is mapped; the file is damaged"
-            raise InputError(module.image.path, problem) from error
+        if not image.is_dll:
+            raise InputError(image.path, "is no DLL, so no program can load it")
+        if name in found or is_system(name):
+            raise InputError(image.path, f"is called {name}, as another one; a process tells its modules apart by their names")
+        found[name] = image
+    return found
+
+
+def bind(system: System, module: Module) -> None:
+    """Bind a module's imports to what is there and fill in what the loader writes.
+
+    Raises:
+        InputError: The file sends the loader to where nothing is.
+    """
+    try:
+        _bind(system, module)
+        _initialise_data(system, module)
+    except AccessError as error:
+        problem = f"tells the loader to use 0x{error.address:x}, where nothing is mapped; the file is damaged"
+        raise InputError(module.image.path, problem) from error
 
 
 def entry_calls(system: System, module: Module, reason: int) -> list[tuple[int, tuple[int, ...]]]:
@@ -103,7 +128,15 @@ def resolve(system: System, library: str, name: str | None, ordinal: int | None,
 # mapping ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def _map(system: System, image: Image, base: Va | None) -> Module:
+def place(system: System, image: Image, base: Va | None = None) -> Module:
+    """Map an image and relocate it; at its preferred base, or somewhere else where that is taken.
+
+    Raises:
+        InputError: It cannot be placed, is of another machine, or has pages both writable and executable.
+    """
+    if image.machine is not system.machine:
+        raise InputError(image.path, f"is an image for {image.machine}, the process runs {system.machine}")
+    pages = _pages(image)
     va = _place(system, image, base)
     content = bytearray(image.mapped)
     delta = va - image.preferred_base
@@ -114,10 +147,10 @@ def _map(system: System, image: Image, base: Va | None) -> Module:
     name = library_name(image.name)
     if any(module.name == name for module in system.modules()):
         raise InputError(image.path, f"a module called {name} is in the process already")
-    for start, end, rights in _pages(image):
+    for start, end, rights in pages:
         system.memory.map(va + start, end - start, rights, RegionKind.IMAGE, name, bytes(content[start:end]))
     module = Module(name, va, image.size_of_image, image)
-    system.add(module)
+    system.enlist(module)
     return module
 
 
@@ -201,4 +234,4 @@ def _initialise_data(system: System, module: Module) -> None:
         if configuration.guard_dispatch_pointer is not None and system.guard_dispatch is not None:
             memory.write(module.va + configuration.guard_dispatch_pointer, system.guard_dispatch.to_bytes(8, "little"))
     if image.tls is not None:
-        memory.write(module.va + image.tls.index, system.tls_index(module).to_bytes(4, "little"))
+        memory.write(module.va + image.tls.index, system.tls.index(module).to_bytes(4, "little"))

@@ -15,6 +15,7 @@ from hotpatch.emulator.cpu import Cpu
 from hotpatch.emulator.gates import Gates
 from hotpatch.emulator.heap import Heap
 from hotpatch.emulator.layout import PEB, TEB
+from hotpatch.emulator.loading import LoaderState
 from hotpatch.emulator.memory import PAGE, AccessError, Memory, RegionKind
 from hotpatch.emulator.objects import HandleTable, Mutex, ProcessObject, Stream, StreamObject, ThreadObject
 from hotpatch.emulator.parameters import Settings, map_parameters
@@ -23,6 +24,8 @@ from hotpatch.emulator.stacks import grow_stack
 from hotpatch.emulator.supply import supply_page
 from hotpatch.emulator.sync import Synchronization
 from hotpatch.emulator.threads import GuestThread, ThreadState
+from hotpatch.emulator.tls import TLS_ARRAY, ModuleTls
+from hotpatch.emulator.watchers import Watchers
 from hotpatch.engine.target import Module, Rights
 from hotpatch.errors import HotpatchError
 
@@ -32,13 +35,11 @@ if TYPE_CHECKING:
     from hotpatch.arch import Machine
     from hotpatch.emulator.supply import Supply
     from hotpatch.errors import Fault
+    from hotpatch.image import Image
     from hotpatch.unwind import Located
 
 DATA = Rights.READ | Rights.WRITE
 _STRING_LIMIT = 1 << 20
-_TLS_ARRAY = layout.TEB_SIZE
-"""Where in a TEB's mapping the array of TLS blocks is; it has a page."""
-_MAX_TLS_MODULES = PAGE // 8
 _MAX_THREADS = 1024
 _RESERVED = (
     (layout.STACK_VA, layout.PEB_VA),
@@ -139,7 +140,11 @@ class System:
         """Somebody who knows of code that stands in for other code (trampolines), for stack walks."""
         self._blank = self.cpu.save()
         self._modules: list[Module] = []
-        self._tls: list[Va] = []
+        self.available: dict[str, Image] = {}
+        """Files that LoadLibrary finds, by normalised name."""
+        self.loading = LoaderState()
+        self.watchers = Watchers()
+        self.tls = ModuleTls(weakref.proxy(self))
         self.streams = {stream: self.handles.open(self.handles.add(StreamObject(stream))) for stream in Stream}
         self.process_object = self.handles.add(ProcessObject())
         self._map_system()
@@ -246,13 +251,8 @@ class System:
         """In load order."""
         return tuple(self._modules)
 
-    def add(self, module: Module) -> None:
-        """Make a module known."""
-        self.enlist(module)
-        self.event("load", module=module.name, va=module.va, size=module.size)
-
     def enlist(self, module: Module) -> None:
-        """Make known what is no module of the program's: a patch image, of which the engine itself tells once it stays."""
+        """Make a module known, a patch image among them; whoever does that tells of it."""
         self._modules.append(module)
 
     def remove(self, module: Module) -> None:
@@ -263,23 +263,13 @@ class System:
         """The module that ``va`` lies in."""
         return next((module for module in self._modules if module.va <= va < module.va + module.size), None)
 
+    def module_of(self, va: int) -> Module:
+        """The module whose first byte is at ``va``; there must be one."""
+        return next(module for module in self._modules if module.va == va)
+
     def reserved(self, va: int, size: int) -> bool:
         """Whether a range touches an area that is not for images."""
         return any(va < high and va + size > low for low, high in _RESERVED)
-
-    def tls_index(self, module: Module) -> int:
-        """The module's TLS index; the first question gives it one, and every thread its block.
-
-        Raises:
-            HotpatchError: There are too many such modules.
-        """
-        if module.va not in self._tls:
-            if len(self._tls) == _MAX_TLS_MODULES:
-                raise HotpatchError(f"more than {_MAX_TLS_MODULES} modules with thread-local storage")
-            self._tls.append(module.va)
-            for thread in self.threads.values():
-                self._tls_block(thread, len(self._tls) - 1)
-        return self._tls.index(module.va)
 
     # threads -----------------------------------------------------------------------------------------------------------------------------
 
@@ -297,15 +287,14 @@ class System:
         reserve = min(max(stack, self._default_stack(), layout.STACK_COMMIT), layout.STACK_RESERVE_LIMIT)
         self.memory.map(top - layout.STACK_COMMIT, layout.STACK_COMMIT, DATA, RegionKind.STACK, f"stack {number}")
         teb = layout.TEB_VA + number * layout.TEB_STRIDE
-        self.memory.map(teb, _TLS_ARRAY + PAGE, DATA, RegionKind.SYSTEM, f"teb {number}")
+        self.memory.map(teb, TLS_ARRAY + PAGE, DATA, RegionKind.SYSTEM, f"teb {number}")
         low = (top - reserve) & -PAGE
         thread = GuestThread(number, start, argument, teb, top, low, self.handles.add(ThreadObject(number)), host=host)
         if suspended:
             thread.suspended, thread.state = 1, ThreadState.SUSPENDED
         self._fill_teb(thread)
         self.threads[number] = thread
-        for index in range(len(self._tls)):
-            self._tls_block(thread, index)
+        self.tls.begin(thread)
         self.activate(thread)
         self.counters.spawned += not host
         self.end_slice()
@@ -348,6 +337,7 @@ class System:
         if self.active is thread:
             self.active = None
         thread.context = None
+        self.loading.abandon(thread)
         for region in self.memory.regions():
             if region.name in (f"stack {thread.id}", f"teb {thread.id}"):
                 self.memory.unmap(region)
@@ -415,20 +405,11 @@ class System:
             "Self": thread.teb,
             "ProcessId": layout.PROCESS_ID,
             "ThreadId": thread.id,
-            "ThreadLocalStoragePointer": thread.teb + _TLS_ARRAY,
+            "ThreadLocalStoragePointer": thread.teb + TLS_ARRAY,
             "ProcessEnvironmentBlock": layout.PEB_VA,
         }
         for name, value in values.items():
             self.memory.write(thread.teb + TEB[name], value.to_bytes(8, "little"))
-
-    def _tls_block(self, thread: GuestThread, index: int) -> None:
-        module = next((module for module in self._modules if module.va == self._tls[index]), None)
-        if module is None or module.image.tls is None or not thread.alive:
-            return
-        tls = module.image.tls
-        block = self.heap.allocate(tls.template.size + tls.zero_fill, zero=True)
-        self.memory.write(block, self.memory.read(module.va + tls.template.start, tls.template.size))
-        self.memory.write(thread.teb + _TLS_ARRAY + 8 * index, block.to_bytes(8, "little"))
 
     def _commit(self, va: int, size: int) -> None:
         if size and self.memory.find(va) is None:

@@ -6,8 +6,8 @@ from hotpatch.engine.consistency import WAIT, Consistency
 from hotpatch.engine.course import Progress
 from hotpatch.engine.engine import Engine
 from hotpatch.engine.stacking import Stacking
-from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, PatchStatus, Status, ThreadStatus
-from hotpatch.engine.target import Module, Region, Rights, Target, Thread
+from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, PatchStatus, RegisteredStatus, Status, ThreadStatus
+from hotpatch.engine.target import Module, ModuleWatcher, Region, Rights, Target, Thread
 from hotpatch.engine.transaction import RollbackError
 
 __all__ = [
@@ -19,10 +19,12 @@ __all__ = [
     "Engine",
     "FunctionStatus",
     "Module",
+    "ModuleWatcher",
     "PatchState",
     "PatchStatus",
     "Progress",
     "Region",
+    "RegisteredStatus",
     "Rights",
     "RollbackError",
     "Stacking",

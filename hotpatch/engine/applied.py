@@ -1,4 +1,4 @@
-"""The handle of a patch that was applied, or is on its way."""
+"""The handle of a patch that was applied, is on its way, or waits for its module."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class AppliedPatch:
 
     def __repr__(self) -> str:
         """Which patch, where, and what has become of it."""
-        return f"<AppliedPatch {self.number} of {self.patch!r} at 0x{self.module:x}: {self.state}>"
+        where = "" if self.module is None else f" at 0x{self.module:x}"
+        return f"<AppliedPatch {self.number} of {self.patch!r}{where}: {self.state}>"
 
-    def __init__(self, engine: Engine, number: int, patch: Patch, module: Va) -> None:
-        """Made by :meth:`Engine.apply`."""
+    def __init__(self, engine: Engine, number: int, patch: Patch) -> None:
+        """Made by :meth:`Engine.apply` and :meth:`Engine.register`."""
         self._engine = engine
         self._number = number
         self._patch = patch
-        self._module = module
 
     @property
     def patch(self) -> Patch:
@@ -41,9 +41,9 @@ class AppliedPatch:
         return self._number
 
     @property
-    def module(self) -> Va:
-        """Address of the module that was patched."""
-        return self._module
+    def module(self) -> Va | None:
+        """Address of its module, or ``None`` while that is not loaded."""
+        return self._engine.module(self)
 
     @property
     def state(self) -> PatchState:
@@ -66,7 +66,7 @@ class AppliedPatch:
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        """Why it never came into force, where it gave up."""
+        """Why it never came into force, where it gave up; of one that is registered, why the module's last load went on without it."""
         return self._engine.refusals(self)
 
     def revert(self, consistency: Consistency | None = None, wait: int | None = None) -> None:

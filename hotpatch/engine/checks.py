@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from hotpatch.arch import Architecture
-    from hotpatch.engine.registry import Application, Registry
+    from hotpatch.engine.registry import Registry
     from hotpatch.engine.target import Module, Target
     from hotpatch.engine.undo import OriginalView
     from hotpatch.patch import Patch, PatchedFunction
@@ -42,13 +42,13 @@ class CheckedFunction:
     code: bytes
 
 
-def check_sequence(standing: tuple[Application, ...], patch: Patch) -> None:
-    """Check that a patch is newer than what stands.
+def check_sequence(older: Iterable[Patch], patch: Patch) -> None:
+    """Check that a patch is newer than those that stand, or are registered, on its module.
 
     Raises:
         ApplyRefused: Rule sequence.
     """
-    newest = max((application.patch.sequence for application in standing), default=0)
+    newest = max((other.sequence for other in older), default=0)
     if patch.sequence <= newest:
         raise ApplyRefused(
             [

@@ -1,7 +1,7 @@
 """Giving back what no frame and no pointer reaches any more.
 
 Candidates are the mappings that nothing standing needs: images of patches that do not stand, trampoline pages and HPAT page pairs of
-functions that are not redirected. A candidate is kept when an address in it is found in
+functions that are not redirected, and what was mapped for modules that are gone. A candidate is kept when an address in it is found in
 
 - a register or the stack of a thread (so every frame counts, whatever the unwind data says),
 - any aligned word of memory that the program can read, code pages too, except the candidates themselves,
@@ -15,29 +15,31 @@ in another form (encoded, unaligned) or that only the host holds, such as a call
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hotpatch.arch import architecture
 from hotpatch.engine.hpat import TABLE_SIZE
-from hotpatch.engine.stacks import words
+from hotpatch.engine.stacks import stack_words, words
 from hotpatch.engine.target import Rights
 from hotpatch.engine.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from hotpatch.address import Va
-    from hotpatch.engine.registry import ImageKey, Registry
+    from hotpatch.engine.registry import Registry
     from hotpatch.engine.target import Target
+    from hotpatch.patch import Patch
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Candidate:
-    """A mapping that nothing standing needs; ``image`` where it is a patch image."""
+    """A mapping that nothing standing needs; ``patch`` where it is the image of one."""
 
     va: Va
     size: int
-    image: ImageKey | None = None
+    patch: Patch | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,9 @@ def candidates(registry: Registry) -> tuple[Candidate, ...]:
     needed_chunks = {registry.trampolines[site.trampoline].chunk for site in registry.sites.values()}
     needed_chunks |= {transition.stubs for transition in registry.transitions.values()}
     needed_slots = [site.slot for site in registry.sites.values() if site.slot is not None]
-    found = [Candidate(image.va, image.size, key) for key, image in registry.images.items() if key not in needed_images]
+    found = [Candidate(image.va, image.size, image.patch) for key, image in registry.images.items() if key not in needed_images]
     found += [Candidate(chunk.va, chunk.size) for chunk in registry.chunks if chunk.va not in needed_chunks]
+    found += [Candidate(orphan.va, orphan.size, orphan.patch) for orphan in registry.orphans]
     needed_tables = {table.va for table in registry.tables for slot in needed_slots if slot in table}
     found += [Candidate(table.va, TABLE_SIZE) for table in registry.tables if table.va not in needed_tables]
     return tuple(sorted(found, key=lambda candidate: candidate.va))
@@ -91,13 +94,25 @@ def unreached(target: Target, mappings: tuple[Candidate, ...]) -> tuple[Candidat
     return tuple(mapping for index, mapping in enumerate(mappings) if index not in reached)
 
 
+def held_by_threads(target: Target, mappings: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Those of ``mappings`` in which a thread stands, or will return to: by its link register, or any word of its stack."""
+    if not mappings:
+        return ()
+    held: set[Candidate] = set()
+    link = architecture(target.machine).convention.link
+    for thread in target.threads():
+        stack = (word for _, word in stack_words(target, thread.sp))
+        for value in (thread.pc, *([thread.registers[link]] if link else []), *stack):
+            held.update(each for each in mappings if each.va <= value < each.va + each.size)
+    return tuple(each for each in mappings if each in held)
+
+
 def forget(registry: Registry, mapping: Candidate) -> None:
     """Take a mapping, and what lies in it, out of the registry."""
-    if mapping.image is not None:
-        del registry.images[mapping.image]
+    registry.images = {key: image for key, image in registry.images.items() if image.va != mapping.va}
+    registry.orphans = tuple(orphan for orphan in registry.orphans if orphan.va != mapping.va)
     registry.chunks = tuple(chunk for chunk in registry.chunks if chunk.va != mapping.va)
-    for key in [key for key, trampoline in registry.trampolines.items() if trampoline.chunk == mapping.va]:
-        del registry.trampolines[key]
+    registry.trampolines = {key: placed for key, placed in registry.trampolines.items() if placed.chunk != mapping.va}
     for table in registry.tables:
         if table.va == mapping.va:
             for site in [site for site, slot in registry.slots.items() if slot in table]:
@@ -109,9 +124,8 @@ def give_back(target: Target, registry: Registry, mapping: Candidate) -> Registr
     """Unmap a mapping; the registry without it."""
     left = registry.copy()
     with Transaction(target) as step:
-        image = None if mapping.image is None else left.images[mapping.image]
         forget(left, mapping)
-        if image is not None:
-            step.remove_module(image.patch.image.name.lower(), image.va, image.patch.image)
+        if mapping.patch is not None:
+            step.remove_module(mapping.patch.image.name.lower(), mapping.va, mapping.patch.image)
         step.unmap(mapping.va)
     return left

@@ -5,14 +5,12 @@ Each function works on a copy of the registry and returns it with what was refus
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import architecture
-from hotpatch.engine import dispatch, identity, operation, quiescence, redirect, transition
+from hotpatch.engine import dispatch, operation, quiescence, redirect, transition
 from hotpatch.engine.callbacks import callbacks_of
-from hotpatch.engine.collect import candidates, give_back
 from hotpatch.engine.consistency import Consistency
 from hotpatch.engine.mapping import image_key
 from hotpatch.engine.occupancy import versions, versions_of
@@ -20,14 +18,14 @@ from hotpatch.engine.plan import check_own_redirects, plan
 from hotpatch.engine.registry import Ended, Operation, SiteKey
 from hotpatch.engine.stacking import given_back
 from hotpatch.engine.transaction import Transaction
-from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Refused, RevertRefused
+from hotpatch.errors import ApplyRefused, Refusal, Refused, RevertRefused
 from hotpatch.patch import Moment
 
 if TYPE_CHECKING:
     from hotpatch.engine.locate import Locator
     from hotpatch.engine.occupancy import Code
     from hotpatch.engine.registry import Registry, Transition, Waiting
-    from hotpatch.engine.target import Target
+    from hotpatch.engine.target import Module, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting
             done = registry.copy()
             del done.waiting[waiting.module]
             if waiting.operation is Operation.APPLY:
-                checked = plan(target, done, waiting.patch, Consistency.QUIESCENT, waiting.stacking)
+                checked = plan(target, done, _module(target, waiting), waiting.patch, Consistency.QUIESCENT, waiting.stacking)
                 operation.apply(step, target, done, checked, Consistency.QUIESCENT, waiting.number)
             else:
                 application = done.applications[waiting.number]
@@ -79,10 +77,14 @@ def left_by(target: Target, registry: Registry, waiting: Waiting) -> Code:
     modules = target.modules()
     if waiting.operation is Operation.REVERT:
         return versions_of(registry, modules, registry.applications[waiting.number]).over
-    module = identity.find_module(target, waiting.patch)
+    module = _module(target, waiting)
     keys = [SiteKey(module.va, function.base_rva) for function in waiting.patch.functions]
     dropped = given_back(registry, module.va, set(keys), waiting.stacking)
     return versions(registry, modules, module, waiting.patch, image_key(module, waiting.patch), keys, dropped).under
+
+
+def _module(target: Target, waiting: Waiting) -> Module:
+    return next(module for module in target.modules() if module.va == waiting.module)
 
 
 def advance(target: Target, locator: Locator, registry: Registry, going: Transition) -> Outcome:
@@ -100,7 +102,7 @@ def advance(target: Target, locator: Locator, registry: Registry, going: Transit
 
 
 def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
-    """All threads are on one side: lead slots straight there and give the dispatchers back; the refusals where that cannot be done."""
+    """All threads are on one side: lead slots straight there, so that the dispatchers can go; the refusals where that cannot be done."""
     arch = architecture(going.patch.machine)
     try:
         with Transaction(target) as step:
@@ -136,16 +138,4 @@ def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
             transition.turn_back(step, target, turned, going, refused.refusals)
             step.commit()
         return turned, refused.refusals
-    with suppress(HotpatchError):  # collect() tries again
-        done = give_back(target, done, next(candidate for candidate in candidates(done) if candidate.va == going.stubs))
     return done, ()
-
-
-def abandon(target: Target, registry: Registry, going: Transition) -> Registry:
-    """The module is gone, and with it whatever led to its dispatchers."""
-    with Transaction(target) as step:
-        left = registry.copy()
-        transition.clear(step, target, going)
-        del left.transitions[going.module]
-        step.commit()
-    return left

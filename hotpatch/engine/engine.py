@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hotpatch.collection import without_collection
-from hotpatch.engine import course, operation, status, transition
+from hotpatch.engine import course, identity, operation, presence, status, transition
 from hotpatch.engine.applied import AppliedPatch
 from hotpatch.engine.collect import Collected, candidates, give_back, unreached
 from hotpatch.engine.consistency import Consistency
@@ -16,12 +17,13 @@ from hotpatch.engine.plan import plan
 from hotpatch.engine.registry import Registry, SiteKey
 from hotpatch.engine.stacking import Stacking
 from hotpatch.engine.transaction import Transaction
-from hotpatch.errors import ApplyRefused, Refusal, Refused, RevertRefused, Rule
+from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Refused, RevertRefused, Rule
 
 if TYPE_CHECKING:
     from hotpatch.address import Rva, Va
+    from hotpatch.engine.registry import Transition
     from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, Status
-    from hotpatch.engine.target import Target
+    from hotpatch.engine.target import Module, Target
     from hotpatch.patch import Patch
     from hotpatch.unwind import Located
 
@@ -39,6 +41,7 @@ class Engine:
         self._target = target
         self._registry = Registry()
         self._locator: tuple[Registry, Locator] | None = None
+        target.watch_modules(self)
 
     def apply(
         self,
@@ -69,7 +72,8 @@ class Engine:
         try:
             with without_collection(), Transaction(self._target) as step:
                 registry = self._registry.copy()
-                checked = plan(self._target, registry, patch, consistency, stacking)
+                module = identity.find_module(self._target, patch)
+                checked = plan(self._target, registry, module, patch, consistency, stacking)
                 number = operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
                 step.commit()
         except ApplyRefused:
@@ -77,19 +81,48 @@ class Engine:
         except Refused as refused:
             raise ApplyRefused(refused.refusals) from refused
         self._registry = registry
-        return AppliedPatch(self, number, patch, checked.module.va)
+        return AppliedPatch(self, number, patch)
+
+    def register(
+        self,
+        patch: Patch,
+        consistency: Consistency = Consistency.IMMEDIATE,
+        stacking: Stacking = Stacking.CUMULATIVE,
+        wait: int | None = None,
+    ) -> AppliedPatch:
+        """Apply a patch as :meth:`apply` does, or, while its module is not loaded, keep it until that is.
+
+        It goes in when the module is loaded, before any code of that runs. The handle tells; :meth:`revert` takes it back either way.
+
+        Raises:
+            ApplyRefused: As :meth:`apply`; or another build of its module is loaded (wrong-base), or a patch is registered for the module
+                that is as new (sequence).
+        """
+        if identity.base_of(self._target.modules(), patch) is not None:
+            return self.apply(patch, consistency, stacking, wait)
+        try:
+            with Transaction(self._target) as step:
+                registry = self._registry.copy()
+                number = presence.register(step, self._target, registry, patch, consistency, stacking)
+                step.commit()
+        except ApplyRefused:
+            raise
+        except Refused as refused:
+            raise ApplyRefused(refused.refusals) from refused
+        self._registry = registry
+        return AppliedPatch(self, number, patch)
 
     def revert(self, applied: AppliedPatch, consistency: Consistency | None = None, wait: int | None = None) -> None:
         """Take the topmost patch of a module back: what it superseded is in force again, else the original.
 
-        The patch image, slots and trampolines stay mapped (:meth:`collect`). A patch that is still on its way in is called off. Threads
-        change back as they changed over unless ``consistency`` says otherwise; ``wait`` as for :meth:`apply`.
+        The patch image, slots and trampolines stay mapped (:meth:`collect`). A patch that is still on its way in is called off, and so is
+        one that waits for its module. Threads change back as they changed over unless ``consistency`` says otherwise; ``wait`` as for
+        :meth:`apply`.
 
         Raises:
-            RevertRefused: It does not stand (not-applied), another stands on top (not-on-top), its module is gone (module-not-loaded), it
-                was built not to be reverted (cannot-roll-back), a redirect is no longer what was written (redirect-changed), a callback
-                says no or faults (callback-veto, callback-fault), or something else is under way there (in-transition); the process is as
-                it was.
+            RevertRefused: It does not stand (not-applied), another stands on top (not-on-top), it was built not to be reverted
+                (cannot-roll-back), a redirect is no longer what was written (redirect-changed), a callback says no or faults
+                (callback-veto, callback-fault), or something else is under way there (in-transition); the process is as it was.
         """
         try:
             with without_collection(), Transaction(self._target) as step:
@@ -126,17 +159,65 @@ class Engine:
         """
         if not self._registry.waiting and not self._registry.transitions:
             return _NOTHING
-        refused: list[Refusal] = []
+        refused: tuple[Refusal, ...] = ()
         for waiting in tuple(self._registry.waiting.values()):
             self._registry, found = course.go_on(self._target, self._locate, self._registry, waiting)
             refused += found
         for going in tuple(self._registry.transitions.values()):
-            if any(module.va == going.module for module in self._target.modules()):
-                self._registry, found = course.advance(self._target, self._locate, self._registry, going)
-                refused += found
-            else:
-                self._registry = course.abandon(self._target, self._registry, going)
-        return Progress(bool(self._registry.waiting or self._registry.transitions), tuple(refused))
+            self._registry, found = course.advance(self._target, self._locate, self._registry, going)
+            refused += found
+            if going.module not in self._registry.transitions:
+                self._vacate(going)
+        return Progress(bool(self._registry.waiting or self._registry.transitions), refused)
+
+    def _vacate(self, going: Transition) -> None:
+        """Give the dispatchers of a transition back that has ended."""
+        with suppress(HotpatchError):  # collect() tries again
+            mapping = next(candidate for candidate in candidates(self._registry) if candidate.va == going.stubs)
+            self._registry = give_back(self._target, self._registry, mapping)
+
+    # modules -----------------------------------------------------------------------------------------------------------------------------
+
+    def modules_loaded(self, modules: tuple[Module, ...]) -> None:
+        """Apply what is registered for modules that have been loaded; see :class:`hotpatch.engine.target.ModuleWatcher`.
+
+        A patch that cannot be applied stays registered, and :meth:`unheard` tells why.
+        """
+        if not self._registry.registered:
+            return
+        with without_collection(), Transaction(self._target) as step:
+            registry = self._registry.copy()
+            for module in modules:
+                registry = presence.arrive(step, self._target, registry, module)
+            step.commit()
+        self._registry = registry
+
+    def modules_unloading(self, modules: tuple[Module, ...]) -> None:
+        """Forget modules that are about to go, and register their patches again; see :class:`hotpatch.engine.target.ModuleWatcher`."""
+        with Transaction(self._target) as step:
+            registry = self._registry.copy()
+            for module in modules:
+                presence.depart(step, self._target, registry, module)
+            step.commit()
+        self._registry = registry
+        with suppress(HotpatchError):  # collect() tries again
+            for mapping in presence.leftovers(self._target, registry):
+                self._registry = give_back(self._target, self._registry, mapping)
+
+    def unheard(self) -> tuple[Refusal, ...]:
+        """What was refused because the program loaded or unloaded a module; each refusal is given once."""
+        refusals, self._registry.untold = self._registry.untold, ()
+        return refusals
+
+    def module(self, applied: AppliedPatch) -> Va | None:
+        """Address of the module of an applied patch, or of the one that is its base now; ``None`` where none is."""
+        application, under_way = self._registry.applications.get(applied.number), self._registry.under_way(applied.number)
+        if application is not None:
+            return application.image.module
+        if under_way is not None:
+            return under_way.module
+        module = identity.base_of(self._target.modules(), applied.patch)
+        return None if module is None else module.va
 
     def collect(self) -> Collected:
         """Unmap what reverts left behind and nothing reaches any more; see :mod:`hotpatch.engine.collect` for what counts as reaching.
@@ -196,8 +277,8 @@ class Engine:
         return self._registry.under_way(applied.number) is None
 
     def refusals(self, applied: AppliedPatch) -> tuple[Refusal, ...]:
-        """Why it never came into force, where it gave up."""
-        ended = self._registry.ended.get(applied.number)
+        """Why it never came into force, where it gave up; of one that is registered, why the module's last load went on without it."""
+        ended = self._registry.ended.get(applied.number) or self._registry.registered.get(applied.number)
         return () if ended is None else ended.refusals
 
     def state(self, applied: AppliedPatch) -> PatchState:
@@ -221,7 +302,10 @@ class Engine:
             Refused: The patch has no such function (no-such-function), or its trampoline has been collected (not-applied).
         """
         wanted = applied.rva_of(function)
-        key = SiteKey(applied.module, wanted)
+        module = self.module(applied)
+        if module is None:
+            raise Refused([Refusal(Rule.NOT_APPLIED, None, wanted, "the patch's module is not loaded; call the function once it is")])
+        key = SiteKey(module, wanted)
         site = self._registry.sites.get(key)
         if site is not None:
             return site.original

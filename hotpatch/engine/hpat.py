@@ -51,6 +51,11 @@ class HpatTable:
         """The first free slot, no longer free."""
         return self.slot(self.free.pop())
 
+    def give(self, slot: Va) -> None:
+        """Take back what :meth:`take` gave."""
+        self.free.append((slot - self.va) // HPAT_SLOT_SIZE)
+        self.free.sort(reverse=True)
+
     def __contains__(self, va: int) -> bool:
         """Whether an address lies in the page pair."""
         return self.va <= va < self.va + TABLE_SIZE

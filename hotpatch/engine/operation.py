@@ -87,7 +87,7 @@ def apply(
     hpat.reserve_slots(step, registry, arch, functions)
     originals = trampoline.make_callable(step, registry, arch, functions)
     key, image = map_patch(step, target, registry, arch, module, patch, originals)
-    application = registry.enter(key, patch, tuple(function.key for function in functions), plan.dropped, how, number)
+    application = registry.enter(key, patch, tuple(function.key for function in functions), plan.dropped, how, plan.stacking, number)
     callbacks = callbacks_of(step, registry, application)
     callbacks.run(Moment.BEFORE_APPLY)
     dispatchers: dict[SiteKey, Va] = {}
@@ -121,7 +121,7 @@ def begin_revert(
     Raises:
         Refused: It cannot be, or something else is under way.
     """
-    application = topmost(target, registry, number)
+    application = topmost(registry, number)
     module_va, patch, now = application.image.module, application.patch, target.clock
     check_idle(registry, module_va)
     how = application.consistency if wanted is None else wanted
@@ -190,16 +190,19 @@ def revert(
         callbacks.run(Moment.AFTER_REVERT)
 
 
+def comes(under_way: Waiting | Transition) -> bool:
+    """Whether what is under way leads to the patch's code, and not away from it."""
+    return under_way.to_new if isinstance(under_way, Transition) else under_way.operation is Operation.APPLY
+
+
 def coming(registry: Registry, number: int) -> bool:
-    """Whether an application is on its way in."""
+    """Whether an application is on its way in, or waits for its module."""
     under_way = registry.under_way(number)
-    if isinstance(under_way, Transition):
-        return under_way.to_new
-    return under_way is not None and under_way.operation is Operation.APPLY
+    return number in registry.registered if under_way is None else comes(under_way)
 
 
 def call_off(step: Transaction, target: Target, registry: Registry, number: int) -> None:
-    """Call off what is under way of an application.
+    """Call off what is under way of an application, or its registration.
 
     Raises:
         RevertRefused: Nothing is (not-applied).
@@ -209,6 +212,9 @@ def call_off(step: Transaction, target: Target, registry: Registry, number: int)
         transition.turn_back(step, target, registry, under_way)
     elif under_way is not None:
         stop_waiting(step, registry, under_way, ())
+    elif number in registry.registered:
+        patch = registry.registered.pop(number).patch
+        step.event("register", patch=patch.image.name, sequence=patch.sequence, module=patch.provenance.base_name.lower(), why="called-off")
     else:
         reason = "nothing of the patch is under way; revert it, or apply it again"
         raise RevertRefused([Refusal(Rule.NOT_APPLIED, None, None, reason)])

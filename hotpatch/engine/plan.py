@@ -36,16 +36,15 @@ class Plan:
     stacking: Stacking
 
 
-def plan(target: Target, registry: Registry, patch: Patch, how: Consistency, stacking: Stacking) -> Plan:
-    """Check everything about an application that can be checked before anything is done.
+def plan(target: Target, registry: Registry, module: Module, patch: Patch, how: Consistency, stacking: Stacking) -> Plan:
+    """Check everything about an application to ``module`` that can be checked before anything is done.
 
     Raises:
         Refused: With every reason.
     """
     arch = architecture(patch.machine)
-    module = identity.find_module(target, patch)
     check_idle(registry, module.va)
-    checks.check_sequence(registry.standing(module.va), patch)
+    checks.check_sequence((each.patch for each in registry.standing(module.va)), patch)
     original = OriginalView(target.read, registry.records(module.va))
     replaced = {SiteKey(module.va, function.base_rva) for function in patch.functions}
     dropped = given_back(registry, module.va, replaced, stacking)
@@ -69,28 +68,16 @@ def check_idle(registry: Registry, module: Va) -> None:
         raise Refused([quiescence.busy(under_way, module)])
 
 
-def topmost(target: Target, registry: Registry, number: int) -> Application:
+def topmost(registry: Registry, number: int) -> Application:
     """The application of that number, which must be the topmost of its module.
 
     Raises:
-        RevertRefused: It does not stand (not-applied), its module is gone (module-not-loaded), or another one stands on top (not-on-top).
+        RevertRefused: It does not stand (not-applied), or another one stands on top (not-on-top).
     """
     application = registry.applications.get(number)
     if application is None:
         raise RevertRefused(
             [Refusal(Rule.NOT_APPLIED, None, None, "the patch does not stand any more; apply it again before you revert it")]
-        )
-    if all(module.va != application.image.module for module in target.modules()):
-        raise RevertRefused(
-            [
-                Refusal(
-                    Rule.NOT_LOADED,
-                    None,
-                    None,
-                    "the module that was patched has been unloaded; there is nothing to revert",
-                    {"module_va": application.image.module},
-                )
-            ]
         )
     top = registry.standing(application.image.module)[-1]
     if top is not application:

@@ -98,17 +98,15 @@ def redirect(
         site = registry.sites[key]
         layer = Layer(application.number, site.top.name, site.original)
         registry.sites[key] = lead(step, target, arch, key, site, (*site.layers, layer), switch, dispatchers.get(key))
-    _lead_slots(step, target, slots)
+    # Nothing leads to them yet, or (after a revert) only threads that may have either version.
+    lead_slots(step, target, slots)
     for record in pads:
         step.write_code(record.va, record.before, record.after)
     return switch
 
 
-def _lead_slots(step: Transaction, target: Target, slots: Sequence[tuple[Va, Va]]) -> None:
-    """Point slots of new redirects at their destinations, neighbours in one store.
-
-    Nothing leads to them yet, or (after a revert) only threads that may have either version.
-    """
+def lead_slots(step: Transaction, target: Target, slots: Sequence[tuple[Va, Va]]) -> None:
+    """Point slots at their destinations, neighbours in one store."""
     runs: list[tuple[Va, bytearray]] = []
     for slot, destination in sorted(slots):
         va = pointer_of(slot)

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from hotpatch.engine.consistency import Consistency
+from hotpatch.engine.stacking import Stacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hotpatch.address import Rva, Va
     from hotpatch.arch import Redirect
     from hotpatch.engine.hpat import HpatTable
-    from hotpatch.engine.stacking import Stacking
     from hotpatch.engine.undo import UndoRecord
     from hotpatch.errors import Refusal
     from hotpatch.patch import Patch
@@ -161,6 +161,7 @@ class Application:
         sites: Functions that it replaces, by RVA.
         given_back: Functions of older patches whose original it brings back, by RVA.
         consistency: How calls changed over; reverting it goes the same way unless said otherwise.
+        stacking: How it went on top of older ones.
     """
 
     number: int
@@ -169,6 +170,7 @@ class Application:
     sites: tuple[SiteKey, ...]
     given_back: tuple[SiteKey, ...] = ()
     consistency: Consistency = Consistency.IMMEDIATE
+    stacking: Stacking = Stacking.CUMULATIVE
 
     @property
     def touched(self) -> tuple[SiteKey, ...]:
@@ -251,6 +253,34 @@ class Ended:
     refusals: tuple[Refusal, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A patch that waits for its module to be loaded.
+
+    Attributes:
+        number: Of the application to be.
+        patch: Its patch.
+        consistency: How it is reverted, unless said otherwise; when it goes in, no thread is inside.
+        stacking: How it goes on top of older ones.
+        refusals: Why the module's last load went on without it.
+    """
+
+    number: int
+    patch: Patch
+    consistency: Consistency
+    stacking: Stacking
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """What was mapped for a module that is gone: an image of ``patch``, or trampolines or dispatchers; ``size`` in bytes."""
+
+    va: Va
+    size: int
+    patch: Patch | None = None
+
+
 @dataclass(slots=True)
 class Registry:
     """All of it; compared by value."""
@@ -267,6 +297,10 @@ class Registry:
     waiting: dict[Va, Waiting] = field(default_factory=dict)
     transitions: dict[Va, Transition] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
+    registered: dict[int, Registration] = field(default_factory=dict)
+    orphans: tuple[Orphan, ...] = ()
+    untold: tuple[Refusal, ...] = ()
+    """Refusals that nobody could be told when they came up, because the program caused them."""
 
     def copy(self) -> Registry:
         """A copy to work on; values are frozen and shared, but for the tables' lists of free slots."""
@@ -283,6 +317,9 @@ class Registry:
             dict(self.waiting),
             dict(self.transitions),
             dict(self.ended),
+            dict(self.registered),
+            self.orphans,
+            self.untold,
         )
 
     def under_way(self, number: int) -> Waiting | Transition | None:
@@ -307,13 +344,14 @@ class Registry:
         sites: tuple[SiteKey, ...],
         given_back: tuple[SiteKey, ...],
         consistency: Consistency = Consistency.IMMEDIATE,
+        stacking: Stacking = Stacking.CUMULATIVE,
         number: int | None = None,
     ) -> Application:
         """Put a patch on top of its module; ``number`` where it was given one when it began to wait."""
         if number is None:
             self.applied += 1
             number = self.applied
-        application = Application(number, key, patch, sites, given_back, consistency)
+        application = Application(number, key, patch, sites, given_back, consistency, stacking)
         self.applications[application.number] = application
         self.order[key.module] = (*self.order.get(key.module, ()), application.number)
         return application

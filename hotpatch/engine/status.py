@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from hotpatch.address import Rva
     from hotpatch.arch import Redirect
     from hotpatch.engine.occupancy import Holder
-    from hotpatch.engine.registry import Application, Registry, SiteKey, Waiting
+    from hotpatch.engine.registry import Application, Registration, Registry, SiteKey, Waiting
     from hotpatch.engine.target import Target, Thread
+    from hotpatch.errors import Refusal
 
 
 class PatchState(StrEnum):
     """What has become of a patch."""
 
+    REGISTERED = "registered"
+    """It goes in when its module is loaded, before any code of that runs."""
     WAITING = "waiting"
     """It goes in as soon as no thread is inside of what it replaces; nothing of it has been done."""
     TRANSITION = "in-transition"
@@ -39,6 +42,27 @@ class PatchState(StrEnum):
     """It was called off before it was in force for all threads."""
     REFUSED = "refused"
     """It was given up, because threads did not leave what it replaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredStatus:
+    """A patch that waits for its module.
+
+    Attributes:
+        number: Of the application to be.
+        name: Of the patch.
+        module: File name of its base.
+        sequence: Of the patch.
+        state: Always ``registered``.
+        refusals: Why the module's last load went on without it; none where it was not loaded meanwhile.
+    """
+
+    number: int
+    name: str
+    module: str
+    sequence: int
+    state: PatchState
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +159,14 @@ class Status:
         functions: By patch, then RVA.
         kept: Addresses of mappings that nothing standing needs but that threads or pointers may still reach.
         changes: What is on its way in or out.
+        registered: What waits for its module.
     """
 
     patches: tuple[PatchStatus, ...]
     functions: tuple[FunctionStatus, ...]
     kept: tuple[Va, ...]
     changes: tuple[ChangeStatus, ...] = ()
+    registered: tuple[RegisteredStatus, ...] = ()
 
     def document(self) -> dict[str, object]:
         """The same as a JSON-compatible document."""
@@ -184,6 +210,8 @@ def patch_state(registry: Registry, number: int) -> PatchState:
         return PatchState.TRANSITION if under_way.to_new else PatchState.REVERTING
     if under_way is not None:
         return PatchState.WAITING if under_way.operation is Operation.APPLY else PatchState.REVERTING
+    if number in registry.registered:
+        return PatchState.REGISTERED
     application = registry.applications.get(number)
     if application is None:
         ended = registry.ended.get(number)
@@ -216,7 +244,12 @@ def status(registry: Registry, target: Target, kept: tuple[Va, ...], changes: tu
         )
         waits_for = next((change.waits_for for change in changes if change.number == number), ())
         functions.extend(function_statuses(registry, application, module, waits_for))
-    return Status(tuple(patches), tuple(functions), kept, changes)
+    return Status(tuple(patches), tuple(functions), kept, changes, tuple(map(_registered, registry.registered.values())))
+
+
+def _registered(what: Registration) -> RegisteredStatus:
+    name, module = what.patch.image.name, what.patch.provenance.base_name.lower()
+    return RegisteredStatus(what.number, name, module, what.patch.sequence, PatchState.REGISTERED, what.refusals)
 
 
 def _function(registry: Registry, application: Application, key: SiteKey, module: str, waits_for: tuple[str, ...]) -> FunctionStatus:

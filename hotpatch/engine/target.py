@@ -80,6 +80,19 @@ class Region:
     rights: Rights
 
 
+class ModuleWatcher(Protocol):
+    """Who wants to know of modules that come and go while the program runs."""
+
+    def modules_loaded(self, modules: tuple[Module, ...]) -> None:
+        """They are mapped, relocated and bound, and none of their code has run yet. Those that others import come first.
+
+        What it raises takes the load back.
+        """
+
+    def modules_unloading(self, modules: tuple[Module, ...]) -> None:
+        """Their code has run for the last time, and they are about to be unmapped. What it raises keeps them where they are."""
+
+
 class Target(Protocol):
     """A stopped process.
 
@@ -149,6 +162,9 @@ class Target(Protocol):
     def remove_module(self, va: Va) -> None:
         """Take back :meth:`add_module`."""
 
+    def watch_modules(self, watcher: ModuleWatcher) -> None:
+        """Tell ``watcher`` of every module of the program that comes or goes from now on. It is held weakly."""
+
     def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
         """Where the process has that export (of a module or of the system), or ``None``."""
 
@@ -166,7 +182,7 @@ class Target(Protocol):
         """
 
     def event(self, kind: str, **details: object) -> None:
-        """Tell whoever watches: ``apply``, ``map``, ``redirect``, ``move``, ``wait``, ``transition``, ``revert``, ``refused``, ``collect``.
+        """Tell whoever looks: ``register``, ``apply``, ``map``, ``redirect``, ``move``, ``wait``, ``transition``, ``revert``, ``collect``.
 
         ``details`` are JSON-compatible, and none is called ``at``, ``thread`` or ``kind``, which whoever keeps events adds.
         """

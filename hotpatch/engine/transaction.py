@@ -105,6 +105,11 @@ class Transaction:
         self._target.remove_module(va)
         self._push(f"add module {name}", lambda: self._target.add_module(name, va, image))
 
+    def adopt(self, inner: Transaction) -> None:
+        """Take the changes and events of a transaction over that has ended well and was not committed."""
+        self._inverses += inner._inverses
+        self._events += inner._events
+
     def unmap(self, va: Va) -> None:
         """Give memory back. There is no inverse: it must be a transaction's last step."""
         self._target.unmap(va)

@@ -12,6 +12,7 @@ from hotpatch.emulator.commandline import join_command_line
 from hotpatch.emulator.guest import Guest
 from hotpatch.emulator.parameters import Settings
 from hotpatch.engine import Consistency, Engine, PatchState
+from hotpatch.engine.identity import is_build
 from hotpatch.errors import ApplyRefused, InputError, Refusal, Refused, RevertRefused, Rule
 from hotpatch.process.model import AppliedAt, Argument, Buffer, CallResult, PendingCall, ProcessSnapshot, RunResult, ThreadView
 
@@ -36,6 +37,8 @@ _STRIDE = 1000
 """Instructions that :meth:`Process.wait` may run past the end of what it waits for."""
 _GONE = frozenset({PatchState.REVERTED, PatchState.REVERSED, PatchState.REFUSED})
 """States of a patch that does not stand any more, or never did."""
+_TO_COME = frozenset({PatchState.WAITING, PatchState.REGISTERED})
+"""States of a patch that does not stand yet."""
 
 
 class Process:
@@ -45,7 +48,6 @@ class Process:
         guest: The emulated process (it implements :class:`hotpatch.engine.Target`).
         engine: The engine that patches it.
         applied: Patches that :meth:`apply_at` put in.
-        refused: Refusals that :meth:`apply_at` and :meth:`revert_at` met.
         last: Details of the last :meth:`call`.
     """
 
@@ -61,6 +63,7 @@ class Process:
         load_base: int | None = None,
         seed: int = 0,
         modules: Sequence[Image] = (),
+        available: Sequence[Image] = (),
         stdin: bytes = b"",
         more_input: bool = False,
         args: Sequence[str] = (),
@@ -76,6 +79,7 @@ class Process:
             load_base: VA of its first byte, a multiple of 0x10000; its preferred base where ``None``.
             seed: Of every choice the process makes: interleaving, random numbers, security cookies.
             modules: Other DLLs of the process.
+            available: DLLs that the program may load while it runs (LoadLibrary), found by their names, and by it alone.
             stdin: What the program reads from its standard input.
             more_input: Whether :meth:`feed` may add to that: at its end ReadFile waits (the C run time's functions don't) until
                 :meth:`end_input`.
@@ -94,14 +98,14 @@ class Process:
         self.consistency = consistency
         self.budget = budget
         base_va = None if load_base is None else Va(load_base)
-        self.guest = Guest(base, load_base=base_va, modules=modules, seed=seed, settings=settings, schedule=schedule)
+        self.guest = Guest(base, load_base=base_va, modules=modules, available=available, seed=seed, settings=settings, schedule=schedule)
         self.engine = Engine(self.guest)
         knower = weakref.proxy(self.engine)
         self.guest.system.locator = lambda va: knower.locate(va)
         watcher = weakref.proxy(self)
         self.guest.kernel.on_slice = lambda: watcher._poll()
         self.applied: list[AppliedAt] = []
-        self.refused: list[Refusal] = []
+        self._refused: list[Refusal] = []
         self.last: CallResult | None = None
         self._handles: list[AppliedPatch] = []
         self._awaited: tuple[AppliedPatch, ...] = ()
@@ -143,6 +147,12 @@ class Process:
     def events(self) -> tuple[ProcessEvent, ...]:
         """What has happened, in order."""
         return tuple(self.guest.system.events)
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        """What :meth:`apply_at` and :meth:`revert_at` met, and patches that wait for a module, as that was loaded or unloaded."""
+        self._refused += self.engine.unheard()
+        return tuple(self._refused)
 
     @property
     def threads(self) -> int:
@@ -308,6 +318,23 @@ class Process:
         self._handles.append(applied)
         return applied
 
+    def register(self, patch: Patch, consistency: Consistency | str | None = None, *, wait: int | None = None) -> AppliedPatch:
+        """Apply a patch as :meth:`apply`, or, while its module is not loaded, have it go in when that is, before any code of that runs.
+
+        If the module is unloaded and loaded again, the patch goes in again, however it went in first. :meth:`revert` ends that too.
+
+        Raises:
+            ApplyRefused: As :meth:`apply`, or another build of the module is loaded (wrong-base).
+            InputError: There is no such consistency.
+        """
+        registered = self.engine.register(patch, consistency=self._consistency(consistency), wait=wait)
+        self._handles.append(registered)
+        return registered
+
+    def offers(self, patch: Patch) -> bool:
+        """Whether a DLL that the program may load later is the patch's base."""
+        return any(is_build(image, patch) for image in self.guest.system.available.values())
+
     def revert(self, applied: AppliedPatch, consistency: Consistency | str | None = None, *, wait: int | None = None) -> None:
         """Take an applied patch back, as it was applied unless ``consistency`` says otherwise; one on its way in is called off.
 
@@ -352,13 +379,14 @@ class Process:
     def apply_at(self, instructions: int, patch: Patch, consistency: Consistency | str | None = None, *, wait: int | None = None) -> None:
         """Apply a patch at an instruction count, as :meth:`apply`; the program goes on either way.
 
-        :attr:`applied` and :attr:`refused` tell what came of it.
+        One for a DLL that the program may load later is registered, as :meth:`register`. :attr:`applied` and :attr:`refused` tell what
+        came of it.
         """
         how = self._consistency(consistency)
 
         def action() -> None:
             try:
-                applied = self.apply(patch, how, wait=wait)
+                applied = (self.register if self.offers(patch) else self.apply)(patch, how, wait=wait)
             except Refused as refused:
                 self._refuse(refused.refusals)
             else:
@@ -386,11 +414,12 @@ class Process:
 
     def snapshot(self) -> ProcessSnapshot:
         """The process and its patches as they are; can be restored any number of times, in any order."""
+        refused = self.refused  # before the engine's own copy is made, which must not hold them too
         return ProcessSnapshot(
             self.guest.snapshot(),
             self.engine.snapshot(),
             tuple(self.applied),
-            tuple(self.refused),
+            refused,
             self.last,
             tuple(self._handles),
             self._awaited,
@@ -400,7 +429,7 @@ class Process:
         """The process and its patches as :meth:`snapshot` found them."""
         self.guest.restore(snapshot.guest)
         self.engine.restore(snapshot.engine)
-        self.applied[:], self.refused[:], self.last = snapshot.applied, snapshot.refused, snapshot.last
+        self.applied[:], self._refused[:], self.last = snapshot.applied, snapshot.refused, snapshot.last
         self._handles[:], self._awaited = snapshot.handles, snapshot.awaited
 
     def stop_view(self) -> tuple[ThreadView, ...]:
@@ -440,14 +469,14 @@ class Process:
         """Remember which patches of :meth:`apply_at` have gone in."""
         waiting = []
         for applied in self._awaited:
-            if applied.state is PatchState.WAITING:
+            if applied.state in _TO_COME:
                 waiting.append(applied)
             elif applied.state not in _GONE:
                 self.applied.append(AppliedAt(applied.patch.image.name, self.instructions, len(applied.patch.functions)))
         self._awaited = tuple(waiting)
 
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
-        self.refused.extend(refusals)
+        self._refused.extend(refusals)
         for refusal in refusals:
             self.guest.event("refused", rule=refusal.rule.value, function=refusal.function, reason=refusal.reason)
 

@@ -9,7 +9,7 @@ from hotpatch.report.text import counted, told
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_UNTOLD = frozenset({"load", "spawn", "exit", "map", "fault"})
+_UNTOLD = frozenset({"spawn", "exit", "map", "fault"})
 """Told elsewhere in the text, or of no interest there; documents have them."""
 _CHANGES = {
     "entry": "goes to the new code",
@@ -19,13 +19,28 @@ _CHANGES = {
     "removed": "is the base's again",
 }
 
+_WAITS = {
+    "not-loaded": "waits for {}, which is not loaded",
+    "unloaded": "waits for {}, which was unloaded",
+    "called-off": "does not wait for {} any more",
+}
+
 
 def line(event: Mapping[str, Any]) -> str:
     """``event`` of a run's document as text of a line or a few; empty where it is not told."""
     kind = str(event["kind"])
-    if kind in _UNTOLD:
+    if kind in _UNTOLD or (kind == "load" and not event["at"]):
         return ""
     return f"[{event['at']}] {kind:<8}  {_TELL.get(kind, _others)(event)}"
+
+
+def _module(event: Mapping[str, Any]) -> str:
+    return f"{event['module']} at 0x{event['va']:x}"
+
+
+def _register(event: Mapping[str, Any]) -> str:
+    what = f"{event['patch']}, sequence {event['sequence']}"
+    return f"{what}: {_WAITS[event['why']].format(event['module'])}"
 
 
 def _apply(event: Mapping[str, Any]) -> str:
@@ -90,6 +105,9 @@ def _others(event: Mapping[str, Any]) -> str:
 
 
 _TELL: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "load": _module,
+    "unload": _module,
+    "register": _register,
     "apply": _apply,
     "revert": _revert,
     "redirect": _redirect,

@@ -174,6 +174,7 @@ def _status(status: dict[str, Any]) -> RenderableType:
     """What is patched, where, by which patch, in which state."""
     functions = status["functions"]
     changes = [line for change in status["changes"] for line in _change(change)]
+    changes += [Text(_registered(item)) for item in status["registered"]]
     if not functions:
         return Group(Text("nothing is patched"), *changes)
     names = {patch["number"]: patch["name"] for patch in status["patches"]}
@@ -190,6 +191,12 @@ def _status(status: dict[str, Any]) -> RenderableType:
             hexadecimal(item["destination"]),
         )
     return Group(rows, *changes)
+
+
+def _registered(item: Mapping[str, Any]) -> str:
+    """A patch that waits for its module, and what it was refused for when that was loaded last."""
+    why = "".join(f"; refused at its last load: {refusal['rule']}" for refusal in item["refusals"])
+    return f"{item['name']}, sequence {item['sequence']}: {item['state']}, waits for {item['module']}{why}"
 
 
 def _change(change: Mapping[str, Any]) -> list[Text]:

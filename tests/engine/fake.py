@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hotpatch.address import Va
 from hotpatch.arch import Machine, architecture
-from hotpatch.engine import Module, Region, Rights, Thread
+from hotpatch.engine import Module, ModuleWatcher, Region, Rights, Thread
 from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Rule
 from hotpatch.image import Image
 from hotpatch.image.model import SectionFlags
@@ -49,6 +49,7 @@ class Fake:
     exports: dict[tuple[str, str], int] = field(default_factory=dict)
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     flushed: list[tuple[int, int]] = field(default_factory=list)
+    watchers: list[ModuleWatcher] = field(default_factory=list)
     clock: int = 0
     thread_flags: range = range(0xE8, 0xFC)
     calls: int = 0
@@ -75,7 +76,21 @@ class Fake:
         self.loaded.append(module)
         return module
 
+    def arrive(self, image: Image, va: int, name: str = "base.dll") -> Module:
+        """Load an image while the process runs, and tell; a failure takes it back."""
+        module = self.load(image, va, name)
+        try:
+            for watcher in self.watchers:
+                watcher.modules_loaded((module,))
+        except BaseException:
+            self.loaded.remove(module)
+            del self.blocks[va]
+            raise
+        return module
+
     def unload(self, module: Module) -> None:
+        for watcher in self.watchers:
+            watcher.modules_unloading((module,))
         self.loaded.remove(module)
         del self.blocks[module.va]
 
@@ -207,6 +222,9 @@ class Fake:
     def remove_module(self, va: Va) -> None:
         self._call()
         self.loaded = [module for module in self.loaded if module.va != va]
+
+    def watch_modules(self, watcher: ModuleWatcher) -> None:
+        self.watchers.append(watcher)
 
     def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
         self._call()

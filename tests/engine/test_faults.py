@@ -65,7 +65,7 @@ def test_apply_revert_and_supersede_are_all_or_nothing(machine, strategy, failur
     counts.append(every_failure(here, lambda: done[0].revert(), failure))
     assert [here.result(index) for index in (1, 2, 3)] == [1, 2, 3]
     assert bytes(here.fake.blocks[here.module.va].memory) == pristine
-    assert all(count > 8 for count in counts), counts
+    assert all(count >= 8 for count in counts), counts
 
 
 def test_collect_frees_each_mapping_or_leaves_it(here):

@@ -9,10 +9,13 @@ import pytest
 from hotpatch.address import Va
 from hotpatch.arch import Machine, Redirect, architecture
 from hotpatch.emulator.guest import Guest
+from hotpatch.emulator.memory import RegionKind
+from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine import Engine
 from hotpatch.errors import ApplyRefused, RevertRefused, Rule
 from hotpatch.patch import Patch
 
+from . import late
 from .real import Failing, InjectedError, whole
 from .synthetic import Recipe, base_image, entry, make
 
@@ -159,3 +162,83 @@ def test_no_address_space_and_out_of_reach_change_nothing(machine: Machine) -> N
     with pytest.raises(RevertRefused):
         applied.revert()
     assert here.state() == before
+
+
+class LateScene:
+    """A process whose host loads and unloads the DLL of a case, with an engine on it that meets failures."""
+
+    def __init__(self, machine: Machine, case: str) -> None:
+        self.guest = Guest(late.host(machine), available=[late.images(case, machine)[0]])
+        self.target = Failing(self.guest)
+        self.engine = Engine(self.target)
+        self.applied = self.engine.register(late.patch_of(case, machine))
+
+    def begin(self, name: str, argument: int) -> None:
+        gate = self.guest.system.gates.provided(name)
+        assert gate is not None
+        self.guest.begin_call(gate, [argument])
+
+    def go_on(self) -> None:
+        host = next(thread for thread in self.guest.system.threads.values() if thread.host)
+        self.guest.kernel.step(host, 10_000)
+        assert self.guest.fault is None
+        assert host.state is ThreadState.IDLE
+
+    def state(self) -> tuple[dict[str, object], object]:
+        return whole(self.guest), self.engine.snapshot()
+
+    def fail_everywhere(self, how: str) -> list[str]:
+        """Let each call fail in turn; from the first failure on, which may come after code of the module has run, nothing changes.
+
+        Returns the calls up to the one whose failure no longer mattered, since all had been done.
+        """
+        failure, self.target.late = FAILURES[how]
+        self.target.failure = failure
+        loaded, before = len(self.guest.modules()), None
+        for count in range(1, LIMIT):
+            self.target.calls, self.target.fail_at = 0, count
+            self.target.made.clear()
+            try:
+                self.go_on()
+            except type(failure()):
+                self.target.fail_at = None
+                after = self.state()
+                if before is not None and after[1] != before[1]:
+                    assert self.target.failed in {"modules", "threads", "regions", "read", "unmap", "remove_module"}, self.target.failed
+                    assert after[1].registered, "only what is given back after an unload is done in steps of its own"
+                    self.go_on()
+                    return list(self.target.made)
+                assert len(after[0]["modules"]) == loaded
+                before = before or after
+                for key, value in before[0].items():
+                    told = key == "events" and self.target.failed == "event"
+                    assert told or after[0][key] == value, f"{self.target.failed} (call {count}) left {key} changed"
+                before = (before[0] | {"events": after[0]["events"]}, before[1])
+            else:
+                self.target.fail_at = None
+                return list(self.target.made)
+        raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("case", ["hooks", "unloaded-module"])
+@pytest.mark.parametrize("machine", list(Machine))
+def test_a_load_and_an_unload_of_a_patched_module_change_all_or_nothing(machine: Machine, case: str, how: str) -> None:
+    """With callbacks (``hooks``) and with an entry point (``unloaded-module``); both go on once nothing fails any more."""
+    here = LateScene(machine, case)
+    here.begin("LoadLibraryA", here.guest.allocate(b"base.dll\0"))
+    made = here.fail_everywhere(how)
+    assert {"map", "write_data", "write_code", "protect", "add_module", "event"} <= set(made)
+    assert {"call_between", "checkpoint"} <= set(made) or case != "hooks"
+    assert here.applied.state == "applied"
+    module = here.guest.modules()[1]
+    here.begin("FreeLibrary", module.va)
+    here.fail_everywhere(how)
+    assert module not in here.guest.modules()
+    assert here.applied.state == "registered"
+    kept = here.engine.collect().kept  # what words of a dead stack still lead to, where giving back at the unload was what failed
+    left = {region.va for region in here.guest.system.memory.regions() if region.kind is RegionKind.HOST and region.name != "arguments"}
+    assert {va for va in left if here.guest.system.memory.find(va - 1) is None} == set(kept)
+    here.begin("LoadLibraryA", here.guest.allocate(b"base.dll\0"))
+    here.go_on()
+    assert here.applied.state == "applied"

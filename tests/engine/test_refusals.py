@@ -249,14 +249,6 @@ def test_revert_finds_its_redirect_changed(machine, place):
     assert here.fake.snapshot() == before
 
 
-def test_revert_after_the_module_went(here):
-    applied = here.apply({1: 111})
-    here.fake.unload(here.module)
-    with pytest.raises(RevertRefused) as caught:
-        applied.revert()
-    assert caught.value.refusals[0].rule is Rule.NOT_LOADED
-
-
 def test_original_of_a_function_that_the_patch_does_not_replace(here):
     applied = here.apply({1: 111})
     with pytest.raises(Refused) as caught:

@@ -85,7 +85,16 @@ EVENTS = {
         {"stage": "finish", "patch": "fix.dll", "sequence": 1, "remaining": 0},
         ["[7] transition  fix.dll, sequence 1: all threads have changed over"],
     ),
-    "load": ({"module": "base.dll", "va": 0}, []),
+    "load": ({"module": "late.dll", "va": 0x180000000}, ["[7] load      late.dll at 0x180000000"]),
+    "unload": ({"module": "late.dll", "va": 0x180000000}, ["[7] unload    late.dll at 0x180000000"]),
+    "register": (
+        {"patch": "fix.dll", "sequence": 1, "module": "late.dll", "why": "not-loaded"},
+        ["[7] register  fix.dll, sequence 1: waits for late.dll, which is not loaded"],
+    ),
+    "register-called-off": (
+        {"patch": "fix.dll", "sequence": 1, "module": "late.dll", "why": "called-off"},
+        ["[7] register  fix.dll, sequence 1: does not wait for late.dll any more"],
+    ),
     "spawn": ({"start": 0}, []),
 }
 

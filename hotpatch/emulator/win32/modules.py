@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hotpatch.emulator import loading
 from hotpatch.emulator.libraries import is_system, library_name, system_library, system_module
 from hotpatch.emulator.loader import resolve
 from hotpatch.emulator.win32.call import (
     ERROR_INSUFFICIENT_BUFFER,
     ERROR_INVALID_HANDLE,
+    ERROR_INVALID_PARAMETER,
     ERROR_MOD_NOT_FOUND,
     ERROR_PROC_NOT_FOUND,
     Call,
@@ -18,11 +21,16 @@ from hotpatch.emulator.win32.call import (
 )
 
 if TYPE_CHECKING:
+    from hotpatch.emulator.threads import Outcome
     from hotpatch.engine.target import Module
 
 TABLE = Table()
 
-_FROM_ADDRESS = 4
+_PIN, _UNCHANGED, _FROM_ADDRESS = 1, 2, 4
+_PINNED = 1 << 32
+"""References that nobody takes back."""
+_NOT_FOR_CODE = 1 | 2 | 0x20 | 0x40
+"""Flags of LoadLibraryEx that ask for a file's data, or for code whose imports are not bound: not served."""
 _ORDINAL_LIMIT = 0x10000
 _FOLDER = "C:\\"
 
@@ -64,6 +72,8 @@ def _get_module_handle_ex(call: Call, flags: int, name: int, result: int, *, wid
         handle = module.va if module is not None else 0
     else:
         handle = get_module_handle_w(call, name) if wide else get_module_handle_a(call, name)
+    if handle in call.system.loading.counted and not flags & _UNCHANGED:
+        call.system.loading.count(handle, _PINNED if flags & _PIN else 1)
     call.put64(result, handle)
     return 1 if handle else call.fail(ERROR_MOD_NOT_FOUND)
 
@@ -81,34 +91,59 @@ def get_module_handle_ex_a(call: Call, flags: Dword, name: Word, result: Word) -
 
 
 @TABLE.provide("LoadLibraryA")
-def load_library_a(call: Call, name: Word) -> int:
-    """LoadLibraryA of what is loaded already; nothing else is ever found."""
-    return find(call, call.string(name).decode("utf-8", "replace")) or call.fail(ERROR_MOD_NOT_FOUND)
+def load_library_a(call: Call, name: Word) -> Outcome:
+    """LoadLibraryA."""
+    return _load(call, call.string(name).decode("utf-8", "replace"))
 
 
 @TABLE.provide("LoadLibraryW")
-def load_library_w(call: Call, name: Word) -> int:
-    """LoadLibraryW of what is loaded already."""
-    return find(call, call.wide(name)) or call.fail(ERROR_MOD_NOT_FOUND)
+def load_library_w(call: Call, name: Word) -> Outcome:
+    """LoadLibraryW."""
+    return _load(call, call.wide(name))
 
 
 @TABLE.provide("LoadLibraryExA")
-def load_library_ex_a(call: Call, name: Word, file: Word, flags: Dword) -> int:
-    """LoadLibraryExA of what is loaded already."""
-    return load_library_a(call, name)
+def load_library_ex_a(call: Call, name: Word, file: Word, flags: Dword) -> Outcome:
+    """LoadLibraryExA."""
+    return _load(call, call.string(name).decode("utf-8", "replace"), flags)
 
 
 @TABLE.provide("LoadLibraryExW")
-def load_library_ex_w(call: Call, name: Word, file: Word, flags: Dword) -> int:
-    """LoadLibraryExW of what is loaded already."""
-    return load_library_w(call, name)
+def load_library_ex_w(call: Call, name: Word, file: Word, flags: Dword) -> Outcome:
+    """LoadLibraryExW."""
+    return _load(call, call.wide(name), flags)
+
+
+def _load(call: Call, name: str, flags: int = 0) -> Outcome:
+    """LoadLibrary of what is there, or of one of the files that the process was given; folders do not matter."""
+    loaded, wanted = find(call, name), library_name(name)
+    if loaded and loaded not in call.system.loading.counted:
+        return loaded
+    if not loaded and wanted not in call.system.available:
+        return call.fail(ERROR_MOD_NOT_FOUND)
+    if not loaded and flags & _NOT_FOR_CODE:
+        return call.fail(ERROR_INVALID_PARAMETER)
+    return loading.load(call.system, call.thread, wanted)
 
 
 @TABLE.provide("FreeLibrary")
-def free_library(call: Call, handle: Word) -> int:
-    """FreeLibrary: modules stay until the process ends."""
-    known = system_library(handle) or (handle and module_of(call, handle))
-    return 1 if known else call.fail(ERROR_INVALID_HANDLE)
+def free_library(call: Call, handle: Word) -> Outcome:
+    """FreeLibrary: modules that the process began with stay."""
+    return _free(call, handle, loading.Result(1))
+
+
+@TABLE.provide("FreeLibraryAndExitThread")
+def free_library_and_exit_thread(call: Call, handle: Word, code: Dword) -> Outcome:
+    """FreeLibraryAndExitThread."""
+    return _free(call, handle, loading.Result(1, exit_code=code))
+
+
+def _free(call: Call, handle: int, result: loading.Result) -> Outcome:
+    module = module_of(call, handle) if handle else None
+    if module is not None and module.va in call.system.loading.counted:
+        return loading.free(call.system, call.thread, module, result)
+    known = module is not None or system_library(handle)
+    return (result if known else replace(result, value=0, error=ERROR_INVALID_HANDLE)).give(call.system, call.thread)
 
 
 @TABLE.provide("GetProcAddress")

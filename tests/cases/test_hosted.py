@@ -1,0 +1,84 @@
+"""Cases whose program loads the patched DLL while it runs."""
+
+from __future__ import annotations
+
+import pytest
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import Program, case_names, find_case
+from hotpatch.engine import Consistency, PatchState
+
+CASES = [find_case(name) for name in case_names()]
+HOSTED = [(case.name, number) for case in CASES for number in range(len(case.manifest.hosted))]
+
+each_hosted = pytest.mark.parametrize(("name", "number"), HOSTED)
+each_machine = pytest.mark.parametrize("machine", Machine)
+each_pdb = pytest.mark.parametrize("pdb", [True, False], ids=["pdb", "no-pdb"])
+
+
+def process_of(given, number: int, **settings: object) -> tuple[hotpatch.Process, Program]:
+    program = given.case.manifest.hosted[number]
+    image = hotpatch.open(given.case.host(given.machine))
+    args = [given.paths["base"].name, *program.args]
+    process = hotpatch.Process(image, available=[given.image("base")], args=args, stdin=program.stdin.encode(), **settings)
+    process.start()
+    return process, program
+
+
+def test_both_cases_are_there() -> None:
+    assert {name for name, _ in HOSTED} == {"late-module", "unloaded-module"} == {case.name for case in CASES if case.has_host}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("patching", ["not", "registered", "called-off", "again"])
+@pytest.mark.parametrize("how", Consistency)
+@each_pdb
+@each_machine
+@each_hosted
+def test_hosted_programs(given, name, number, machine, pdb, how, patching, seed) -> None:
+    one = given(name, machine, pdb)
+    process, program = process_of(one, number, seed=seed, consistency=how)
+    if patching != "not":
+        applied = process.register(one.patch)
+        if patching != "registered":
+            process.revert(applied)
+        if patching == "again":
+            applied = process.register(one.patch)
+    run = process.run()
+    expected = program.patched if patching in {"registered", "again"} else program.before
+    assert (run.fault, run.exit_code, run.output) == (None, expected.exit_code, expected.output)
+    assert not process.refused
+    if patching in {"registered", "again"}:
+        assert (applied.state, process.status().kept) == (PatchState.REGISTERED, ())
+
+
+@each_machine
+@each_hosted
+def test_hosted_programs_patched_at_any_instruction(given, name, number, machine) -> None:
+    """Each line is as before or as patched would be, and once it is patched nothing goes back: not by an unload either."""
+    one = given(name, machine, True)
+    process, program = process_of(one, number)
+    start = process.snapshot()
+    process.run()
+    length = process.instructions
+    assert 100 < length < 20_000
+    for at in range(0, length, 3):
+        process.restore(start)
+        process.apply_at(at, one.patch)
+        run = process.run()
+        assert (run.fault, run.exit_code) == (None, 0), at
+        assert not process.refused
+        before, patched = program.before.output.splitlines(), program.patched.output.splitlines()
+        lines = run.output.splitlines()
+        assert len(lines) == len(before)
+        if name == "late-module":
+            assert all(line in pair for line, *pair in zip(lines, before, patched, strict=True)), (at, run.output)
+            new = [line == after for line, old, after in zip(lines, before, patched, strict=True) if old != after]
+            assert new == sorted(new), (at, run.output)
+        else:
+            second = [index for index, line in enumerate(lines) if line.startswith("attach")][1]
+            if process.applied and process.applied[0].at <= at:
+                inside = run.output.splitlines()[second:] == patched[second:]
+                loaded_again = [event.at for event in process.events if event.kind == "load"][-1]
+                assert inside or at > loaded_again, (at, run.output)

@@ -1,0 +1,372 @@
+"""Modules that come and go: patches that wait for them, what an unload leaves, and modules that come back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import find_case
+from hotpatch.cli.arguments import parse_argument
+from hotpatch.emulator.memory import RegionKind
+from hotpatch.emulator.threads import ThreadState
+from hotpatch.engine import Consistency, PatchState, Rights
+from hotpatch.errors import ApplyRefused, Refused, Rule
+
+from .late import Late, host, images, patch_of
+from .real import whole
+
+
+def told(late: Late, *kinds: str) -> list[str]:
+    return [event.kind for event in late.process.events if event.kind in kinds]
+
+
+def test_a_patch_waits_for_its_module(machine: Machine) -> None:
+    late = Late("late-module", machine)
+    with pytest.raises(ApplyRefused) as refused:
+        late.process.apply(late.patch)
+    assert refused.value.refusals[0].rule is Rule.NOT_LOADED
+    applied = late.process.register(late.patch)
+    assert (applied.state, applied.module, applied.functions) == (PatchState.REGISTERED, None, ())
+    (waiting,) = late.process.status().registered
+    assert (waiting.number, waiting.module, waiting.sequence, waiting.refusals) == (applied.number, "base.dll", 1, ())
+    handle = late.load()
+    assert "callback: room 4 is 0\nattach: room 4 is 0\n" in late.process.output
+    assert (applied.state, applied.module) == (PatchState.APPLIED, handle)
+    assert late.process.status().registered == ()
+    assert late.process.call(applied.original("room"), 4) == 4711
+    assert told(late, "register", "load", "apply")[1:] == ["register", "load", "apply"]
+
+
+def test_nothing_of_the_module_has_run_when_its_patch_goes_in(machine: Machine) -> None:
+    late = Late("late-module", machine)
+    late.process.register(late.patch)
+    late.load()
+    at = {event.kind: event.at for event in late.process.events}
+    assert at["load"] == at["apply"]
+    assert late.call("looked_up") == 2
+
+
+def test_a_patch_that_was_applied_comes_back_with_its_module(machine: Machine) -> None:
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    applied = late.process.apply(late.patch)
+    number = applied.number
+    assert late.free(handle) == 1
+    assert "detach: last step 3\n" in late.process.output  # 2 in old code, then one step of 1 in new code
+    assert late.module() is None
+    assert applied.state is PatchState.REGISTERED
+    with pytest.raises(Refused) as gone:
+        applied.original("step")
+    assert gone.value.refusals[0].rule is Rule.NOT_APPLIED
+    assert late.load() == handle
+    assert (applied.state, applied.number, applied.module) == (PatchState.APPLIED, number, handle)
+    assert late.call("step", 3) == 4
+    applied.revert()
+    assert late.call("step", 3) == 8
+    late.free(handle)
+    late.load()
+    assert applied.state is PatchState.REVERTED
+    assert late.call("step", 3) == 6
+
+
+def test_a_registration_can_be_taken_back(machine: Machine) -> None:
+    for take in (hotpatch.AppliedPatch.revert, hotpatch.AppliedPatch.reverse):
+        late = Late("late-module", machine)
+        applied = late.process.register(late.patch)
+        take(applied)
+        assert (applied.state, late.process.status().registered) == (PatchState.REVERTED, ())
+        late.load()
+        assert late.call("room", 4) == 4711
+
+
+def test_a_process_is_clean_after_each_of_many_unloads(machine: Machine) -> None:
+    late = Late("unloaded-module", machine)
+    applied = late.process.register(late.patch)
+
+    def round_trip() -> tuple[object, ...]:
+        handle = late.load()
+        assert late.call("step", 3) == 4
+        late.free(handle)
+        regions = [(region.va, region.size) for region in late.process.guest.regions()]
+        return regions, late.process.guest.modules(), late.process.engine.snapshot(), late.process.guest.system.loading
+
+    first = round_trip()
+    assert applied.state is PatchState.REGISTERED
+    for _ in range(20):
+        assert round_trip() == first
+    assert late.process.status().kept == ()
+    registry = late.process.engine.snapshot()
+    assert not (registry.sites or registry.images or registry.tables or registry.slots or registry.trampolines or registry.chunks)
+
+
+def test_a_module_that_comes_elsewhere_is_patched_there(machine: Machine) -> None:
+    late = Late("unloaded-module", machine)
+    applied = late.process.register(late.patch)
+    first = late.load()
+    late.free(first)
+    late.process.guest.system.memory.map(first, 0x1000, Rights.READ, RegionKind.HOST, "in the way")
+    second = late.load()
+    assert second != first
+    assert (applied.module, late.call("step", 3)) == (second, 4)
+
+
+# refused at load --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_another_build_is_loaded_unpatched_and_that_is_told(machine: Machine, tmp_path: Path) -> None:
+    fixed = tmp_path / "base.dll"
+    shutil.copy(find_case("late-module").image(machine, "fixed"), fixed)
+    late = Late("late-module", machine, hotpatch.open(fixed))
+    applied = late.process.register(late.patch)
+    handle = late.load()
+    assert late.call("room", 4) == 0  # the other build's own doing
+    assert [item.rule for item in late.process.refused] == [Rule.WRONG_BASE]
+    assert [item.rule for item in applied.refusals] == [Rule.WRONG_BASE]
+    assert [item.rule for item in late.process.status().registered[0].refusals] == [Rule.WRONG_BASE]
+    assert told(late, "apply", "refused") == ["refused"]
+    with pytest.raises(ApplyRefused) as refused:
+        late.process.register(late.patch)
+    assert refused.value.refusals[0].rule is Rule.WRONG_BASE
+    late.free(handle)
+    assert late.process.status().registered[0].refusals == applied.refusals
+
+
+def test_a_callback_may_keep_a_patch_out_of_one_load_and_not_the_next(machine: Machine, monkeypatch) -> None:
+    """The program's own data say no: ``busy`` is 0 in the file, so a byte of it is changed as the module is mapped."""
+    late = Late("hooks", machine)
+    applied = late.process.register(late.patch)
+    busy = next(datum for datum in images("hooks", machine)[0].data_symbols if datum.name == "busy")
+    system = late.process.guest.system
+    real = system.watchers.loaded
+
+    def loaded(modules):
+        system.memory.write(modules[0].va + busy.rva, b"\x03")
+        real(modules)
+
+    monkeypatch.setattr(system.watchers, "loaded", loaded)
+    handle = late.load()
+    assert [item.rule for item in applied.refusals] == [Rule.CALLBACK_VETO]
+    assert applied.state is PatchState.REGISTERED
+    late.call("set_busy", 0)
+    late.call("add_metres", 5)
+    assert late.call("metres") == 5
+    monkeypatch.undo()
+    late.free(handle)
+    late.load()
+    assert (applied.state, applied.refusals) == (PatchState.APPLIED, ())
+    late.call("add_metres", 5)
+    assert late.call("metres") == 1005
+    assert [item.rule for item in late.process.refused] == [Rule.CALLBACK_VETO]
+
+
+def test_a_refused_load_changes_nothing_but_what_it_tells(machine: Machine, monkeypatch) -> None:
+    """With the patch refused, the process is the one that it would be without any patch."""
+    plain, late = Late("late-module", machine), Late("late-module", machine)
+    late.process.register(late.patch)
+    real = late.process.guest.map
+
+    def full(*args: object, **named: object) -> object:
+        named["reach"] = 0
+        return real(*args, **named)
+
+    monkeypatch.setattr(late.process.guest, "map", full)
+    late.load()
+    plain.load()
+    assert [item.rule for item in late.process.refused] == [Rule.OUT_OF_REACH]
+    with_patch, without = whole(late.process.guest), whole(plain.process.guest)
+    assert with_patch | {"events": ()} == without | {"events": ()}
+
+
+# unloading in the middle ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@pytest.mark.parametrize("way", ["in", "out", "called-off"])
+def test_an_unload_ends_what_waits_for_threads(machine: Machine, how: Consistency, way: str) -> None:
+    """A patch on its way in is registered, one on its way out is not; no thread keeps a side, and nothing stays mapped for it."""
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    flags = late.process.guest.thread_flags
+    if way == "out":
+        applied = late.process.apply(late.patch)
+        thread = late.stand("step", 1)
+        applied.revert(how)
+    else:
+        thread = late.stand("step", 1)
+        applied = late.process.apply(late.patch, how)
+    assert not applied.settled
+    if way == "called-off":
+        applied.reverse()
+        assert applied.settled is (how is Consistency.QUIESCENT)
+    record = late.process.guest.system.threads[thread]
+    record.suspended, record.state = 1, ThreadState.SUSPENDED
+    late.free(handle)
+    expected = {"in": PatchState.REGISTERED, "out": PatchState.REVERTED, "called-off": PatchState.REVERSED}[way]
+    assert applied.state is expected
+    assert late.process.engine.snapshot().transitions == {} == late.process.engine.snapshot().waiting
+    for each in late.process.guest.threads():
+        assert not any(late.process.guest.read(each.block + flags.start, len(flags)))
+    assert late.process.engine.poll().busy is False
+    late.kill(thread)
+    late.load()
+    assert late.call("step", 3) == (4 if way == "in" else 6)
+    late.process.engine.collect()
+    assert late.process.status().kept == ()
+
+
+def test_what_a_thread_is_in_stays_until_it_has_left(machine: Machine) -> None:
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    late.process.apply(late.patch)
+    thread = late.stand("step", 1)
+    image = late.process.status().patches[0].image
+    late.free(handle)
+    assert late.mapped(image)
+    assert image in late.process.status().kept
+    assert late.process.engine.collect().kept == (image,)
+    handle = late.load()
+    (again,) = late.process.status().patches
+    assert again.image != image  # the new module's patch has data of its own
+    assert late.call("step", 3) == 4
+    late.kill(thread)
+    late.free(handle)
+    assert not late.mapped(image)
+    assert not late.mapped(again.image)
+    assert late.process.status().kept == ()
+
+
+def test_a_thread_in_the_module_faults_as_without_a_patch(machine: Machine) -> None:
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    thread = late.stand("step", 1)
+    late.process.apply(late.patch)
+    entry = late.process.address_of("base!step")
+    late.free(handle)
+    late.process.guest.step(thread, 1)
+    fault = late.process.fault
+    assert fault is not None
+    assert entry < fault.pc < entry + 64
+
+
+def test_callbacks_take_data_back_before_the_module_goes(machine: Machine) -> None:
+    late = Late("hooks", machine)
+    applied = late.process.register(late.patch)
+    handle = late.load()
+    late.call("add_metres", 5)
+    assert len(late.process.guest.system.shadows) == 1
+    late.free(handle)
+    assert not late.process.guest.system.shadows
+    assert applied.state is PatchState.REGISTERED
+    assert not late.process.refused
+
+
+def test_a_callback_cannot_keep_a_module(machine: Machine) -> None:
+    late = Late("hooks", machine)
+    applied = late.process.register(late.patch)
+    handle = late.load()
+    late.call("set_busy", 4)
+    assert late.free(handle) == 1
+    assert late.module() is None
+    (refusal,) = late.process.refused
+    assert refusal.rule is Rule.CALLBACK_VETO
+    assert refusal.reason.endswith("its module was unloaded all the same")
+    assert len(late.process.guest.system.shadows) == 1  # it was not asked to give them back, since it had said no
+    assert late.load()
+    assert [item.function for item in applied.refusals] == ["__hotpatch_before_apply"]  # which looks for them
+
+
+def test_stacked_patches_come_back_in_their_order(machine: Machine) -> None:
+    found = find_case("stacked")
+    base, other = hotpatch.open(found.image(machine)), hotpatch.open(found.image(machine, "other"))
+    late = Late("stacked", machine)
+    newer = hotpatch.build(hotpatch.diff(base, other), sequence=2)
+    first, second = late.process.register(late.patch), late.process.register(newer)
+    with pytest.raises(ApplyRefused) as refused:
+        late.process.register(late.patch)
+    assert refused.value.refusals[0].rule is Rule.SEQUENCE
+    calls = [call for call in found.manifest.call if call.then is not None]
+
+    def check(phase: str) -> None:
+        for call in calls:
+            assert late.process.call(f"base!{call.function}", *map(parse_argument, call.args)) == call.expected(phase), (
+                phase,
+                call.function,
+            )
+
+    handle = late.load()
+    check("then")
+    late.free(handle)
+    assert [first.state, second.state] == [PatchState.REGISTERED] * 2
+    handle = late.load()
+    check("then")
+    second.revert()
+    check("popped")
+    late.free(handle)
+    late.load()
+    check("popped")
+    assert [first.state, second.state] == [PatchState.APPLIED, PatchState.REVERTED]
+
+
+# several processes ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_two_instances_of_a_program_are_patched_differently(machine: Machine) -> None:
+    found = find_case("superseded")
+    base, fixed, other = (hotpatch.open(found.image(machine, side)) for side in ("base", "fixed", "other"))
+    first, second = (hotpatch.build(hotpatch.diff(base, image), sequence=n) for n, image in enumerate((fixed, other), 1))
+    one, two, plain = (hotpatch.Process(base) for _ in range(3))
+    calls = [(call.function, tuple(map(int, call.args)), call) for call in found.manifest.call]
+
+    def results(process: hotpatch.Process) -> list[int]:
+        start = process.snapshot()
+        found = [process.call(function, *args) for function, args, _ in calls]
+        process.restore(start)
+        return found
+
+    old = results(plain)
+    applied = one.apply(first)
+    changed = results(one)
+    assert changed != old
+    assert results(two) == old
+    two.apply(second)
+    newest = results(two)
+    assert newest != changed
+    assert (results(one), results(plain)) == (changed, old)
+    applied.revert()
+    assert (results(one), results(two)) == (old, newest)
+    assert [len(process.status().patches) for process in (one, two, plain)] == [0, 1, 0]
+
+
+def test_two_processes_load_one_file_patched_and_not(machine: Machine) -> None:
+    one, two = Late("late-module", machine), Late("late-module", machine)
+    one.process.register(one.patch)
+    assert one.load() == two.load()
+    assert [one.call("room", 4), two.call("room", 4)] == [0, 4711]
+
+
+def test_snapshots_take_loads_along(machine: Machine) -> None:
+    late = Late("unloaded-module", machine)
+    applied = late.process.register(late.patch)
+    before = late.process.snapshot()
+    handle = late.load()
+    loaded = late.process.snapshot()
+    assert late.call("step", 3) == 4
+    late.free(handle)
+    late.process.restore(loaded)
+    assert (applied.state, late.call("step", 3)) == (PatchState.APPLIED, 4)
+    late.process.restore(before)
+    assert (applied.state, late.module()) == (PatchState.REGISTERED, None)
+    assert late.load() == handle
+    assert late.call("step", 3) == 4
+
+
+def test_a_program_that_never_loads_it_runs_unpatched(machine: Machine) -> None:
+    process = hotpatch.Process(host(machine), available=images("late-module", machine), args=["no.dll"])
+    process.register(patch_of("late-module", machine))
+    process.start()
+    assert process.run().exit_code == 2
+    assert len(process.status().registered) == 1
