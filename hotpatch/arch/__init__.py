@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from hotpatch.arch.base import (
     HPAT_POINTER_DISTANCE,
     HPAT_SLOT_SIZE,
+    LONGEST_INSTRUCTION,
     Architecture,
     CallingConvention,
     CodeWrite,
@@ -21,8 +22,10 @@ from hotpatch.arch.base import (
     Machine,
     Redirect,
     Reference,
+    Step,
     Trampoline,
     Use,
+    step_of,
 )
 from hotpatch.arch.outline import Outline, Outlines
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HPAT_POINTER_DISTANCE",
     "HPAT_SLOT_SIZE",
+    "LONGEST_INSTRUCTION",
     "Architecture",
     "CallingConvention",
     "CodeWrite",
@@ -46,9 +50,11 @@ __all__ = [
     "Outlines",
     "Redirect",
     "Reference",
+    "Step",
     "Trampoline",
     "Use",
     "architecture",
+    "step_of",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import capstone
@@ -18,7 +19,7 @@ from hotpatch.arch import (
     arm64_trampoline,
 )
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine, Use
+from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine, Step, Use
 from hotpatch.arch.common import LiteDecoder
 
 if TYPE_CHECKING:
@@ -67,14 +68,19 @@ class Arm64(Architecture):
     def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
         """Decode until the first undecodable word."""
         for _, at, size, encoding, mnemonic, operands in self._decoder.rows(code, address):
-            word = int.from_bytes(encoding[: a64.WORD], "little")
-            flow = a64.flow_of(word)
-            target = None
-            if flow in _TARGETED:
-                form = a64.FORM_OF_TOP[word >> 24]
-                if form is not None:
-                    target = arm64_fields.decode(form.kind, word, at)
-            yield Instruction(at, size, _text(mnemonic), _text(operands), flow, target)
+            yield Instruction(at, size, _text(mnemonic), _text(operands), *_flow(int.from_bytes(encoding[: a64.WORD], "little"), at))
+
+    def steps(self, code: bytes) -> tuple[Step, ...]:
+        """See :meth:`Architecture.steps`."""
+        return _steps(self._decoder, code)
+
+    def first_jump(self, code: bytes, address: int) -> int | None:
+        """See :meth:`Architecture.first_jump`."""
+        word = int.from_bytes(code[: a64.WORD], "little")
+        form = a64.FORM_OF_TOP[word >> 24]
+        if len(code) < a64.WORD or form is None or a64.flow_of(word) is not Flow.JUMP:
+            return None
+        return arm64_fields.decode(form.kind, word, address)
 
     def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
         """See :func:`hotpatch.arch.arm64_references.references`."""
@@ -107,7 +113,7 @@ class Arm64(Architecture):
         """See :func:`hotpatch.arch.arm64_reread.is_exemplary`."""
         return arm64_reread.is_exemplary(outline, image_base)
 
-    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
+    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[int, ...] | None:
         """See :func:`hotpatch.arch.arm64_reread.reread`."""
         return arm64_reread.reread(outline, code, address, image_base)
 
@@ -162,6 +168,21 @@ class Arm64(Architecture):
     def trampoline(self, code: bytes, *, source_va: int, trampoline_va: int, displaced: int) -> Trampoline:
         """See :func:`hotpatch.arch.arm64_trampoline.trampoline`."""
         return arm64_trampoline.trampoline(code, source_va, trampoline_va, displaced, self._decoder)
+
+
+@lru_cache(maxsize=1 << 14)
+def _steps(decoder: LiteDecoder, code: bytes) -> tuple[Step, ...]:
+    """The instructions of ``code`` at address 0."""
+    count = len(decoder.rows(code, 0))
+    words = struct.unpack_from(f"<{count}I", code)
+    return tuple([Step(index * a64.WORD, a64.WORD, *_flow(word, index * a64.WORD)) for index, word in enumerate(words)])
+
+
+def _flow(word: int, address: int) -> tuple[Flow, int | None]:
+    """Where control goes after ``word``, and the target where that is encoded in it."""
+    flow = a64.flow_of(word)
+    form = a64.FORM_OF_TOP[word >> 24] if flow in _TARGETED else None
+    return flow, None if form is None else arm64_fields.decode(form.kind, word, address)
 
 
 def _text(field: bytes) -> str:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_code import Code
-from hotpatch.arch.base import FixupKind, reference_of
+from hotpatch.arch.base import FixupKind
 
 if TYPE_CHECKING:
-    from hotpatch.arch.base import Reference
     from hotpatch.arch.outline import Outline
 
 _PAGE_MASK = ~0xFFF
@@ -31,25 +30,25 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
     return not any(code.may_read_table(jump) for jump in code.register_jumps())
 
 
-def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[Reference, ...] | None:
-    """The references of ``code``; ``None`` where its pages are not to each other as the outline's, or a distance leads in, not out."""
+def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
+    """Where the outward references of ``code`` lead; ``None`` where its pages are not to each other as the outline's, or one leads in."""
     pages = _new_pages(outline, code, address, image_base)
     if pages is None:
         return None
     completed, wholes = _new_targets(outline, code, pages)
     if wholes is None:
         return None
-    found = outline.at(address)
+    leads = []
+    references = outline.references
     for index in outline.outward:
-        offset, size, field, kind, use, _, addend = found[index]
+        offset, _, _, kind, _, target, _ = references[index]
         if kind is FixupKind.PAGEBASE_REL21:
-            new = wholes[_page(outline.code, outline.address, offset), outline.references[index].target]
+            leads.append(wholes[_page(outline.code, outline.address, offset), target])
         elif kind in _LOW:
-            new = completed[offset]
+            leads.append(completed[offset])
         else:
-            new = fields.decode(kind, _word(code, offset), address + offset)
-        found[index] = reference_of((offset, size, field, kind, use, new, addend))
-    return tuple(found) if outline.still_outward(found, address) else None
+            leads.append(fields.decode(kind, _word(code, offset), address + offset))
+    return tuple(leads) if outline.still_outward(leads, address) else None
 
 
 def _word(code: bytes, offset: int) -> int:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hotpatch.arch.outline import Outline
 
 
+LONGEST_INSTRUCTION = 16
+"""Bytes; no instruction of any set is longer (x64: 15)."""
+
+
 class Machine(StrEnum):
     """The instruction sets of the images that the project takes."""
 
@@ -123,6 +127,18 @@ class Instruction(NamedTuple):
         """The numbers among its operands that are no part of an address in memory."""
         return tuple(int(found, 0) for found in _NUMBER.findall(_IN_MEMORY.sub("", self.operands)))
 
+
+class Step(NamedTuple):
+    """Where control goes after one instruction: :class:`Instruction` without its text, which costs more than the rest."""
+
+    address: int
+    size: int
+    flow: Flow
+    target: int | None
+
+
+step_of: Callable[[tuple[int, int, Flow, int | None]], Step] = partial(tuple.__new__, Step)
+"""``Step._make`` without a Python frame."""
 
 _IN_MEMORY = re.compile(r"\[[^]]*\]")
 _NUMBER = re.compile(r"(?<![\w.])#?(-?(?:0x[0-9a-f]+|\d+))(?![\w.])")
@@ -308,6 +324,15 @@ class Architecture(ABC):
         """Decode until the first undecodable byte; the caller sees that by the sizes not adding up."""
 
     @abstractmethod
+    def steps(self, code: bytes) -> tuple[Step, ...]:
+        """The instructions of ``code`` at address 0, until the first undecodable byte; remembered for a while: meant for short pieces."""
+
+    def first_jump(self, code: bytes, address: int) -> int | None:
+        """Where the direct jump leads that ``code`` begins with; ``None`` where it begins with anything else."""
+        first = next(iter(self.disassemble(code[:LONGEST_INSTRUCTION], address)), None)
+        return first.target if first is not None and first.flow is Flow.JUMP else None
+
+    @abstractmethod
     def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
         """Every operand of ``code`` that names an address, inside or outside of it, by offset.
 
@@ -348,8 +373,11 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
-        """What :meth:`references` gives for ``code``, which has the exemplary ``outline``; ``None`` where only decoding can tell."""
+    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[int, ...] | None:
+        """Where the outward references of ``code``, which has the exemplary ``outline``, lead; ``None`` where only decoding can tell.
+
+        With these, :meth:`Outline.at` gives what :meth:`references` does.
+        """
 
     @abstractmethod
     def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:

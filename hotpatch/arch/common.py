@@ -47,6 +47,11 @@ def _row_layout() -> struct.Struct:
 
 
 _LAYOUT = _row_layout()
+_BRIEF = struct.Struct(
+    f"<{_instruction.id.offset}xI{_instruction.address.offset - _instruction.id.offset - 4}xQH"
+    f"{_instruction.bytes.size}s{_LAYOUT.size - _instruction.bytes.offset - _instruction.bytes.size}x"
+)
+"""Number, address, size and encoding."""
 _NUMBER = slice(_instruction.id.offset // 4, None, _LAYOUT.size // 4)
 _ADDRESS = slice(_instruction.address.offset // 8, None, _LAYOUT.size // 8)
 _PLACE = struct.Struct("<QH")
@@ -72,6 +77,10 @@ class Rows:
     def __getitem__(self, position: int) -> Row:
         row: Row = _LAYOUT.unpack_from(self._block, position * _LAYOUT.size)
         return row
+
+    def brief(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Number, address, size and encoding of each instruction."""
+        return _BRIEF.iter_unpack(self._block)
 
     def numbers(self) -> list[int]:
         """Capstone's number of each instruction."""

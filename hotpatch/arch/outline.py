@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind, reference_of
+from hotpatch.arch.base import FixupKind, Use, reference_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from hotpatch.arch.base import Architecture, Reference
 
@@ -18,7 +19,7 @@ _DISTANCES = frozenset(
 """Kinds whose field holds the distance to the target: unchanged when code and target move together."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Outline:
     """A stretch of code with the fields of its outward references set apart; one is outward where its field changes as the stretch moves.
 
@@ -45,33 +46,51 @@ class Outline:
         outward = tuple(
             [
                 index
-                for index, reference in enumerate(references)
-                if not address <= reference.target < end or reference.kind not in _DISTANCES
+                for index, (_, _, _, kind, _, target, _) in enumerate(references)
+                if not address <= target < end or kind not in _DISTANCES
             ]
         )
+        if not outward:
+            return cls(address, code, references, outward, code, (1 << 8 * len(code)) - 1)
         fields = [references[index] for index in outward]
         kept = int.from_bytes(architecture.mask(b"\xff" * len(code), fields), "little")
-        masked = (int.from_bytes(code, "little") & kept).to_bytes(len(code), "little") if outward else code
+        masked = (int.from_bytes(code, "little") & kept).to_bytes(len(code), "little")
         return cls(address, code, references, outward, masked, kept)
 
-    def outward_of(self, references: Sequence[Reference]) -> Iterator[Reference]:
-        """The outward ones of the ``references`` of code with this outline."""
-        return map(references.__getitem__, self.outward)
+    @cached_property
+    def forms(self) -> tuple[tuple[int, FixupKind, Use], ...]:
+        """Offset, kind and use of each outward one, those apart whose address nothing uses."""
+        rows = map(self.references.__getitem__, self.outward)
+        return tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in rows if use is not Use.UNUSED])
 
-    def at(self, address: int) -> list[Reference]:
-        """The references of code with this outline at ``address``; those that are not outward are right, the others are to be replaced."""
+    @cached_property
+    def used(self) -> tuple[int, ...] | None:
+        """Which of the outward ones (by place among them) stand in ``forms``; ``None``: all."""
+        if len(self.forms) == len(self.outward):
+            return None
+        return tuple([place for place, index in enumerate(self.outward) if self.references[index].use is not Use.UNUSED])
+
+    def leads(self) -> tuple[int, ...]:
+        """Where the outward ones lead in the stretch that this was made of."""
+        return tuple([self.references[index].target for index in self.outward])
+
+    def at(self, address: int, leads: Sequence[int]) -> tuple[Reference, ...]:
+        """The references of code with this outline at ``address`` whose outward ones lead to ``leads``."""
         shift = address - self.address
-        if not shift:
-            return list(self.references)
-        return [
+        found = [
             reference_of((offset, size, field, kind, use, target + shift, addend))
             for offset, size, field, kind, use, target, addend in self.references
         ]
+        for index, lead in zip(self.outward, leads, strict=True):
+            offset, size, field, kind, use, _, addend = found[index]
+            found[index] = reference_of((offset, size, field, kind, use, lead, addend))
+        return tuple(found)
 
-    def still_outward(self, references: Sequence[Reference], address: int) -> bool:
-        """Whether the distances among ``references``, of code at ``address``, lead out where they did: else this is not its outline."""
+    def still_outward(self, leads: Sequence[int], address: int) -> bool:
+        """Whether the distances that lead to ``leads`` from code at ``address`` lead out where they did: else this is not its outline."""
         end = address + len(self.masked)
-        inward = [index for index in self.outward if address <= references[index].target < end]
+        references = self.references
+        inward = [index for index, lead in zip(self.outward, leads, strict=True) if address <= lead < end]
         return all(references[index].kind not in _DISTANCES for index in inward)
 
 

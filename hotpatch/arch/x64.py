@@ -11,7 +11,18 @@ from hotpatch.arch.x64_padding import PADDING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, Instruction, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.base import (
+        CodeWrite,
+        DistanceTable,
+        EntrySite,
+        FixupKind,
+        Instruction,
+        JumpTable,
+        Redirect,
+        Reference,
+        Step,
+        Trampoline,
+    )
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
 
@@ -30,6 +41,9 @@ CONVENTION = CallingConvention(
 )
 """Source: MS Learn, "x64 calling convention"."""
 
+_JUMPS = ((b"\xe9", 4), (b"\xeb", 1))
+"""Opcodes of the usual direct jumps and bytes of their distances."""
+
 
 class X64(Architecture):
     """x64 (AMD64), 64-bit mode."""
@@ -44,6 +58,17 @@ class X64(Architecture):
     def disassemble(self, code: bytes, address: int) -> Iterator[Instruction]:
         """See :meth:`Architecture.disassemble`."""
         return x64_references.disassemble(code, address)
+
+    def steps(self, code: bytes) -> tuple[Step, ...]:
+        """See :meth:`Architecture.steps`."""
+        return x64_references.steps(code)
+
+    def first_jump(self, code: bytes, address: int) -> int | None:
+        """See :meth:`Architecture.first_jump`."""
+        for opcode, width in _JUMPS:
+            if code.startswith(opcode) and len(code) > width:
+                return address + 1 + width + int.from_bytes(code[1 : 1 + width], "little", signed=True)
+        return super().first_jump(code, address)
 
     def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
         """See :meth:`Architecture.references`."""
@@ -73,7 +98,7 @@ class X64(Architecture):
         """See :func:`hotpatch.arch.x64_reread.is_exemplary`."""
         return x64_reread.is_exemplary(outline, image_base)
 
-    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...] | None:
+    def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[int, ...] | None:
         """See :func:`hotpatch.arch.x64_reread.reread`."""
         return x64_reread.reread(outline, code, address, image_base)
 

@@ -33,6 +33,9 @@ _FIELDS = {
 }
 
 
+_ZEROS = {kind: bytes(field.size) for kind, field in _FIELDS.items()}
+
+
 def _field(kind: FixupKind) -> _Field:
     try:
         return _FIELDS[kind]
@@ -85,7 +88,7 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int = 0) -> in
 def mask(code: bytes, references: Sequence[Reference]) -> bytes:
     """``code`` with the field of each of ``references`` zeroed."""
     masked = bytearray(code)
-    for reference in references:
-        size = _FIELDS[reference.kind].size
-        masked[reference.field : reference.field + size] = bytes(size)
+    for _, _, field, kind, _, _, _ in references:
+        zeros = _ZEROS[kind]
+        masked[field : field + len(zeros)] = zeros
     return bytes(masked)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_image_base
-from hotpatch.arch.base import FixupKind, Flow, Instruction, Use, reference_of
+from hotpatch.arch.base import FixupKind, Flow, Instruction, Step, Use, reference_of
 from hotpatch.arch.common import text
 from hotpatch.arch.x64_scan import scan
 
@@ -29,16 +30,27 @@ _INDIRECT = {Flow.CALL: Flow.CALL_INDIRECT, Flow.JUMP: Flow.JUMP_INDIRECT}
 def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
     """Decode until the first undecodable byte."""
     for number, at, size, encoded, mnemonic, operands in encoding.decoder().rows(code, address):
-        flow = encoding.FLOW.get(number, Flow.NEXT)
-        target = None
-        if number in _USES:
-            field = encoding.BRANCH_FIELDS.get(encoded[0]) or encoding.branch_field(encoded, size)
-            if field is None:
-                flow = _INDIRECT.get(flow, flow)
-            else:
-                offset, width = field
-                target = at + size + int.from_bytes(encoded[offset : offset + width], "little", signed=True)
-        yield Instruction(at, size, text(mnemonic), text(operands), flow, target)
+        yield Instruction(at, size, text(mnemonic), text(operands), *_flow(number, at, size, encoded))
+
+
+@lru_cache(maxsize=1 << 14)
+def steps(code: bytes) -> tuple[Step, ...]:
+    """See :meth:`hotpatch.arch.base.Architecture.steps`."""
+    return tuple(
+        [Step(at, size, *_flow(number, at, size, encoded)) for number, at, size, encoded in encoding.decoder().rows(code, 0).brief()]
+    )
+
+
+def _flow(number: int, at: int, size: int, encoded: bytes) -> tuple[Flow, int | None]:
+    """Where control goes after an instruction, and the target where that is encoded in it."""
+    flow = encoding.FLOW.get(number, Flow.NEXT)
+    if number not in _USES:
+        return flow, None
+    field = encoding.BRANCH_FIELDS.get(encoded[0]) or encoding.branch_field(encoded, size)
+    if field is None:
+        return _INDIRECT.get(flow, flow), None
+    offset, width = field
+    return flow, at + size + int.from_bytes(encoded[offset : offset + width], "little", signed=True)
 
 
 def references(code: bytes, address: int, image_base: int = 0) -> tuple[Reference, ...]:

@@ -6,35 +6,41 @@ its fields in the same places.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind, reference_of
+from hotpatch.arch.base import FixupKind
 from hotpatch.arch.x64_tables import MAY_DISPATCH
 
 if TYPE_CHECKING:
-    from hotpatch.arch.base import Reference
     from hotpatch.arch.outline import Outline
 
-_WIDTHS = {FixupKind.REL32: 4, FixupKind.REL8: 1}
+_DISTANCES = frozenset((FixupKind.REL32, FixupKind.REL8))
+_NEAR = struct.Struct("<i").unpack_from
+_SHORT = struct.Struct("<b").unpack_from
 
 
 def is_exemplary(outline: Outline, image_base: int) -> bool:
     """Nothing in it jumps through a table, and nothing loads the image base."""
     if MAY_DISPATCH.search(outline.masked):
         return False
-    return all(reference.kind in _WIDTHS and reference.target != image_base for reference in outline.references)
+    return all(kind in _DISTANCES and target != image_base for _, _, _, kind, _, target, _ in outline.references)
 
 
-def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[Reference, ...] | None:
-    """The references of ``code``; ``None`` where one leads to the image base, or into ``code`` where the outline's leads out."""
-    if address <= image_base < address + len(code):
+def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
+    """Where the outward references of ``code`` lead; ``None`` where one leads to the image base, or into ``code``."""
+    end = address + len(code)
+    if address <= image_base < end:
         return None
-    found = outline.at(address)
+    leads = []
+    references = outline.references
     for index in outline.outward:
-        offset, size, field, kind, use, _, addend = found[index]
-        width = _WIDTHS[kind]
-        target = address + field + width - addend + int.from_bytes(code[field : field + width], "little", signed=True)
-        if target == image_base:
+        _, _, field, kind, _, _, addend = references[index]
+        if kind is FixupKind.REL32:
+            lead = address + field + 4 - addend + _NEAR(code, field)[0]
+        else:
+            lead = address + field + 1 - addend + _SHORT(code, field)[0]
+        if address <= lead < end or lead == image_base:
             return None
-        found[index] = reference_of((offset, size, field, kind, use, target, addend))
-    return tuple(found) if outline.still_outward(found, address) else None
+        leads.append(lead)
+    return tuple(leads)

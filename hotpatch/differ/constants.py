@@ -11,7 +11,7 @@ from hotpatch.differ.matching import Evidence
 from hotpatch.differ.view import PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.matching import Matching
@@ -27,6 +27,7 @@ class Constants:
     def __init__(self, relation: Correspondence, matching: Matching) -> None:
         """Search under ``relation``."""
         self._relation, self._matching = relation, matching
+        self._seen: set[Pair] = set()
         self.found: dict[int, tuple[int, int, Evidence]] = {}
         """Fixed start → base start, size in bytes, evidence."""
 
@@ -47,15 +48,14 @@ class Constants:
         """Constants that two functions refer to in corresponding instructions."""
         views = self._relation.base, self._relation.fixed
         if self._same_body(base, fixed):
-            links = zip(views[0].body(base).links, views[1].body(fixed).links, strict=False)
+            pairs: Iterable[Pair] = zip(views[0].body(base).targets, views[1].body(fixed).targets, strict=False)
         else:
-            links = aligned_links(*views, base, fixed)  # type: ignore[assignment]
-        settled = self._matching.forward.get
-        for old, new in links:
-            if settled(old.target) == new.target:
-                continue
-            if views[0].place(old.target).kind is PlaceKind.CONSTANT is views[1].place(new.target).kind:
-                yield old.target, new.target
+            pairs = [(old.target, new.target) for old, new in aligned_links(*views, base, fixed)]
+        settled, seen = self._matching.forward.get, self._seen
+        for pair in [pair for pair in pairs if settled(pair[0]) != pair[1] and pair not in seen]:
+            seen.add(pair)
+            if views[0].place(pair[0]).kind is PlaceKind.CONSTANT is views[1].place(pair[1]).kind:
+                yield pair
 
     def _take(self, base: int, fixed: int, evidence: Evidence) -> bool:
         """Record a pair if it corresponds."""
@@ -75,7 +75,7 @@ class Constants:
     def _search(self, entries: list[int]) -> None:
         """Look for the constants of functions that travel, and for what those point at."""
         view = self._relation.fixed
-        waiting = [link.target for entry in entries for link in view.body(entry).links]
+        waiting = [target for entry in entries for target in view.body(entry).targets]
         seen: set[int] = set()
         while waiting:
             target = waiting.pop()

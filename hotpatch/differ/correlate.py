@@ -133,15 +133,17 @@ class _Correlator:
 
     def _strong_votes(self) -> bool:
         """Two functions of the same body refer to the same things, operand by operand."""
-        settled = self.matching.forward.get
+        settled, heard = self.matching.forward.get, self._heard_data
         for base, fixed in sorted(self.matching.forward.items()):
             if base in self._heard:
                 continue
             self._heard.add(base)
             if self._same_body(base, fixed):
-                for old, new in zip(self.base.body(base).links, self.fixed.body(fixed).links, strict=False):
-                    if settled(old.target) != new.target:  # asked here, too, because most links are
-                        self._hear(self.votes, old, new, base, fixed)
+                old, new = self.base.body(base), self.fixed.body(fixed)
+                pairs = zip(old.targets, new.targets, strict=False)
+                # most are settled: asked here, too, before links are made of them
+                for place in [place for place, pair in enumerate(pairs) if settled(pair[0]) != pair[1] and pair not in heard]:
+                    self._hear(self.votes, old.link(place), new.link(place), base, fixed)
         return self._elect(self.votes)
 
     def _weak_votes(self) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.view import Line, Link, Place, View
+    from hotpatch.differ.view import Body, Line, Link, Place, View
     from hotpatch.differ.votes import Pair
     from hotpatch.image import Range
 
@@ -49,6 +49,8 @@ class Correspondence:
         """Judge by ``matching`` for functions and ``live`` for writable data."""
         self.base, self.fixed, self.matching, self.live = base, fixed, matching, live
         self._known: dict[Pair, bool] = {}
+        self._proven: set[Pair] = set()
+        """Pairs for which :meth:`same_link` holds, whatever goes there."""
         self._aligned: dict[Pair, Mapping[Position, Position]] = {}
         self._roles = {rva: role for role, rva in base.special_data.items()}, {rva: role for role, rva in fixed.special_data.items()}
 
@@ -77,6 +79,23 @@ class Correspondence:
     def same_link(self, old: Link, new: Link) -> bool:
         """Whether two references lead to the same thing; where control goes, into the middle of a function, to code that does the same."""
         return self.same(old.target, new.target) and not enters_changed_code(self, old, new)
+
+    def same_links(self, old: Body, new: Body) -> bool:
+        """Whether :meth:`same_link` holds for all links of two bodies of the same forms."""
+        proven, settled, tables = self._proven, self.matching.forward.get, self.base.tables
+        for place, pair in enumerate(zip(old.targets, new.targets, strict=True)):
+            if pair in proven or (settled(pair[0]) == pair[1] and pair[0] not in tables):
+                continue
+            if not self.same_link(old.link(place), new.link(place)):
+                return False
+            if not self._is_middle(pair[0]):
+                proven.add(pair)
+        return True
+
+    def _is_middle(self, base: int) -> bool:
+        """Whether it is a place in a function, so that it matters what comes behind it."""
+        place = self.base.place(base)
+        return place.kind is PlaceKind.FUNCTION and place.position != ENTRY
 
     def _further(self, base: int, fixed: int) -> Sequence[Pair] | None:
         """``None`` where the two differ by themselves, else the pairs that must correspond too."""

@@ -205,6 +205,8 @@ class _Search:
     def _unchanged(self, parameters: set[Parameter]) -> Iterator[Number]:
         """The numbers that functions of the same body pass to ``parameters``."""
         callees = {parameter.callee for parameter in parameters}
+        if not callees:
+            return
         looked_at = 0
         for base in sorted(self.matching.forward):
             if base in self.changed:

@@ -95,6 +95,8 @@ class _Search:
         self.shifts: list[Shift] = []
         self._moved: dict[Pair, dict[int, Site]] = defaultdict(dict)
         self._stayed: set[int] = set()
+        self._idle: set[Pair] = set()
+        """Pairs that are nobody's vote."""
         self._names = {view: _live_names(view) for view in (base, fixed)}
         self._named = sorted(start for starts in self._names[base].values() for start in starts)
 
@@ -118,10 +120,14 @@ class _Search:
     def proven(self) -> None:
         """What functions of the same body refer to."""
         votes = Votes()
+        settled = self.matching.forward.get
         for pair in sorted(self.matching.forward.items()):
             old, new = self.base.body(pair[0]), self.fixed.body(pair[1])
             if old.masked == new.masked:
-                self._hear(votes, pair, zip(old.links, new.links, strict=False), proof=True)
+                pairs = zip(old.targets, new.targets, strict=False)
+                telling = [place for place, one in enumerate(pairs) if settled(one[0]) != one[1] and one not in self._idle]
+                if telling:
+                    self._hear(votes, pair, [(old.link(place), new.link(place)) for place in telling], proof=True)
         self._elect(votes, {})
         self.shifts = [
             Shift(self._label(pair[0]), *pair, tuple(site for _, site in sorted(sites.items())))
@@ -209,12 +215,16 @@ class _Search:
                     continue
                 seen.add(pair)
                 kind = self.base.place(pair[0]).kind
-                if kind is not self.fixed.place(pair[1]).kind:
+                if kind is not self.fixed.place(pair[1]).kind or kind not in (PlaceKind.WRITABLE, PlaceKind.CONSTANT):
+                    self._idle.add(pair)
                     continue
                 if kind is PlaceKind.WRITABLE:
                     self._hear_pair(votes, pair, site, proof=proof)
-                if proof and kind in (PlaceKind.WRITABLE, PlaceKind.CONSTANT):
-                    waiting += pointer_pairs(self.base, self.fixed, *pair)
+                if proof:
+                    further = pointer_pairs(self.base, self.fixed, *pair)
+                    waiting += further
+                    if kind is PlaceKind.CONSTANT and not further:
+                        self._idle.add(pair)
 
     def _hear_pair(self, votes: Votes, pair: Pair, site: Site, *, proof: bool) -> None:
         there, here = self.base.symbol(pair[0]), self.fixed.symbol(pair[1])
@@ -318,8 +328,9 @@ def _address(view: View, function: int, link: Link) -> int:
 
 def _open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
     """Live data that a function refers to and that are not matched at that address."""
-    targets = {link.target for link in view.body(entry).links if link.kind is not FixupKind.PAGEBASE_REL21}
-    return sorted(target for target in targets if target not in matched and view.place(target).kind is PlaceKind.WRITABLE)
+    return sorted(
+        target for target in set(view.body(entry).whole_targets) if target not in matched and view.place(target).kind is PlaceKind.WRITABLE
+    )
 
 
 def _users_of(view: View) -> dict[int, set[int]]:

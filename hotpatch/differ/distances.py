@@ -7,6 +7,7 @@ relocated. A table is taken for one only if every entry leads out of it to somet
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,9 +20,15 @@ _WORD = 4
 _LEAST = 2
 
 
-def may_be_distances(view: View, start: int, end: int) -> bool:
-    """A quick look: whether there is room for a table, and the first entry is negative."""
-    return end - start >= _LEAST * _WORD and start % _WORD == 0 and view.image.mapped[start + _WORD - 1 : start + _WORD] >= b"\x80"
+def may_be_distances(view: View, starts: Sequence[int]) -> list[tuple[int, int]]:
+    """A quick look: those of ``starts`` (sorted), with the next, between which there is room for a table with a negative first entry."""
+    mapped = view.image.mapped
+    size = len(mapped) - _WORD
+    return [
+        (start, end)
+        for start, end in pairwise(starts)
+        if end - start >= _LEAST * _WORD and not start % _WORD and start <= size and mapped[start + _WORD - 1] & 0x80
+    ]
 
 
 def distance_targets(view: View, start: int, end: int) -> tuple[int, ...]:

@@ -295,7 +295,7 @@ def _orphans(relation: Correspondence, matching: Matching, live: LiveData) -> It
 
 
 def _live_targets(view: View, entry: int) -> Iterator[int]:
-    return (link.target for link in view.body(entry).links if view.place(link.target).kind is PlaceKind.WRITABLE)
+    return (target for target in view.body(entry).targets if view.place(target).kind is PlaceKind.WRITABLE)
 
 
 def _vote(pair: Pair, sites: tuple[Site, ...]) -> dict[str, object]:

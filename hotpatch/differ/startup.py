@@ -93,13 +93,14 @@ def _arrays(view: View) -> Iterator[tuple[int, int]]:
     thunks = {
         entry
         for entry, function in view.functions.items()
-        if function.size <= _THUNK_SIZE and any(link.target in slots for link in view.body(entry).links)
+        if function.size <= _THUNK_SIZE and not slots.isdisjoint(view.body(entry).targets)
     }
+    runners = slots | thunks
     for entry in view.functions:
-        links = view.body(entry).links
-        if entry in thunks or not any(link.target in slots or link.target in thunks for link in links):
+        targets = view.body(entry).targets
+        if entry in thunks or runners.isdisjoint(targets):
             continue
-        constants = sorted({link.target for link in links if view.place(link.target).kind is PlaceKind.CONSTANT})
+        constants = sorted({target for target in targets if view.place(target).kind is PlaceKind.CONSTANT})
         yield from ((one, other) for one, other in pairwise(constants) if _elements(view, one, other))
 
 

@@ -31,10 +31,7 @@ def verdict_of(relation: Correspondence, base_entry: int, fixed_entry: int) -> V
 
 def same_links(relation: Correspondence, old: Body, new: Body) -> bool:
     """Whether two functions refer, in the same places and ways, to corresponding things."""
-    if len(old.links) != len(new.links):
-        return False
-    pairs = zip(old.links, new.links, strict=True)
-    return all(there[:4] == here[:4] and relation.same_link(there, here) for there, here in pairs)
+    return old.forms == new.forms and relation.same_links(old, new)
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
@@ -63,7 +60,8 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
         if partner is not None:
             split = {name for other in folds for name in fixed.functions[other].names}
             kept = tuple(name for name in names if name not in split) or names
-            found.append(_row(relation, replace(function, names=kept), fixed.functions[partner], matching.evidence[entry], ()))
+            old = function if kept == names else replace(function, names=kept)
+            found.append(_row(relation, old, fixed.functions[partner], matching.evidence[entry], ()))
         elif not folds:
             found.append(FunctionMatch(function, None, Verdict.REMOVED, "", 0.0, _aliases(function)))
         for other in folds:

@@ -6,18 +6,17 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture
 from hotpatch.differ.distances import distance_targets, may_be_distances
-from hotpatch.image import Datum, Function, Import, Range, Section, SectionFlags
+from hotpatch.image import Datum, Function, Import, Range, Section
 from hotpatch.image.metadata import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from hotpatch.arch import JumpTable
     from hotpatch.image import Image, InlineSite
@@ -63,6 +62,9 @@ class Place(NamedTuple):
     table: JumpTable | None = None
 
 
+_NOTHING, _WRITABLE, _CONSTANT = Place(PlaceKind.NOTHING), Place(PlaceKind.WRITABLE), Place(PlaceKind.CONSTANT)
+
+
 class Link(NamedTuple):
     """A reference of a function, apart from distances within one range."""
 
@@ -77,7 +79,11 @@ _link_of: Callable[[tuple[int, int, FixupKind, Use, int]], Link] = partial(tuple
 """``Link._make`` without a Python frame, where thousands are made."""
 
 
-@dataclass(frozen=True, slots=True)
+Form = tuple[int, FixupKind, Use]
+"""Where a link stands in its range (in bytes), how it is encoded, and its use."""
+
+
+@dataclass(frozen=True, eq=False)
 class Body:
     """A function's code and its references, apart.
 
@@ -85,13 +91,35 @@ class Body:
         code: Of each range.
         masked: The same with the field of every link and every jump table that lies in it zeroed; equal for functions that
             differ at most in where they lead.
-        links: What was zeroed, by range and offset.
+        forms: Of the links of each range, by offset.
+        targets: Of all links, in that order.
     """
 
     function: Function
     code: tuple[bytes, ...]
     masked: tuple[bytes, ...]
-    links: tuple[Link, ...]
+    forms: tuple[tuple[Form, ...], ...]
+    targets: tuple[int, ...]
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """What was zeroed, by range and offset."""
+        rows = [(part, *form) for part, forms in enumerate(self.forms) for form in forms]
+        return tuple([_link_of((*row, target)) for row, target in zip(rows, self.targets, strict=True)])
+
+    def link(self, place: int) -> Link:
+        """One of ``links``."""
+        target, part = self.targets[place], 0
+        while place >= len(self.forms[part]):
+            place -= len(self.forms[part])
+            part += 1
+        return _link_of((part, *self.forms[part][place], target))
+
+    @cached_property
+    def whole_targets(self) -> Collection[int]:
+        """The targets of those links that give a whole address, not its page alone."""
+        kinds = [kind for forms in self.forms for _, kind, _ in forms]
+        return [target for kind, target in zip(kinds, self.targets, strict=True) if kind is not FixupKind.PAGEBASE_REL21]
 
 
 class Line(NamedTuple):
@@ -157,21 +185,21 @@ class View:
         return body
 
     def _body(self, function: Function) -> Body:
-        image, links, code, masked = self.image, [], [], []
-        for part, stretch in enumerate(function.ranges):
-            raw, start, end = image.code(stretch), stretch.start, stretch.end
-            references, outline = image.references_in(stretch), image.outline(stretch)
-            for index in outline.outward:
-                offset, _, _, kind, use, target, _ = references[index]
-                if use is not Use.UNUSED:
-                    links.append((part, offset, kind, use, target))
+        image, starts = self.image, self._table_starts
+        code, masked, forms = [], [], []
+        targets: list[int] = []
+        for part in function.ranges:
+            raw, (start, end) = image.code(part), part
+            outline, leads = image.outline(part), image.leads(part)
             bare = outline.masked
-            for address in self._table_starts[bisect_left(self._table_starts, start) : bisect_left(self._table_starts, end)]:
+            for address in starts[bisect_left(starts, start) : bisect_left(starts, end)]:
                 at, size = address - start, self.tables[address][1].size
                 bare = bare[:at] + bytes(size) + bare[at + size :]
             code.append(raw)
             masked.append(bare)
-        return Body(function, tuple(code), tuple(masked), tuple(map(_link_of, links)))
+            forms.append(outline.forms)
+            targets += leads if outline.used is None else [leads[place] for place in outline.used]
+        return Body(function, tuple(code), tuple(masked), tuple(forms), tuple(targets))
 
     @cached_property
     def tables(self) -> Mapping[int, tuple[Function, JumpTable]]:
@@ -251,11 +279,12 @@ class View:
             return Place(PlaceKind.TABLE, function, table=table)
         function_there = self.image.function_at(rva)
         if function_there is not None:
-            return Place(PlaceKind.FUNCTION, function_there, position_in(function_there, rva))
+            position = ENTRY if function_there.entry == rva else position_in(function_there, rva)
+            return Place(PlaceKind.FUNCTION, function_there, position)
         section = self.section(rva)
         if section is None:
-            return Place(PlaceKind.NOTHING)
-        return Place(PlaceKind.WRITABLE if section.flags & SectionFlags.WRITE else PlaceKind.CONSTANT)
+            return _NOTHING
+        return _WRITABLE if section.writable else _CONSTANT
 
     @cached_property
     def _sections(self) -> tuple[tuple[int, int, Section], ...]:
@@ -271,7 +300,7 @@ class View:
     def writable(self, rva: int) -> bool:
         """Whether the section is."""
         section = self.section(rva)
-        return section is not None and bool(section.flags & SectionFlags.WRITE)
+        return section is not None and section.writable
 
     # data --------------------------------------------------------------------------------------------------------------------------------
 
@@ -281,7 +310,7 @@ class View:
         image = self.image
         found: set[int] = set()
         for function in image.functions:
-            found.update(link.target for link in self.body(function.entry).links if link.kind is not FixupKind.PAGEBASE_REL21)
+            found.update(self.body(function.entry).whole_targets)
         found.update(image.pointers.values())
         found.update(datum.rva for datum in image.data_symbols)
         found.update(datum.rva + datum.size for datum in image.data_symbols if datum.size)
@@ -298,15 +327,13 @@ class View:
             found.update((stretch.start, stretch.end))
         for start, size, _ in image.symbols.contributions:
             found.update((start, start + size))
-        for one, following in pairwise(sorted(found)):
-            if may_be_distances(self, one, following) and self.place(one).kind is PlaceKind.CONSTANT:
+        ends = sorted(found)
+        for one, following in may_be_distances(self, ends):
+            if self.place(one).kind is PlaceKind.CONSTANT:
                 found.update(distance_targets(self, one, following))
-        return tuple(sorted(rva for rva in found if not self._splits_pointer(rva)))
-
-    def _splits_pointer(self, rva: int) -> bool:
-        """Whether a relocated pointer lies on both sides of ``rva``: something that is no reference looked like one."""
-        at = bisect_left(self.image.relocations, rva) - 1
-        return at >= 0 and rva < self.image.relocations[at] + POINTER_SIZE
+        for site in image.relocations:  # where a pointer lies on both sides, something that is no reference looked like one
+            found.difference_update(range(site + 1, site + POINTER_SIZE))
+        return tuple(sorted(found))
 
     @cached_property
     def special_data(self) -> Mapping[str, int]:
@@ -359,7 +386,13 @@ class View:
         """Offsets from ``rva`` of the relocated pointers up to the next boundary."""
         found = self._pointers_from.get(rva)
         if found is None:
-            found = self._pointers_from[rva] = self.pointers(rva, self.extent(rva).end)
+            sites, found = self.image.relocations, ()
+            at = bisect_left(sites, rva)
+            if at < len(sites) and self.section(rva) is not None:
+                following = bisect_right(self.boundaries, rva)
+                if sites[at] < self.boundaries[following]:
+                    found = self.pointers(rva, self.boundaries[following])
+            self._pointers_from[rva] = found
         return found
 
     def bare(self, start: int, size: int) -> bytes:

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import Flow
+from hotpatch.arch import LONGEST_INSTRUCTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,5 @@ def _is_code(image: Image, va: int) -> bool:
 
 def _behind(image: Image, direct: Rva) -> Rva:
     """The function that ``direct`` jumps to with its first instruction, or ``direct`` itself."""
-    first = next(iter(image.architecture.disassemble(image.read(direct, 16), direct)), None)
-    if first is not None and first.flow is Flow.JUMP and first.target is not None and _is_code(image, first.target + image.preferred_base):
-        return Rva(first.target)
-    return direct
+    target = image.architecture.first_jump(image.read(direct, LONGEST_INSTRUCTION), direct)
+    return Rva(target) if target is not None and _is_code(image, target + image.preferred_base) else direct

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hotpatch.arch import Flow
+from hotpatch.arch import LONGEST_INSTRUCTION, Flow, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from hotpatch.arch import Architecture, Instruction, Reference
+    from hotpatch.arch import Architecture, Reference, Step
 
 ALIGNED = 8
 """Bytes; where nothing but a jump leads to an address that is no multiple of them, or nothing at all, no function begins there: compilers
 align functions at least so, unless they optimise for size."""
 _FIRST_PIECE, _PIECE = 32, 256
 """Bytes decoded at once."""
-_LONGEST_INSTRUCTION = 16
 LEAVING = frozenset({Flow.RETURN, Flow.JUMP, Flow.JUMP_INDIRECT, Flow.TRAP})
 """After these, control does not go on to the next instruction."""
 _ELSEWHERE = frozenset({Flow.CALL})
@@ -63,7 +62,7 @@ class _Walk:
     starts: Collection[int]
     read: Callable[[int, int], bytes]
     limit: Callable[[int, int], int] | None = None
-    seen: dict[int, Instruction] = field(default_factory=dict)
+    seen: dict[int, Step] = field(default_factory=dict)
     ahead: dict[int, bool] = field(default_factory=dict)
     end: int = 0
     tables: dict[int, tuple[int, ...]] | None = None
@@ -84,7 +83,7 @@ class _Walk:
                     break
         return start in self.seen
 
-    def _targets(self, instruction: Instruction) -> list[int]:
+    def _targets(self, instruction: Step) -> list[int]:
         """Where ``instruction`` leads for certain; targets ahead are put by."""
         if instruction.flow is Flow.JUMP_INDIRECT:
             if self.tables is None:
@@ -139,9 +138,9 @@ def is_last_step(architecture: Architecture, code: bytes, address: int) -> bool:
     return first is not None and first.flow in {Flow.RETURN, Flow.JUMP_INDIRECT}
 
 
-def reach(architecture: Architecture, code: bytes, address: int) -> tuple[Instruction, ...]:
+def reach(architecture: Architecture, code: bytes, address: int) -> tuple[Step, ...]:
     """The instructions of ``code`` that control reaches from its beginning at ``address``, jump tables apart."""
-    seen: dict[int, Instruction] = {}
+    seen: dict[int, Step] = {}
     pending = [address]
     while pending:
         at = pending.pop()
@@ -157,16 +156,16 @@ def reach(architecture: Architecture, code: bytes, address: int) -> tuple[Instru
     return tuple(seen[at] for at in sorted(seen))
 
 
-def decode(architecture: Architecture, code: bytes, offset: int, address: int) -> Iterator[Instruction]:
+def decode(architecture: Architecture, code: bytes, offset: int, address: int) -> Iterator[Step]:
     """Decode ``code`` from ``offset``, which lies at ``address``, in pieces, since most walks end after a few instructions."""
     piece = _FIRST_PIECE
     while offset < len(code):
         done = 0
-        for instruction in architecture.disassemble(code[offset : offset + piece], address):
-            if done + instruction.size > piece - _LONGEST_INSTRUCTION and offset + piece < len(code) and done:
+        for at, size, flow, target in architecture.steps(code[offset : offset + piece]):
+            if done + size > piece - LONGEST_INSTRUCTION and offset + piece < len(code) and done:
                 break
-            done += instruction.size
-            yield instruction
+            done += size
+            yield step_of((address + at, size, flow, None if target is None else address + target))
         if not done:
             return
         offset, address, piece = offset + done, address + done, _PIECE

@@ -88,10 +88,10 @@ class _Finder:
 
     def claim(self, start: int, end: int, owner: int) -> None:
         """Give ``owner`` what is still free of ``start`` to ``end``."""
-        section = next((part for part in self.executable if start in part), None)
-        if section is None:
+        section_end = next((high for low, high in self.executable if low <= start < high), None)
+        if section_end is None:
             return
-        end = min(end, section.end)
+        end = min(end, section_end)
         while start < end:
             inside = self.containing(start)
             if inside is not None:
@@ -286,19 +286,20 @@ class _Finder:
             part = Range(Rva(start), Rva(end))
             for table in self.image.jump_tables_in(part):
                 self.tables.update((table.address, *(table.index or ())[:1]))
-            for reference in self.image.references_in(part):
-                target = reference.target
+            leads, outline = self.image.leads(part), self.image.outline(part)
+            for index, target in zip(outline.outward, leads, strict=True):
                 if start <= target < end or not low <= target < high:
                     continue
-                if reference.use is Use.CALL:
+                _, _, _, kind, use, _, _ = outline.references[index]
+                if use is Use.CALL:
                     calls.add(target)
-                elif reference.use is Use.DATA:
-                    if reference.kind in _POINTER_KINDS:
+                elif use is Use.DATA:
+                    if kind in _POINTER_KINDS:
                         taken.add(target)
                     self.data.add(target)
-                elif reference.use is Use.BRANCH or (reference.use is Use.JUMP and target == end and self._is_last_step(target)):
+                elif use is Use.BRANCH or (use is Use.JUMP and target == end and self._is_last_step(target)):
                     branches.append(target)
-                elif reference.use is Use.JUMP:
+                elif use is Use.JUMP:
                     inside = self.containing(target)
                     if inside is None or (self.owner[inside] != owner and not self._falls_to(target, inside)):
                         calls.add(target)
@@ -477,10 +478,17 @@ class _Finder:
             else:
                 own.append(Range(Rva(start), Rva(self.end[start])))
         found = []
+        sources: dict[int, FunctionSource] = {}
         for owner, ranges in sorted(parts.items()):
-            entry = Rva(owner) if any(part.start == owner for part in ranges) else ranges[0].start
-            first = next(part for part in ranges if part.start == entry)
-            rest = tuple(part for part in ranges if part is not first)
-            source = FunctionSource(self.source.get(owner, FunctionSource.PDATA))
-            found.append(Function(entry, (first, *rest), names.get(entry, ()), source))
+            if len(ranges) == 1:
+                entry, whole = ranges[0].start, tuple(ranges)
+            else:
+                entry = Rva(owner) if any(part.start == owner for part in ranges) else ranges[0].start
+                first = next(part for part in ranges if part.start == entry)
+                whole = (first, *(part for part in ranges if part is not first))
+            number = self.source.get(owner, FunctionSource.PDATA)
+            source = sources.get(number)
+            if source is None:
+                source = sources[number] = FunctionSource(number)
+            found.append(Function(entry, whole, names.get(entry, ()), source))
         return tuple(found)

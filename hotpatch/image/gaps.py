@@ -10,7 +10,7 @@ from hotpatch.image.flow import ALIGNED, end_of_function, filler_length, reach
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from hotpatch.arch import Instruction
+    from hotpatch.arch import Step
     from hotpatch.image.image import Image
 
 
@@ -49,7 +49,7 @@ def whole_functions(
     return found
 
 
-def _may_begin(entry: int, reached: tuple[Instruction, ...], *, apart: bool) -> bool:
+def _may_begin(entry: int, reached: tuple[Step, ...], *, apart: bool) -> bool:
     """Whether a function begins at ``entry`` rather than the rest of what stands right before it.
 
     Behind other code, a return alone is what a call that never returns leaves over, and only thunks stand unaligned: compilers pack those
@@ -62,7 +62,7 @@ def _may_begin(entry: int, reached: tuple[Instruction, ...], *, apart: bool) -> 
     return not entry % ALIGNED or reached[-1].flow is Flow.JUMP
 
 
-def _leaves(reached: Iterable[Instruction], is_entry: Callable[[int], bool]) -> bool:
+def _leaves(reached: Iterable[Step], is_entry: Callable[[int], bool]) -> bool:
     """Whether code ends as a function does: with a return, or a jump to where a function begins."""
     return any(
         instruction.flow is Flow.RETURN

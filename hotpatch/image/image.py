@@ -63,7 +63,9 @@ class Image:
     _references: dict[Range, tuple[Reference, ...]] = field(default_factory=dict, repr=False)
     _jump_tables: dict[Range, tuple[JumpTable, ...]] = field(default_factory=dict, repr=False)
     _outlines: dict[Range, Outline] = field(default_factory=dict, repr=False)
+    _leads: dict[Range, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _examples: Outlines = field(default_factory=Outlines, repr=False)
+    _unlike: set[Range] = field(default_factory=set, repr=False)
 
     def __repr__(self) -> str:
         """Its name, machine and identity."""
@@ -278,7 +280,14 @@ class Image:
 
     def section_at(self, rva: int) -> Section | None:
         """The section that ``rva`` lies in."""
-        return next((section for section in self.sections if rva in section.range), None)
+        for start, end, section in self._spans:
+            if start <= rva < end:
+                return section
+        return None
+
+    @cached_property
+    def _spans(self) -> tuple[tuple[int, int, Section], ...]:
+        return tuple((*section.range, section) for section in self.sections)
 
     def relocations_in(self, part: Range) -> tuple[Rva, ...]:
         """The relocated sites that begin in ``part``."""
@@ -321,6 +330,7 @@ class Image:
         for part in settle(self, found, self._jump_tables, self._table_limits):
             self._references.pop(part, None)
             self._outlines.pop(part, None)
+            self._leads.pop(part, None)
         return found
 
     @cached_property
@@ -371,9 +381,7 @@ class Image:
         """What the code in ``part`` refers to, decoded once; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""
         found = self._references.get(part)
         if found is None:
-            found = self._reread(part)
-            if found is None:
-                found = self._decode(part)
+            found = self._outlines[part].at(part.start, self._leads[part]) if self._reread(part) else self._decode(part)
             self._references[part] = found
         return found
 
@@ -388,21 +396,38 @@ class Image:
         for start, size in ((table.address, table.size), *([table.index] if table.index else [])):
             yield start, -(-(start + size) // alignment) * alignment
 
-    def _reread(self, part: Range) -> tuple[Reference, ...] | None:
-        """What ``part`` refers to, where code like it is known (see :meth:`expect`)."""
+    def _reread(self, part: Range) -> bool:
+        """Whether code like that in ``part`` is known (see :meth:`expect`); then its outline and leads are, too."""
+        if part in self._leads:
+            return True
+        if part in self._unlike:
+            return False
         code = self.code(part)
         example = self._examples.find(code)
-        found = self.architecture.reread(example, code, part.start) if example is not None else None
-        if example is not None and found is not None:
-            self._jump_tables[part] = ()
-            self._outlines[part] = example
-        return found
+        leads = self.architecture.reread(example, code, part.start) if example is not None else None
+        if example is None or leads is None:
+            self._unlike.add(part)
+            return False
+        self._jump_tables[part], self._outlines[part], self._leads[part] = (), example, leads
+        return True
 
     def outline(self, part: Range) -> Outline:
         """The code in ``part`` apart from where it leads; its ``outward`` holds for :meth:`references_in` of ``part``."""
         found = self._outlines.get(part)
         if found is None:
+            if self._reread(part):
+                return self._outlines[part]
             found = self._outlines[part] = Outline.of(self.architecture, self.code(part), part.start, self.references_in(part))
+        return found
+
+    def leads(self, part: Range) -> tuple[int, ...]:
+        """Where the outward references of :meth:`outline` of ``part`` lead."""
+        found = self._leads.get(part)
+        if found is None:
+            outline = self.outline(part)
+            found = self._leads.get(part)
+            if found is None:
+                found = self._leads[part] = outline.leads()
         return found
 
     def expect(self, other: Image) -> None:
@@ -410,8 +435,9 @@ class Image:
 
         Such code is not decoded again. What is found does not depend on it, only how soon.
         """
+        self._unlike.clear()
         parts = {part for function in other.functions for part in function.ranges}
-        for part in sorted(parts.union(other._references)):  # also what a search looked at on its way
+        for part in sorted(parts.union(other._outlines)):  # also what a search looked at on its way
             outline = other.outline(part)
             if not other.jump_tables_in(part) and other.architecture.is_exemplary(outline):
                 self._examples.add(outline)
@@ -424,6 +450,8 @@ class Image:
         """The tables that indirect jumps in ``part`` go through."""
         found = self._jump_tables.get(part)
         if found is None:
+            if self._reread(part):
+                return ()
             found = self.architecture.jump_tables(self.code(part), part.start, self.read, limit=self.table_limit)
             self._jump_tables[part] = found
         return found

@@ -78,7 +78,9 @@ def test_reads_what_decoding_finds(case):
     outline = Outline.of(arch, code, BASE, arch.references(code, BASE))
     assert arch.is_exemplary(outline)
     assert int.from_bytes(other, "little") & outline.kept == int.from_bytes(outline.masked, "little")
-    assert arch.reread(outline, other, ELSEWHERE) == arch.references(other, ELSEWHERE)
+    leads = arch.reread(outline, other, ELSEWHERE)
+    assert outline.at(ELSEWHERE, leads) == arch.references(other, ELSEWHERE)
+    assert outline.at(BASE, outline.leads()) == outline.references
 
 
 @pytest.mark.parametrize("case", DIFFER)

@@ -31,6 +31,11 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
     for begin, end, word in _ENTRY.iter_unpack(raw[: len(raw) // _ENTRY.size * _ENTRY.size]):
         if not begin < end:
             continue
+        header = b"" if word & _INDIRECT else read(word, _HEADER.size)
+        if len(header) == _HEADER.size and not header[0] >> 3:  # most are like this
+            where = Range(Rva(begin), Rva(end))
+            found.setdefault(where, UnwindEntry(where, (begin, end, word), Rva(word), Rva(begin), None, None))
+            continue
         effective = _effective(begin, end, word, read)
         info = Rva(effective[2])
         words = (begin, end, word)
