@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -468,18 +469,18 @@ class Guest:
         memory = self.system.memory
         found: list[int] = []
         up = page_up(near)
-        regions = memory.regions()
+        starts, ends = zip(*((region.va, region.end) for region in memory.regions()), strict=True)
         while up + size - 1 - near <= reach:
             if memory.free(up, size):
                 found.append(up)
                 break
-            up = max(region.end for region in regions if region.va < up + size and region.end > up)
+            up = ends[bisect_left(starts, up + size) - 1]
         down = (near - size + 1) & -PAGE
         while not above and down >= layout.ALLOCATION_GRANULE and near - down <= reach:
             if memory.free(down, size):
                 found.append(down)
                 break
-            down = (min(region.va for region in regions if region.va < down + size and region.end > down) - size) & -PAGE
+            down = (starts[bisect_right(ends, down)] - size) & -PAGE
         return min(found, key=lambda va: abs(va - near), default=None)
 
     def _start_dlls(self) -> None:
