@@ -8,6 +8,7 @@ import hotpatch
 from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
+from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine import Module
 
 HOST = "late-module"
@@ -71,6 +72,11 @@ class Late:
             if leads < pc < leads + 64:
                 return thread
         raise AssertionError("never came there")
+
+    def hold(self, thread: int, held: bool = True) -> None:
+        """Suspend a thread, so that it does not run while the host calls, or let it go on."""
+        record = self.process.guest.system.threads[thread]
+        record.suspended, record.state = (1, ThreadState.SUSPENDED) if held else (0, ThreadState.READY)
 
     def kill(self, thread: int) -> None:
         self.process.guest.system.end_thread(self.process.guest.system.threads[thread], 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,8 @@ from hotpatch.arch import Machine
 from hotpatch.cases import find_case
 from hotpatch.cli.arguments import parse_argument
 from hotpatch.emulator.memory import RegionKind
-from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine import Consistency, PatchState, Rights
-from hotpatch.errors import ApplyRefused, Refused, Rule
+from hotpatch.errors import ApplyRefused, FaultKind, Refused, Rule
 
 from .late import Late, host, images, patch_of
 from .real import whole
@@ -202,8 +202,7 @@ def test_an_unload_ends_what_waits_for_threads(machine: Machine, how: Consistenc
     if way == "called-off":
         applied.reverse()
         assert applied.settled is (how is Consistency.QUIESCENT)
-    record = late.process.guest.system.threads[thread]
-    record.suspended, record.state = 1, ThreadState.SUSPENDED
+    late.hold(thread)
     late.free(handle)
     expected = {"in": PatchState.REGISTERED, "out": PatchState.REVERTED, "called-off": PatchState.REVERSED}[way]
     assert applied.state is expected
@@ -250,6 +249,33 @@ def test_a_thread_in_the_module_faults_as_without_a_patch(machine: Machine) -> N
     fault = late.process.fault
     assert fault is not None
     assert entry < fault.pc < entry + 64
+
+
+def test_a_thread_on_its_way_through_a_slot_meets_the_entry(machine: Machine) -> None:
+    """It faults where it would have without a patch; its slot is nobody else's while it stands there."""
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    late.process.apply(late.patch)
+    entry, slot = late.process.address_of("base!step"), late.process.status().functions[0].slot
+    assert slot is not None
+    thread = late.process.spawn("base!step", 1)
+    steps = 0
+    while next(each.pc for each in late.process.guest.threads() if each.id == thread) != slot:
+        late.process.guest.step(thread, 1)
+        steps += 1
+        assert steps < 100
+    late.hold(thread)
+    late.free(handle)
+    late.hold(thread, False)
+    assert slot in late.process.engine.snapshot().slots.values()
+    assert late.mapped(slot)
+    late.process.guest.step(thread, 4)
+    fault = late.process.fault
+    assert fault is not None
+    assert (fault.kind, fault.pc) == (FaultKind.ACCESS_VIOLATION, entry)
+    late.kill(thread)
+    assert {slot - slot % 0x1000} <= set(late.process.engine.collect().freed)
+    assert not late.process.engine.snapshot().slots
 
 
 def test_callbacks_take_data_back_before_the_module_goes(machine: Machine) -> None:
@@ -370,3 +396,109 @@ def test_a_program_that_never_loads_it_runs_unpatched(machine: Machine) -> None:
     process.start()
     assert process.run().exit_code == 2
     assert len(process.status().registered) == 1
+
+
+# at length --------------------------------------------------------------------------------------------------------------------------------
+
+
+class Model:
+    """What the process of :class:`Late` must do: the meter's reading, and whether a step counts one too many."""
+
+    def __init__(self, late: Late) -> None:
+        self.late, self.references, self.reading = late, 0, 0
+        self.applied: hotpatch.AppliedPatch | None = None
+        self.inside: list[int] = []
+
+    def count(self, units: int) -> int:
+        self.reading += units + (self.applied is None)
+        return self.reading
+
+    def load(self) -> None:
+        assert self.late.load()
+        self.references += 1
+        if self.references == 1:
+            self.reading = 0
+            self.count(1)
+
+    def free(self) -> None:
+        module = self.late.module()
+        assert self.late.free(module.va if module else 0x7FF0_0000_0000) == (self.references > 0)
+        self.references = max(self.references - 1, 0)
+
+    def step(self) -> None:
+        if self.references:
+            assert self.late.call("step", 7) == self.count(7)
+
+    def patch(self) -> None:
+        """By ``apply`` or ``register``, in any way of changing over; where a thread is inside, at once, so that the model stays simple."""
+        if self.applied is None:
+            how = Consistency.IMMEDIATE if self.inside else list(Consistency)[self.reading % 3]
+            self.applied = self.late.process.register(self.late.patch, how)
+            assert self.applied.settled
+
+    def revert(self) -> None:
+        if self.applied is not None:
+            self.late.process.revert(self.applied, Consistency.IMMEDIATE)
+            self.applied = None
+
+    def enter(self) -> None:
+        """A thread that has begun a step and never goes on."""
+        if self.references and len(self.inside) < 3:
+            thread = self.late.stand("step", 1)
+            self.late.hold(thread)
+            self.inside.append(thread)
+            self.reading = self.read()
+
+    def read(self) -> int:
+        """The reading as it is, whatever the thread that was stopped has done of its step."""
+        reading = next(datum for datum in images("unloaded-module", self.late.machine)[0].data_symbols if datum.name == "reading")
+        module = self.late.module()
+        assert module is not None
+        return self.late.process.guest.system.read_word(module.va + reading.rva) & 0xFFFF_FFFF
+
+    def leave(self) -> None:
+        if self.inside:
+            self.late.kill(self.inside.pop())
+
+    def collect(self) -> None:
+        self.late.process.engine.collect()
+
+    def check(self) -> None:
+        status = self.late.process.status()
+        assert bool(self.late.module()) is bool(self.references)
+        assert len(status.patches) == (self.applied is not None and self.references > 0)
+        assert len(status.registered) == (self.applied is not None and not self.references)
+        assert not self.late.process.refused
+        if not self.references:
+            registry = self.late.process.engine.snapshot()
+            assert not (registry.sites or registry.images or registry.slots or registry.trampolines or registry.chunks)
+            if not self.inside:
+                self.collect()
+                assert self.late.process.status().kept == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order_of_loads_unloads_patches_and_threads(machine: Machine, seed: int) -> None:
+    rng = random.Random(seed)
+    model = Model(Late("unloaded-module", machine))
+    operations = [
+        model.load,
+        model.load,
+        model.free,
+        model.free,
+        model.step,
+        model.step,
+        model.patch,
+        model.revert,
+        model.enter,
+        model.leave,
+    ]
+    done: list[str] = []
+    for _ in range(80):
+        operation = rng.choice(operations)
+        done.append(operation.__name__)
+        try:
+            operation()
+            model.check()
+        except AssertionError as error:
+            raise AssertionError(f"after {done}") from error
