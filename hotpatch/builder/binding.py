@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.bodies import body_of, pointer_site
+from hotpatch.builder.counterparts import Counterparts, match_ending_at
 from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
 from hotpatch.builder.evidence import site_evidence
@@ -138,7 +139,9 @@ class _Binder:
 
     def _survey(self, function: Function, body: Body) -> None:
         """Find out what the function does with the addresses of data, and which constants it must have in one piece."""
-        usage = self.usage[function.entry] = Usage(self.fixed, body.sites)
+        row = self.rows.get(function.entry)
+        counterparts = Counterparts(self.base_view, self.view, (row.base, function)) if row is not None and row.base is not None else None
+        usage = self.usage[function.entry] = Usage(self.fixed, body.sites, counterparts)
         special = {*self.view.special_data.values(), *self.fixed.imports_by_slot}
         apart = {
             target
@@ -345,6 +348,10 @@ class _Binder:
             rival = self.positions.rival(usage, target)
             if rival is not None:
                 return f"0x{target:x} may be a datum of its own or the end of the one at 0x{rival:x}, and the base has these elsewhere"
+            ending = match_ending_at(self.diff, target)
+            if ending is not None and ending.base + ending.size != matched:
+                if usage.told(target, (matched, ending.base + ending.size)) != matched:
+                    return f"0x{target:x} may be a datum of its own or the end of the one at 0x{ending.fixed:x}, and the base has these elsewhere"
         if matched is not None and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
         if section.executable:

@@ -1,12 +1,14 @@
 """Whose datum an address is that code computes with: a place just past an array's end, or before its start, belongs to the array.
 
 An instruction that reads or writes memory at the address itself names that datum. One that only takes the address may mean the datum
-that ends there, for a loop that counts down, and then another displacement than that of the datum that begins there would be wrong.
+that ends there, for a loop that counts down or to hand it on, and then another displacement than that of the datum that begins there
+would be wrong. The address alone cannot tell; the base's version of the function can, where the instruction is in both.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from hotpatch.image import Range
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from hotpatch.builder.counterparts import Counterparts
     from hotpatch.builder.model import Site
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
@@ -44,8 +47,9 @@ def accesses(image: Image, site: Site) -> bool:
 class Usage:
     """What one function does with each address of data that it names."""
 
-    def __init__(self, image: Image, sites: Iterable[Site]) -> None:
-        """Sort ``sites``, the references of one function."""
+    def __init__(self, image: Image, sites: Iterable[Site], counterparts: Counterparts | None = None) -> None:
+        """Sort ``sites``, the references of one function, which has ``counterparts`` where the base has a version of it."""
+        self._counterparts = counterparts
         data = [site for site in sites if site.use is Use.DATA]
         self.targets = tuple(sorted({site.target for site in data}))
         self.taken = frozenset(site.target for site in data if site.kind not in _PAGES and not accesses(image, site))
@@ -56,6 +60,10 @@ class Usage:
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""
         return site.target in self.taken if site.kind in _PAGES else not accesses(image, site)
+
+    def told(self, target: int, places: Collection[int]) -> int | None:
+        """See :meth:`hotpatch.builder.counterparts.Counterparts.told`."""
+        return None if self._counterparts is None else self._counterparts.told(target, places)
 
     def within(self, start: int, end: int, but: int) -> bool:
         """Whether the function names an address from ``start`` to before ``end`` other than ``but``."""
@@ -107,24 +115,34 @@ class Ownership:
         """
         rva = site.target
         covering = self._fixed.symbol(rva)
-        if covering is not None if usage is None else not usage.takes(self._diff.fixed, site):
+        if usage is not None and not usage.takes(self._diff.fixed, site):
             return None
         before, after = self.neighbours(rva)
-        if covering is not None and covering.rva != rva:
-            before = None
         if covering is None:
             return self._uncovered(usage, rva, before, after)
+        if covering.rva != rva:
+            before = None
         rivals = [item for item in (before, after) if item and item.rva != covering.rva and self._may_be_walked(usage, item)]
         rivals = [item for item in rivals if self.displacement(item.rva) != self.displacement(covering.rva)]
         for rival in rivals:
             used = usage is not None and usage.within(rival.rva, _end(rival), rva)
             own = usage is not None and usage.within(covering.rva, _end(covering), rva)
-            if used and not (own and rival is after):
-                return (
+            if (used and not (own and rival is after)) or _end(rival) == rva:
+                return self._told(usage, rva, covering, rivals) or (
                     f"0x{rva:x} is in {covering.name} and {'the end' if rival is before else 'before the start'} of {rival.name}, "
                     "and nothing shows which of the two is meant"
                 )
         return None
+
+    def _told(self, usage: Usage | None, rva: int, covering: Datum, rivals: Sequence[Datum]) -> Datum | None:
+        """Which of the data that ``rva`` may belong to is meant, by the base's version of the function."""
+        places: dict[int, list[Datum]] = defaultdict(list)
+        for datum in (covering, *rivals):
+            displacement = self.displacement(datum.rva)
+            if displacement is not None:
+                places[rva + displacement].append(datum)
+        told = usage.told(rva, places) if usage is not None else None
+        return None if told is None else places[told][0]
 
     def _may_be_walked(self, usage: Usage | None, datum: Datum) -> bool:
         """Whether code may step through a datum and past its end: it is no single number, or its own address is taken too."""

@@ -61,10 +61,16 @@ class Sameness:
         return f"0x{base:x} of the base, which is not known to be what the fixed image has at 0x{fixed:x}"
 
     def _beside_namesakes(self, base: int, fixed: int) -> bool:
-        """Whether no symbol covers ``fixed``, and it is as far from the end or start of one as ``base`` is from its namesake's."""
+        """Whether no symbol covers ``fixed``, and it is as far from the end or start of one as ``base`` is from its namesake's.
+
+        Where another begins at the end of one, it may still be the end.
+        """
         sized = [datum for datum in self._fixed.data_symbols if datum.size]
-        if any(datum.rva <= fixed < datum.rva + (datum.size or 0) for datum in sized):
+        ends = [datum for datum in sized if datum.rva + (datum.size or 0) == fixed]
+        if any(datum.rva < fixed < datum.rva + (datum.size or 0) or (datum.rva == fixed and not ends) for datum in sized):
             return False
+        if any(datum.rva == fixed for datum in sized):
+            return any(self._place_of(datum.name, base) + (datum.size or 0) == base for datum in ends)
         near = [datum for datum in sized if -_ELEMENT <= fixed - datum.rva < (datum.size or 0) + _ELEMENT]
         names = {(datum.name, datum.size) for datum in near if datum.rva - fixed == self._place_of(datum.name, base) - base}
         return bool(names)

@@ -1,4 +1,4 @@
-"""Try seeds at length: ``python -m tests.fuzz FIRST LAST [--machine x64|arm64] [--keep FOLDER]``; exits 1 where a patch is wrong."""
+"""Try seeds at length: ``python -m tests.fuzz FIRST LAST [--machine x64|arm64] [--only pdb|stripped]``; exits 1 where a patch is wrong."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ def main() -> int:
     parser.add_argument("first", type=int)
     parser.add_argument("last", type=int)
     parser.add_argument("--machine", choices=[*Machine])
+    parser.add_argument("--only", choices=["pdb", "stripped"], help="with PDBs, or without, alone")
     parser.add_argument("--verbose", action="store_true", help="every refusal")
     options = parser.parse_args()
     counts: Counter[str] = Counter()
+    pdbs = (True, False) if options.only is None else (options.only == "pdb",)
     for seed in range(options.first, options.last):
         for machine in [Machine(options.machine)] if options.machine else Machine:
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    outcome = examine(compile_program(draw(seed), machine, Path(folder)))
+                    outcome = examine(compile_program(draw(seed), machine, Path(folder)), pdbs)
                 except (Exception, SystemExit):
                     print(f"{seed} {machine} FAILED\n{traceback.format_exc()[-3000:]}", flush=True)
                     counts["failed"] += 1

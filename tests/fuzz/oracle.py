@@ -76,11 +76,11 @@ class Outcome:
     patched: int = 0
 
 
-def examine(built: Built) -> Outcome:
+def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
     """Build the patch with and without PDBs, as a whole and, where that is refused, of each function alone; try each patch."""
     outcome = Outcome()
     base, fixed = built.image("base"), built.image("fixed")
-    for pdb in (True, False):
+    for pdb in pdbs:
         given, wanted = (base, fixed) if pdb else (built.image("base", pdb=False), built.image("fixed", pdb=False))
         label = "pdb" if pdb else "stripped"
         diff = diff_images(given, wanted)

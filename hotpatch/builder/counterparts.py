@@ -1,0 +1,80 @@
+"""What the base's version of a function says at the instructions that did not change."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import FixupKind
+from hotpatch.differ.correspond import aligned_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from hotpatch.differ import DatumMatch, ImageDiff
+    from hotpatch.differ.view import View
+    from hotpatch.image import Function
+
+_LOADS = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19})
+_POINTER_SIZE = 8
+_PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
+
+
+class Counterparts:
+    """The instructions of a function that only take an address, beside those of the base's version that are the same but for where to."""
+
+    def __init__(self, base: View, fixed: View, pair: tuple[Function, Function]) -> None:
+        """Look at ``pair``, the function in the base and in the fixed image."""
+        self._base, self._fixed, self._pair = base, fixed, pair
+
+    def told(self, target: int, places: Collection[int]) -> int | None:
+        """The one of the base's ``places`` that stands where the function takes ``target``; ``None`` where that is not clear.
+
+        It is clear where every instruction that takes ``target`` has a counterpart, these all take that place, and no others in the base's
+        version take any of ``places``: then nothing was inserted or left out that could have been paired instead.
+        """
+        here = self._taken[1].get(target, ())
+        found = {self._lines.get(line) for line in here}
+        there = {(place, line) for place in places for line in self._taken[0].get(place, ())}
+        chosen = {place for place, line in there if line in found}
+        paired = None not in found and len(found) == len(here) == len(there) and {line for _, line in there} == found
+        return chosen.pop() if here and paired and len(chosen) == 1 else None
+
+    @cached_property
+    def _lines(self) -> Mapping[int, int]:
+        """Index of an instruction of the fixed function → of the base's."""
+        base, fixed = self._pair
+        return {new: old for old, new in aligned_lines(self._base.lines(base.entry), self._fixed.lines(fixed.entry))}
+
+    @cached_property
+    def _taken(self) -> tuple[Mapping[int, list[int]], Mapping[int, list[int]]]:
+        """In both versions: address → the indices of the instructions that take it and access nothing there."""
+        found = []
+        for view, function in zip((self._base, self._fixed), self._pair, strict=True):
+            taken: dict[int, list[int]] = defaultdict(list)
+            for target, line in _taken(view, function):
+                taken[target].append(line)
+            found.append(taken)
+        return found[0], found[1]
+
+
+def match_ending_at(diff: ImageDiff, rva: int) -> DatumMatch | None:
+    """Live data of more than one pointer's size that both images have and that end at ``rva`` of the fixed image."""
+    at = bisect_left(diff.data, rva, key=_fixed_start) - 1
+    found = diff.data[at] if at >= 0 else None
+    return found if found is not None and found.writable and found.size > _POINTER_SIZE and found.fixed + found.size == rva else None
+
+
+def _fixed_start(match: DatumMatch) -> int:
+    return match.fixed
+
+
+def _taken(view: View, function: Function) -> Iterator[tuple[int, int]]:
+    links = view.body(function.entry).links
+    for index, line in enumerate(view.lines(function.entry)):
+        for number in line.links:
+            kind = links[number].kind
+            if kind not in _PAGES and kind not in _LOADS and (kind is not FixupKind.REL32 or line.operation == "lea"):
+                yield links[number].target, index
