@@ -340,18 +340,23 @@ class _Binder:
             return BaseAddress(Rva(there)) if there is not None else f"a reference to the {role}, which the base does not have"
         if site.kind in SHORT_DATA_KINDS and not section.writable:
             return CarriedAddress(target)
+        if function is None and not section.writable and not section.executable:
+            whole = self.stretches.around(target)
+            if whole is not None:
+                self.outside[target] = whole
+                return CarriedAddress(target)
         matched = self.diff.base_datum(target)
         taken = section.writable and usage is not None and usage.takes(self.fixed, site) and self.view.symbol(target) is None
         if matched is not None and taken and self.positions.is_scattered(target):
             return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
         if matched is not None and taken and usage is not None and not self.fixed.has_symbols:
             rival = self.positions.rival(usage, target)
+            ending = match_ending_at(self.diff, target)
+            places = () if ending is None else (matched, ending.base + ending.size)
+            if rival is None and ending is not None and len(set(places)) > 1 and usage.told(target, places) != matched:
+                rival = ending.fixed
             if rival is not None:
                 return f"0x{target:x} may be a datum of its own or the end of the one at 0x{rival:x}, and the base has these elsewhere"
-            ending = match_ending_at(self.diff, target)
-            if ending is not None and ending.base + ending.size != matched:
-                if usage.told(target, (matched, ending.base + ending.size)) != matched:
-                    return f"0x{target:x} may be a datum of its own or the end of the one at 0x{ending.fixed:x}, and the base has these elsewhere"
         if matched is not None and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
         if section.executable:

@@ -32,6 +32,8 @@ _FARTHEST = 4096
 _LOADS = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19})
 _PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 _POINTER_SIZE = 8
+_LITERAL = "??_C@"
+"""How the decorated names of literal texts begin."""
 
 
 def accesses(image: Image, site: Site) -> bool:
@@ -196,11 +198,15 @@ class Stretches:
         """Whether each member is a datum of its own that is used as such."""
         if self._diff.fixed.has_symbols:
             symbol = self._fixed.symbol(members[0])
-            return len(members) == 1 and (symbol is None or part == Range(symbol.rva, Rva(_end(symbol)))) and members[0] >= part.start
+            own = self._fixed.extent(members[0]) if symbol is None else Range(symbol.rva, Rva(_end(symbol)))
+            return len(members) == 1 and part == own
         return all(target not in usage.taken for target in members)
 
     def _reach(self, usage: Usage, rva: int) -> Range:
-        """What code may reach from an address: the datum, and with an address only taken, the one that ends there."""
+        """What code may reach from an address: the datum, and with an address only taken, the one that ends there.
+
+        With symbols that is also so where the function names nothing else in it, for it may hand the end on to another.
+        """
         symbol = self._fixed.symbol(rva)
         own = Range(symbol.rva, Rva(_end(symbol))) if symbol is not None else self._fixed.extent(rva)
         if rva not in usage.taken:
@@ -208,7 +214,7 @@ class Stretches:
         if self._diff.fixed.has_symbols:
             before, _ = self._ownership.neighbours(rva)
             ends = before is not None and _end(before) <= rva and (symbol is None or symbol.rva == rva)
-            if before is not None and ends and usage.within(before.rva, _end(before), rva):
+            if before is not None and ends and (_is_end(before, rva) or usage.within(before.rva, _end(before), rva)):
                 return Range(before.rva, own.end)
             return own
         if symbol is not None:
@@ -235,6 +241,20 @@ class Stretches:
         if not self._constant(start) or start in self._fixed.tables or self._is_text(Range(Rva(start), rva)):
             return None
         return Range(self._run(Range(Rva(start), rva)).start, rva)
+
+    def around(self, target: int) -> Range | None:
+        """What travels for a pointer in data to where one constant ends and another may begin, unless the base has both in one piece."""
+        if not self._diff.fixed.has_symbols:
+            own = self._fixed.extent(target)
+            whole = own if self._is_text(own) else self._run(own)
+            return None if whole.start == target or self._alike(whole, (target,)) else whole
+        before, _ = self._ownership.neighbours(target)
+        if before is None or not _is_end(before, target) or not self._constant(before.rva):
+            return None
+        symbol = self._fixed.symbol(target)
+        end = _end(symbol) if symbol is not None else self._fixed.extent(target).end
+        part = Range(before.rva, Rva(max(end, target + 1)))
+        return None if self._alike(part, (before.rva, target)) else part
 
     def _is_text(self, part: Range) -> bool:
         """Whether a text begins there: what ends in zero and is printable, behind the zero that ends another."""
@@ -286,6 +306,11 @@ class Stretches:
             return False
         pairs = ((self._fixed.pointer(part.start + site), self._base.pointer(start + site)) for site in sites)
         return all(self._diff.base_entries.get(Rva(new)) == old or self._diff.base_datum(Rva(new)) == old for new, old in pairs)
+
+
+def _is_end(datum: Datum, rva: int) -> bool:
+    """Whether code may take ``rva`` for the end of ``datum``: of no literal text, which has no name to compute it by."""
+    return _end(datum) == rva and not datum.name.startswith(_LITERAL)
 
 
 def _end(datum: Datum) -> int:

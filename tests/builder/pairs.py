@@ -509,6 +509,32 @@ TRIALS: dict[str, Trial] = {
         """,
         refused="unresolved-reference",
     ),
+    "the-end-of-constants-is-handed-on": Trial(
+        """
+        static const u16 cells[5] = {11, 22, 33, 44, 55}, others[6] = {6, 7, 8}, spare[6] = {9, 8, 7, 6};
+        EXPORT NOINLINE u64 first(u64 i) { return cells[i % 5]; }
+        EXPORT NOINLINE u64 second(u64 i) { return «others|spare»[i % 6]; }
+        EXPORT NOINLINE u64 third(u64 i) { return «spare|others»[i % 6]; }
+        EXPORT NOINLINE u64 last(const u16 *p) { return p[-1]; }
+        EXPORT NOINLINE u64 f(u64 x) { return x «|+ last(cells + 5) + last(others + 6) + last(spare + 6)»; }
+        """,
+        calls=(("f", 1), ("first", 4)),
+        travels=("f", "second", "third"),
+        carried=("any [constants]",),
+    ),
+    "a-new-pointer-to-the-end-of-constants": Trial(
+        """
+        static const u16 cells[5] = {11, 22, 33, 44, 55}, others[6] = {6, 7, 8}, spare[6] = {9, 8, 7, 6};
+        «|static const u16 *const ends[3] = {cells + 5, others + 6, spare + 6};»
+        EXPORT NOINLINE u64 first(u64 i) { return cells[i % 5]; }
+        EXPORT NOINLINE u64 second(u64 i) { return «others|spare»[i % 6]; }
+        EXPORT NOINLINE u64 third(u64 i) { return «spare|others»[i % 6]; }
+        EXPORT NOINLINE u64 f(u64 x) { return x «|+ (*OPAQUE(&ends))[x % 3][-5]»; }
+        """,
+        calls=(("f", 0), ("f", 1), ("f", 2), ("first", 4)),
+        travels=("f", "second", "third"),
+        carried=("any [constants]",),
+    ),
     "vectors-of-numbers-that-differ": Trial(
         """
         static u32 cells[16];

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hotpatch.arch import Machine
 from tests.fuzz.oracle import compile_program, examine
-from tests.fuzz.program import draw
+from tests.fuzz.draw import draw
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -138,11 +139,13 @@ def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partia
 
 
 def _is_named(image: Image) -> bool:
-    """Whether every live datum that code refers to has a name.
+    """Whether every live datum that code refers to has a name of its own.
 
     An end at which nothing begins counts as part of the datum, where the function refers to the datum too and accesses nothing there.
     """
     named = [range(item.rva, item.rva + item.size) for item in image.data_symbols if item.size]
+    if len(_distinct(image)) < len(_writable(image)):
+        return False
     for function in image.functions:
         body = body_of(image, function)
         usage = Usage(image, body.sites) if isinstance(body, Body) else Usage(image, ())
@@ -158,6 +161,16 @@ def _used(image: Image) -> frozenset[int]:
     """What code or data of an image refer to."""
     targets = {ref.target for function in image.functions for part in function.ranges for ref in image.references_in(part)}
     return frozenset({*targets, *image.pointers.values()})
+
+
+def _writable(image: Image) -> list[Datum]:
+    return [item for item in image.data_symbols if item.size and (found := image.section_at(item.rva)) and found.writable]
+
+
+def _distinct(image: Image) -> dict[str, Datum]:
+    """Writable data by name, those of one name left out."""
+    counts = Counter(item.name for item in _writable(image))
+    return {item.name: item for item in _writable(image) if counts[item.name] == 1}
 
 
 def _agree(left: Sequence[Word], right: Sequence[Word]) -> bool:
@@ -183,8 +196,7 @@ class State:
     def __init__(self, process: Process, image: Image) -> None:
         self.process, self.image = process, image
         self.va, self.end = process.load_base, process.load_base + image.size_of_image
-        writable = [item for item in image.data_symbols if item.size and (found := image.section_at(item.rva)) and found.writable]
-        self.data = {item.name: item for item in writable}
+        self.data = _distinct(image)
         self.places = {name: function.entry for function in image.functions for name in function.names} | {
             item.name: item.rva for item in image.data_symbols
         }

@@ -77,7 +77,7 @@ class Array:
     length: int
 
 
-class _Writer:
+class Writer:
     """Draws one program."""
 
     def __init__(self, seed: int) -> None:
@@ -428,8 +428,3 @@ class _Writer:
 def plain(text: str) -> str:
     """Of a piece of text with both versions in it, the new one alone."""
     return _CHOICE.sub(lambda found: found[2], text)
-
-
-def draw(seed: int) -> Program:
-    """The program of a seed."""
-    return _Writer(seed).program(seed)

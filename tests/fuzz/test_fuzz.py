@@ -8,7 +8,7 @@ import pytest
 
 from hotpatch.arch import Machine
 from tests.fuzz.oracle import compile_program, examine
-from tests.fuzz.program import draw
+from tests.fuzz.draw import draw
 
 pytestmark = [
     pytest.mark.compiler,
