@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from hotpatch.arch import Machine
-from tests.fuzz.oracle import compile_program, examine
 from tests.fuzz.draw import draw
+from tests.fuzz.oracle import compile_program, examine
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 import pytest
 
 from hotpatch.arch import Machine
-from tests.fuzz.oracle import compile_program, examine
 from tests.fuzz.draw import draw
+from tests.fuzz.oracle import compile_program, examine
 
 pytestmark = [
     pytest.mark.compiler,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 PRELUDE = """struct node { u64 value; struct node *next; u64 *at; operation *run; };
 union cell { u64 whole; u32 half[2]; u16 quarter[4]; u8 bytes[8]; };
 struct bits { u32 few : 3; u32 some : 7; u32 more : 22; u64 many : 40; u64 rest : 24; };
+NOINLINE u64 add(u64 x, u64 y) { return x + y; }
+NOINLINE u64 exchange(u64 x, u64 y) { return x << 7 ^ y; }
 NOINLINE u64 spell(const char *p) { u64 t = 7; while (*p) t = t * 31 + (u8)*p++; return t; }
 """ + "".join(
     f"NOINLINE u64 back_{kind}(const {kind} *end, u64 n) {{ u64 t = n; while (n--) t = t * 3 + *--end; return t; }}\n"
@@ -21,6 +23,7 @@ NOINLINE u64 spell(const char *p) { u64 t = 7; while (*p) t = t * 31 + (u8)*p++;
     f"NOINLINE {kind} *seek_{kind}({kind} *p, const {kind} *end, u64 x) {{ while (p != end && *p != ({kind})x) ++p; return p; }}\n"
     for kind in TYPES
 )
+LEAVES = ("add", "exchange")
 TLS = """__attribute__((section(".tls"))) char _tls_start = 0;
 __attribute__((section(".tls$ZZZ"))) char _tls_end = 0;
 u32 _tls_index;
@@ -83,9 +86,8 @@ class Wider(Writer):
                 case "zeros":
                     array = Array(name, random.choice(list(TYPES)), random.choice((4, 8)))
                     self.constants.append(array)
-                    self.data.append(
-                        f"static const {array.type} {name}[{array.length}]{random.choice((' = {0}', f' = {{[1] = {random.randrange(99)}}}'))};"
-                    )
+                    filled = random.choice(("{0}", f"{{[1] = {random.randrange(99)}}}"))
+                    self.data.append(f"static const {array.type} {name}[{array.length}] = {filled};")
                 case "reals":
                     self.reals.append((name, length))
                     values = ", ".join(f"{random.randrange(99)}.{random.choice((0, 25, 5))}" for _ in range(length))
@@ -98,12 +100,11 @@ class Wider(Writer):
 
     def draw_functions(self) -> None:
         super().draw_functions()
-        for name, length in self.nodes:  # they need the operations' names
-            rows = [
-                f"{{{self.number()}, {f'&{name}[{self.random.randrange(at + 1, length)}]' if at + 1 < length and self.random.random() < 0.8 else '0'}, "
-                f"&{self.random.choice(self.scalars)}, {self.random.choice(self.operations)}}}"
-                for at in range(length)
-            ]
+        for name, length in self.nodes:
+            rows = []
+            for at in range(length):
+                following = f"&{name}[{self.random.randrange(at + 1, length)}]" if at + 1 < length and self.random.random() < 0.8 else "0"
+                rows.append(f"{{{self.number()}, {following}, &{self.random.choice(self.scalars)}, {self.random.choice(LEAVES)}}}")
             self.data.append(f"{self.storage()}struct node {name}[{length}] = {{{', '.join(rows)}}};")
         for name in (*self.scalars, *(array.name for array in self.arrays)):
             whole = next(found for text in self.data if (found := re.match(rf"(static )?(\w+ {name}(?:\[\d+\])?)(?: = |;)", text)))
@@ -161,7 +162,8 @@ class Wider(Writer):
                 return f"{record}[x % {count}] = {record}[y % {count}]; t += {record}[{count - 1}].tags[2];"
             case "records":
                 record, count = random.choice(self.records)
-                return f"for (struct record *q = {record} + {count}; q-- > {record};) t = t * 3 + q->{random.choice(('id', 'inner.high', 'tags[1]'))};"
+                field = random.choice(("id", "inner.high", "tags[1]"))
+                return f"for (struct record *q = {record} + {count}; q-- > {record};) t = t * 3 + q->{field};"
             case "real":
                 return f"t += (u64)(s64)((double)(s32)(x & 0xffff) * {random.randrange(99)}.{random.choice((25, 5, 125))});"
             case "same name":
@@ -199,7 +201,8 @@ class Wider(Writer):
                 )
             case "inner":
                 pointer, of = random.choice(self.inner)
-                return f"if (t & {1 << random.randrange(4)}) {pointer} = &{of.name}[x % {of.length}]; t += *{pointer}; *{pointer} ^= ({of.type})y;"
+                moved = f"if (t & {1 << random.randrange(4)}) {pointer} = &{of.name}[x % {of.length}];"
+                return f"{moved} t += *{pointer}; *{pointer} ^= ({of.type})y;"
             case "reals":
                 real, count = random.choice(self.reals)
                 return f"t += (u64)(s64)({real}[x % {count}] * {random.choice(('2', '0.5', '3.25'))});"
