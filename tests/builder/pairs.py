@@ -564,7 +564,9 @@ TRIALS: dict[str, Trial] = {
         EXPORT NOINLINE u64 f(u64 x)
         { u64 t = x «|* 3»; for (u64 *p = cells + 8; p-- > cells;) { t = t * 5 + *p; *p = t; } return t; }
         """,
-        refused="unresolved-reference",
+        calls=(("set", 5, 50), ("f", 1), ("next", 3), ("f", 2)),
+        travels=("f", "next"),
+        carried=("data fresh",),
         refused_without="unresolved-reference",
     ),
     "zeros-in-the-place-of-other-zeros": Trial(
