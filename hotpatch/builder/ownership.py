@@ -58,6 +58,8 @@ class Usage:
         """What only has its address taken, at one instruction at least."""
         self.accessed = frozenset(site.target for site in data if site.kind not in _PAGES and accesses(image, site))
         """What is read or written at its very address, at one instruction at least."""
+        self.both = frozenset(site.target for site in data if site.kind in _PAGES) & self.taken & self.accessed
+        """What is both, by instructions that complete pages: which of these serve which is not known."""
 
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""
@@ -137,14 +139,18 @@ class Ownership:
         return None
 
     def _told(self, usage: Usage | None, rva: int, covering: Datum, rivals: Sequence[Datum]) -> Datum | None:
-        """Which of the data that ``rva`` may belong to is meant, by the base's version of the function."""
+        """Which of the data that ``rva`` may belong to is meant, by the base's version of the function.
+
+        One that only ends there is not told where the function accesses what begins there too: pages are the same for both.
+        """
         places: dict[int, list[Datum]] = defaultdict(list)
         for datum in (covering, *rivals):
             displacement = self.displacement(datum.rva)
             if displacement is not None:
                 places[rva + displacement].append(datum)
         told = usage.told(rva, places) if usage is not None else None
-        return None if told is None else places[told][0]
+        owner = None if told is None else places[told][0]
+        return owner if owner is covering or usage is None or rva not in usage.both else None
 
     def _may_be_walked(self, usage: Usage | None, datum: Datum) -> bool:
         """Whether code may step through a datum and past its end: it is no single number, or its own address is taken too."""
