@@ -169,6 +169,8 @@ def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
             objects.append(_import_library(here, job, Path(SUPPORT).stem))
         if options.ntdll:
             objects.append(_import_library(here, job, "ntdll"))
+        if options.ucrtbase:
+            objects.append(_import_library(here, job, "ucrtbase"))
         _link(here, job, options, objects)
         for path in job.outputs:
             (target / path).parent.mkdir(parents=True, exist_ok=True)

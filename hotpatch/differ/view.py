@@ -13,7 +13,7 @@ from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture
 from hotpatch.differ.distances import distance_targets, may_be_distances
 from hotpatch.image import Datum, Function, Import, Range, Section
-from hotpatch.image.metadata import metadata
+from hotpatch.image.metadata import delay_descriptors, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -348,6 +348,7 @@ class View:
         if tls is not None:
             found["tls index"] = tls.index
             found["tls template"] = tls.template.start
+        found |= {f"delayed imports of {library}": rva for library, rva in delay_descriptors(self.image)}
         return {role: rva for role, rva in found.items() if rva is not None}
 
     def extent(self, rva: int) -> Range:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from hotpatch.image.image import Image
 
-_IMPORT, _CERTIFICATES, _DEBUG = 1, 4, 6
+_IMPORT, _CERTIFICATES, _DEBUG, _DELAY_IMPORT = 1, 4, 6, 13
 _DEBUG_ENTRY = struct.Struct("<16xIII")
 """``IMAGE_DEBUG_DIRECTORY``: SizeOfData, AddressOfRawData, PointerToRawData."""
 _DESCRIPTOR = struct.Struct("<I8xII")
 """``IMAGE_IMPORT_DESCRIPTOR``: OriginalFirstThunk, Name, FirstThunk."""
+_DELAY_DESCRIPTOR = struct.Struct("<4xI24x")
+"""``IMAGE_DELAYLOAD_DESCRIPTOR``: DllNameRVA."""
+_LONGEST_NAME = 260
 _THUNK = struct.Struct("<Q")
 _BY_ORDINAL = 1 << 63
 _LIMIT = 0x10000
@@ -39,6 +42,21 @@ def metadata(image: Image) -> tuple[Range, ...]:
     if len(directories) > _IMPORT:
         found.update(_imports(image, *directories[_IMPORT]))
     return tuple(sorted(found))
+
+
+def delay_descriptors(image: Image) -> tuple[tuple[str, Rva], ...]:
+    """The descriptors of delayed imports: the library's name in lower case, and where the descriptor lies."""
+    directories = check(image.data, image.path).directories
+    rva, size = directories[_DELAY_IMPORT] if len(directories) > _DELAY_IMPORT else (0, 0)
+    found = []
+    for at in range(rva, rva + size - _DELAY_DESCRIPTOR.size + 1, _DELAY_DESCRIPTOR.size) if rva else ():
+        raw = image.read(Rva(at), _DELAY_DESCRIPTOR.size)
+        (name,) = _DELAY_DESCRIPTOR.unpack(raw) if len(raw) == _DELAY_DESCRIPTOR.size else (0,)
+        if not name:
+            break
+        text = image.read(Rva(name), _LONGEST_NAME).partition(b"\0")[0]
+        found.append((text.decode("ascii", "replace").lower(), Rva(at)))
+    return tuple(found)
 
 
 def _debug(image: Image, rva: int, size: int) -> Iterator[Range]:
