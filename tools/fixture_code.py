@@ -27,6 +27,7 @@ pefile: Any = import_module("pefile")  # has no annotations
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 X64 = 0x8664
 EXCEPTION_DIRECTORY = 3
+WRITABLE = 0x80000000
 DISASSEMBLERS = {
     X64: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
     0xAA64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
@@ -159,6 +160,17 @@ class FixtureImage:
             places = [(symbol.name, pdb.to_rva(symbol.segment, symbol.offset)) for symbol in pdb.data_symbols()]
         return {name: rva for name, rva in places if rva is not None}
 
+    def pointed(self, name: str) -> list[int]:
+        """Where the pointers of a constant lead, up to the next datum that has a name; RVAs."""
+        start = self.data[name]
+        section = next(one for one in self.pe.sections if one.contains_rva(start))
+        if section.Characteristics & WRITABLE:
+            return []
+        end = min((rva for rva in self.data.values() if rva > start), default=section.VirtualAddress + section.Misc_VirtualSize)
+        sites = [one.rva for block in getattr(self.pe, "DIRECTORY_ENTRY_BASERELOC", ()) for one in block.entries if start <= one.rva < end]
+        base = self.pe.OPTIONAL_HEADER.ImageBase
+        return [struct.unpack_from("<Q", self.mapped, site)[0] - base for site in sites if site + 8 <= end]
+
     @cached_property
     def names(self) -> dict[int, str]:
         """Functions and data by RVA."""
@@ -208,6 +220,10 @@ def _labels(base: FixtureImage, fixed: FixtureImage) -> tuple[dict[int, str], di
             here |= {fixed.functions[other].rva: there[old.rva] if other in same else other for other in folded}
         elif name in fixed.functions:
             there[old.rva] = here[fixed.functions[name].rva]
+    for name in base.data.keys() & fixed.data.keys():
+        tables = base.pointed(name), fixed.pointed(name)
+        if [there.get(rva) for rva in tables[0]] != [here.get(rva) for rva in tables[1]]:
+            here[fixed.data[name]] += "'"
     return there, here
 
 
