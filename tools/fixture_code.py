@@ -205,8 +205,9 @@ def changed(base: FixtureImage, fixed: FixtureImage) -> dict[str, str]:
 
 def _shapes(of: FixtureImage, code: Code, names: Mapping[int, str]) -> list[list[str]]:
     """The shape of a function, and of the rest of every other one that it goes on in the middle of."""
-    tails = [other.tail(line.target) for line in code.lines if line.target is not None for other in of.functions.values()]
-    return [code.shape(names), *(tail.shape(names) for tail in tails if tail is not None and tail.name != code.name)]
+    others = {other.rva: other for other in of.functions.values() if other.rva != code.rva}.values()
+    tails = [other.tail(line.target) for line in code.lines if line.target is not None for other in others]
+    return [code.shape(names), *(tail.shape(names) for tail in tails if tail is not None)]
 
 
 def _labels(base: FixtureImage, fixed: FixtureImage) -> tuple[dict[int, str], dict[int, str]]:
