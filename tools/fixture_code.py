@@ -28,6 +28,8 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 X64 = 0x8664
 EXCEPTION_DIRECTORY = 3
 WRITABLE = 0x80000000
+INITIALISERS = {"__xc_a", "__xi_a"}
+"""Their arrays have a rule of their own."""
 DISASSEMBLERS = {
     X64: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
     0xAA64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
@@ -35,6 +37,8 @@ DISASSEMBLERS = {
 DISASSEMBLER: Any = capstone.Cs
 GOES = {capstone.CS_GRP_JUMP, capstone.CS_GRP_CALL, capstone.CS_GRP_BRANCH_RELATIVE}
 RIP_RELATIVE = re.compile(r"\[rip ([+-] (?:0x[0-9a-f]+|\d+))\]")
+IMAGE_RELATIVE = re.compile(r"\+ 0x([0-9a-f]{4,})\]")
+"""x64: a displacement past the headers, from ``__ImageBase``; no fixture has a structure as large."""
 ADDRESS = re.compile(r"#?0x[0-9a-f]+$")
 PAGE_OFFSET = re.compile(r"(?:\[|^\w+, )(?P<base>x\d+)(?:, #(?P<offset>(?:0x)?[0-9a-f]+))?(?=\]$|$)")
 PAGE_USERS = ("ld", "st", "add")
@@ -86,6 +90,8 @@ class Code:
         if match := RIP_RELATIVE.search(operands):
             distance = int(match[1].replace(" ", ""), 16)
             return operands.replace(match[0], f"[{names.get(line.rva + len(line.raw) + distance, '*')}]")
+        if match := IMAGE_RELATIVE.search(operands):
+            return operands.replace(match[0], f"+ {names.get(int(match[1], 16), '*')}]")
         if line.mnemonic in {"adrp", "adr"}:
             register, place = operands.split(", #")
             pages[register] = int(place, 16)
@@ -221,7 +227,7 @@ def _labels(base: FixtureImage, fixed: FixtureImage) -> tuple[dict[int, str], di
             here |= {fixed.functions[other].rva: there[old.rva] if other in same else other for other in folded}
         elif name in fixed.functions:
             there[old.rva] = here[fixed.functions[name].rva]
-    for name in base.data.keys() & fixed.data.keys():
+    for name in base.data.keys() & fixed.data.keys() - INITIALISERS:
         tables = base.pointed(name), fixed.pointed(name)
         if [there.get(rva) for rva in tables[0]] != [here.get(rva) for rva in tables[1]]:
             here[fixed.data[name]] += "'"
