@@ -22,6 +22,12 @@ from tests.fixtures.plain import PlainProcess
 from tools.fixture_code import FixtureImage
 
 POINTS = 50
+PDB, STRIPPED = True, False
+PREFERRED, LOW, HIGH = None, 0x1_0000_0000, 0x7FF5_1234_0000
+PLACES = ((PDB, PREFERRED), (STRIPPED, LOW), (PDB, HIGH), (STRIPPED, PREFERRED), (PDB, LOW), (STRIPPED, HIGH))
+"""Whether there are PDBs, and where the image lies: the points of a program go through all of them in turn."""
+PARTS = {"hpat": PLACES[:3], "direct": PLACES[3:], "inline": (PLACES[5], PLACES[0], PLACES[1])}
+"""The same for the points of calls: one for each third of a run, so that the calls' reference runs are few."""
 CASES = [find_case(name) for name in case_names()]
 WITH_CALLS = [
     case.name
@@ -38,10 +44,10 @@ each_machine = pytest.mark.parametrize("machine", Machine)
 class Calls:
     """All calls of a case, made in order on one process."""
 
-    def __init__(self, given, redirect: str) -> None:
+    def __init__(self, given, redirect: str, load_base: int | None = PREFERRED) -> None:
         self.calls = given.case.manifest.call
         self.patch = hotpatch.build(given.diff, redirect=redirect)
-        self.process = hotpatch.Process(given.image("base"))
+        self.process = hotpatch.Process(given.image("base"), load_base=load_base)
         self.start = self.process.snapshot()
         self.entries, self.total = entries(given)
 
@@ -80,14 +86,28 @@ def seeded(total: int, *what: object) -> list[int]:
     return sorted(random.Random(repr(what)).sample(range(total), min(POINTS, total)))
 
 
+def placed(given, name: str, machine: Machine, pdb: bool):
+    """The case, without PDBs where that is asked for and it says what then happens."""
+    bare = find_case(name).expected(pdb=False)[0] == "patched"
+    return given(name, machine, pdb or not bare)
+
+
 @pytest.mark.parametrize("redirect", ["hpat", "direct", "inline"])
 @each_machine
 @pytest.mark.parametrize("name", WITH_CALLS)
 def test_calls_are_wholly_old_or_wholly_new(given, name, machine, redirect) -> None:
-    calls = Calls(given(name, machine, True), redirect)
+    total = entries(given(name, machine, True))[1]
+    points = seeded(total, name, machine.value, redirect)
+    for number, (pdb, load_base) in enumerate(PARTS[redirect]):
+        part = points[number * len(points) // len(PARTS[redirect]) : (number + 1) * len(points) // len(PARTS[redirect])]
+        if part:
+            wholly_old_or_wholly_new(Calls(placed(given, name, machine, pdb), redirect, load_base), part)
+
+
+def wholly_old_or_wholly_new(calls: Calls, points: list[int]) -> None:
     assert calls.entries
     references = {}
-    for point in seeded(calls.total, name, machine.value, redirect):
+    for point in points:
         index = bisect_left(calls.entries, point)
         entry = calls.entries[index] if index < len(calls.entries) else calls.total
         if entry not in references:
@@ -131,23 +151,38 @@ def expected(call, phase: str, row: tuple[int, float, tuple[bytes, ...]]) -> int
     return value
 
 
+class Programs:
+    """One program of a case in every place, to be run again and again."""
+
+    def __init__(self, given, name: str, number: int, machine: Machine) -> None:
+        self.program = find_case(name).manifest.program[number]
+        self.started = [self._start(placed(given, name, machine, pdb), load_base) for pdb, load_base in PLACES]
+        self.total = self.started[0][1].run().instructions
+
+    def _start(self, one, load_base: int | None):
+        process = hotpatch.Process(one.image("base"), load_base=load_base, args=self.program.args, stdin=self.program.stdin.encode())
+        process.start()
+        return one, process, process.snapshot()
+
+    def fresh(self, turn: int):
+        """Patch and process of a place."""
+        one, process, start = self.started[turn % len(self.started)]
+        process.restore(start)
+        return one.patch, process
+
+
 @each_machine
 @pytest.mark.parametrize(("name", "number"), PROGRAMS)
 def test_programs_hold_what_holds_anywhere(given, name, number, machine) -> None:
-    one = given(name, machine, True)
-    program = one.case.manifest.program[number]
-    process = hotpatch.Process(one.image("base"), args=program.args, stdin=program.stdin.encode())
-    process.start()
-    start = process.snapshot()
-    total = process.run().instructions
-    for point in seeded(total, name, number, machine.value):
-        process.restore(start)
-        process.apply_at(point, one.patch)
+    programs = Programs(given, name, number, machine)
+    for turn, point in enumerate(seeded(programs.total, name, number, machine.value)):
+        patch, process = programs.fresh(turn)
+        process.apply_at(point, patch)
         run = process.run()
         assert not process.refused, process.refused
         assert len(process.applied) == 1
         assert run.fault is None, f"after {point} instructions: {run.fault}"
-        problem = program.problem_anywhere(run.exit_code, run.output)
+        problem = programs.program.problem_anywhere(run.exit_code, run.output)
         assert problem is None, f"after {point} instructions: {problem}"
 
 
@@ -155,18 +190,14 @@ def test_programs_hold_what_holds_anywhere(given, name, number, machine) -> None
 @pytest.mark.parametrize(("name", "number"), PROGRAMS)
 def test_programs_may_be_patched_and_reverted_anywhere(given, name, number, machine) -> None:
     """Applied at one point and taken back at a later one; what is taken back may bring old answers back, so only ``either`` lines tell."""
-    one = given(name, machine, True)
-    program = one.case.manifest.program[number]
-    process = hotpatch.Process(one.image("base"), args=program.args, stdin=program.stdin.encode())
-    process.start()
-    start = process.snapshot()
-    points = seeded(process.run().instructions, "revert", name, number, machine.value)
-    for first, second in zip(points[::2], points[1::2], strict=False):
-        process.restore(start)
-        process.apply_at(first, one.patch)
-        process.revert_at(second, one.patch)
+    programs = Programs(given, name, number, machine)
+    points = seeded(programs.total, "revert", name, number, machine.value)
+    for turn, (first, second) in enumerate(zip(points[::2], points[1::2], strict=False)):
+        patch, process = programs.fresh(turn)
+        process.apply_at(first, patch)
+        process.revert_at(second, patch)
         run = process.run()
         assert not process.refused, process.refused
         assert run.fault is None, f"applied after {first}, reverted after {second} instructions: {run.fault}"
-        if program.anywhere.lines == "either":
-            assert program.problem_anywhere(run.exit_code, run.output) is None
+        if programs.program.anywhere.lines == "either":
+            assert programs.program.problem_anywhere(run.exit_code, run.output) is None
