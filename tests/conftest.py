@@ -1,4 +1,4 @@
-"""What holds for all tests: in the gate, nothing that it must run may be skipped."""
+"""What holds for all tests: the same examples each time, and in the gate nothing that it must run may be skipped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("gate", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+"""The gate tries the same examples each time; ``HYPOTHESIS_PROFILE=search`` looks for new ones."""
 
 MUST_RUN = ("wine", "compiler", "release")
 

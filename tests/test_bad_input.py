@@ -8,7 +8,6 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hotpatch.cases import find_case, releases
 from hotpatch.cases import model as manifests
 from hotpatch.cli import run
 from hotpatch.process import Process
+from tests.damage import Damage, damages, fields, spoil
 
 BUDGET = 2_000
 """Instructions that a damaged program may execute in a call."""
@@ -29,9 +29,7 @@ MEMORY = 1 << 20
 """Kibibytes by which the largest size of the tests' process may grow in one test."""
 resource = pytest.importorskip("resource")
 
-INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFF0, 0x1000, 0x7FFFFFFFFFFFFFFF, 2**64 - 1)
-
-few = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 each_machine = pytest.mark.parametrize("machine", Machine)
 
 
@@ -41,62 +39,6 @@ def little_memory() -> Iterator[None]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
-
-
-@dataclass(frozen=True)
-class Damage:
-    """How a file is damaged; ``where`` is a fraction of its length, so that one damage fits every file."""
-
-    kind: str
-    where: float
-    value: int
-    size: int
-
-    def of(self, data: bytes) -> bytes:
-        """The damaged file."""
-        at = min(int(self.where * len(data)), max(len(data) - 1, 0))
-        field = (self.value % (1 << 8 * self.size)).to_bytes(self.size, "little")
-        match self.kind:
-            case "cut":
-                return data[:at]
-            case "longer":
-                return data + field * 64
-            case "hole":
-                return data[:at] + data[at + self.size :]
-            case "field":
-                return (data[: at - at % self.size] + field + data[at - at % self.size + self.size :])[: len(data)]
-            case _:
-                return data[:at] + bytes([data[at] ^ (self.value & 0xFF or 1)]) + data[at + 1 :] if data else data
-
-
-fractions = st.one_of(st.floats(0, 1), st.floats(0, 0.12), st.floats(0.85, 1))
-"""Headers and tables stand at the ends of our files: more of the damage goes there."""
-sizes = st.sampled_from([1, 2, 4, 8])
-damages = st.lists(
-    st.builds(
-        Damage,
-        st.sampled_from(["cut", "longer", "hole", "field", "field", "field", "flip", "flip"]),
-        fractions,
-        st.one_of(st.sampled_from(INTERESTING), st.integers(0, 2**32)),
-        sizes,
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def spoil(data: bytes, found: list[Damage]) -> bytes:
-    for damage in found:
-        data = damage.of(data)
-    return data
-
-
-fields = st.lists(
-    st.builds(Damage, st.sampled_from(["field", "flip"]), fractions, st.one_of(st.sampled_from(INTERESTING), st.integers(0, 2**32)), sizes),
-    min_size=1,
-    max_size=3,
-)
-"""Damage that leaves a file as long as it was."""
 
 
 def recheck(data: bytes) -> bytes:

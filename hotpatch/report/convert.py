@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hotpatch.report.documents import (
     BuildDocument,
+    CallbackDocument,
     CarriedDocument,
     DiffDocument,
     DiffSummary,
@@ -243,6 +244,10 @@ def inspect_patch(patch: Patch, path: str, info: HotPatchInfo) -> InspectPatchDo
         carried=_carried(patch),
         fixups=dict(sorted(counts.items())),
         overrides=list(patch.overrides),
+        callbacks=[CallbackDocument(moment=item.moment.value, patch_rva=item.patch_rva) for item in patch.callbacks],
+        state_version=patch.terms.state_version,
+        obligatory=patch.terms.obligatory,
+        can_roll_back=patch.terms.can_roll_back,
         hot_patch_info=hot_patch_info(info),
         signature=SignatureDocument(status="none"),
         provenance=ProvenanceDocument(

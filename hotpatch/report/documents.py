@@ -228,6 +228,13 @@ class ProvenanceDocument(Document, frozen=True, kw_only=True):
     builder: str
 
 
+class CallbackDocument(Document, frozen=True, kw_only=True):
+    """A function of the patch image that is called as the patch goes in or out."""
+
+    moment: Literal["before-apply", "after-apply", "before-revert", "after-revert"]
+    patch_rva: int
+
+
 class InspectPatchDocument(Document, frozen=True, kw_only=True):
     """``hotpatch inspect`` of a patch image."""
 
@@ -240,6 +247,10 @@ class InspectPatchDocument(Document, frozen=True, kw_only=True):
     carried: list[CarriedDocument]
     fixups: dict[str, int]
     overrides: list[str] = msgspec.field(default_factory=list)
+    callbacks: list[CallbackDocument]
+    state_version: int
+    obligatory: bool
+    can_roll_back: bool
     hot_patch_info: HotPatchInfoDocument
     signature: SignatureDocument
     provenance: ProvenanceDocument

@@ -277,6 +277,7 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
     """Contents, base identity, records, signature."""
     base = document.base
     fixups = ", ".join(f"{count} {kind}" for kind, count in document.fixups.items()) or "none"
+    callbacks = ", ".join(f"{item.moment} at 0x{item.patch_rva:x}" for item in document.callbacks) or "none"
     return Group(
         Text(f"{document.path}: {document.machine} patch image, sequence {document.sequence}, signature {document.signature.status}"),
         Text(f"for {document.provenance.base}"),
@@ -286,9 +287,17 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
         _patched(document.functions),
         *_carried(document.carried),
         *_overridden(document.overrides),
+        Text(f"callbacks: {callbacks}"),
+        Text(f"terms: {_terms(document)}"),
         Text(f"fixups: {fixups}"),
         _hot_patch_info(document.hot_patch_info),
     )
+
+
+def _terms(document: InspectPatchDocument) -> str:
+    data = f"state version {document.state_version}" if document.state_version else "no state version"
+    back = "may be reverted" if document.can_roll_back else "may not be reverted"
+    return f"{data}, {'obligatory' if document.obligatory else 'not obligatory'}, {back}"
 
 
 def cases(document: CasesDocument) -> RenderableType:

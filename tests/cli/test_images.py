@@ -41,6 +41,30 @@ def test_inspect_patch(ask: Ask, image, patch, machine) -> None:
     assert all(item["name"] in text for item in found["functions"])
 
 
+def test_inspect_shows_callbacks_and_terms(ask: Ask, image, machine, tmp_path: Path) -> None:
+    path = tmp_path / "fix.dll"
+    terms = "--state-version", "3", "--obligatory", "--no-roll-back"
+    assert ask("build", image("hooks", machine), image("hooks", machine, "fixed"), "-o", path, *terms, "-q").code == 0
+    found = ask("inspect", path, "--json").document("inspect-patch")
+    assert (found["state_version"], found["obligatory"], found["can_roll_back"]) == (3, True, False)
+    places = {item["patch_rva"]: item["name"] for item in found["carried"]}
+    names = {item["moment"]: places[item["patch_rva"]] for item in found["callbacks"]}
+    assert names == {
+        moment: f"__hotpatch_{moment.replace('-', '_')}" for moment in ("before-apply", "after-apply", "before-revert", "after-revert")
+    }
+    text = ask("inspect", path).out
+    assert all(f"{item['moment']} at 0x{item['patch_rva']:x}" in text for item in found["callbacks"])
+    assert "\nterms: state version 3, obligatory, may not be reverted\n" in text
+
+
+def test_inspect_of_a_patch_without_them(ask: Ask, patch, machine) -> None:
+    path = patch("new-constant", machine)
+    found = ask("inspect", path, "--json").document("inspect-patch")
+    assert (found["callbacks"], found["state_version"], found["obligatory"], found["can_roll_back"]) == ([], 0, False, True)
+    text = ask("inspect", path).out
+    assert "\ncallbacks: none\nterms: no state version, not obligatory, may be reverted\n" in text
+
+
 def test_diff(ask: Ask, image, machine) -> None:
     pair = image("basic", machine), image("basic", machine, "fixed")
     found = ask("diff", *pair, "--json").document("diff")

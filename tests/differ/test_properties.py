@@ -107,7 +107,7 @@ def test_two_machines_are_refused() -> None:
 # a byte of the file is another: never overlooked ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @drawn(st.sampled_from(_MUTABLE), st.sampled_from(list(Machine)), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 def test_no_changed_byte_of_code_is_overlooked(name, machine, where, flip) -> None:
     base = _image(name, machine, "base", "auto")
@@ -118,7 +118,7 @@ def test_no_changed_byte_of_code_is_overlooked(name, machine, where, flip) -> No
     assert row.verdict not in _SAME
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @drawn(st.sampled_from(_MUTABLE), st.sampled_from(list(Machine)), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 def test_no_changed_initial_value_is_overlooked(name, machine, where, flip) -> None:
     base = _image(name, machine, "base", "auto")
@@ -142,7 +142,7 @@ def _offset(image: Image, rva: int) -> int | None:
     return section.offset + at if at < section.raw_size else None
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @drawn(
     st.sampled_from(_MUTABLE),
     st.sampled_from(list(Machine)),

@@ -116,7 +116,7 @@ def damaged(draw, data):
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parts[-3]}-{path.parts[-2]}")
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_damaged_images_raise_only_our_errors(path, data):
     blob = data.draw(damaged(path.read_bytes()))
@@ -127,7 +127,7 @@ def test_damaged_images_raise_only_our_errors(path, data):
 
 
 @pytest.mark.parametrize("path", SAMPLES[:2], ids=lambda path: path.parts[-2])
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_damaged_pdbs_raise_only_our_errors(tmp_path_factory, path, data):
     image = path.read_bytes()
