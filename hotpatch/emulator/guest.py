@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.emulator import faults, interjected, layout, loader
+from hotpatch.emulator import faults, interjected, layout, loader, mappings
 from hotpatch.emulator.calls import lay_out
 from hotpatch.emulator.kernel import Alarm, Kernel
 from hotpatch.emulator.loader import DLL_PROCESS_ATTACH
-from hotpatch.emulator.memory import PAGE, RegionKind, page_up
+from hotpatch.emulator.memory import RegionKind, page_up
 from hotpatch.emulator.parameters import Settings
 from hotpatch.emulator.schedule import SeededSchedule
-from hotpatch.emulator.system import Counters, System
+from hotpatch.emulator.snapshots import put_back, take
+from hotpatch.emulator.system import System
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine.target import Module, Region, Rights, Thread
 from hotpatch.errors import ApplyRefused, EmulatedFault, HotpatchError, InputError, Refusal, Rule
@@ -24,14 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hotpatch.arch import Machine
-    from hotpatch.emulator.heap import HeapState
-    from hotpatch.emulator.loading import LoaderState
-    from hotpatch.emulator.memory import MemorySnapshot
-    from hotpatch.emulator.memory import Region as MemoryRegion
-    from hotpatch.emulator.objects import HandleState
     from hotpatch.emulator.schedule import Schedule
+    from hotpatch.emulator.snapshots import GuestSnapshot
     from hotpatch.emulator.supply import Supply
-    from hotpatch.emulator.system import ProcessEvent
     from hotpatch.emulator.threads import GuestThread
     from hotpatch.engine.target import ModuleWatcher
     from hotpatch.errors import Fault, StackFrame
@@ -48,29 +42,6 @@ class CallOutcome:
     value: int
     float_bits: int
     instructions: int
-
-
-@dataclass(frozen=True, slots=True)
-class GuestSnapshot:
-    """A process at one moment; can be restored any number of times and in any order."""
-
-    memory: MemorySnapshot
-    threads: tuple[GuestThread, ...]
-    counters: Counters
-    handles: HandleState
-    heap: HeapState
-    shadows: Mapping[tuple[int, int], int]
-    loading: LoaderState
-    tls: tuple[int, ...]
-    gates: int
-    schedule: object
-    modules: tuple[Module, ...]
-    output: bytes
-    events: tuple[ProcessEvent, ...]
-    fault: Fault | None
-    alarms: tuple[Alarm, ...]
-    stdin: bytes
-    more_input: bool
 
 
 class Guest:
@@ -209,49 +180,12 @@ class Guest:
 
     def snapshot(self) -> GuestSnapshot:
         """The process as it is; microseconds to a millisecond, by the memory that the program can write."""
-        system = self.system
-        system.park()
-        return GuestSnapshot(
-            system.memory.snapshot(),
-            tuple(copy.copy(thread) for thread in system.threads.values()),
-            copy.copy(system.counters),
-            system.handles.state(),
-            system.heap.state(),
-            dict(system.shadows),
-            system.loading.copy(),
-            system.tls.state(),
-            system.gates.state(),
-            self.kernel.schedule.state(),
-            system.modules(),
-            bytes(system.output),
-            tuple(system.events),
-            system.fault,
-            tuple(self.kernel.alarms),
-            system.settings.stdin,
-            system.settings.more_input,
-        )
+        return take(self.system, self.kernel)
 
     def restore(self, snapshot: GuestSnapshot) -> None:
         """The process as :meth:`snapshot` found it."""
-        system = self.system
-        system.active = None
-        system.memory.restore(snapshot.memory)
-        system.restore_threads(snapshot.threads)
-        system.restore_counters(snapshot.counters)
-        system.handles.restore(snapshot.handles)
-        system.heap.restore(snapshot.heap)
-        system.shadows = dict(snapshot.shadows)
-        system.loading.restore(snapshot.loading)
-        system.tls.restore(snapshot.tls)
-        system.gates.restore(snapshot.gates)
-        self.kernel.schedule.restore(snapshot.schedule)
-        system.restore_modules(snapshot.modules)
-        system.output[:] = snapshot.output
-        system.events[:] = snapshot.events
-        system.fault = snapshot.fault
-        self.kernel.alarms[:] = snapshot.alarms
-        system.settings.stdin, system.settings.more_input = snapshot.stdin, snapshot.more_input
-        self._host = next(thread for thread in system.threads.values() if thread.host)
+        put_back(self.system, self.kernel, snapshot)
+        self._host = next(thread for thread in self.system.threads.values() if thread.host)
 
     # hotpatch.engine.target.Target -------------------------------------------------------------------------------------------------------
 
@@ -340,33 +274,15 @@ class Guest:
 
     def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool = True) -> Va:
         """See :class:`~hotpatch.engine.target.Target`."""
-        size = page_up(max(size, 1))
-        place = self._place(size, near, reach, above=above)
-        if place is None:
-            evidence = {"near": near, "reach": reach, "size": size, "above": above}
-            where = f"within {reach} bytes {'above' if above else 'of'} 0x{near:x}"
-            reason = f"no {size} free bytes lie {where}; load the image where there is room around it"
-            raise ApplyRefused([Refusal(Rule.NO_ADDRESS_SPACE, None, None, reason, evidence)])
-        self.system.memory.map(place, size, rights, RegionKind.HOST, "patch")
-        return Va(place)
+        return mappings.map_near(self.system.memory, size, rights, near=near, reach=reach, above=above)
 
     def unmap(self, va: Va) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
-        first = self._mapping(va)
-        if first.va != va:
-            raise HotpatchError(f"0x{va:x} is not the start of a mapping; unmap what map returned")
-        memory = first.memory
-        for region in [region for region in self.system.memory.regions() if region.memory is memory]:
-            self.system.memory.unmap(region)
+        mappings.unmap(self.system.memory, va)
 
     def protect(self, va: Va, size: int, rights: Rights) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
-        if va % PAGE or size % PAGE:
-            raise HotpatchError(f"0x{va:x} and 0x{size:x} bytes are not whole pages; rights belong to pages")
-        memory = self._mapping(va).memory
-        if self._mapping(Va(va + size - 1)).memory is not memory:
-            raise HotpatchError(f"0x{size:x} bytes at 0x{va:x} are not one mapping; protect each mapping by itself")
-        self.system.memory.protect(va, size, rights)
+        mappings.protect(self.system.memory, va, size, rights)
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
@@ -457,31 +373,6 @@ class Guest:
                 found.append({**dict(call.kept), model.pc: gate, model.sp: call.sp, **({link: call.link} if link else {})})
                 calls = calls[:-1]
         return tuple(found)
-
-    def _mapping(self, va: Va) -> MemoryRegion:
-        region = self.system.memory.find(va)
-        if region is None or region.kind is not RegionKind.HOST:
-            raise HotpatchError(f"0x{va:x} lies in no mapping of the host's")
-        return region
-
-    def _place(self, size: int, near: int, reach: int, *, above: bool) -> int | None:
-        """The free pages nearest to ``near`` whose bytes are all within ``reach`` of it."""
-        memory = self.system.memory
-        found: list[int] = []
-        up = page_up(near)
-        starts, ends = zip(*((region.va, region.end) for region in memory.regions()), strict=True)
-        while up + size - 1 - near <= reach:
-            if memory.free(up, size):
-                found.append(up)
-                break
-            up = ends[bisect_left(starts, up + size) - 1]
-        down = (near - size + 1) & -PAGE
-        while not above and down >= layout.ALLOCATION_GRANULE and near - down <= reach:
-            if memory.free(down, size):
-                found.append(down)
-                break
-            down = (starts[bisect_right(ends, down)] - size) & -PAGE
-        return min(found, key=lambda va: abs(va - near), default=None)
 
     def _start_dlls(self) -> None:
         """Call the DLLs' entry points; what that executes is not counted."""

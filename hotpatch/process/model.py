@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hotpatch.address import Va
     from hotpatch.arch import Instruction
-    from hotpatch.emulator.guest import GuestSnapshot
+    from hotpatch.emulator.snapshots import GuestSnapshot
     from hotpatch.engine import AppliedPatch
     from hotpatch.engine.registry import Registry
     from hotpatch.errors import Fault, Refusal, StackFrame

@@ -7,14 +7,15 @@ import weakref
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.arch import architecture
 from hotpatch.emulator.commandline import join_command_line
 from hotpatch.emulator.guest import Guest
 from hotpatch.emulator.parameters import Settings
 from hotpatch.engine import Consistency, Engine, PatchState
 from hotpatch.engine.identity import is_build
 from hotpatch.errors import ApplyRefused, InputError, Refusal, Refused, RevertRefused, Rule
-from hotpatch.process.model import AppliedAt, Argument, Buffer, CallResult, PendingCall, ProcessSnapshot, RunResult, ThreadView
+from hotpatch.process.model import AppliedAt, Argument, CallResult, PendingCall, ProcessSnapshot, RunResult, ThreadView
+from hotpatch.process.passing import passed
+from hotpatch.process.views import thread_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 BUDGET = 1_000_000_000
 """Instructions after which a call or a whole run is given up (fault instruction-budget), unless said otherwise."""
 
-_VIEW_INSTRUCTIONS = 6
-_VIEW_BYTES = 64
-_INTEGER_LIMIT = 1 << 64
 _STRIDE = 1000
 """Instructions that :meth:`Process.wait` may run past the end of what it waits for."""
 _GONE = frozenset({PatchState.REVERTED, PatchState.REVERSED, PatchState.REFUSED})
@@ -203,7 +201,7 @@ class Process:
     def begin_call(self, function: str | int, *args: Argument) -> PendingCall:
         """Make the host's thread stand at the function's first instruction; nothing of it has run. As :meth:`call` otherwise."""
         va = self.address_of(function)
-        words, buffers = self._pass(args)
+        words, buffers = passed(self.guest, args)
         pending = PendingCall(self.instructions, len(self.guest.system.output), tuple(buffers))
         self.guest.begin_call(va, words)
         return pending
@@ -224,7 +222,7 @@ class Process:
         Raises:
             HotpatchError: The process has ended, or there is no such function.
         """
-        words, _ = self._pass((argument,))
+        words, _ = passed(self.guest, (argument,))
         if isinstance(words[0], float):
             raise InputError(repr(argument), "a thread takes an integer or a pointer")
         return self.guest.spawn(self.address_of(function), words[0])
@@ -434,18 +432,7 @@ class Process:
 
     def stop_view(self) -> tuple[ThreadView, ...]:
         """Every living thread as it stands: registers, the next instructions, stack."""
-        system, arch = self.guest.system, architecture(self.machine)
-        views = []
-        for thread in self.guest.threads():
-            record = system.threads[thread.id]
-            region = system.memory.find(thread.pc)
-            room = 0 if region is None else min(_VIEW_BYTES, region.end - thread.pc)
-            code = list(arch.disassemble(self.guest.read(thread.pc, room), thread.pc))[:_VIEW_INSTRUCTIONS] if room else []
-            waits = None if record.wait is None else record.wait.describe(system)
-            name, stack = self.guest.function_name(thread.pc), self.guest.stack(thread.id)
-            state = record.state.value
-            views.append(ThreadView(thread.id, state, thread.pc, name, thread.registers, tuple(code), stack, waits, record.executed))
-        return tuple(views)
+        return thread_views(self.guest)
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
 
@@ -479,27 +466,3 @@ class Process:
         self._refused.extend(refusals)
         for refusal in refusals:
             self.guest.event("refused", rule=refusal.rule.value, function=refusal.function, reason=refusal.reason)
-
-    def _pass(self, args: Sequence[Argument]) -> tuple[list[int | float], list[tuple[Buffer, Va]]]:
-        """Arguments as numbers; what goes by pointer is copied into the process."""
-        words: list[int | float] = []
-        buffers: list[tuple[Buffer, Va]] = []
-        for argument in args:
-            match argument:
-                case bool() | int():
-                    if not -_INTEGER_LIMIT // 2 <= argument < _INTEGER_LIMIT:
-                        raise InputError(str(argument), "does not fit 64 bits")
-                    words.append(int(argument))
-                case float():
-                    words.append(argument)
-                case bytes() | bytearray():
-                    words.append(self.guest.allocate(bytes(argument)))
-                case str():
-                    words.append(self.guest.allocate(argument.encode("utf-8", "surrogateescape") + b"\0"))
-                case Buffer():
-                    place = self.guest.allocate(argument.data)
-                    buffers.append((argument, place))
-                    words.append(place)
-                case _:
-                    raise InputError(repr(argument), "cannot be passed; give an int, float, bytes, str or Buffer")
-        return words, buffers

@@ -1,0 +1,72 @@
+"""Memory that the host maps into a process: patch images, slots, trampolines."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Va
+from hotpatch.emulator.layout import ALLOCATION_GRANULE
+from hotpatch.emulator.memory import PAGE, RegionKind, page_up
+from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Rule
+
+if TYPE_CHECKING:
+    from hotpatch.emulator.memory import Memory, Region
+    from hotpatch.engine.target import Rights
+
+
+def map_near(memory: Memory, size: int, rights: Rights, *, near: Va, reach: int, above: bool) -> Va:
+    """See :meth:`hotpatch.engine.target.Target.map`."""
+    size = page_up(max(size, 1))
+    place = _place(memory, size, near, reach, above=above)
+    if place is None:
+        evidence = {"near": near, "reach": reach, "size": size, "above": above}
+        where = f"within {reach} bytes {'above' if above else 'of'} 0x{near:x}"
+        reason = f"no {size} free bytes lie {where}; load the image where there is room around it"
+        raise ApplyRefused([Refusal(Rule.NO_ADDRESS_SPACE, None, None, reason, evidence)])
+    memory.map(place, size, rights, RegionKind.HOST, "patch")
+    return Va(place)
+
+
+def unmap(memory: Memory, va: Va) -> None:
+    """See :meth:`hotpatch.engine.target.Target.unmap`."""
+    first = _mapping(memory, va)
+    if first.va != va:
+        raise HotpatchError(f"0x{va:x} is not the start of a mapping; unmap what map returned")
+    for region in [region for region in memory.regions() if region.memory is first.memory]:
+        memory.unmap(region)
+
+
+def protect(memory: Memory, va: Va, size: int, rights: Rights) -> None:
+    """See :meth:`hotpatch.engine.target.Target.protect`."""
+    if va % PAGE or size % PAGE:
+        raise HotpatchError(f"0x{va:x} and 0x{size:x} bytes are not whole pages; rights belong to pages")
+    if _mapping(memory, Va(va + size - 1)).memory is not _mapping(memory, va).memory:
+        raise HotpatchError(f"0x{size:x} bytes at 0x{va:x} are not one mapping; protect each mapping by itself")
+    memory.protect(va, size, rights)
+
+
+def _mapping(memory: Memory, va: Va) -> Region:
+    region = memory.find(va)
+    if region is None or region.kind is not RegionKind.HOST:
+        raise HotpatchError(f"0x{va:x} lies in no mapping of the host's")
+    return region
+
+
+def _place(memory: Memory, size: int, near: int, reach: int, *, above: bool) -> int | None:
+    """The free pages nearest to ``near`` whose bytes are all within ``reach`` of it."""
+    found: list[int] = []
+    up = page_up(near)
+    starts, ends = zip(*((region.va, region.end) for region in memory.regions()), strict=True)
+    while up + size - 1 - near <= reach:
+        if memory.free(up, size):
+            found.append(up)
+            break
+        up = ends[bisect_left(starts, up + size) - 1]
+    down = (near - size + 1) & -PAGE
+    while not above and down >= ALLOCATION_GRANULE and near - down <= reach:
+        if memory.free(down, size):
+            found.append(down)
+            break
+        down = (starts[bisect_right(ends, down)] - size) & -PAGE
+    return min(found, key=lambda va: abs(va - near), default=None)
