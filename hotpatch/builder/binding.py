@@ -23,7 +23,7 @@ from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.differ import Verdict
-from hotpatch.differ.view import View
+from hotpatch.differ.view import POINTER_SIZE, View
 from hotpatch.errors import Refusal, Rule
 from hotpatch.image import Range
 from hotpatch.patch import CarriedKind
@@ -206,12 +206,14 @@ class _Binder:
 
     def _bind(self, function: Function | None, site: Site) -> None:
         found = self.destination(function, site)
+        whole = self.together.get((function.entry, site.target)) if function is not None else None
+        whole = whole or self.outside.get(site.target)
+        if isinstance(found, CarriedAddress) and self._has_type_record(site.target, whole):
+            found = "a new C++ class or thrown object has a record of its type, whose image-relative addresses cannot be carried"
         if isinstance(found, str):
             self._refuse(function, site, found)
             return
         self.links.append(Link(site, found))
-        whole = self.together.get((function.entry, site.target)) if function is not None else None
-        whole = whole or self.outside.get(site.target)
         if whole is not None and isinstance(found, CarriedAddress):
             section = self.fixed.section_at(whole.start)
             self._carry_data(whole, Area.DATA if section is not None and section.writable else Area.CONSTANT)
@@ -223,6 +225,13 @@ class _Binder:
                 self._carry_at(fixed)
             case BaseAddress():
                 pass
+
+    def _has_type_record(self, target: int, whole: Range | None) -> bool:
+        """Whether what would be copied is a record of a C++ type, or a vtable without the pointer in front of it that leads to one."""
+        if target in self.view.type_records:
+            return True
+        part = whole or self.novelty.extent(Rva(target))
+        return part.start == target and self.fixed.pointers.get(Rva(target - POINTER_SIZE)) in self.view.type_records
 
     def _carry_at(self, fixed: Rva) -> None:
         function = self.fixed.function_at(fixed)

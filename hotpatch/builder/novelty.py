@@ -36,6 +36,9 @@ class Novelty:
 
     def is_whole(self, fixed: Rva, base: Rva) -> bool:
         """Whether all of the constant at ``fixed`` is at ``base`` too, not only the part that matches: it may have grown."""
+        record = self.same_record(base, fixed)
+        if record is not None:
+            return record
         part = self.extent(fixed)
         there, size = base, part.end - fixed
         sites = self._fixed.pointers(fixed, part.end)
@@ -48,8 +51,18 @@ class Novelty:
             pairs = [(self._base.pointer(there + site), self._fixed.pointer(fixed + site)) for site in sites]
         return pairs is not None and all(self._is_same(*pair) for pair in pairs)
 
+    def same_record(self, base: int, fixed: int) -> bool | None:
+        """Whether two records of C++ types say the same; ``None`` where neither place has one."""
+        old, new = self._base.type_records.get(base), self._fixed.type_records.get(fixed)
+        if old is None or new is None:
+            return None if old is new else False
+        return old.meaning == new.meaning and all(self._is_same(*pair) for pair in zip(old.code, new.code, strict=True))
+
     def _is_same(self, base: int, fixed: int) -> bool:
         """Whether the comparison holds what lies at the two places for the same thing, or both have the same text there."""
+        record = self.same_record(base, fixed)
+        if record is not None:
+            return record
         if self._diff.base_entries.get(Rva(fixed)) == base or self._diff.base_datum(Rva(fixed)) == base:
             return True
         sections = self._base.section(base), self._fixed.section(fixed)
@@ -60,12 +73,14 @@ class Novelty:
         return not self._fixed.pointers(fixed, part.end) and self._base.bare(base, size) == self._fixed.bare(fixed, size)
 
     def equal_constant(self, rva: Rva) -> Rva | None:
-        """A constant of the base that has no counterpart yet and holds the same bytes and no pointers.
+        """A constant of the base that has no counterpart yet and holds the same bytes and no pointers, or a record of the same C++ type.
 
         Either it has the same name and size, or code of the base refers to it.
         """
         section = self._fixed.image.section_at(rva)
         part = self.extent(rva)
+        if rva in self._fixed.type_records:
+            return next((Rva(one) for one in sorted(self._base.type_records) if self.same_record(one, rva)), None)
         if section is None or section.writable or part.start != rva or self._fixed.pointers(part.start, part.end):
             return None
         wanted = self._fixed.bare(part.start, part.size)
@@ -91,7 +106,7 @@ class Novelty:
     def objection(self, rva: Rva) -> str | None:
         """Why the datum at ``rva`` may be one that the base has, so that a copy would lose its state; ``None`` where it is new.
 
-        Constants have no state: a copy of what the fixed image has is always right.
+        Constants have no state: a copy of what the fixed image has is right, but for records of types, which a copy of cannot be made.
         """
         section = self._fixed.image.section_at(rva)
         if section is None or not section.writable:

@@ -112,6 +112,9 @@ class Sameness:
         return f"0x{base:x} in {there.label} of the base, which is not known to be what the fixed image has at 0x{fixed:x}"
 
     def _equal_constant(self, base: int, fixed: int) -> bool:
+        record = self._novelty.same_record(base, fixed)
+        if record is not None:
+            return record
         part = View(self._fixed).extent(fixed)
         section = self._base.section_at(base)
         return (

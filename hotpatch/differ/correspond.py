@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Rva
 from hotpatch.differ.align import align
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.tails import enters_changed_code
-from hotpatch.differ.view import ENTRY, PlaceKind, Position
+from hotpatch.differ.view import ENTRY, POINTER_SIZE, PlaceKind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -168,10 +169,20 @@ class Correspondence:
         roles, fixed_roles = self._roles
         if base in roles or fixed in fixed_roles:
             return () if roles.get(base) == fixed_roles.get(fixed) else None
-        sizes = self.constant_size(base, fixed)
-        if sizes is None:
-            return None
-        return self.content_pairs(*sizes)
+        old, new = self.base.type_records.get(base), self.fixed.type_records.get(fixed)
+        if old is not None and new is not None:
+            return list(zip(old.code, new.code, strict=True)) if old.meaning == new.meaning else None
+        sizes, classes = self.constant_size(base, fixed), self._class_pairs(base, fixed)
+        content = None if sizes is None or classes is None else self.content_pairs(*sizes)
+        return content if not classes or content is None else [*content, *classes]
+
+    def _class_pairs(self, base: int, fixed: int) -> Sequence[Pair] | None:
+        """Which class two vtables are of, as the pointer in front of them says; ``None`` where only one says so."""
+        there, here = (view.image.pointers.get(Rva(rva - POINTER_SIZE)) for view, rva in ((self.base, base), (self.fixed, fixed)))
+        known = there in self.base.type_records, here in self.fixed.type_records
+        if known == (True, True) and there is not None and here is not None:
+            return [(there, here)]
+        return None if any(known) else ()
 
     def content_pairs(self, base: int, fixed: int, size: int) -> Sequence[Pair] | None:
         """``None`` where initial bytes or the places of pointers differ, else the targets of the pointers."""

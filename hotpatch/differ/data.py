@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from hotpatch.differ.votes import Pair
 
 _EQUAL_CONTENT_WEIGHT = 2
+_POINTER_ROUNDS = 16
+"""How far pointers in data are followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def correlate_data(base: View, fixed: View, matching: Matching) -> LiveData:
     search.proven()
     search.probable()
     search.in_place()
+    search.pointed_at()
     search.repeated_names()
     return LiveData(search.stretches(), tuple(search.disputes), tuple(search.shifts))
 
@@ -168,6 +171,32 @@ class _Search:
             for base, fixed in places.items():
                 if complete or self._is_telling(base):
                     self._pair(base, fixed, Evidence.ORDER)
+
+    def pointed_at(self) -> None:
+        """What pointers at the same places of matched data lead to, where nothing else refers to it: tables in tables."""
+        for _ in range(_POINTER_ROUNDS):
+            partners: dict[int, set[int]] = defaultdict(set)
+            claims: dict[int, set[int]] = defaultdict(set)
+            for stretch in self.stretches():
+                for offset in self.base.pointers(stretch.base, stretch.base + stretch.size):
+                    if stretch.fixed + offset not in self.fixed.image.pointers:
+                        continue
+                    old, new = self.base.pointer(stretch.base + offset), self.fixed.pointer(stretch.fixed + offset)
+                    if self._may_pair(old, new):
+                        partners[old].add(new)
+                        claims[new].add(old)
+            clear = [(old, *others) for old, others in sorted(partners.items()) if len(others) == 1]
+            fresh = [(old, new) for old, new in clear if len(claims[new]) == 1]
+            for old, new in fresh:
+                self._pair(old, new, Evidence.VOTES)
+            if not fresh:
+                break
+
+    def _may_pair(self, old: int, new: int) -> bool:
+        """Whether both are nameless live data that nothing has matched yet."""
+        if old in self.pairs or new in self._taken or self.base.symbol(old) is not None or self.fixed.symbol(new) is not None:
+            return False
+        return self.base.place(old).kind is PlaceKind.WRITABLE is self.fixed.place(new).kind
 
     def _same_place(self, base: int) -> int | None:
         """Where ``base`` would lie in the fixed image, if its neighbours say so alike and the bytes there are the same."""

@@ -14,6 +14,7 @@ from hotpatch.arch import FixupKind, Use, architecture
 from hotpatch.differ.distances import distance_targets, may_be_distances
 from hotpatch.image import Datum, Function, Import, Range, Section
 from hotpatch.image.metadata import delay_descriptors, metadata
+from hotpatch.image.type_records import TypeRecord, type_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -323,6 +324,8 @@ class View:
         for section in image.sections:
             found.update((section.range.start, section.range.end))
         found.update(self.special_data.values())
+        for record in self.type_records.values():
+            found.update(record.parts)
         for stretch in (*metadata(image), *image.import_address_tables):
             found.update((stretch.start, stretch.end))
         for start, size, _ in image.symbols.contributions:
@@ -334,6 +337,17 @@ class View:
         for site in image.relocations:  # where a pointer lies on both sides, something that is no reference looked like one
             found.difference_update(range(site + 1, site + POINTER_SIZE))
         return tuple(sorted(found))
+
+    @cached_property
+    def type_records(self) -> Mapping[int, TypeRecord]:
+        """What describes C++ classes and thrown objects, of all that pointers and code refer to, by RVA."""
+        image = self.image
+        targets = set(image.pointers.values())
+        for function in image.functions:
+            targets.update(link.target for link in self.body(function.entry).links if link.kind is not FixupKind.PAGEBASE_REL21)
+        constants = [section.range for section in image.sections if not section.executable and not section.writable]
+        places = (target for target in targets if any(target in part for part in constants))
+        return {place: record for place in places if (record := type_record(image, place)) is not None}
 
     @cached_property
     def special_data(self) -> Mapping[str, int]:

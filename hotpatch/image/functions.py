@@ -23,6 +23,7 @@ from hotpatch.image.flow import (
 from hotpatch.image.funclets import funclets
 from hotpatch.image.gaps import whole_functions
 from hotpatch.image.model import Function, FunctionSource, Range
+from hotpatch.image.type_records import type_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -44,7 +45,7 @@ def discover(image: Image, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Functi
     finder.take_function_table()
     finder.take_named_starts()
     finder.follow()
-    while finder.join() or finder.take_gaps():
+    while finder.join() or finder.take_thrown() or finder.take_gaps():
         finder.follow()
     return finder.result(names)
 
@@ -70,6 +71,8 @@ class _Finder:
         self.tables: set[int] = set()
         self.merged: dict[int, int] = {}
         self.data: set[int] = set()
+        self.constants: set[int] = set()
+        self.asked: set[int] = set()
 
     # claiming ----------------------------------------------------------------------------------------------------------------------------
 
@@ -288,7 +291,10 @@ class _Finder:
                 self.tables.update((table.address, *(table.index or ())[:1]))
             leads, outline = self.image.leads(part), self.image.outline(part)
             for index, target in zip(outline.outward, leads, strict=True):
-                if start <= target < end or not low <= target < high:
+                if not low <= target < high:
+                    self.constants.add(target)
+                    continue
+                if start <= target < end:
                     continue
                 _, _, _, kind, use, _, _ = outline.references[index]
                 if use is Use.CALL:
@@ -446,6 +452,18 @@ class _Finder:
         for entry in fresh:
             self._start(entry, FunctionSource.GAP, cuts=False)
         return bool(fresh)
+
+    def take_thrown(self) -> bool:
+        """Take what destroys and copies objects that are thrown, which nothing else may lead to; whether there was any."""
+        fresh = self.constants - self.asked
+        self.asked |= fresh
+        records = (type_record(self.image, rva) for rva in sorted(fresh))
+        found = [
+            code for record in records if record is not None for code in record.code if self.is_code(code) and self.owner.get(code) != code
+        ]
+        for rva in found:
+            self._start(rva, FunctionSource.EXCEPTION, cuts=True)
+        return bool(found)
 
     def _is_entry(self, rva: int) -> bool:
         return self.owner.get(rva) == rva

@@ -29,6 +29,8 @@ _CATCH = struct.Struct("<5i")
 _PAIR = struct.Struct("<ii")
 _MAGIC = range(0x19930520, 0x19930523)
 _MAGIC_MASK = 0x1FFFFFFF
+_NO_EXCEPT = 4
+"""Flag of ``FuncInfo`` (``FI_EHNOEXCEPT_FLAG``)."""
 _LIMIT = 8192
 _NAME_LIMIT = 4096
 _DESCRIPTOR_SIZE = 16
@@ -183,7 +185,7 @@ def _version_3(reader: _Reader, start: int) -> None:
     if not is_version_3(reader.image, start):
         raise Malformed("no FuncInfo")
     reader.take(start, _FUNC_INFO.size)
-    magic, states, unwind, tries, try_map, ips, ip_map, _, exceptions, _ = reader.words(start, _FUNC_INFO)
+    magic, states, unwind, tries, try_map, ips, ip_map, _, exceptions, flags = reader.words(start, _FUNC_INFO)
     if exceptions or magic & _MAGIC_MASK != _MAGIC[-1] or not all(0 <= count <= _LIMIT for count in (states, tries, ips)):
         raise Malformed("FuncInfo of an unknown form")
     parts = list(reader.function.ranges)
@@ -214,9 +216,10 @@ def _version_3(reader: _Reader, start: int) -> None:
         reader.table(start + 24, ip_map)
         reader.take(ip_map, ips * _PAIR.size)
         before = -1
+        known = states or int(bool(flags & _NO_EXCEPT))  # where an exception ends the program, a state says so
         for at in range(ip_map, ip_map + ips * _PAIR.size, _PAIR.size):
             rva, state = reader.number(at), reader.number(at + 4)
-            if rva < before or not -1 <= state < states:
+            if rva < before or not -1 <= state < known:
                 raise Malformed("places that do not rise, or a state that does not exist")
             reader.code(at, rva, tuple(parts))
             before = rva
@@ -253,9 +256,9 @@ class _Cursor:
             return int.from_bytes(raw[1:5], "little")
         return int.from_bytes(raw[:size], "little") >> size
 
-    def count(self) -> int:
+    def count(self, least: int = 1) -> int:
         count = self.compressed()
-        if not 0 < count <= _LIMIT:
+        if not least <= count <= _LIMIT:
             raise Malformed("a count that cannot be")
         return count
 
@@ -350,7 +353,7 @@ def _catches_4(reader: _Reader, start: int) -> None:
 def _ip_map_4(reader: _Reader, start: int, states: int) -> None:
     cursor = _Cursor(reader, start)
     place = 0
-    for _ in range(cursor.count()):
+    for _ in range(cursor.count(least=0)):  # none in a catch block that destroys nothing
         place += cursor.compressed()
         _require_near(reader, place)
         if cursor.compressed() > states:

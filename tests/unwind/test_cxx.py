@@ -126,6 +126,9 @@ class _Image:
         _Function(start, (Range(Rva(start), Rva(start + size)),)) for start, size in ((0x1000, 0x100), (0x1100, 0x20), (0x1140, 0x20))
     )
 
+    def u32(self, rva):
+        return int.from_bytes(self.read(rva, 4), "little")
+
     def read(self, rva, size):
         memory = bytes(0x2000) + self.tables.ljust(0x1000, b"\0") + bytes(16) + b".?AVerror@@\0" + bytes(64)
         return memory[rva : rva + size]
@@ -182,6 +185,25 @@ def test_version_4_is_read_whole():
     assert tables.data[tables.first : tables.first + 1] == b"\x18"
 
 
+def test_version_4_of_a_block_that_destroys_nothing():
+    """A catch block's, say: it has a map of places, and no place in it."""
+    tables = cxx.carry(_tables({**PARTS, IP_AT: _compressed(0)}), _Entry(), 0x2000, 4)
+    assert [reference.meaning for reference in tables.references].count(Meaning.INFO) == 4
+
+
+@pytest.mark.parametrize(("flags", "state", "carried"), [(5, 0, True), (1, 0, False), (5, 1, False)])
+def test_version_3_of_a_function_that_throws_nothing(flags, state, carried):
+    """``noexcept`` has a state that no map describes."""
+    info = struct.pack("<10i", 0x19930522, 0, 0, 0, 0, 2, IP_AT, -0x20, 0, flags)
+    image, places = _tables({0x2000: info, IP_AT: struct.pack("<4i", 0x1000, state, 0x1010, -1)}), []
+    if carried:
+        places = [one.target for one in cxx.carry(image, _Entry(), 0x2000, 3).references if one.meaning is Meaning.CODE]
+        assert places == [0x1000, 0x1000]
+        return
+    with pytest.raises(cxx.Malformed, match="state"):
+        cxx.carry(image, _Entry(), 0x2000, 3)
+
+
 BROKEN = {
     "separated": {0x2000: bytes([0x1A]) + PARTS[0x2000][1:]},
     "a-flag-that-is-not-known": {0x2000: bytes([0x98]) + PARTS[0x2000][1:]},
@@ -191,7 +213,8 @@ BROKEN = {
     "no-type": {CATCH_AT: _compressed(1) + bytes([0x02]) + _word(0x2800) + _word(0x1140)},
     "a-place-behind-the-function": {IP_AT: _compressed(1) + _compressed(0x101) + _compressed(0)},
     "a-state-that-does-not-exist": {IP_AT: _compressed(1) + _compressed(0x10) + _compressed(9)},
-    "a-count-of-nothing": {IP_AT: _compressed(0)},
+    "a-count-of-nothing": {UNWIND_AT: _compressed(0)},
+    "a-count-that-cannot-be": {IP_AT: _compressed(9000)},
     "try-block-without-states": {TRY_AT: _compressed(1) + _compressed(7) + _compressed(8) + _compressed(9) + _word(CATCH_AT)},
 }
 
