@@ -51,13 +51,11 @@ class Positions:
     def rival(self, usage: Usage, rva: int) -> int | None:
         """An address in data that end where ``rva`` begins and are new or lie elsewhere in the base, if the function may walk over them.
 
-        Without symbols an address that is only taken may be the end of what lies before it; not of a single word where the function
-        accesses memory at the address, too. What is before it may be referred to in the middle as well, and so look like several data.
+        Without symbols an address that is only taken may be the end of what lies before it, even where the function accesses memory at
+        that address, too. What is before it may be referred to in the middle as well, and so look like several data.
         """
         before = self.run_before(rva)
         if before is None:
-            return None
-        if before.size <= _POINTER_SIZE and rva in usage.accessed:
             return None
         return next((target for target in usage.inside(before) if self._may_be_walked(usage, target, rva)), None)
 

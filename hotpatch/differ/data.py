@@ -167,7 +167,7 @@ class _Search:
             lost = _open_targets(self.base, pair[0], self.pairs)
             gained = set(_open_targets(self.fixed, pair[1], self._taken))
             places = {base: fixed for base in lost if (fixed := self._same_place(base)) in gained}
-            complete = len(places) == len(lost) == len(gained) and all(self._is_used_alike(pair, *item) for item in places.items())
+            complete = len(places) == len(lost) == len(gained) and all(self._is_used_alike(pair, *item, gained) for item in places.items())
             for base, fixed in places.items():
                 if complete or self._is_telling(base):
                     self._pair(base, fixed, Evidence.ORDER)
@@ -216,11 +216,15 @@ class _Search:
     def _is_telling(self, base: int) -> bool:
         return any(self.base.bare(base, self.base.extent(base).size))
 
-    def _is_used_alike(self, functions: Pair, base: int, fixed: int) -> bool:
-        """Whether two functions do one thing with both at least, and all functions that refer to the fixed one referred to the base one."""
+    def _is_used_alike(self, functions: Pair, base: int, fixed: int, gained: Container[int]) -> bool:
+        """Whether two functions do one thing with both at least, and with no other of ``gained``.
+
+        All functions that refer to the fixed one must have referred to the base one.
+        """
         there, here = self._users[self.base].get(base, set()), self._users[self.fixed].get(fixed, set())
-        alike = _operations(self.base, functions[0], base) & _operations(self.fixed, functions[1], fixed)
-        return bool(alike) and here <= {self.matching.forward.get(entry) for entry in there}
+        done, doing = _operations(self.base, functions[0]), _operations(self.fixed, functions[1])
+        alike = {target for target, found in doing.items() if target in gained and found & done[base]}
+        return alike == {fixed} and here <= {self.matching.forward.get(entry) for entry in there}
 
     @cached_property
     def _users(self) -> dict[View, dict[int, set[int]]]:
@@ -374,10 +378,14 @@ def _users_of(view: View) -> dict[int, set[int]]:
     return found
 
 
-def _operations(view: View, entry: int, target: int) -> set[tuple[object, ...]]:
-    """What the function does with what lies at ``target``."""
-    links = view.body(entry).links
-    return {line.shape for line in view.lines(entry) if any(links[number].target == target for number in line.links)}
+def _operations(view: View, entry: int) -> dict[int, set[tuple[object, ...]]]:
+    """What the function does with each address; taking its page is done with any."""
+    links, found = view.body(entry).links, defaultdict(set)
+    for line in view.lines(entry):
+        for number in line.links:
+            if links[number].kind is not FixupKind.PAGEBASE_REL21:
+                found[links[number].target].add(line.shape)
+    return found
 
 
 def _live_names(view: View) -> dict[str, list[int]]:

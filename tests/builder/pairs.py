@@ -583,6 +583,33 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         refused_without="contradicting-votes",
     ),
+    "zeros-that-changed-places": Trial(
+        """
+        u64 first = 0;
+        «u8 small[8] = {0}|u64 sum = 0»;
+        «u64 sum = 0|u8 small[8] = {0}»;
+        u64 behind[4] = {0};
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 many(u64 x) { return behind[x % 4] += x; }
+        EXPORT NOINLINE u64 f(u64 x) { «small[x % 8] = (u8)x; sum = x; return x|return x * 3 + sum + *(volatile u8 *)&small[0]»; }
+        """,
+        calls=(("one", 1), ("f", 5), ("many", 3), ("f", 6)),
+        travels=("f",),
+        refused_without="contradicting-votes",
+    ),
+    "end-of-a-small-new-array-where-a-number-begins-that-is-used-too": Trial(
+        """
+        u64 first = 3;
+        «|u8 fresh[8] = {11, 22, 33, 44, 55, 66, 77, 88};»
+        u64 sum = 9;
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 next(u64 x) { return sum += x; }
+        EXPORT NOINLINE u64 f(u64 x)
+        { u64 t = x + first; «|for (u8 *p = fresh + 8; p-- > fresh;) { t = t * 5 + *p; *p = (u8)t; }» sum += t; return t; }
+        """,
+        refused="unresolved-reference",
+        refused_without="unresolved-reference",
+    ),
     "new-array-with-elements-named-one-by-one": Trial(
         """
         static u64 seen = 4;
