@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -107,7 +107,8 @@ def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
 def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partial: bool, pdb: bool) -> list[str]:
     """How the patched base differs from the fixed image that is given its state; a patch of one function alone is only run.
 
-    State is carried over by name. Where the compiler has split data into parts without names, the patch goes in before any call.
+    State is carried over by name. Where the compiler has split data into parts without names, or state leads to a function that the fixed
+    image has no longer, the patch goes in before any call.
     Without ``pdb`` nothing shows what a datum is that no code of the base uses; a copy of it in the patch serves as well.
     """
     before = program.before if _is_named(base) and _is_named(fixed) else 0
@@ -119,8 +120,11 @@ def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partia
             return [f"the base itself: {found}"]
     sides = (State(here, base), State(there, fixed))
     live = [(one, other) for name, one in sides[0].data.items() if (other := sides[1].data.get(name)) and one.size == other.size]
-    for one, other in live if before else ():
-        sides[1].write(other, sides[0].read(one))
+    carried = [(other, sides[0].read(one)) for one, other in live] if before else []
+    if not all(sides[1].knows(words) for _, words in carried):
+        return compare(replace(program, before=0), base, fixed, patch, partial=partial, pdb=pdb)
+    for other, words in carried:
+        sides[1].write(other, words)
     here.apply(patch)
     for number, call in enumerate(program.calls[before:]):
         found = _call(here, call)
@@ -204,6 +208,10 @@ class State:
     def read(self, datum: Datum) -> list[Word]:
         raw = self.process.guest.read(Va(self.va + datum.rva), datum.size or 0)
         return [self._told(raw[at : at + 8]) for at in range(0, len(raw), 8)]
+
+    def knows(self, words: Sequence[Word]) -> bool:
+        """Whether the image has everything that pointers among ``words`` lead to."""
+        return all(isinstance(word, bytes) or any(name in self.places for name in word[0]) for word in words)
 
     def write(self, datum: Datum, words: Sequence[Word]) -> None:
         raw = b"".join(word if isinstance(word, bytes) else self._va_of(word).to_bytes(8, "little") for word in words)
