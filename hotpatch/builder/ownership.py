@@ -138,19 +138,19 @@ class Ownership:
                 )
         return None
 
-    def _told(self, usage: Usage | None, rva: int, covering: Datum, rivals: Sequence[Datum]) -> Datum | None:
+    def _told(self, usage: Usage | None, rva: int, first: Datum, rivals: Sequence[Datum]) -> Datum | None:
         """Which of the data that ``rva`` may belong to is meant, by the base's version of the function.
 
         One that only ends there is not told where the function accesses what begins there too: pages are the same for both.
         """
         places: dict[int, list[Datum]] = defaultdict(list)
-        for datum in (covering, *rivals):
+        for datum in (first, *rivals):
             displacement = self.displacement(datum.rva)
             if displacement is not None:
                 places[rva + displacement].append(datum)
         told = usage.told(rva, places) if usage is not None else None
         owner = None if told is None else places[told][0]
-        return owner if owner is covering or usage is None or rva not in usage.both else None
+        return owner if owner is first or usage is None or rva not in usage.both else None
 
     def _may_be_walked(self, usage: Usage | None, datum: Datum) -> bool:
         """Whether code may step through a datum and past its end: it is no single number, or its own address is taken too."""
@@ -162,7 +162,9 @@ class Ownership:
         if len({self.displacement(item.rva) for item in found}) > 1 or (len(found) > 1 and self.displacement(found[0].rva) is None):
             exact = [item for item in found if _end(item) == rva]
             used = [item for item in found if usage is not None and usage.within(item.rva, _end(item), rva)]
-            found = used if len(used) == 1 else exact if not used else []
+            likely = used if not exact or used == exact else exact if not used else []
+            told = None if likely else self._told(usage, rva, found[0], found[1:])
+            found = likely if len(likely) == 1 else [] if told is None else [told]
             if not found:
                 return f"no symbol covers 0x{rva:x}, and it may belong to {before and before.name} or to {after and after.name}"
         return found[0] if found else f"no symbol covers 0x{rva:x}, and none ends there"

@@ -482,6 +482,22 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         refused_without="unresolved-reference",
     ),
+    "the-end-of-an-array-before-a-gap-is-handed-on": Trial(
+        """
+        static u8 cells[5] = {1, 2, 3, 4, 5};
+        static u64 others[4] = {5, 6, 7}, spare[4] = {8, 9};
+        EXPORT NOINLINE u64 set(u64 i, u64 x) { return cells[i % 5] = (u8)x; }
+        «EXPORT NOINLINE u64 keep(u64 i, u64 x) { return spare[i % 4] = x; }|»
+        EXPORT NOINLINE u64 put(u64 i, u64 x) { return others[i % 4] = x; }
+        «|EXPORT NOINLINE u64 keep(u64 i, u64 x) { return spare[i % 4] = x; }»
+        EXPORT NOINLINE u64 get(u64 i) { return cells[i % 5] * 3 + others[i % 4] * 7 + spare[i % 4]; }
+        EXPORT NOINLINE u64 last(const u8 *p) { return p[-1]; }
+        EXPORT NOINLINE u64 f(u64 x) { return «x|x * 3» + last(cells + 5) + others[x % 4]; }
+        """,
+        calls=(("set", 4, 50), ("put", 3, 60), ("f", 1)),
+        travels=("f",),
+        refused_without="unresolved-reference",
+    ),
     "the-end-of-an-array-is-handed-on-by-new-code-where-another-begins": Trial(
         """
         static u64 cells[4] = {1, 2, 3, 4}, others[4] = {5, 6, 7}, spare[4] = {8, 9};

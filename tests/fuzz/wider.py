@@ -239,9 +239,7 @@ class Wider(Writer):
     def program(self, seed: int) -> Program:
         """The program; the state of thread-local data cannot be carried over."""
         whole = super().program(seed)
-        texts = (
-            (TLS if self.locals else "")
-            + text.replace("typedef u64 operation(u64, u64);\n", "typedef u64 operation(u64, u64);\n" + PRELUDE, 1)
-            for text in whole.sources
-        )
+        anchor = "typedef u64 operation(u64, u64);\n"
+        prelude = anchor + PRELUDE + (TLS if self.locals else "")
+        texts = (text.replace(anchor, prelude, 1) for text in whole.sources)
         return replace(whole, sources=tuple(texts), before=0 if self.locals else whole.before)
