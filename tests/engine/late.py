@@ -6,7 +6,7 @@ from functools import cache
 
 import hotpatch
 from hotpatch.address import Va
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, Redirect
 from hotpatch.cases import find_case
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine import Module
@@ -38,10 +38,11 @@ class Late:
         self.case, self.machine = case, machine
         base = images(case, machine)[0]
         self.process = hotpatch.Process(host(machine), available=available or (base,), **settings)
+        self.redirect = Redirect.HPAT
 
     @property
     def patch(self) -> hotpatch.Patch:
-        return patch_of(self.case, self.machine)
+        return patch_of(self.case, self.machine, redirect=self.redirect)
 
     def api(self, name: str, *arguments: int | bytes) -> int:
         va = self.process.guest.system.gates.provided(name)

@@ -11,7 +11,7 @@ from hotpatch.arch import Machine, Redirect, architecture
 from hotpatch.emulator.guest import Guest
 from hotpatch.emulator.memory import RegionKind
 from hotpatch.emulator.threads import ThreadState
-from hotpatch.engine import Engine
+from hotpatch.engine import AppliedPatch, Engine
 from hotpatch.errors import ApplyRefused, RevertRefused, Rule
 from hotpatch.patch import Patch
 
@@ -218,6 +218,32 @@ class LateScene:
                 self.target.fail_at = None
                 return list(self.target.made)
         raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("machine", list(Machine))
+def test_a_patch_begins_and_ends_to_wait_for_its_module_or_nothing_changes(machine: Machine, how: str) -> None:
+    here = LateScene(machine, "unloaded-module")
+    failure, here.target.late = FAILURES[how]
+    here.target.failure = failure
+    newer = late.patch_of("unloaded-module", machine, sequence=2)
+    done: list[AppliedPatch] = []
+    for operation in (lambda: done.append(here.engine.register(newer)), lambda: done[0].revert(), lambda: here.applied.revert()):
+        before = here.state()
+        for count in range(1, LIMIT):
+            here.target.calls, here.target.fail_at = 0, count
+            try:
+                operation()
+            except type(failure()):
+                after = here.state()
+                assert (after[0] | {"events": ()}, after[1]) == (before[0] | {"events": ()}, before[1]), here.target.failed
+            else:
+                break
+        else:
+            raise AssertionError("no end")
+        here.target.fail_at = None
+        assert count > 1
+    assert here.engine.status().registered == ()
 
 
 @pytest.mark.parametrize("how", FAILURES)

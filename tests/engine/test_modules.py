@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hotpatch
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, Redirect
 from hotpatch.cases import find_case
 from hotpatch.cli.arguments import parse_argument
 from hotpatch.emulator.memory import RegionKind
@@ -432,7 +432,8 @@ class Model:
     def patch(self) -> None:
         """By ``apply`` or ``register``, in any way of changing over; where a thread is inside, at once, so that the model stays simple."""
         if self.applied is None:
-            how = Consistency.IMMEDIATE if self.inside else list(Consistency)[self.reading % 3]
+            at_once = self.inside or self.late.redirect is not Redirect.HPAT
+            how = Consistency.IMMEDIATE if at_once else list(Consistency)[self.reading % 3]
             self.applied = self.late.process.register(self.late.patch, how)
             assert self.applied.settled
 
@@ -477,10 +478,13 @@ class Model:
                 assert self.late.process.status().kept == ()
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_any_order_of_loads_unloads_patches_and_threads(machine: Machine, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("redirect", Redirect)
+def test_any_order_of_loads_unloads_patches_and_threads(machine: Machine, redirect: Redirect, seed: int) -> None:
     rng = random.Random(seed)
-    model = Model(Late("unloaded-module", machine))
+    late = Late("unloaded-module", machine)
+    late.redirect = redirect
+    model = Model(late)
     operations = [
         model.load,
         model.load,
