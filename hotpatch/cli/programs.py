@@ -185,7 +185,7 @@ def _warn_of_pending(out: Output, process: Process) -> None:
             "threads had left the code that was in force"
         )
     went_in = {event.details["patch"] for event in process.events if event.kind == "apply"}
-    for waiting in process.status().registered:
+    for waiting in process.status().registered if process.finished else ():
         if waiting.name not in went_in and not waiting.refusals:
             out.warn(f"{waiting.name} never went in: the program did not load {waiting.module}")
 

@@ -73,13 +73,13 @@ def bind(system: System, module: Module) -> None:
         raise InputError(module.image.path, problem) from error
 
 
-def entry_calls(system: System, module: Module, reason: int) -> list[tuple[int, tuple[int, ...]]]:
+def entry_calls(system: System, module: Module, reason: int, reserved: int = 0) -> list[tuple[int, tuple[int, ...]]]:
     """What the loader calls in a module for ``reason``: TLS callbacks, then a DLL's entry point."""
     image = module.image
     callbacks = image.tls.callbacks if image.tls is not None else ()
-    calls: list[tuple[int, tuple[int, ...]]] = [(module.va + callback, (module.va, reason, 0)) for callback in callbacks]
+    calls: list[tuple[int, tuple[int, ...]]] = [(module.va + callback, (module.va, reason, reserved)) for callback in callbacks]
     if image.is_dll and image.entry_point:
-        calls.append((module.va + image.entry_point, (module.va, reason, 0)))
+        calls.append((module.va + image.entry_point, (module.va, reason, reserved)))
     return calls
 
 

@@ -61,11 +61,13 @@ class LoaderState:
         counted: By VA, in the order in which they start up.
         owner: Thread that holds the loader lock, :data:`BETWEEN`, or 0.
         depth: How often it holds it.
+        ending: Whether the process is on its way out: modules stay where they are.
     """
 
     counted: dict[int, Counted] = field(default_factory=dict)
     owner: int = 0
     depth: int = 0
+    ending: bool = False
 
     def copy(self) -> LoaderState:
         """An independent copy."""
@@ -73,7 +75,7 @@ class LoaderState:
 
     def restore(self, state: LoaderState) -> None:
         """As :meth:`copy` found it."""
-        self.counted, self.owner, self.depth = dict(state.counted), state.owner, state.depth
+        self.counted, self.owner, self.depth, self.ending = dict(state.counted), state.owner, state.depth, state.ending
 
     def count(self, va: int, change: int) -> int:
         """Change the number of a module's references; what it is then."""
@@ -269,6 +271,8 @@ class Result:
 def free(system: System, thread: GuestThread, module: Module, result: Result) -> Outcome:
     """FreeLibrary of a module that came while the program ran."""
     state = system.loading
+    if state.ending:
+        return result.give(system, thread)
     if not state.counted[module.va].references:
         return Result(0, ERROR_MOD_NOT_FOUND, result.exit_code).give(system, thread)
     if not state.acquire(thread):
@@ -334,6 +338,43 @@ def unmap(system: System, module: Module) -> None:
     for region in system.memory.regions():
         if region.kind is RegionKind.IMAGE and module.va <= region.va < module.va + module.size:
             system.memory.unmap(region)
+
+
+# the process's end ------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The last calls of all modules, one after the other; then the process is no more."""
+
+    calls: tuple[_EntryCall, ...]
+
+    def resume(self, system: System, thread: GuestThread, value: int) -> Outcome:
+        """Make the next call."""
+        if not self.calls:
+            return Ended.PROCESS
+        va, arguments = self.calls[0]
+        return Invoke(va, arguments, Ending(self.calls[1:]))
+
+
+def end_process(system: System, thread: GuestThread) -> Outcome:
+    """ExitProcess: other threads are no more, then every module that has started up is told, the last one first.
+
+    Source: MS Learn, "ExitProcess" and "DllMain entry point" (``lpvReserved`` is not null).
+    """
+    state = system.loading
+    modules = loader.initialisation_order([module for module in system.modules() if module.va not in state.counted])
+    modules += [system.module_of(va) for va, counted in state.counted.items() if counted.started]
+    calls = [call for module in reversed(modules) for call in loader.entry_calls(system, module, DLL_PROCESS_DETACH, reserved=1)]
+    if state.ending or not calls:
+        return Ended.PROCESS
+    for other in system.living():
+        if other is not thread:
+            system.end_thread(other, system.counters.exit_code or 0)
+    system.activate(thread)
+    state.ending = True
+    state.acquire(thread)
+    return Ending(tuple(calls)).resume(system, thread, 0)
 
 
 # threads ----------------------------------------------------------------------------------------------------------------------------------

@@ -25,10 +25,12 @@ def test_a_patch_for_a_dll_that_comes_later(ask: Ask, patch, machine) -> None:
     assert found["output"] == program.patched.output
     kinds = [event["kind"] for event in found["events"]]
     order = [kind for kind in kinds if kind in {"load", "unload", "register", "apply"}]
-    assert order == ["load", "register", "load", "apply", "register", "unload"]
+    assert order == ["load", "register", "load", "apply", "register", "unload", "load", "apply"]
     loaded, applied = (next(event for event in found["events"] if event["kind"] == kind and event["at"]) for kind in ("load", "apply"))
     assert (loaded["at"], loaded["module"], applied["at"], applied["module_va"]) == (applied["at"], "base.dll", loaded["at"], loaded["va"])
-    (waiting,) = found["status"]["registered"]
+    assert [row["state"] for row in found["status"]["patches"]] == ["applied"]
+    waits = ask(*hosted(machine), "--patch", patch("late-module", machine), "--stop-at", "100", "--json").document("run")
+    (waiting,) = waits["status"]["registered"]
     assert (waiting["state"], waiting["module"], waiting["sequence"], waiting["refusals"]) == ("registered", "base.dll", 1, [])
 
 

@@ -220,6 +220,25 @@ def test_thread_local_storage_comes_and_goes(machine):
     assert guest.system.memory.read(guest.system.read_word(array + 8), 16) == b"template" + bytes(8)
 
 
+@each_machine
+@pytest.mark.parametrize("api", ["ExitProcess", "TerminateProcess"])
+def test_the_end_of_the_process_is_told_last_first_and_once(machine, api):
+    program = Program(machine, dll(machine, 1, "d2.dll"), dll(machine, 2), modules=(dll(machine, 5),))
+    guest = program.guest
+    program.load("d1.dll")
+    begun = len(program.log)
+    other = guest.spawn(program.gate("Sleep"), 0xFFFF_FFFF)
+    guest.step(other, 100)
+    assert guest.system.threads[other].state is ThreadState.BLOCKED
+    attached = program.log[begun:]
+    assert attached == [(5, THREAD), (2, THREAD), (1, THREAD)]
+    with pytest.raises(HotpatchError, match=r"exit code 7"):
+        program.call(api, *([7] if api == "ExitProcess" else [(1 << 64) - 1, 7]))
+    assert program.log[begun + 3 :] == ([(1, DETACH), (2, DETACH), (5, DETACH)] if api == "ExitProcess" else [])
+    assert (guest.exited, guest.system.counters.exit_code) == (True, 7)
+    assert program.names == ["d5.dll", "d2.dll", "d1.dll"]
+
+
 class Watcher:
     def __init__(self) -> None:
         self.seen: list[tuple[str, tuple[str, ...], int]] = []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.emulator import layout, objects
 from hotpatch.emulator.layout import PROCESS_ID, STILL_ACTIVE, TEB, TICKS_PER_MILLISECOND, TLS_SLOTS
+from hotpatch.emulator.loading import end_process
 from hotpatch.emulator.objects import ThreadObject
 from hotpatch.emulator.threads import Ended, ThreadState
 from hotpatch.emulator.waits import INFINITE, Sleep
@@ -51,9 +52,9 @@ def exit_thread(call: Call, code: Dword) -> Outcome:
 
 @TABLE.provide("ExitProcess", "_exit", "exit", "_Exit", "quick_exit")
 def exit_process(call: Call, code: Dword) -> Outcome:
-    """ExitProcess, at once: no DLL is told."""
+    """ExitProcess."""
     call.system.counters.exit_code = code
-    return Ended.PROCESS
+    return end_process(call.system, call.thread)
 
 
 @TABLE.provide("TerminateProcess")
@@ -61,7 +62,8 @@ def terminate_process(call: Call, process: Word, code: Dword) -> Outcome:
     """TerminateProcess of this process."""
     if object_number(call, process) != call.system.process_object:
         return call.fail(ERROR_INVALID_HANDLE)
-    return exit_process(call, code)
+    call.system.counters.exit_code = code
+    return Ended.PROCESS
 
 
 @TABLE.provide("GetCurrentThread")
