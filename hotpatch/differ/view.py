@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
@@ -163,6 +163,8 @@ class View:
         self.architecture = architecture(image.machine)
         self._bodies: dict[int, Body] = {}
         self._lines: dict[int, tuple[Line, ...]] = {}
+        self._shared: dict[object, object] = {}
+        """What many lines have alike, once."""
         self._places: dict[int, Place] = {}
         self._pointers_from: dict[int, tuple[int, ...]] = {}
 
@@ -227,6 +229,7 @@ class View:
         for number, link in enumerate(body.links):
             at.setdefault((link.part, link.offset), []).append(number)
         lines = []
+        share: Callable[[Any, Any], Any] = self._shared.setdefault
         for part, (stretch, references) in enumerate(zip(body.function.ranges, self.image.references(body.function), strict=True)):
             outward = frozenset(self.image.outline(stretch).outward)
             inward = {reference.offset: reference for index, reference in enumerate(references) if index not in outward}
@@ -244,7 +247,9 @@ class View:
                     token = (masked[offset : offset + instruction.size], *kinds)
                 text = f"{instruction.mnemonic} {instruction.operands}".rstrip()
                 inner = None if reference is None else (reference.target, reference.use is Use.DATA)
-                lines.append(Line(Position(part, offset), instruction.size, token, text, numbers, kinds, *(inner or (None, False))))
+                where = Position(part, offset)
+                line = (share(where, where), instruction.size, share(token, token), share(text, text), share(numbers, numbers))
+                lines.append(Line(*line, share(kinds, kinds), *(inner or (None, False))))
         return tuple(lines)
 
     def inlines(self, entry: int) -> tuple[InlineSite, ...]:
