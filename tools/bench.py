@@ -4,9 +4,8 @@ Run: python tools/bench.py [--from DIR] [--markdown] [--most]
 
 A line's ratio is the measured value over what it is held against: another value of the same run where the design's aim is relative, the aim
 itself where that is absolute. Repeated measurements are interleaved, and the best of each counts, because the machines are shared.
-``--from`` takes
-the wheels of the PyNaCl pair from a folder instead of the package index. The lines with many functions need the extra ``fixtures``;
-``--most`` adds those of a patch that replaces 10,000.
+``--from`` takes the wheels of the pairs from a folder instead of the package index. The lines of patches with many functions need the extra
+``fixtures``; ``--most`` adds those of a patch that replaces 10,000, and of a comparison of 100,000 functions.
 """
 
 from __future__ import annotations
@@ -18,91 +17,43 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import capstone
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-import hotpatch
-from hotpatch.address import Va
-from hotpatch.arch import Machine, Redirect
-from hotpatch.cases import find_case, fixtures_folder
-from hotpatch.cases.releases import CVE_2025_69277, extract
-from hotpatch.cases.story_release import BASE_POINT, IS_VALID_POINT
-from hotpatch.emulator.schedule import SeededSchedule
-from hotpatch.engine import Consistency
-from hotpatch.image import SectionFlags, open_image
-from hotpatch.servicing.scenario import read_scenario
-from hotpatch.servicing.simulate import simulate
+import hotpatch  # noqa: E402
+from hotpatch.address import Va  # noqa: E402
+from hotpatch.arch import Machine, Redirect  # noqa: E402
+from hotpatch.cases import find_case, fixtures_folder  # noqa: E402
+from hotpatch.cases.releases import CVE_2025_69277, PILLOW, extract  # noqa: E402
+from hotpatch.cases.story_release import BASE_POINT, IS_VALID_POINT  # noqa: E402
+from hotpatch.emulator.schedule import SeededSchedule  # noqa: E402
+from hotpatch.engine import Consistency  # noqa: E402
+from hotpatch.image import open_image  # noqa: E402
+from hotpatch.servicing.scenario import read_scenario  # noqa: E402
+from hotpatch.servicing.simulate import simulate  # noqa: E402
+from tools.bench_diff import diff_rows, growth_rows, whole_rows  # noqa: E402
+from tools.bench_rows import REPEATS, Row, best  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from hotpatch.image import Image
     from hotpatch.patch import Patch
+    from hotpatch.verifier import MicroReport
 
-MANY = 200
+MANY = 100
 MOST = 10_000
 """Functions of the largest patch that is measured."""
-REPEATS = 5
+GROWTH = (100, 1000, 10_000)
+"""Functions of the synthetic pairs that are compared."""
 CONSISTENCY_SEEDS = 20
 CALL_LIMIT = 1000
 """Instructions within which a redirected call must have reached the new function."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line: what was measured, against what, and the design's aim."""
-
-    what: str
-    machine: str
-    measured: str
-    against: str
-    ratio: float
-    aim: str
-
-
-def best(*jobs: Callable[[], object], repeats: int = REPEATS) -> list[float]:
-    """Seconds of each job: the best of several interleaved runs."""
-    times = [float("inf")] * len(jobs)
-    for _ in range(repeats):
-        for index, job in enumerate(jobs):
-            start = time.perf_counter()
-            job()
-            times[index] = min(times[index], time.perf_counter() - start)
-    return times
-
-
-def linear_pass(images: tuple[Image, Image]) -> None:
-    """One plain ``disasm_lite`` pass over the code of both images."""
-    modes = {
-        Machine.X64: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
-        Machine.ARM64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
-    }
-    for image in images:
-        engine: Any = capstone.Cs(*modes[image.machine])  # type: ignore[no-untyped-call]
-        engine.skipdata = True
-        for section in image.sections:
-            if section.flags & SectionFlags.EXECUTE:
-                for _ in engine.disasm_lite(image.read(section.rva, section.range.size), section.rva):
-                    pass
-
-
-def diff_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
-    """Opening and comparing the PyNaCl pair."""
-    images = (open_image(paths[0]), open_image(paths[1]))
-    took, plain = best(lambda: hotpatch.diff(open_image(paths[0]), open_image(paths[1])), lambda: linear_pass(images))
-    yield Row(
-        "diff of the PyNaCl pair, opening included",
-        machine,
-        f"{took * 1e3:.0f} ms",
-        f"one disasm_lite pass, {plain * 1e3:.0f} ms",
-        took / plain,
-        "≤ 1.5",
-    )
 
 
 def redirect_rows(machine: Machine) -> Iterator[Row]:
@@ -215,6 +166,18 @@ def speed_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
     )
 
 
+def micro_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
+    """How long ``verify`` without calls takes for each function and made-up state, of the PyNaCl fix."""
+    base, fixed = open_image(paths[0]), open_image(paths[1])
+    patch = hotpatch.build(hotpatch.diff(base, fixed))
+    reports: list[MicroReport] = []
+    (took,) = best(lambda: reports.__setitem__(slice(None), hotpatch.verify(base, patch, fixed=fixed).functions), repeats=2)
+    runs = sum(report.seeds for report in reports)
+    what = "verify without calls, per function and state"
+    against = f"10 ms ({len(reports)} functions, {runs} states)"
+    yield Row(what, machine, f"{took / runs * 1e3:.1f} ms", against, took / runs / 10e-3, "–")
+
+
 def apply_rows(machine: Machine, base: Image, patch: Patch, what: str, aim: float = 300) -> Iterator[Row]:
     """Host time of applying and reverting, and instructions for which a thread is held."""
     process = hotpatch.Process(base)
@@ -301,9 +264,12 @@ def rows(wheels: Path | None, counts: tuple[tuple[int, float], ...]) -> Iterator
         for machine in Machine:
             paths = extract(CVE_2025_69277, machine, cache=folder / machine, wheels=wheels)
             yield from diff_rows(machine, paths)
+            yield from whole_rows(machine, extract(PILLOW, machine, cache=folder / machine, wheels=wheels))
+            yield from growth_rows(machine, folder, GROWTH if len(counts) == 1 else (*GROWTH, GROWTH[-1] * 10))
             yield from redirect_rows(machine)
             yield from consistency_rows(machine)
             yield from speed_rows(machine, paths)
+            yield from micro_rows(machine, paths)
             base, patches = basic(machine)
             yield from apply_rows(machine, base, patches[Redirect.HPAT], "1 function")
             for count, aim in counts:
@@ -329,7 +295,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What things cost, as ratios within one run.")
     parser.add_argument("--from", dest="wheels", type=Path, help="folder with the wheels of the PyNaCl pair")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--most", action="store_true", help=f"measure a patch of {MOST} functions too, which takes minutes to build")
+    parser.add_argument(
+        "--most",
+        action="store_true",
+        help=f"measure a patch of {MOST} functions too, which takes minutes to build, and a comparison of 100,000",
+    )
     chosen = parser.parse_args()
     print(describe())
     head = ("what", "machine", "measured", "against", "ratio", "aim")

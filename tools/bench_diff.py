@@ -1,0 +1,132 @@
+"""The benchmark's lines about comparing: one diff in this process, whole processes, and how time grows with the number of functions."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import capstone
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import find_case
+from hotpatch.image import SectionFlags, open_image
+from tools.bench_rows import Row
+from tools.synthetic import write_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from hotpatch.image import Image
+
+_DIFF_REPEATS = 10
+_FEW = 1000
+"""Functions up to which a comparison is measured more than once."""
+_MIB = 1 << 20
+_WHOLE_SECONDS = 20
+"""Aim for a whole process that compares the pair of Pillow."""
+_MEMORY_FACTOR = 30
+"""Aim for the bytes of memory for each byte of the two files, beyond what the imports take."""
+
+
+def cpu(*jobs: Callable[[], object], repeats: int = _DIFF_REPEATS) -> list[float]:
+    """Seconds of processor time of each job: the least of several interleaved runs."""
+    times = [float("inf")] * len(jobs)
+    for _ in range(repeats):
+        for index, job in enumerate(jobs):
+            gc.collect()
+            start = time.process_time()
+            job()
+            times[index] = min(times[index], time.process_time() - start)
+    return times
+
+
+def linear_pass(images: tuple[Image, Image]) -> None:
+    """One plain ``disasm_lite`` pass over the code of both images."""
+    modes = {
+        Machine.X64: (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
+        Machine.ARM64: (capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN),
+    }
+    for image in images:
+        engine: Any = capstone.Cs(*modes[image.machine])  # type: ignore[no-untyped-call]
+        engine.skipdata = True
+        for section in image.sections:
+            if section.flags & SectionFlags.EXECUTE:
+                for _ in engine.disasm_lite(image.read(section.rva, section.range.size), section.rva):
+                    pass
+
+
+def diff_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
+    """Opening and comparing the PyNaCl pair."""
+    images = (open_image(paths[0]), open_image(paths[1]))
+    took, plain = cpu(lambda: hotpatch.diff(open_image(paths[0]), open_image(paths[1])), lambda: linear_pass(images))
+    yield Row(
+        "diff of the PyNaCl pair, opening included",
+        machine,
+        f"{took * 1e3:.0f} ms",
+        f"one disasm_lite pass, {plain * 1e3:.0f} ms",
+        took / plain,
+        "≤ 1.5",
+    )
+
+
+@dataclass(frozen=True)
+class _Usage:
+    """Of a finished process: seconds on the clock and of processor time, peak memory in bytes."""
+
+    clock: float
+    processor: float
+    memory: int
+
+
+def _run(base: Path, fixed: Path) -> _Usage:
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "hotpatch", "diff", str(base), str(fixed)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"hotpatch diff {base} {fixed} ended with {process.returncode}")
+    return _Usage(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def whole_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
+    """The command line's comparison of Pillow's pair: time, and memory beyond that of a comparison of next to nothing."""
+    case = find_case("basic")
+    idle = _run(case.image(machine), case.image(machine, "fixed"))
+    whole = _run(*paths)
+    what = "diff of Pillow's pair, whole process"
+    for name, seconds in (("", whole.clock), (", processor time", whole.processor)):
+        yield Row(f"{what}{name}", machine, f"{seconds:.1f} s", f"{_WHOLE_SECONDS} s", seconds / _WHOLE_SECONDS, "≤ 1")
+    files = sum(path.stat().st_size for path in paths)
+    more, most = whole.memory - idle.memory, _MEMORY_FACTOR * files
+    yield Row(
+        f"{what}, peak memory beyond the imports'",
+        machine,
+        f"{more / _MIB:.0f} MiB",
+        f"{_MEMORY_FACTOR} × the files, {most / _MIB:.0f} MiB",
+        more / most,
+        "≤ 1",
+    )
+
+
+def growth_rows(machine: Machine, folder: Path, counts: tuple[int, ...]) -> Iterator[Row]:
+    """Processor time for each function, as images grow; against the fewest functions."""
+    against = 0.0
+    for count in counts:
+        paths = write_pair(machine, count, folder)
+
+        def job(paths: tuple[Path, Path] = paths) -> None:
+            hotpatch.diff(open_image(paths[0]), open_image(paths[1]))
+
+        (took,) = cpu(job, repeats=3 if count <= _FEW else 1)
+        each = took / count
+        against = against or each
+        what = f"diff of {count} synthetic functions, per function"
+        yield Row(what, machine, f"{each * 1e6:.0f} µs", f"of {counts[0]}, {against * 1e6:.0f} µs", each / against, "linear: about 1")
