@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import json
 import subprocess
 import sys
 import time
@@ -85,15 +85,23 @@ class _Usage:
     memory: int
 
 
+_WATCH = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))
+"""
+"""Runs a command and prints exit code and usage: in a small process, because Linux counts a parent's memory as its child's."""
+
+
 def _run(base: Path, fixed: Path) -> _Usage:
-    start = time.perf_counter()
     command = [sys.executable, "-m", "hotpatch", "diff", str(base), str(fixed)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"hotpatch diff {base} {fixed} ended with {process.returncode}")
-    return _Usage(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    done = subprocess.run([sys.executable, "-c", _WATCH, *command], check=True, capture_output=True, text=True)
+    code, *usage = json.loads(done.stdout)
+    if code:
+        raise SystemExit(f"hotpatch diff {base} {fixed} ended with {code}")
+    return _Usage(*usage)
 
 
 def whole_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:

@@ -39,10 +39,13 @@ _LANDING_PADS = frozenset({a64.NOP, 0xD503241F, 0xD503245F, 0xD503249F, 0xD50324
 """NOP, BTI, BTI c, BTI j, BTI jc: hooks keep them in front of their jump."""
 
 
+_SITE = EntrySite(before=0, displaced=a64.WORD)
+
+
 def entry_site(strategy: Redirect) -> EntrySite:
     """One branch over the entry, whatever the strategy."""
     del strategy
-    return EntrySite(before=0, displaced=a64.WORD)
+    return _SITE
 
 
 def redirect_writes(strategy: Redirect, entry_va: int, destination_va: int) -> tuple[CodeWrite, ...]:

@@ -12,7 +12,7 @@ from hotpatch.arch.arm64_tables import data_words, tables_inside
 from hotpatch.arch.base import FixupKind, Reference, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from hotpatch.arch.base import JumpTable
 
@@ -35,6 +35,28 @@ def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ..
     in every build that keeps the layout of the block), and image-relative distances below 4096 (fields of the headers).
     """
     code = Code(raw, address)
+    tables, data, direct = _read(code, raw, image_base)
+    found = [Reference(index * a64.WORD, a64.WORD, index * a64.WORD, form.kind, form.use, target) for index, form, target in direct]
+    if code.has_pages():
+        found += _page_references(code, image_base, tables, data)
+        found.sort(key=_offset)
+    return tuple(found)
+
+
+def branches(raw: bytes, address: int, start: int) -> Iterator[tuple[int, int, Use]]:
+    """Offset, target and use of direct jumps, branches and calls from byte ``start`` of ``raw`` on, and of all targets of tables in it."""
+    code = Code(raw, address)
+    tables, _, direct = _read(code, raw, 0)
+    for index, form, target in direct:
+        if form.use is not Use.DATA and index * a64.WORD >= start:
+            yield index * a64.WORD, target, form.use
+    for table in tables:
+        for target in table.targets:
+            yield table.jump, target, Use.JUMP
+
+
+def _read(code: Code, raw: bytes, image_base: int) -> tuple[tuple[JumpTable, ...], frozenset[int], list[tuple[int, a64.Form, int]]]:
+    """The tables in ``code``, whose bytes are ``raw``, the words that hold no instructions, and the PC-relative instructions but ADRP."""
     tables = tables_inside(code, raw, image_base) if code.register_jumps() else ()
     data = data_words(code, tables)
     direct = [row for row in code.direct() if row[0] not in data]
@@ -42,11 +64,7 @@ def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ..
     if literals:
         data |= literals
         direct = [row for row in direct if row[0] not in data]
-    found = [Reference(index * a64.WORD, a64.WORD, index * a64.WORD, form.kind, form.use, target) for index, form, target in direct]
-    if code.has_pages():
-        found += _page_references(code, image_base, tables, data)
-        found.sort(key=_offset)
-    return tuple(found)
+    return tables, data, direct
 
 
 def _offset(reference: Reference) -> int:

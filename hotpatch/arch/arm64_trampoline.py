@@ -17,16 +17,12 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_code import Code
-from hotpatch.arch.arm64_references import LITERAL_BYTES, references
-from hotpatch.arch.arm64_tables import tables_inside
+from hotpatch.arch.arm64_references import LITERAL_BYTES, branches
 from hotpatch.arch.base import FixupKind, Flow, Trampoline, Use
 from hotpatch.arch.common import cannot_relocate
 from hotpatch.errors import InputError, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hotpatch.arch.common import LiteDecoder
 
 _B = 0x14000000
@@ -120,7 +116,7 @@ class _Mover:
     def check(self) -> None:
         """Refuse what cannot be moved, whatever the distance."""
         end = self.count * a64.WORD
-        decoded = sum(1 for _ in self.decoder.rows(self.code[:end], self.source_va))
+        decoded = len(self.decoder.rows(self.code[:end], self.source_va))
         if decoded < self.count:
             raise self._refused(
                 Rule.UNDECODABLE, decoded, "is no known instruction; leave the function out, or redirect it where it is decodable"
@@ -150,20 +146,11 @@ class _Mover:
 
     def _check_branches(self) -> None:
         """Refuse what would run overwritten words. A call of the entry is what redirects are for; a branch back to it is a loop."""
-        for offset, target, use in self._branches_of_rest():
+        for offset, target, use in branches(self.code, self.source_va, self.count * a64.WORD):
             first = self.source_va + (a64.WORD if use is Use.CALL else 0)
             if first <= target < self.resume_va:
                 reason = f"branches to 0x{target:x}, into the displaced bytes; use a redirect that displaces less"
                 raise self._refused(Rule.BRANCH_INTO_DISPLACED, offset // a64.WORD, reason, target=target)
-
-    def _branches_of_rest(self) -> Iterator[tuple[int, int, Use]]:
-        end = self.count * a64.WORD
-        for reference in references(self.code, self.source_va, 0):
-            if reference.offset >= end and reference.use not in (Use.DATA, Use.UNUSED):
-                yield reference.offset, reference.target, reference.use
-        for table in tables_inside(Code(self.code, self.source_va), self.code, 0):
-            for target in table.targets:
-                yield table.jump, target, Use.JUMP
 
     def _refused(self, rule: Rule, index: int, reason: str, **more: object) -> Exception:
         address = self.source_va + index * a64.WORD
