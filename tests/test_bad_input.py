@@ -161,17 +161,17 @@ def test_manifests(tmp_path: Path, found: list[Damage]) -> None:
         quietly(lambda folder=folder: manifests.read_case(folder))
 
 
-def _archive() -> bytes:
+def _archive(image: bytes) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("nacl/_sodium.pyd", files("basic", Machine.X64)[0])
+        archive.writestr("nacl/_sodium.pyd", image)
     return packed.getvalue()
 
 
 @few
 @given(damages)
 def test_wheels(tmp_path: Path, found: list[Damage]) -> None:
-    data = spoil(_archive(), found)
+    data = spoil(_archive(files("basic", Machine.X64)[0]), found)
     wheel = releases.Package("PyNaCl", "1", "one.whl", hashlib.sha256(data).hexdigest(), "nacl/_sodium.pyd")
     pair = releases.Release("one", "one", {Machine.X64: wheel}, {Machine.X64: wheel})
     write(tmp_path, "one.whl", data)
@@ -201,6 +201,40 @@ def _ask(*arguments: object) -> None:
         assert code == 2
         assert err.getvalue().startswith("hotpatch: error: ")
         assert err.getvalue().count("\n") == 1
+
+
+@each_machine
+@settings(few, max_examples=12)
+@given(damages)
+def test_verify(tmp_path: Path, machine: Machine, found: list[Damage]) -> None:
+    case = find_case("basic")
+    base, fixed = case.image(machine), case.image(machine, "fixed")
+    patch = write(tmp_path, "fix.dll", good("basic", machine)[2].data)
+    bad_base = write(tmp_path, "base.dll", spoil(files("basic", machine)[0], found))
+    bad_fixed = write(tmp_path, "fixed.dll", spoil(files("basic", machine)[1], found))
+    bad_patch = write(tmp_path, "bad.dll", spoil(patch.read_bytes(), found))
+    for given_base, given_patch, given_fixed in ((bad_base, patch, fixed), (base, bad_patch, fixed), (base, patch, bad_fixed)):
+        files_given = "verify", given_base, given_patch, "--fixed", given_fixed, "-q"
+        _ask(*files_given, "--call", "clamp 11 10", "--bound", "4", "--budget", BUDGET)
+        _ask(*files_given, "--seeds", "1", "--json")
+    _ask("verify", base, patch, "--fixed", fixed, "--call", "clamp 11 10", "--bound", "2", "--module", bad_fixed, "-q")
+
+
+@each_machine
+@settings(few, max_examples=20)
+@given(damages)
+def test_demo_of_a_release(tmp_path: Path, machine: Machine, found: list[Damage]) -> None:
+    """A folder's wheels are damaged, and pinned as they are, so that what lies in them is reached."""
+    pair = []
+    for side in (0, 1):
+        data = spoil(_archive(files("basic", machine)[side]), found[side:])
+        wheel = write(tmp_path, f"{side}.whl", data)
+        pair.append({machine: releases.Package("PyNaCl", "1", wheel.name, hashlib.sha256(data).hexdigest(), "nacl/_sodium.pyd")})
+    release = releases.Release(releases.CVE_2025_69277.name, "damaged", *pair)
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr("hotpatch.cases.tell.CVE_2025_69277", release)
+        patching.setenv("HOTPATCH_CACHE", str(tmp_path / "cache"))
+        _ask("demo", release.name, "--arch", machine, "--from", tmp_path)
 
 
 @each_machine
