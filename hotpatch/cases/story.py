@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hotpatch.address import Va
-from hotpatch.arch import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, Machine, architecture
+from hotpatch.arch import HPAT_POINTER_DISTANCE, Machine, architecture
+from hotpatch.errors import HotpatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -129,18 +131,22 @@ class Teller:
             return
         yield from padding
         if details["slot"] is not None:
-            yield self._slot(process, name, details["slot"])
+            yield self._slot(process, name, details["slot"], details["destination"])
         yield entry
 
     def _pointer(self, what: str, va: int, before: str, after: str) -> Step:
         old, new = (int.from_bytes(bytes.fromhex(text), "little") for text in (before, after))
         return self.step(StepKind.WRITE, f"0x{va:x}  {what:<{_WHAT}} 0x{old:x} → 0x{new:x}", va=va, before=before, after=after, pointer=new)
 
-    def _slot(self, process: Process, name: str, slot: int) -> Step:
-        code, pointer = process.guest.read(Va(slot), HPAT_SLOT_SIZE), process.guest.read(Va(slot + HPAT_POINTER_DISTANCE), 8)
-        destination = int.from_bytes(pointer, "little")
-        text = _with_text(f"0x{slot:x}  {f'slot of {name}':<{_WHAT}}", " ", f"{self._text(code, slot)}: 0x{destination:x}")
+    def _slot(self, process: Process, name: str, slot: int, destination: int) -> Step:
+        with suppress(HotpatchError):  # the module has been unloaded since
+            destination = int.from_bytes(process.guest.read(Va(slot + HPAT_POINTER_DISTANCE), 8), "little")
+        text = _with_text(f"0x{slot:x}  {f'slot of {name}':<{_WHAT}}", " ", f"{self._text(self._slot_code, slot)}: 0x{destination:x}")
         return self.step(StepKind.WRITE, text, slot=slot, pointer=destination)
+
+    @property
+    def _slot_code(self) -> bytes:
+        return architecture(self.machine).hpat_slot()
 
     def _write(self, what: str, va: int, before: str, after: str) -> Step:
         text = _with_text(f"0x{va:x}  {what:<{_WHAT}} {before} → {after}", "  ", self._text(bytes.fromhex(after), va))

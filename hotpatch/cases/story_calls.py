@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hotpatch.arguments import parse_argument
 from hotpatch.builder import build_patch
 from hotpatch.cases.story import StepKind, Teller
-from hotpatch.cases.story_runs import tell_runs
+from hotpatch.cases.story_runs import tell_hosted, tell_runs
 from hotpatch.differ import diff_images
 from hotpatch.errors import NothingToDo, Refused
 from hotpatch.image import Image, open_image
@@ -53,6 +53,7 @@ def tell_calls(case: Case, machine: Machine, seed: int = 0) -> Iterator[Step]:
     if case.manifest.program:
         yield from tell_runs(tell, case, running, patch, seed)
     else:
+        yield from tell_hosted(tell, case, running, patch, seed)
         yield from _Phases(tell, case, Process(running, seed=seed)).told(patch)
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from hotpatch.cases.story import StepKind
 from hotpatch.engine import Consistency, PatchState
 from hotpatch.errors import Refused
+from hotpatch.image import open_image
 from hotpatch.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from hotpatch.cases.model import Case, Program
+    from hotpatch.cases.model import Case, Program, Run
     from hotpatch.cases.story import Step, Teller
     from hotpatch.image import Image
     from hotpatch.patch import Patch
@@ -42,6 +43,28 @@ def tell_runs(tell: Teller, case: Case, image: Image, patch: Patch, seed: int) -
     yield tell.step(StepKind.END, "the program ran to its end each time, never restarted")
 
 
+def tell_hosted(tell: Teller, case: Case, image: Image, patch: Patch, seed: int) -> Iterator[Step]:
+    """Every program that loads the case's DLL while it runs: as shipped, and with ``patch`` registered before that."""
+    for program in case.manifest.hosted:
+        for registered in (None, patch):
+            process = Process(
+                open_image(case.host(tell.machine)),
+                available=[image],
+                args=[image.name, *program.args],
+                stdin=program.stdin.encode(),
+                seed=seed,
+            )
+            process.start()
+            since = len(process.events)
+            what = "as shipped" if registered is None else "the patch is registered, and waits for its module"
+            yield tell.step(StepKind.ACT, f"{program.title}, by a program that loads {image.name}: {what}", hosted=program.title)
+            if registered is not None:
+                process.register(registered)
+            process.run()
+            yield from tell.changes(process, since)
+            yield from _ended(tell, process, _other_than(program.before if registered is None else program.patched, process))
+
+
 class _Runs:
     """Runs of one program."""
 
@@ -52,9 +75,7 @@ class _Runs:
         """The program without a patch; a third of its instructions."""
         process = self._started()
         process.run()
-        before = self._program.before
-        problem = None if (process.exit_code, process.output) == (before.exit_code, before.output) else "not what the case says"
-        yield from self._ended(process, problem)
+        yield from _ended(self._tell, process, _other_than(self._program.before, process))
         return process.instructions // 3
 
     def patched(self, at: int, model: Consistency) -> Iterator[Step]:
@@ -74,7 +95,7 @@ class _Runs:
         yield from self._tell.changes(process, since)
         if process.refused:
             yield from self._tell.refused(Refused(process.refused))
-        yield from self._ended(process, self._problem(process, model))
+        yield from _ended(self._tell, process, self._problem(process, model))
 
     def called_off(self, at: int) -> Iterator[Step]:
         """The program with a change that begins at ``at`` or as soon after it as it takes a while, and is called off before its end."""
@@ -93,7 +114,7 @@ class _Runs:
             process.restore(standing)
         process.run()
         yield from self._tell.changes(process, since)
-        yield from self._ended(process, self._problem(process, Consistency.PER_THREAD))
+        yield from _ended(self._tell, process, self._problem(process, Consistency.PER_THREAD))
 
     def _problem(self, process: Process, model: Consistency) -> str | None:
         return self._program.problem_anywhere(process.exit_code, process.output, consistent=model is not Consistency.IMMEDIATE)
@@ -103,8 +124,14 @@ class _Runs:
         process.start()
         return process
 
-    def _ended(self, process: Process, problem: str | None) -> Iterator[Step]:
-        for line in process.output.splitlines():
-            yield self._tell.step(StepKind.OUTPUT, line)
-        how = f"exit code {process.exit_code} after {process.instructions} instructions on {process.threads} threads"
-        yield self._tell.step(StepKind.SAY, how if problem is None else f"{how}   ({problem})", right=problem is None)
+
+def _other_than(expected: Run, process: Process) -> str | None:
+    """What is wrong with a run that should have ended as ``expected``."""
+    return None if (process.exit_code, process.output) == (expected.exit_code, expected.output) else "not what the case says"
+
+
+def _ended(tell: Teller, process: Process, problem: str | None) -> Iterator[Step]:
+    for line in process.output.splitlines():
+        yield tell.step(StepKind.OUTPUT, line)
+    how = f"exit code {process.exit_code} after {process.instructions} instructions on {process.threads} threads"
+    yield tell.step(StepKind.SAY, how if problem is None else f"{how}   ({problem})", right=problem is None)

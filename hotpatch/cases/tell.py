@@ -11,6 +11,7 @@ from hotpatch.cases.story import StepKind
 from hotpatch.cases.story_calls import tell_calls
 from hotpatch.cases.story_program import tell_program
 from hotpatch.cases.story_release import tell_release
+from hotpatch.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,11 +32,13 @@ def tell(name: str, machine: Machine, *, seed: int, cache: Path, wheels: Path | 
         wheels: Folder with a release's wheels, instead of the package index.
 
     Raises:
-        InputError: There is no such case, or the release cannot be had.
+        InputError: There is no such case, the release cannot be had, or a shipped case is to come from wheels.
     """
     if name == CVE_2025_69277.name:
         return tell_release(CVE_2025_69277, machine, cache=cache, wheels=wheels)
     case = find_case(name)
+    if wheels is not None:
+        raise InputError(str(wheels), f"{name} is shipped and needs no wheels; leave --from out, or tell of {CVE_2025_69277.name}")
     if case.manifest.demo is not None:
         return tell_program(case, machine, case.manifest.demo, seed)
     return tell_calls(case, machine, seed)

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 Many = Parameter(negative=(), consume_multiple=False)
 Wait = Annotated[int | None, Parameter(validator=validators.Number(gte=0), metavar="N")]
 _OPTIONS = (
-    *("--patch", "--revert", "--stop-at", "--module", "--load-base", "--stdin", "--seed", "--consistency", "--wait", "--budget"),
+    *(
+        "--patch",
+        "--revert",
+        "--stop-at",
+        "--module",
+        "--available",
+        "--load-base",
+        "--stdin",
+        "--seed",
+        "--consistency",
+        "--wait",
+        "--budget",
+    ),
     *("--json", "--quiet", "--verbose", "--color", "--help"),
 )
 ConsistencyName = Literal["immediate", "quiescent", "per-thread"]
@@ -212,11 +224,11 @@ def _process(
     image: str,
     modules: list[str] | None,
     available: list[str] | None,
-    load_base: Annotated[str | None, Parameter(metavar="VA")],
-    stdin: Annotated[str | None, Parameter(metavar="FILE")],
-    seed: Annotated[int, Parameter(metavar="N")],
+    load_base: str | None,
+    stdin: str | None,
+    seed: int,
     consistency: ConsistencyName,
-    budget: Annotated[str | None, Parameter(metavar="N")],
+    budget: str | None,
     arguments: Sequence[str] = (),
 ) -> Process:
     from hotpatch.api import open

@@ -15,6 +15,7 @@ from hotpatch.errors import InputError
 if TYPE_CHECKING:
     from hotpatch.verifier import Call
 
+_BOUND = 100_000
 Many = Parameter(negative=(), consume_multiple=False)
 
 
@@ -30,7 +31,7 @@ def verify(
     load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
     stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
     seed: Annotated[int, Parameter(metavar="N")] = 0,
-    bound: Annotated[int, Parameter(metavar="N")] = 100_000,
+    bound: Annotated[int | None, Parameter(metavar="N")] = None,
     budget: Annotated[str | None, Parameter(metavar="N")] = None,
     function: Annotated[list[str] | None, Many, Parameter(metavar="FUNCTION")] = None,
     seeds: Annotated[int | None, Parameter(metavar="N")] = None,
@@ -52,7 +53,7 @@ def verify(
         load_base: Where the image is loaded, a multiple of 0x10000.
         stdin: A file with what the program reads from its standard input.
         seed: Of every choice that the process makes, and of the sample where not every boundary is tried.
-        bound: Largest number of boundaries tried for each call, once for applying and once for reverting.
+        bound: Largest number of boundaries tried for each call (100000), once for applying and once for reverting.
         budget: Instructions after which a call is given up.
         function: Without calls: run only this function (may be given several times).
         seeds: Without calls: how many made-up states each function is run on.
@@ -65,7 +66,7 @@ def verify(
 
     out = Output(options)
     calls = _calls(call, case)
-    _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin, budget), functions_only=(function, seeds))
+    _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin, budget, bound), functions_only=(function, seeds))
     images = open_pair(base, fixed)
     loaded = load_for(patch, images[0], base)
     with out.progress(f"verifying {patch}" + (f" with {len(calls)} call{'s' * (len(calls) != 1)}" if calls else "")):
@@ -74,7 +75,9 @@ def verify(
             with load_base_of(load_base) as va:
                 limit = BUDGET if budget is None else parse_count(budget, "--budget")
                 surroundings = Surroundings(va, modules, contents(stdin), seed, limit)
-                report = verify_calls(images[0], loaded, fixed=images[1], calls=calls, bound=bound, surroundings=surroundings)
+                report = verify_calls(
+                    images[0], loaded, fixed=images[1], calls=calls, bound=_BOUND if bound is None else bound, surroundings=surroundings
+                )
         else:
             report = verify_functions(images[0], loaded, fixed=images[1], functions=function or (), seeds=seeds, seed=seed)
         document = report_of.document(report)
@@ -109,7 +112,7 @@ def _check_mode(*, with_calls: bool, calls_only: tuple[object, ...], functions_o
     if with_calls and any(value is not None for value in functions_only):
         raise InputError("--function and --seeds", "belong to verification without calls; leave either them or the calls out")
     if not with_calls and any(value is not None for value in calls_only):
-        raise InputError("--module, --load-base, --stdin and --budget", "belong to verification with calls; give --call or --case")
+        raise InputError("--module, --load-base, --stdin, --budget and --bound", "belong to verification with calls; give --call or --case")
 
 
 def _call(text: str) -> Call:

@@ -44,7 +44,8 @@ def function_named(image: Image, text: str) -> Function:
         reason = f"{len(found)} functions are called {text}; name one by its address: {', '.join(places)}."
         raise _refused(text, None, reason, {"at": places})
     names = sorted({name for function in image.functions for name in function.names})
-    near = get_close_matches(text, names, _NEAR_NAMES, 0.5)
+    same = [name for name in names if name.casefold() == text.casefold()]
+    near = same or get_close_matches(text, names, _NEAR_NAMES, 0.5)
     hint = f"near names are {', '.join(near)}" if near else "hotpatch inspect lists what it has"
     raise _refused(text, None, f"{image.name} has no function called {text}; {hint}.", {"near": near})
 

@@ -44,6 +44,9 @@ def test_the_story_is_the_case_s(name: str, machine: Machine) -> None:
     if case.manifest.demo is not None:
         assert bug_is_fixed(steps)
         return
+    assert [step.details["hosted"] for step in steps if "hosted" in step.details] == [
+        program.title for program in case.manifest.hosted for _ in range(2)
+    ]
     assert steps[-1].kind == "end"
     assert steps[-1].details.get("outcome", "patched") == {"apply-refused": "refused"}.get(expect.outcome, expect.outcome)
     assert [step.details["phase"] for step in steps if "phase" in step.details] == [

@@ -55,6 +55,7 @@ def _command(text: str, files: dict[str, str]) -> list[str]:
         ("run EXE --patch PATCH2", "PATCH2"),
         ("run EXE --revert PATCH2@9", "PATCH2"),
         ("run EXE --module BASE2", "BASE2"),
+        ("run EXE --available BASE2", "BASE2"),
     ],
 )
 def test_file_of_another_machine(ask: Ask, files, command: str, named: str) -> None:
@@ -135,6 +136,7 @@ def test_file_of_another_machine(ask: Ask, files, command: str, named: str) -> N
         ("servicing offer --policy EMPTY --devices FOLDER", "'': names no file"),
         ("servicing calendar x", "YEAR 'x': is no integer"),
         ("demo EMPTY", "'': no such case; there are: "),
+        ("demo basic --from FOLDER", "FOLDER: basic is shipped and needs no wheels; leave --from out"),
         ("demo cve-2025-69277 --from EMPTY", "'': names no file"),
     ],
 )

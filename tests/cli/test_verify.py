@@ -136,6 +136,7 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
         (("--call", "clamp 1 2", "--function", "clamp"), "belong to verification without calls"),
         (("--call", "clamp 1 2", "--seeds", "3"), "belong to verification without calls"),
         (("--load-base", "0x10000"), "belong to verification with calls"),
+        (("--bound", "3"), "belong to verification with calls"),
         (("--budget", "100"), "belong to verification with calls"),
         (("--call", "clamp 1 2", "--budget", "few"), "--budget 'few': is no integer"),
         (("--seeds", "0"), "at least 1"),
