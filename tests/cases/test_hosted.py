@@ -54,9 +54,10 @@ def test_hosted_programs(given, name, number, machine, pdb, how, patching, seed)
         assert (applied.state, process.status().kept) == (PatchState.APPLIED if loaded else PatchState.REGISTERED, ())
 
 
+@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.exhaustive)])
 @each_machine
 @each_hosted
-def test_hosted_programs_patched_at_any_instruction(given, name, number, machine) -> None:
+def test_hosted_programs_patched_at_any_instruction(given, name, number, machine, stride) -> None:
     """Each line is as before or as patched would be, and once it is patched nothing goes back: not by an unload either."""
     one = given(name, machine, True)
     process, program = process_of(one, number)
@@ -64,7 +65,7 @@ def test_hosted_programs_patched_at_any_instruction(given, name, number, machine
     process.run()
     length = process.instructions
     assert 100 < length < 20_000
-    for at in range(0, length, 3):
+    for at in range(0, length, stride):
         process.restore(start)
         process.apply_at(at, one.patch)
         run = process.run()
