@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 _TABLE_LIMIT = 200_000_000
 """Cells (bits) of the exact table; beyond it, the longest-block heuristic of :mod:`difflib` is near enough."""
@@ -24,19 +24,26 @@ def align(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> tuple[tuple[in
 
 
 def common_length(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> int:
-    """How many pairs the longest alignment has, exactly: no pairs, so no table, and large functions of few different tokens cost little.
+    """How many pairs the longest alignment has, exactly: no pairs, so no table, and large functions of few different tokens cost little."""
+    (row,) = deque(_rows(base, fixed), 1)
+    return len(fixed) - row.bit_count()
 
-    One bit of a number for each token of ``fixed`` (H. Hyyrö, "Bit-Parallel LCS-length Computation Revisited", 2004).
+
+def _rows(base: Iterable[Hashable], fixed: Sequence[Hashable]) -> Iterator[int]:
+    """A number for no token of ``base``, for its first, for its first two …
+
+    A bit of it, one for each token of ``fixed``, is clear where that token makes the longest common subsequence of what came so far longer
+    (H. Hyyrö, "Bit-Parallel LCS-Length Computation Revisited", 2004).
     """
-    full = (1 << len(fixed)) - 1
+    row = full = (1 << len(fixed)) - 1
     places: dict[Hashable, int] = {}
     for place, token in enumerate(fixed):
         places[token] = places.get(token, 0) | 1 << place
-    row = full
+    yield row
     for token in base:
-        hits = row & places.get(token, 0)
-        row = (row + hits | row - hits) & full
-    return len(fixed) - row.bit_count()
+        common = row & places.get(token, 0)
+        row = (row + common | row - common) & full
+        yield row
 
 
 def _align(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> Iterator[tuple[int, int]]:
@@ -93,22 +100,8 @@ def _anchors(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: i
 
 
 def _exact(base: Sequence[Hashable], fixed: Sequence[Hashable], b0: int, b1: int, f0: int, f1: int) -> Iterator[tuple[int, int]]:
-    """Exact, by a table whose rows are integers; ties prefer the earlier base token.
-
-    A bit of the row of ``b``, counted from the end of ``fixed``, is clear where that token makes the common subsequence of what follows
-    in both longer (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
-    """
-    width = f1 - f0
-    where: dict[Hashable, int] = {}
-    for bit in range(width):
-        token = fixed[f1 - 1 - bit]
-        where[token] = where.get(token, 0) | 1 << bit
-    row = full = (1 << width) - 1
-    rows = [row]
-    for b in range(b1 - 1, b0 - 1, -1):
-        common = row & where.get(base[b], 0)
-        row = (row + common | row - common) & full
-        rows.append(row)
+    """Exact, by a table whose rows are integers, from the ends on; ties prefer the earlier base token."""
+    rows = list(_rows(base[b0:b1][::-1], fixed[f0:f1][::-1]))
 
     def length(b: int, f: int) -> int:
         """Of the longest common subsequence from there on."""
