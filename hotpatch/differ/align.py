@@ -30,7 +30,7 @@ def common_length(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> int:
 
 
 def _rows(base: Iterable[Hashable], fixed: Sequence[Hashable]) -> Iterator[int]:
-    """A number for no token of ``base``, for its first, for its first two …
+    """A number for no token of ``base``, then one more for each further token.
 
     A bit of it, one for each token of ``fixed``, is clear where that token makes the longest common subsequence of what came so far longer
     (H. Hyyrö, "Bit-Parallel LCS-Length Computation Revisited", 2004).
