@@ -59,6 +59,10 @@ class Variant:
         return self.options
 
 
+_BY_HAND = re.compile(r"BEGIN_(FUNCTION|HOT)\(")
+"""Assembly that names functions, out of reach of macros."""
+
+
 def _cases() -> list[Case]:
     return [case for case in load_cases(build_fixtures.FIXTURES) if "base" in case.sides]
 
@@ -135,9 +139,11 @@ def _program(folder: Path, machine: Machine, *, flags: tuple[str, ...] = (), tit
 
 
 def _is_plain(case: Case, machine: Machine) -> bool:
-    """Whether it links into a larger program: it has no options of its own, and needs nobody who patches it."""
-    return not (case.folder / build_fixtures.SUPPORT).is_file() and all(
-        case.build_options(machine, side) == BuildOptions() for side in case.sides
+    """Whether it links into a larger program: it has no options of its own, needs nobody who patches it, and can be renamed."""
+    return (
+        not (case.folder / build_fixtures.SUPPORT).is_file()
+        and all(case.build_options(machine, side) == BuildOptions() for side in case.sides)
+        and not any(_BY_HAND.search((case.folder / f"{side}.c").read_text(encoding="utf-8")) for side in case.sides)
     )
 
 
