@@ -7,6 +7,7 @@ search starts over. Pairs are never taken back.
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
@@ -14,6 +15,7 @@ from hotpatch.differ.correspond import loosely_aligned_lines
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
+from hotpatch.differ.traits import callers, flow_shape, mentions, neighbours
 from hotpatch.differ.view import ENTRY, PlaceKind
 from hotpatch.differ.votes import Site, Votes
 
@@ -45,6 +47,7 @@ class _Correlator:
         self.likeness = Likeness(base, fixed)
         self.votes = Votes()
         self.weak = Votes()
+        self._known_mentions, self._known_shape = cache(mentions), cache(flow_shape)
         self._heard: set[int] = set()
         self._heard_weakly: set[int] = set()
         self._heard_data: set[Pair] = set()
@@ -60,6 +63,9 @@ class _Correlator:
             self._repeated_names,
             self._repeated_bodies,
             self._weak_votes,
+            self._mentions,
+            self._call_graph,
+            self._flow_graph,
             self._neighbours,
             self._look_alikes,
         )
@@ -104,11 +110,8 @@ class _Correlator:
 
     def _unique(self, key: Callable[[View, int], Hashable | None], evidence: Evidence) -> bool:
         """Pair open functions whose key occurs once among the open functions of either image."""
-        there, here = _by_key(self.base, self._open_base(), key), _by_key(self.fixed, self._open_fixed(), key)
-        return self._pair_all(
-            [(entries[0], here[value][0]) for value, entries in there.items() if len(entries) == 1 and len(here.get(value, ())) == 1],
-            evidence,
-        )
+        found = _unique_pairs(_by_key(self.base, self._open_base(), key), _by_key(self.fixed, self._open_fixed(), key))
+        return self._pair_all(found, evidence)
 
     def _context(self, view: View, entry: int) -> Hashable:
         body = view.body(entry)
@@ -213,6 +216,32 @@ class _Correlator:
                 pairs += [pair for pair in zip(entries, here[digest], strict=True) if same_names(self.base, self.fixed, *pair)]
         return self._pair_all(pairs, Evidence.ORDER)
 
+    def _mentions(self) -> bool:
+        """What refers to the same texts and imports, where no other function does."""
+        return self._traits(self._known_mentions, Evidence.MENTIONS)
+
+    def _call_graph(self) -> bool:
+        """What has the same matched callers and callees, where no other function has."""
+        known = {self.base: {entry: entry for entry in self.matching.forward}, self.fixed: self.matching.backward}
+        return self._traits(lambda view, entry: neighbours(view, entry, known[view], self._callers[view]), Evidence.CALL_GRAPH)
+
+    def _flow_graph(self) -> bool:
+        """What has the same shape of control flow, where no other function has."""
+        return self._traits(self._known_shape, Evidence.FLOW_GRAPH)
+
+    def _traits(self, key: Callable[[View, int], Hashable | None], evidence: Evidence) -> bool:
+        """Pair open functions that a trait tells apart, unless names speak against it or their instructions have little in common."""
+        there, here = self._open_base(), self._open_fixed()
+        if not there or not here:
+            return False
+        found = _unique_pairs(_by_key(self.base, there, key), _by_key(self.fixed, here, key))
+        likely = (pair for pair in found if same_names(self.base, self.fixed, *pair) and self.likeness.affinity(*pair, _WEAK_AFFINITY))
+        return self._pair_all(likely, evidence)
+
+    @cached_property
+    def _callers(self) -> Mapping[View, Mapping[int, frozenset[int]]]:
+        return {view: callers(view) for view in (self.base, self.fixed)}
+
     def _neighbours(self) -> bool:
         """What stands between the same matched neighbours, where it is alike: the most alike of each gap.
 
@@ -247,6 +276,11 @@ def _tls_callbacks(view: View) -> tuple[int, ...]:
 
 def _is_entry(place: Place) -> bool:
     return place.function is not None and place.position == ENTRY
+
+
+def _unique_pairs(there: Mapping[Hashable, list[int]], here: Mapping[Hashable, list[int]]) -> list[Pair]:
+    """Functions whose key either image has once."""
+    return [(entries[0], here[value][0]) for value, entries in there.items() if len(entries) == 1 and len(here.get(value, ())) == 1]
 
 
 def _by_key(view: View, entries: Sequence[int], key: Callable[[View, int], Hashable | None]) -> dict[Hashable, list[int]]:

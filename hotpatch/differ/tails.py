@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow, Use
+from hotpatch.differ.flows import flows
 from hotpatch.differ.view import ENTRY, PlaceKind
 
 if TYPE_CHECKING:
@@ -101,15 +102,9 @@ class _Reader:
         return lines.get(rva)
 
     def _lines(self, entry: int) -> Iterator[tuple[int, tuple[Line, Flow]]]:
-        body = self.view.body(entry)
-        flows = {
-            one.address: one.flow
-            for code, stretch in zip(body.code, body.function.ranges, strict=True)
-            for one in self.view.architecture.disassemble(code, stretch.start)
-        }
-        for line in self.view.lines(entry):
-            at = body.function.ranges[line.position.part].start + line.position.offset
-            yield at, (line, flows[at])
+        ranges = self.view.functions[entry].ranges
+        for line, flow in zip(self.view.lines(entry), flows(self.view, entry), strict=True):
+            yield ranges[line.position.part].start + line.position.offset, (line, flow)
 
     def links(self, rva: int, line: Line) -> list[Link]:
         function = self.view.place(rva).function
