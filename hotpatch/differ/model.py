@@ -39,7 +39,8 @@ class FunctionMatch:
         base: ``None`` when added.
         fixed: ``None`` when removed.
         verdict: What became of it.
-        matched_by: The evidence: ``name``, ``body``, ``references``, ``mentions``, ``call-graph``, ``flow-graph``, ``order`` …; ``""`` for added and removed.
+        matched_by: The evidence: ``name``, ``body``, ``references``, ``mentions``, ``call-graph``, ``flow-graph``, ``order`` …; ``""`` for
+            added and removed.
         similarity: 1.0 for identical and relocated, 0.0 for added and removed.
         notes: Observations for a reader.
     """
