@@ -17,9 +17,35 @@ pytestmark = [
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 FEW, MANY, CHUNK = 12, 112, 25
-ONCE_WRONG = (54, 81, 83, 93, 202, 229, 363, 567, 576, 653, 725, 727, 1544, 2031, 3194, 100000, 100003)
+ONCE_WRONG = (
+    54,
+    81,
+    83,
+    93,
+    202,
+    229,
+    363,
+    567,
+    576,
+    653,
+    725,
+    727,
+    1303,
+    1537,
+    1544,
+    2007,
+    2029,
+    2031,
+    2142,
+    3194,
+    4039,
+    4149,
+    100000,
+    100003,
+)
 """Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data
-in the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on."""
+in the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on;
+ends of arrays with middles, zeros in the place of others, new arrays in parts, ends at jump tables."""
 
 
 @each_machine
