@@ -174,7 +174,16 @@ class Correspondence:
             return list(zip(old.code, new.code, strict=True)) if old.meaning == new.meaning else None
         sizes, classes = self.constant_size(base, fixed), self._class_pairs(base, fixed)
         content = None if sizes is None or classes is None else self.content_pairs(*sizes)
-        return content if not classes or content is None else [*content, *classes]
+        if content is None:
+            return None
+        return [*content, *(classes or ()), *self._ending_pairs(base, fixed)]
+
+    def _ending_pairs(self, base: int, fixed: int) -> Sequence[Pair]:
+        """The constant of one name that ends at both addresses, where no symbol covers these: code may walk back over it."""
+        there, here = self.base.symbol(base - 1), self.fixed.symbol(fixed - 1)
+        if there is None or here is None or there.name != here.name or self.base.symbol(base) or self.fixed.symbol(fixed):
+            return ()
+        return [(there.rva, here.rva)]
 
     def _class_pairs(self, base: int, fixed: int) -> Sequence[Pair] | None:
         """Which class two vtables are of, as the pointer in front of them says; ``None`` where only one says so."""

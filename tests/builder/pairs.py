@@ -538,6 +538,19 @@ TRIALS: dict[str, Trial] = {
         travels=("f", "second", "third"),
         carried=("any [constants]",),
     ),
+    "numbers-of-constants-whose-end-alone-is-named": Trial(
+        """
+        static const u32 cells[3] = {«1, 2, 3|4, 5, 6»};
+        static const u64 behind[2] = {7, 8};
+        EXPORT NOINLINE u64 last(const u32 *p) { return p[-1]; }
+        EXPORT NOINLINE u64 f(u64 x) { return x + last(cells + 3); }
+        EXPORT NOINLINE u64 get(u64 i) { return cells[i % 3]; }
+        EXPORT NOINLINE u64 other(u64 i) { return behind[i % 2]; }
+        """,
+        calls=(("f", 1), ("get", 1)),
+        travels=("f", "get"),
+        carried=("any [constants]",),
+    ),
     "a-new-pointer-to-the-end-of-constants": Trial(
         """
         static const u16 cells[5] = {11, 22, 33, 44, 55}, others[6] = {6, 7, 8}, spare[6] = {9, 8, 7, 6};
