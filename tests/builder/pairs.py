@@ -20,6 +20,7 @@ class Trial(Pair):
         imports: Of the patch itself.
         refused: The rule, where the builder refuses (with PDBs).
         refused_without: The rule, where it refuses without PDBs.
+        wrong_without: Whether the patch is known to be wrong without PDBs (docs/limits.md).
     """
 
     calls: tuple[tuple[str, ...], ...] = ()
@@ -28,6 +29,7 @@ class Trial(Pair):
     imports: tuple[str, ...] = ()
     refused: str | None = None
     refused_without: str | None = None
+    wrong_without: bool = False
 
 
 TRIALS: dict[str, Trial] = {
@@ -550,6 +552,7 @@ TRIALS: dict[str, Trial] = {
         calls=(("f", 1), ("get", 1)),
         travels=("f", "get"),
         carried=("any [constants]",),
+        wrong_without=True,
     ),
     "a-new-pointer-to-the-end-of-constants": Trial(
         """
