@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hotpatch.address import Rva
-from hotpatch.errors import Refused, Rule
+from hotpatch.errors import InputError, Refused, Rule
 from hotpatch.image import Image, Range, digest, normalise, open_image
 from hotpatch.image.flow import padding_length
 from hotpatch.image.identity import read_only_sections
@@ -123,7 +123,6 @@ def test_function_by_name_and_address(basic):
     [
         ("no_such_thing_at_all", "hotpatch inspect lists"),
         ("rva:0x1", "no function of base.dll begins at 0x1"),
-        ("rva:xyz", "is no address"),
     ],
 )
 def test_names_that_are_not_there(basic, text, says):
@@ -132,6 +131,11 @@ def test_names_that_are_not_there(basic, text, says):
     (refusal,) = caught.value.refusals
     assert refusal.rule is Rule.NO_SUCH_FUNCTION
     assert says in refusal.reason
+
+
+def test_a_text_that_is_no_address_is_bad_input(basic):
+    with pytest.raises(InputError, match="rva:xyz: is no RVA"):
+        open_image(basic).function_named("rva:xyz")
 
 
 def test_a_near_name_is_offered(basic):

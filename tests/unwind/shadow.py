@@ -57,6 +57,11 @@ class Shadow:
         for start, size in ((STACK, STACK_SIZE), (BUFFERS, BUFFERS_SIZE), (THREAD, 0x2000), (BACK, 0x1000)):
             uc.mem_map(start, size)
         uc.mem_write(BACK + 0x100, b"\xc3" if self.machine is Machine.X64 else bytes.fromhex("c0035fd6"))
+        if image.tls is not None:  # one block: the thread's array of blocks stands at 0x58 of its environment
+            template = image.tls.template
+            uc.mem_write(THREAD + 0x58, struct.pack("<Q", THREAD + 0x800))
+            uc.mem_write(THREAD + 0x800, struct.pack("<Q", THREAD + 0x1000))
+            uc.mem_write(THREAD + 0x1000, bytes(memory[template.start : template.end]))
         if self.machine is Machine.X64:
             uc.reg_write(x86_const.UC_X86_REG_GS_BASE, THREAD)
             uc.reg_write(x86_const.UC_X86_REG_MXCSR, 0x1F80)
