@@ -3,7 +3,8 @@
 Candidates are the mappings that nothing standing needs: images of patches that do not stand, trampoline pages and HPAT page pairs of
 functions that are not redirected, and what was mapped for modules that are gone. A candidate is kept when an address in it is found in
 
-- a register or the stack of a thread (so every frame counts, whatever the unwind data says),
+- a register or the stack of a thread (so every frame counts, whatever the unwind data says), also a register that it has back when a call
+  of the system into the program returns,
 - any aligned word of memory that the program can read, code pages too, except the candidates themselves,
 - any aligned word of a candidate that is itself kept.
 
@@ -25,11 +26,11 @@ from hotpatch.engine.target import Rights
 from hotpatch.engine.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hotpatch.address import Va
     from hotpatch.engine.registry import Registry
-    from hotpatch.engine.target import Target
+    from hotpatch.engine.target import Target, Thread
     from hotpatch.patch import Patch
 
 
@@ -82,7 +83,7 @@ def unreached(target: Target, mappings: tuple[Candidate, ...]) -> tuple[Candidat
                     work.append(index)
 
     for thread in target.threads():
-        mark((thread.pc, thread.sp, *thread.registers.values()))
+        mark((thread.pc, thread.sp, *thread.registers.values(), *_suspended(thread)))
     own = {(mapping.va, mapping.va + mapping.size) for mapping in mappings}
     for region in target.regions():
         if region.rights is Rights.NONE or any(start <= region.va < end for start, end in own):
@@ -95,16 +96,22 @@ def unreached(target: Target, mappings: tuple[Candidate, ...]) -> tuple[Candidat
 
 
 def held_by_threads(target: Target, mappings: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those of ``mappings`` in which a thread stands, or will return to: by its link register, or any word of its stack."""
+    """Those of ``mappings`` in which a thread stands, or will return to: by its link register, or what the system or its stack keeps."""
     if not mappings:
         return ()
     held: set[Candidate] = set()
     link = architecture(target.machine).convention.link
     for thread in target.threads():
         stack = (word for _, word in stack_words(target, thread.sp))
-        for value in (thread.pc, *([thread.registers[link]] if link else []), *stack):
+        for value in (thread.pc, *([thread.registers[link]] if link else []), *_suspended(thread), *stack):
             held.update(each for each in mappings if each.va <= value < each.va + each.size)
     return tuple(each for each in mappings if each in held)
+
+
+def _suspended(thread: Thread) -> Iterator[int]:
+    """What a thread will have in registers again: under a call of the system, a return address may be nowhere else."""
+    for registers in thread.suspended:
+        yield from registers.values()
 
 
 def forget(registry: Registry, mapping: Candidate) -> None:

@@ -46,6 +46,8 @@ class Fake:
     owned: set[int] = field(default_factory=set)
     loaded: list[Module] = field(default_factory=list)
     register_sets: dict[int, dict[str, int]] = field(default_factory=dict)
+    suspended: dict[int, tuple[Mapping[str, int], ...]] = field(default_factory=dict)
+    """Of a thread, what lies under calls of the system."""
     exports: dict[tuple[str, str], int] = field(default_factory=dict)
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     flushed: list[tuple[int, int]] = field(default_factory=list)
@@ -139,7 +141,12 @@ class Fake:
         convention = architecture(self.machine).convention
         return tuple(
             Thread(
-                number, Va(registers[convention.pc]), Va(registers[convention.sp]), dict(registers), Va(STACK + number * 0x100000 + BLOCK)
+                number,
+                Va(registers[convention.pc]),
+                Va(registers[convention.sp]),
+                dict(registers),
+                Va(STACK + number * 0x100000 + BLOCK),
+                self.suspended.get(number, ()),
             )
             for number, registers in sorted(self.register_sets.items())
         )

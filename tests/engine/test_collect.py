@@ -8,6 +8,7 @@ from hotpatch.arch import Machine, architecture
 from hotpatch.errors import Refused, Rule
 
 from .conftest import world
+from .fake import STACK
 from .synthetic import base_image
 
 
@@ -62,6 +63,12 @@ def reach_by_stack(here, new):
     here.fake.push(1, 24, new + 4)
 
 
+def reach_by_link_under_a_call_of_the_system(here, new):
+    """As on Arm64, where a function that calls the system need not have stored where that returns to."""
+    here.fake.thread(1, here.entry(3))
+    here.fake.suspended[1] = ({architecture(here.fake.machine).convention.link or "rip": new + 4},)
+
+
 def reach_by_module_data(here, new):
     here.fake.poke(here.module.va + 0x2000 + 8, new.to_bytes(8, "little"))
 
@@ -71,7 +78,10 @@ def reach_by_heap(here, new):
     here.fake.poke(0x5000_0000 + 0x40, new.to_bytes(8, "little"))
 
 
-@pytest.mark.parametrize("reach", [reach_by_pc, reach_by_register, reach_by_stack, reach_by_module_data, reach_by_heap])
+REACHES = [reach_by_pc, reach_by_register, reach_by_stack, reach_by_link_under_a_call_of_the_system, reach_by_module_data, reach_by_heap]
+
+
+@pytest.mark.parametrize("reach", REACHES)
 def test_what_is_reached_stays(here, reach):
     _, image, new = reverted(here)
     reach(here, new)
@@ -79,6 +89,18 @@ def test_what_is_reached_stays(here, reach):
     assert collected.kept == (image,)
     assert image in here.fake.owned
     assert image in {module.va for module in here.fake.loaded}
+
+
+@pytest.mark.parametrize("reach", [reach_by_pc, reach_by_stack, reach_by_link_under_a_call_of_the_system])
+def test_an_unload_leaves_what_a_thread_returns_to(here, reach):
+    applied = here.apply({1: 111})
+    image = here.engine.status().patches[0].image
+    reach(here, applied.functions[0].destination)
+    here.fake.unload(here.module)
+    assert image in here.fake.owned
+    here.fake.register_sets.clear()
+    del here.fake.blocks[STACK + 0x100000]
+    assert image in here.engine.collect().freed
 
 
 def test_a_thread_on_its_way_through_the_slot_keeps_table_and_trampoline(here):
