@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.emulator import faults
 from hotpatch.emulator.calls import lay_out
+from hotpatch.emulator.layout import THREAD_FLAGS
 from hotpatch.emulator.loading import BETWEEN
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.errors import EmulatedFault, FaultKind
@@ -35,6 +36,7 @@ def call_between(kernel: Kernel, host: GuestThread, va: Va, arguments: Sequence[
     thread, counters, ended = copy.copy(host), copy.copy(system.counters), kernel.call_ended
     owner, depth = system.loading.owner, system.loading.depth
     system.loading.owner, system.loading.depth = BETWEEN, 1
+    flags, sides = host.teb + THREAD_FLAGS.start, system.memory.read(host.teb + THREAD_FLAGS.start, len(THREAD_FLAGS))
     layout = lay_out(system.convention, arguments)
     host.wait = None
     watcher, kernel.on_slice = kernel.on_slice, None  # who asks for this call is not asked during it
@@ -42,6 +44,7 @@ def call_between(kernel: Kernel, host: GuestThread, va: Va, arguments: Sequence[
         kernel.begin_call(host, va, layout.integers, layout.floats, layout.stack)
         executed = kernel.step(host, budget)
         if host.state is ThreadState.IDLE:
+            system.memory.write(flags, sides)  # the outer call stays on its side of every transition
             system.activate(host)
             return system.cpu.get(system.convention.result)
         system.counters.current = host.id

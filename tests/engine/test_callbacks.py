@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +78,23 @@ def test_what_callbacks_execute_counts_for_nobody(scene) -> None:
     before = process.instructions
     process.apply(patch).revert()
     assert process.instructions == before
+
+
+def test_callbacks_leave_the_call_that_they_interrupt_on_its_side(machine: Machine, tmp_path: Path) -> None:
+    """The call is in the middle of another patch's transition, which must not lose what it knows of the thread."""
+    base, patch = parts("mutual-recursion", machine)
+    other, hooks = parts("hooks", machine)
+    renamed = shutil.copy(other.path, tmp_path / "other.dll")  # each module of a process has its own name
+    process = hotpatch.Process(base, modules=[hotpatch.open(renamed)])
+    length = process.call_details("even_step", 100, 0).instructions
+    start = process.instructions
+    process.apply_at(start + length // 3, patch, "per-thread")
+    process.apply_at(start + length // 2, hooks)
+    assert process.call("even_step", 100, 0) == 25
+    assert not process.refused
+    kinds = [(event.kind, event.details.get("stage")) for event in process.events if event.kind in ("transition", "callback")]
+    assert kinds == [("transition", "begin"), *[("callback", None)] * 2, ("transition", "thread"), ("transition", "finish")]
+    assert process.call("even_step", 100, 0) == 115
 
 
 @pytest.mark.parametrize("how", [Consistency.QUIESCENT, Consistency.PER_THREAD])
