@@ -67,7 +67,7 @@ class Holder:
         va: Its program counter or return address.
         stack: The thread's functions, innermost first.
         certain: Whether unwind data says so; otherwise a word of a stack that cannot be walked looks like it.
-        outermost: Whether nothing of the program is below it: it is left when the thread ends.
+        outermost: Whether nothing of the program is below it: when it returns, the thread ends.
         returns: Whether the function's own code leads from there to a way out; unknown counts as yes.
     """
 

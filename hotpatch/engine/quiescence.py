@@ -41,15 +41,10 @@ def _refusal(what: Waiting | Transition, found: Holder, waited: int) -> Refusal:
     deed = "applied" if what.operation is Operation.APPLY else "reverted"
     stack = " ← ".join(found.stack[:_SHOWN])
     name = found.function or f"0x{found.va:x}"
-    if not found.returns:
-        reachable = False
-        end = f"the code of {name} never returns from there, so this cannot be waited for; use --consistency immediate, or end that thread"
-    elif found.outermost:
-        reachable = False
-        end = f"{name} is the thread's outermost function; end that thread first, or use --consistency immediate"
-    else:
-        reachable = True
+    if found.returns:
         end = "wait longer, or use --consistency immediate"
+    else:
+        end = f"the code of {name} never returns from there, so this cannot be waited for; use --consistency immediate, or end that thread"
     return Refusal(
         Rule.NOT_QUIESCENT,
         found.function,
@@ -60,7 +55,7 @@ def _refusal(what: Waiting | Transition, found: Holder, waited: int) -> Refusal:
             "va": found.va,
             "stack": list(found.stack),
             "waited": waited,
-            "reachable": reachable,
+            "reachable": found.returns,
             "returns": found.returns,
             "outermost": found.outermost,
             "walked": found.certain,

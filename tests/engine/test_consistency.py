@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+import hotpatch
 from hotpatch.arch import architecture
 from hotpatch.engine import Consistency, PatchState
 from hotpatch.errors import ApplyRefused, RevertRefused, Rule
 
 from .conftest import World, world
 from .fake import BLOCK, STACK, InjectedError
+from .late import images, patch_of
 from .run import call
 from .synthetic import entry
 
@@ -81,12 +83,26 @@ def test_giving_up_names_thread_function_and_stack_and_leaves_nothing(here):
     assert (refusal.rule, refusal.rva, refusal.evidence["thread"]) == (Rule.NOT_QUIESCENT, entry(1), 2)
     assert refusal.evidence["stack"] == [hex(here.entry(1) + INSIDE)]
     assert (refusal.evidence["returns"], refusal.evidence["waited"]) == (True, 100)
+    assert refusal.evidence["reachable"] is True
     assert here.fake.snapshot() == before
     assert (applied.state, applied.refusals, applied.settled) == (PatchState.REFUSED, (refusal,), True)
     assert here.engine.poll() == type(here.engine.poll())(busy=False)
     assert not here.engine.status().patches
     with pytest.raises(RevertRefused):
         applied.revert()
+
+
+def test_an_outermost_function_that_returns_can_be_waited_for(machine):
+    base, patch = images("fewer-functions", machine)[0], patch_of("fewer-functions", machine)
+    process = hotpatch.Process(base)
+    process.guest.step(process.spawn("first", 1), 1)
+    process.apply(patch, QUIESCENT, wait=0)
+    (refusal,) = process.engine.poll().refused
+    assert [refusal.evidence[name] for name in ("outermost", "returns", "reachable")] == [True] * 3
+    assert "wait longer" in refusal.reason
+    applied = process.apply(patch, QUIESCENT, wait=100)
+    process.run()
+    assert (applied.state, applied.refusals) == (PatchState.APPLIED, ())
 
 
 @both
