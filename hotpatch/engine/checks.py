@@ -56,7 +56,7 @@ def check_sequence(older: Iterable[Patch], patch: Patch) -> None:
                     Rule.SEQUENCE,
                     None,
                     None,
-                    f"a patch with sequence {newest} stands and this one has {patch.sequence}; "
+                    f"a patch with sequence {newest} stands, or is registered, and this one has {patch.sequence}; "
                     f"revert that one first, or build this one with --sequence {newest + 1}",
                     {"standing": newest, "patch": patch.sequence},
                 )

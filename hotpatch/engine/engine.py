@@ -60,7 +60,7 @@ class Engine:
         later: :meth:`poll` goes on with it, and the handle tells how far it is.
 
         Args:
-            patch: Newer (by its sequence) than what stands on that module.
+            patch: Newer (by its sequence) than what stands on that module, or is registered for it because its last load went on without.
             consistency: When calls change over.
             stacking: What becomes of functions that only older patches replace.
             wait: Instructions of the process after which it is given up; ``None``: as long as :data:`hotpatch.engine.WAIT`
@@ -73,6 +73,7 @@ class Engine:
             with without_collection(), Transaction(self._target) as step:
                 registry = self._registry.copy()
                 module = identity.find_module(self._target, patch)
+                presence.check_registered(registry, patch)
                 checked = plan(self._target, registry, module, patch, consistency, stacking)
                 number = operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
                 step.commit()

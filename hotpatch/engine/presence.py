@@ -46,12 +46,21 @@ def register(step: Transaction, target: Target, registry: Registry, patch: Patch
     other = identity.other_build(target.modules(), patch)
     if other is not None:
         raise identity.wrong_base(other, patch)
-    checks.check_sequence((each.patch for each in registry.registered.values() if each.patch.base == patch.base), patch)
+    check_registered(registry, patch)
     consistency.require(how, patch, registry, ())
     registry.applied += 1
     registry.registered[registry.applied] = Registration(registry.applied, patch, how, stacking)
     _tell(step, patch, "not-loaded")
     return registry.applied
+
+
+def check_registered(registry: Registry, patch: Patch) -> None:
+    """Check that a patch is newer than those that are registered for its module; a module that is loaded can have some that were refused.
+
+    Raises:
+        ApplyRefused: It is not (sequence).
+    """
+    checks.check_sequence((each.patch for each in registry.registered.values() if each.patch.base == patch.base), patch)
 
 
 def _tell(step: Transaction, patch: Patch, why: str) -> None:

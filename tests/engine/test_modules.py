@@ -181,6 +181,27 @@ def test_a_refused_load_changes_nothing_but_what_it_tells(machine: Machine, monk
     assert with_patch | {"events": ()} == without | {"events": ()}
 
 
+def test_a_registration_whose_load_was_refused_counts_for_what_is_applied_then(machine: Machine, monkeypatch) -> None:
+    """Else the two would be registered alike at the next unload, and one of them refused at each load from then on."""
+    late = Late("unloaded-module", machine)
+    registered = late.process.register(late.patch)
+    real = late.process.guest.map
+    monkeypatch.setattr(late.process.guest, "map", lambda *args, **named: real(*args, **named | {"reach": 0}))
+    handle = late.load()
+    monkeypatch.undo()
+    assert registered.state is PatchState.REGISTERED
+    for put_in in (late.process.apply, late.process.register):
+        with pytest.raises(ApplyRefused) as refused:
+            put_in(late.patch)
+        assert [item.rule for item in refused.value.refusals] == [Rule.SEQUENCE]
+    registered.revert()
+    applied = late.process.apply(late.patch)
+    late.free(handle)
+    late.load()
+    assert (applied.state, registered.state) == (PatchState.APPLIED, PatchState.REVERTED)
+    assert [item.rule for item in late.process.refused] == [Rule.OUT_OF_REACH]
+
+
 # unloading in the middle ------------------------------------------------------------------------------------------------------------------
 
 
