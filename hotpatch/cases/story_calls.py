@@ -101,7 +101,7 @@ class _Phases:
         if self._expect.then is not None:
             yield from self._later(self._expect.then)
         count = self._process.instructions
-        yield self._tell.step(StepKind.END, f"{count} instructions in one process, never restarted", instructions=count)
+        yield self._tell.step(StepKind.END, f"{count} instructions in one process", instructions=count)
 
     def _later(self, side: Side) -> Iterator[Step]:
         """A newer patch on top, and off again."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Va
+from hotpatch.arch import LONGEST_INSTRUCTION, Flow, architecture
 from hotpatch.builder import build_patch
 from hotpatch.cases.story import StepKind, Teller
 from hotpatch.differ import diff_images
@@ -15,7 +18,6 @@ from hotpatch.process import Process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hotpatch.address import Va
     from hotpatch.arch import Machine
     from hotpatch.cases.model import Case, Demo
     from hotpatch.cases.story import Step
@@ -45,15 +47,21 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     yield from watch.until(demo.apply_after)
     before = process.instructions
 
-    threads = len(process.guest.threads())
+    threads, spawned = len(process.guest.threads()), process.threads
     yield tell.step(StepKind.ACT, f"after {before} instructions the patch goes in; {threads} threads are at work")
     yield from watch.threads()
     since = len(process.events)
     applied = process.apply(patch)
     yield from tell.changes(process, since)
     held = process.instructions - before
-    yield tell.step(StepKind.SAY, f"no thread was held: {held} instructions passed meanwhile, none was waited for", held=held)
-    watch.patched(applied)
+    waited = {holder["thread"] for event in process.events[since:] if event.kind == "wait" for holder in event.details["holders"]}
+    yield tell.step(
+        StepKind.SAY,
+        f"while it went in {held} instructions passed; threads waited for: {len(waited)}",
+        held=held,
+        waited=len(waited),
+    )
+    watch.patched(applied, since)
 
     yield tell.step(StepKind.ACT, "the program goes on: the same threads, the same memory, new code")
     yield from watch.until(demo.revert_after)
@@ -63,17 +71,35 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     since = len(process.events)
     applied.revert()
     yield from tell.changes(process, since)
-    watch.patched(None)
+    watch.reverted()
     yield from watch.until(None)
     yield from watch.calls()
     result = process.result()
+    begun = result.threads - spawned
     yield tell.step(
         StepKind.END,
-        f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads, never restarted",
+        f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads, "
+        f"{begun or 'none'} begun after the patch",
         exit_code=result.exit_code,
         instructions=result.instructions,
         threads=result.threads,
+        begun=begun,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """Where the two codes of a patched function can be told apart.
+
+    Attributes:
+        entry: Of the base's function.
+        old: The first instruction behind the redirect, where it is known that the old code always gets there.
+        new: Entry of the patch's function.
+    """
+
+    entry: Va
+    old: Va | None
+    new: Va
 
 
 class _Watch:
@@ -82,20 +108,41 @@ class _Watch:
     def __init__(self, tell: Teller, process: Process, demo: Demo) -> None:
         self._tell, self._process, self._demo = tell, process, demo
         self._lines = 0
-        self._old: dict[Va, str] = {}
-        self._new: dict[Va, str] = {}
+        self._codes: dict[str, _Code] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._entries: dict[Va, str] = {}
+        self._stood: dict[int, Va] = {}
 
-    def patched(self, applied: AppliedPatch | None) -> None:
-        """From now on calls of the patched functions reach the code of ``applied``, or the base's again."""
-        if applied is not None:
-            self._entries = {item.va: item.name or f"rva:0x{item.rva:x}" for item in applied.functions}
-            self._new = {item.destination: item.name or f"rva:0x{item.rva:x}" for item in applied.functions}
-            self._old = {}
-        else:
-            self._old, self._new = self._entries, {}
+    def patched(self, applied: AppliedPatch, since: int) -> None:
+        """Watch both codes of every function of ``applied``, whose redirects are told by the events from number ``since`` on."""
+        displaced = {
+            Va(event.details["va"]): bytes.fromhex(event.details["before"])
+            for event in self._process.events[since:]
+            if event.kind == "redirect" and event.details["va"] != event.details["pointer"]
+        }
+        self._codes = {
+            item.name or f"rva:0x{item.rva:x}": _Code(
+                item.va, None if item.va not in displaced else self._resume(item.va, displaced[item.va]), item.destination
+            )
+            for item in applied.functions
+        }
         self._counts.clear()
+
+    def reverted(self) -> None:
+        """Count anew; both codes stay watched, whatever the revert was meant to do."""
+        self._counts.clear()
+
+    def _resume(self, entry: Va, displaced: bytes) -> Va | None:
+        """The first of the base's instructions behind a redirect, which only the old code reaches; ``None`` where it may branch before."""
+        end = Va(entry + len(displaced))
+        code = displaced + self._process.guest.read(end, LONGEST_INSTRUCTION)
+        va = entry
+        for instruction in architecture(self._process.base.machine).disassemble(code, entry):
+            if va >= end:
+                return va
+            if instruction.flow is not Flow.NEXT:
+                return None
+            va = Va(va + instruction.size)
+        return None
 
     def until(self, prefix: str | None) -> Iterator[Step]:
         """Go on until a line that begins with ``prefix`` has been written; to the end where it is ``None``."""
@@ -129,20 +176,27 @@ class _Watch:
             )
 
     def calls(self) -> Iterator[Step]:
-        """How many calls of each patched function reached which code."""
-        for name in dict.fromkeys(self._entries.values()):
-            old, new = self._counts[name, "old"], self._counts[name, "new"]
-            yield self._tell.step(
-                StepKind.CALL, f"calls of {name} meanwhile: {new} took the new code, {old} the old", function=name, old=old, new=new
-            )
+        """How many calls of each patched function reached which code; nothing of the old where it cannot be told."""
+        for name, code in self._codes.items():
+            new, old = self._counts[name, "new"], None if code.old is None else self._counts[name, "old"]
+            text = f"calls of {name} meanwhile: {new} took the new code" + ("" if old is None else f", {old} the old")
+            yield self._tell.step(StepKind.CALL, text, function=name, old=old, new=new)
 
     def _count(self) -> None:
         position = self._process.position
-        if position is None:
-            return
-        for code, which in ((self._old, "old"), (self._new, "new")):
-            if position[1] in code:
-                self._counts[code[position[1]], which] += 1
+        # Between turns it is not known here whose turn it was.
+        standing = [position] if position is not None else [(thread.id, thread.pc) for thread in self._process.guest.threads()]
+        for thread, pc in standing:
+            before = self._stood.get(thread)
+            if pc == before:
+                continue
+            self._stood[thread] = pc
+            for name, code in self._codes.items():
+                if pc == code.new:
+                    self._counts[name, "new"] += 1
+                # A loop of the old code may lead back to its second instruction, but not from the entry.
+                elif pc == code.old and before is not None and code.entry <= before < pc:
+                    self._counts[name, "old"] += 1
 
     def _fresh(self) -> list[str]:
         text = self._process.output

@@ -71,7 +71,7 @@ def tell_release(release: Release, machine: Machine, *, cache: Path, wheels: Pat
     applied.revert()
     yield from tell.changes(process, since)
     yield from _ask(tell, process, patched=False)
-    yield tell.step(StepKind.END, f"{process.instructions} instructions in one process, never restarted", instructions=process.instructions)
+    yield tell.step(StepKind.END, f"{process.instructions} instructions in one process", instructions=process.instructions)
 
 
 def _ask(tell: Teller, process: Process, *, patched: bool) -> Iterator[Step]:

@@ -40,7 +40,7 @@ def tell_runs(tell: Teller, case: Case, image: Image, patch: Patch, seed: int) -
         if program.called_off:
             yield tell.step(StepKind.ACT, f"{program.title}: the patch goes in thread by thread, and is called off in the middle of that")
             yield from story.called_off(at)
-    yield tell.step(StepKind.END, "the program ran to its end each time, never restarted")
+    yield tell.step(StepKind.END, "the program ran to its end each time")
 
 
 def tell_hosted(tell: Teller, case: Case, image: Image, patch: Patch, seed: int) -> Iterator[Step]:

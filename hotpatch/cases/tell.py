@@ -14,7 +14,7 @@ from hotpatch.cases.story_release import tell_release
 from hotpatch.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from hotpatch.arch import Machine
@@ -44,11 +44,19 @@ def tell(name: str, machine: Machine, *, seed: int, cache: Path, wheels: Path | 
     return tell_calls(case, machine, seed)
 
 
-def bug_is_fixed(steps: Iterable[Step]) -> bool:
-    """Whether, on every machine, the bug showed before the patch, not while it was in, and again after."""
+def bug_is_fixed(steps: Iterable[Step]) -> bool | None:
+    """Whether, on every machine, the bug showed before the patch, not while it was in, and again after; ``None`` where none is marked."""
     shown: dict[Machine, list[str]] = {}
     for step in steps:
+        kinds = shown.setdefault(step.machine, [])
         if step.kind in (StepKind.BUG, StepKind.GOOD):
-            shown.setdefault(step.machine, []).append(step.kind.value)
+            kinds.append(step.kind.value)
     turns = [[kind for kind, _ in groupby(kinds)] for kinds in shown.values()]
-    return bool(turns) and all(kinds[:3] == ["bug", "good", "bug"] for kinds in turns)
+    if not any(turns):
+        return None
+    return all(kinds[:3] == ["bug", "good", "bug"] for kinds in turns)
+
+
+def is_as_told(steps: Sequence[Step]) -> bool:
+    """Whether a marked bug was fixed, and every call and run gave what its case says."""
+    return bug_is_fixed(steps) is not False and all(step.details.get("right", True) for step in steps)

@@ -63,7 +63,7 @@ def demo(
         options: Of every verb.
     """
     from hotpatch.arch import Machine
-    from hotpatch.cases.tell import bug_is_fixed, tell
+    from hotpatch.cases.tell import bug_is_fixed, is_as_told, tell
     from hotpatch.report import story
     from hotpatch.report.documents import DemoDocument
 
@@ -81,7 +81,7 @@ def demo(
             case=case, machines=[machine.value for machine in machines], steps=story.documents(steps), fixed=bug_is_fixed(steps)
         )
         out.document(document)
-    return Exit.DONE
+    return Exit.DONE if is_as_told(steps) else Exit.COUNTEREXAMPLE
 
 
 def _begun(told: Iterator[Step], out: Output, what: str) -> Iterator[Step]:

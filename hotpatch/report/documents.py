@@ -396,13 +396,13 @@ class DemoStepDocument(Document, frozen=True, kw_only=True):
 
 
 class DemoDocument(Document, frozen=True, kw_only=True):
-    """``hotpatch demo``."""
+    """``hotpatch demo``. ``fixed``: the bug showed before the patch, not with it, and again after; null where the case marks no bug."""
 
     schema: Literal["hotpatch.demo/1"] = "hotpatch.demo/1"
     case: str
     machines: list[Machine]
     steps: list[DemoStepDocument]
-    fixed: bool
+    fixed: bool | None
 
 
 DOCUMENTS: dict[str, type[Document]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from hotpatch.arch import Machine
 from hotpatch.cases import LATER_PHASES, PHASES, Case, case_names, find_case, fixtures_folder
 from hotpatch.cases.story import Step
-from hotpatch.cases.tell import bug_is_fixed, tell
+from hotpatch.cases.tell import bug_is_fixed, is_as_told, tell
 from hotpatch.engine import Consistency
 from hotpatch.report import story
+from tests.cases.sabotage import new_code_stays, old_entries_stay
 
 
 @cache
@@ -41,8 +43,11 @@ def test_the_story_is_the_case_s(name: str, machine: Machine) -> None:
     assert rules >= {str(rule) for rule in (expect.rule, expect.then_rule) if rule is not None}
     assert ("redirect-changed" in rules) == bool(expect.overwritten)
     assert ("callback-veto" in rules) == bool(expect.busy)
+    assert is_as_told(steps)
+    marked = any(step.kind in ("bug", "good") for step in steps)
+    assert bug_is_fixed(steps) is (True if marked else None)
     if case.manifest.demo is not None:
-        assert bug_is_fixed(steps)
+        assert marked
         return
     assert [step.details["hosted"] for step in steps if "hosted" in step.details] == [
         program.title for program in case.manifest.hosted for _ in range(2)
@@ -96,3 +101,29 @@ def test_a_superseding_patch_rewrites_pointers(machine: Machine) -> None:
     written = [step for step in steps[on_top : acts[acts.index(on_top) + 1]] if step.kind == "write"]
     assert sum("before" in step.details and "pointer" in step.details for step in written) == 2
     assert sum("entry of" in step.text for step in written) == 1
+
+
+def counted(steps: Iterable[Step]) -> list[tuple[object, ...]]:
+    """Of each function, in both phases of the demo: calls that took the new code, and the old."""
+    found = [step for step in steps if step.kind == "call"]
+    assert all(f"{step.details['new']} took the new code, {step.details['old']} the old" in step.text for step in found)
+    return [(step.details["function"], step.details["new"], step.details["old"]) for step in found]
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_calls_are_counted_by_the_code_that_they_take(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again() -> tuple[Step, ...]:
+        return tuple(tell("overflow-check", machine, seed=0, cache=Path("unused")))
+
+    assert counted(told("overflow-check", machine)) == [("echo", 2, 0), ("set_name", 1, 0), ("echo", 0, 1), ("set_name", 0, 1)]
+    with monkeypatch.context() as behind:
+        old_entries_stay(behind)
+        steps = again()
+    assert counted(steps) == [("echo", 0, 2), ("set_name", 0, 1), ("echo", 0, 1), ("set_name", 0, 1)]
+    assert bug_is_fixed(steps) is False
+    assert not is_as_told(steps)
+    with monkeypatch.context() as behind:
+        new_code_stays(behind)
+        steps = again()
+    assert counted(steps) == [("echo", 2, 0), ("set_name", 1, 0), ("echo", 1, 0), ("set_name", 1, 0)]
+    assert bug_is_fixed(steps) is False

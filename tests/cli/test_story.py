@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hotpatch.arch import Machine
 from hotpatch.cases import case_names, find_case
-from hotpatch.cases.releases import CVE_2025_69277
+from hotpatch.cases.releases import CVE_2025_69277, extract
+from hotpatch.errors import InputError
+from tests.cases.sabotage import old_entries_stay
 from tests.cli.front import Ask
 
 
@@ -32,7 +35,36 @@ def test_demo_as_text(ask: Ask, machine) -> None:
     assert (answer.code, answer.err) == (0, "")
     seen = [line for line in answer.out.splitlines() if "←" in line and line.startswith("    │")]
     assert ["bug" in line for line in seen] == [True, False, False, True, True]
-    assert "never restarted" in answer.out
+    assert "none begun after the patch" in answer.out
+
+
+def test_demo_whose_bug_is_not_gone(ask: Ask, machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_entries_stay(monkeypatch)
+    answer = ask("demo", "--arch", machine, "--json")
+    assert (answer.code, answer.document("demo")["fixed"]) == (5, False)
+    answer = ask("demo", "--arch", machine)
+    assert (answer.code, answer.err) == (5, "")
+    assert "calls of echo meanwhile: 0 took the new code, 2 the old" in answer.out
+
+
+def test_demo_without_a_bug(ask: Ask, machine) -> None:
+    answer = ask("demo", "cosmetic", "--arch", machine, "--json")
+    assert (answer.code, answer.document("demo")["fixed"]) == (0, None)
+
+
+@pytest.mark.release
+def test_demo_of_a_release(ask: Ask, machine, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path_factory.getbasetemp() / "wheels"
+    try:
+        extract(CVE_2025_69277, Machine(machine), cache=cache)
+    except InputError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("HOTPATCH_CACHE", str(cache))
+    answer = ask("demo", CVE_2025_69277.name, "--arch", machine, "--json")
+    found = answer.document("demo")
+    assert (answer.code, found["machines"], found["fixed"]) == (0, [machine], True)
+    answers = [(step["details"]["patched"], step["details"]["answer"]) for step in found["steps"] if "answer" in step["details"]]
+    assert answers == [(False, 1), (False, 1), (True, 1), (True, 0), (False, 1), (False, 1)]
 
 
 @pytest.mark.parametrize("case", ["basic", "many-threads", "superseded", "cosmetic", "data-layout-refused", "wrong-base-refused"])

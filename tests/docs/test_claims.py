@@ -114,4 +114,4 @@ def test_set_up_shows_the_demo(tmp_path):
         ["sh", "-c", setup("set-up")], cwd=checkout, env=environment, capture_output=True, encoding="utf-8", check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert "never restarted" in done.stdout
+    assert "none begun after the patch" in done.stdout
