@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hotpatch.address import Va
 from hotpatch.arch import LONGEST_INSTRUCTION, Flow, architecture
@@ -16,7 +16,7 @@ from hotpatch.image import open_image
 from hotpatch.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from hotpatch.arch import Machine
     from hotpatch.cases.model import Case, Demo
@@ -54,12 +54,12 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     applied = process.apply(patch)
     yield from tell.changes(process, since)
     held = process.instructions - before
-    waited = {holder["thread"] for event in process.events[since:] if event.kind == "wait" for holder in event.details["holders"]}
+    waited = _waited(process, since)
     yield tell.step(
         StepKind.SAY,
-        f"while it went in {held} instructions passed; threads waited for: {len(waited)}",
+        f"while it went in {held} instructions passed; threads waited for: {waited}",
         held=held,
-        waited=len(waited),
+        waited=waited,
     )
     watch.patched(applied, since)
 
@@ -85,6 +85,21 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
         threads=result.threads,
         begun=begun,
     )
+
+
+def _details(process: Process, since: int, kind: str) -> Iterator[Mapping[str, Any]]:
+    return (event.details for event in process.events[since:] if event.kind == kind)
+
+
+def _waited(process: Process, since: int) -> int:
+    """How many threads the engine has waited for since event number ``since``."""
+    return len({holder["thread"] for details in _details(process, since, "wait") for holder in details["holders"]})
+
+
+def _displaced(process: Process, since: int) -> dict[Va, bytes]:
+    """The bytes in whose place redirects have been stored since event number ``since``, by the entry."""
+    found = _details(process, since, "redirect")
+    return {Va(details["va"]): bytes.fromhex(details["before"]) for details in found if details["va"] != details["pointer"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +129,7 @@ class _Watch:
 
     def patched(self, applied: AppliedPatch, since: int) -> None:
         """Watch both codes of every function of ``applied``, whose redirects are told by the events from number ``since`` on."""
-        displaced = {
-            Va(event.details["va"]): bytes.fromhex(event.details["before"])
-            for event in self._process.events[since:]
-            if event.kind == "redirect" and event.details["va"] != event.details["pointer"]
-        }
+        displaced = _displaced(self._process, since)
         self._codes = {
             item.name or f"rva:0x{item.rva:x}": _Code(
                 item.va, None if item.va not in displaced else self._resume(item.va, displaced[item.va]), item.destination
