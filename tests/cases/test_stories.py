@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
-from hotpatch.arch import Machine
-from hotpatch.cases import LATER_PHASES, PHASES, Case, case_names, find_case, fixtures_folder
+from hotpatch.arch import Machine, Redirect
+from hotpatch.builder import build_patch
+from hotpatch.cases import LATER_PHASES, PHASES, Case, case_names, find_case, fixtures_folder, story_program
 from hotpatch.cases.story import Step
 from hotpatch.cases.tell import bug_is_fixed, is_as_told, tell
 from hotpatch.engine import Consistency
@@ -110,12 +111,14 @@ def counted(steps: Iterable[Step]) -> list[tuple[object, ...]]:
     return [(step.details["function"], step.details["new"], step.details["old"]) for step in found]
 
 
+@pytest.mark.parametrize("redirect", Redirect)
 @pytest.mark.parametrize("machine", Machine)
-def test_calls_are_counted_by_the_code_that_they_take(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_are_counted_by_the_code_that_they_take(machine: Machine, redirect: Redirect, monkeypatch: pytest.MonkeyPatch) -> None:
     def again() -> tuple[Step, ...]:
         return tuple(tell("overflow-check", machine, seed=0, cache=Path("unused")))
 
-    assert counted(told("overflow-check", machine)) == [("echo", 2, 0), ("set_name", 1, 0), ("echo", 0, 1), ("set_name", 0, 1)]
+    monkeypatch.setattr(story_program, "build_patch", partial(build_patch, redirect=redirect))
+    assert counted(again()) == [("echo", 2, 0), ("set_name", 1, 0), ("echo", 0, 1), ("set_name", 0, 1)]
     with monkeypatch.context() as behind:
         old_entries_stay(behind)
         steps = again()
@@ -127,3 +130,14 @@ def test_calls_are_counted_by_the_code_that_they_take(machine: Machine, monkeypa
         steps = again()
     assert counted(steps) == [("echo", 2, 0), ("set_name", 1, 0), ("echo", 1, 0), ("set_name", 1, 0)]
     assert bug_is_fixed(steps) is False
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_nothing_is_said_of_old_code_that_cannot_be_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A return where the redirect stands: the old code may never get behind it."""
+    returns = {Machine.X64: bytes.fromhex("c390"), Machine.ARM64: bytes.fromhex("c0035fd6")}[machine]
+    displaced = story_program._displaced
+    monkeypatch.setattr(story_program, "_displaced", lambda process, since: dict.fromkeys(displaced(process, since), returns))
+    steps = [step for step in tell("overflow-check", machine, seed=0, cache=Path("unused")) if step.kind == "call"]
+    assert [(step.details["new"], step.details["old"]) for step in steps] == [(2, None), (1, None), (0, None), (0, None)]
+    assert not any("old" in step.text for step in steps)
