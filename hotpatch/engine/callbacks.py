@@ -54,11 +54,11 @@ class Callbacks:
         except EmulatedFault as error:
             fault = error.fault
             evidence |= {"kind": fault.kind.value, "pc": fault.pc, "address": fault.address}
-            reason = f"the patch's callback {moment} ended with {error}; nothing was changed, repair the patch"
+            reason = f"the patch's callback {moment} ended with {error}; the operation was called off, repair the patch"
             raise Refused([Refusal(Rule.CALLBACK_FAULT, moment.symbol, None, reason, evidence)]) from error
         if answer:
             evidence["answer"] = answer
-            reason = f"the patch's callback {moment} answered {answer}, which means no; nothing was changed, try again when it agrees"
+            reason = f"the patch's callback {moment} answered no ({answer}): the operation was called off, try again when it agrees"
             raise Refused([Refusal(Rule.CALLBACK_VETO, moment.symbol, None, reason, evidence)])
         self.step.event("callback", moment=moment.value, patch=self.patch.image.name, va=va)
 
