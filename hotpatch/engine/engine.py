@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from hotpatch.collection import without_collection
@@ -20,6 +20,8 @@ from hotpatch.engine.transaction import Transaction
 from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Refused, RevertRefused, Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hotpatch.address import Rva, Va
     from hotpatch.engine.registry import Transition
     from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, Status
@@ -69,19 +71,11 @@ class Engine:
         Raises:
             ApplyRefused: With every reason; the process is as it was.
         """
-        try:
-            with without_collection(), Transaction(self._target) as step:
-                registry = self._registry.copy()
-                module = identity.find_module(self._target, patch)
-                presence.check_registered(registry, patch)
-                checked = plan(self._target, registry, module, patch, consistency, stacking)
-                number = operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
-                step.commit()
-        except ApplyRefused:
-            raise
-        except Refused as refused:
-            raise ApplyRefused(refused.refusals) from refused
-        self._registry = registry
+        with without_collection(), self._applying() as (step, registry):
+            module = identity.find_module(self._target, patch)
+            presence.check_registered(registry, patch)
+            checked = plan(self._target, registry, module, patch, consistency, stacking)
+            number = operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
         return AppliedPatch(self, number, patch)
 
     def register(
@@ -101,17 +95,23 @@ class Engine:
         """
         if identity.base_of(self._target.modules(), patch) is not None:
             return self.apply(patch, consistency, stacking, wait)
+        with self._applying() as (step, registry):
+            number = presence.register(step, self._target, registry, patch, consistency, stacking)
+        return AppliedPatch(self, number, patch)
+
+    @contextmanager
+    def _applying(self) -> Iterator[tuple[Transaction, Registry]]:
+        """A transaction and the registry that is in force once it has ended well; a refusal in it is one to apply."""
+        registry = self._registry.copy()
         try:
             with Transaction(self._target) as step:
-                registry = self._registry.copy()
-                number = presence.register(step, self._target, registry, patch, consistency, stacking)
+                yield step, registry
                 step.commit()
         except ApplyRefused:
             raise
         except Refused as refused:
             raise ApplyRefused(refused.refusals) from refused
         self._registry = registry
-        return AppliedPatch(self, number, patch)
 
     def revert(self, applied: AppliedPatch, consistency: Consistency | None = None, wait: int | None = None) -> None:
         """Take the topmost patch of a module back: what it superseded is in force again, else the original.
