@@ -23,7 +23,8 @@ from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.differ import Verdict
-from hotpatch.differ.view import POINTER_SIZE, View
+from hotpatch.differ.parts import POINTER_SIZE
+from hotpatch.differ.view import View
 from hotpatch.errors import Refusal, Rule
 from hotpatch.image import Range
 from hotpatch.patch import CarriedKind

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.differ.correlate import aligned_links
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.view import PlaceKind
+from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

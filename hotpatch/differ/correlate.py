@@ -15,14 +15,15 @@ from hotpatch.differ.correspond import loosely_aligned_lines
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
+from hotpatch.differ.parts import ENTRY, PlaceKind
 from hotpatch.differ.traits import callers, flow_shape, mentions, neighbours
-from hotpatch.differ.view import ENTRY, PlaceKind
 from hotpatch.differ.votes import Site, Votes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
-    from hotpatch.differ.view import Link, Place, View
+    from hotpatch.differ.parts import Link, Place
+    from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
 _TELLING_SIZE = 24

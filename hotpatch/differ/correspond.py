@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.differ.align import align
 from hotpatch.differ.distances import distance_pairs
+from hotpatch.differ.parts import ENTRY, POINTER_SIZE, PlaceKind, Position
 from hotpatch.differ.tails import enters_changed_code
-from hotpatch.differ.view import ENTRY, POINTER_SIZE, PlaceKind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.view import Body, Line, Link, Place, View
+    from hotpatch.differ.parts import Body, Line, Link, Place
+    from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
     from hotpatch.image import Range
 

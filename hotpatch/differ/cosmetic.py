@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import FixupKind, Use
+from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.texts import differ_in_provenance, version_numbers, versions, whole_text
-from hotpatch.differ.view import PlaceKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from hotpatch.arch.constants import Constant, Passed
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.view import Link, View
+    from hotpatch.differ.parts import Link
+    from hotpatch.differ.view import View
 
 LARGEST_LINE = 1_000_000
 _LEAST_VALUES = 6

@@ -16,14 +16,15 @@ from hotpatch.arch import FixupKind
 from hotpatch.differ.correlate import aligned_links, pointer_pairs
 from hotpatch.differ.correspond import Ranges
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.view import PlaceKind
+from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.votes import Site, Tie, Votes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.view import Link, View
+    from hotpatch.differ.parts import Link
+    from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
 _EQUAL_CONTENT_WEIGHT = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.differ.cosmetic import provenance_only
-from hotpatch.differ.view import PlaceKind
+from hotpatch.differ.parts import PlaceKind
 from hotpatch.errors import Refusal, Rule
 
 if TYPE_CHECKING:

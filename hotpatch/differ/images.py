@@ -12,9 +12,10 @@ from hotpatch.differ.correspond import Correspondence
 from hotpatch.differ.data import correlate_data
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import DatumMatch, ImageDiff
+from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.differ.rules import findings
 from hotpatch.differ.verdicts import drop_unproven_folds, rows
-from hotpatch.differ.view import POINTER_SIZE, view_of
+from hotpatch.differ.view import view_of
 from hotpatch.errors import Refusal, Refused, Rule
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from hotpatch.differ.model import FunctionMatch, ImageDiff
-    from hotpatch.differ.view import Line
+    from hotpatch.differ.parts import Line
     from hotpatch.image import Function, InlineSite
 
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
 from hotpatch.differ.correspond import aligned_lines, loosely_aligned_lines
-from hotpatch.differ.view import ENTRY, PlaceKind, Position, view_of
+from hotpatch.differ.parts import ENTRY, PlaceKind, Position
+from hotpatch.differ.view import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hotpatch.differ.model import FunctionMatch, ImageDiff
-    from hotpatch.differ.view import Line, Link, Place, View
+    from hotpatch.differ.parts import Line, Link, Place
+    from hotpatch.differ.view import View
     from hotpatch.image import Function
 
 _STRING_LIMIT = 40

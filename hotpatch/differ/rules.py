@@ -11,9 +11,9 @@ from hotpatch.differ.data import Stretch
 from hotpatch.differ.exports import export_findings
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import TextDatum
+from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.startup import policy_findings, startup_findings
 from hotpatch.differ.texts import whole_text
-from hotpatch.differ.view import PlaceKind
 from hotpatch.errors import Refusal, Rule
 from hotpatch.image import Range
 

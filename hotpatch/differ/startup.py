@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.differ.view import POINTER_SIZE, PlaceKind
+from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.errors import Refusal, Rule
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow, Use
 from hotpatch.differ.flows import flows
-from hotpatch.differ.view import ENTRY, PlaceKind
+from hotpatch.differ.parts import ENTRY, PlaceKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hotpatch.differ.correspond import Correspondence
-    from hotpatch.differ.view import Line, Link, View
+    from hotpatch.differ.parts import Line, Link
+    from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
 _LEAVING = frozenset({Flow.RETURN, Flow.JUMP, Flow.TRAP})

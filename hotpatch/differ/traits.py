@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow, Use
 from hotpatch.differ.flows import flows
-from hotpatch.differ.view import ENTRY, PlaceKind
+from hotpatch.differ.parts import ENTRY, PlaceKind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

@@ -15,7 +15,8 @@ from hotpatch.differ.tails import enters_changed_code
 if TYPE_CHECKING:
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.view import Body, View
+    from hotpatch.differ.parts import Body
+    from hotpatch.differ.view import View
     from hotpatch.image import Function
 
 _ENTRY_BYTES = 16

@@ -3,155 +3,23 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture
 from hotpatch.differ.distances import distance_targets, may_be_distances
-from hotpatch.image import Datum, Function, Import, Range, Section
+from hotpatch.differ.parts import CONSTANT, ENTRY, NOTHING, POINTER_SIZE, WRITABLE, Body, Line, Place, PlaceKind, Position, position_in
+from hotpatch.image import Datum, Function, Range, Section
 from hotpatch.image.metadata import delay_descriptors, metadata
 from hotpatch.image.type_records import TypeRecord, type_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from hotpatch.arch import JumpTable
     from hotpatch.image import Image, InlineSite
-
-POINTER_SIZE = 8
-
-
-class Position(NamedTuple):
-    """A place in a function: which of its ranges, and how many bytes into it."""
-
-    part: int
-    offset: int
-
-
-ENTRY = Position(0, 0)
-
-
-class PlaceKind(StrEnum):
-    """What lies at an address."""
-
-    FUNCTION = "function"
-    IMPORT = "import"
-    WRITABLE = "writable"
-    CONSTANT = "constant"
-    TABLE = "table"
-    NOTHING = "nothing"
-
-
-class Place(NamedTuple):
-    """What lies at an address.
-
-    Attributes:
-        function: That holds it; for ``TABLE`` the one that jumps through it.
-        position: In that function.
-        slot: The import that is bound there.
-        table: The jump table that starts there.
-    """
-
-    kind: PlaceKind
-    function: Function | None = None
-    position: Position = ENTRY
-    slot: Import | None = None
-    table: JumpTable | None = None
-
-
-_NOTHING, _WRITABLE, _CONSTANT = Place(PlaceKind.NOTHING), Place(PlaceKind.WRITABLE), Place(PlaceKind.CONSTANT)
-
-
-class Link(NamedTuple):
-    """A reference of a function, apart from distances within one range."""
-
-    part: int
-    offset: int
-    kind: FixupKind
-    use: Use
-    target: int
-
-
-_link_of: Callable[[tuple[int, int, FixupKind, Use, int]], Link] = partial(tuple.__new__, Link)
-"""``Link._make`` without a Python frame, where thousands are made."""
-
-
-Form = tuple[int, FixupKind, Use]
-"""Where a link stands in its range (in bytes), how it is encoded, and its use."""
-
-
-@dataclass(frozen=True, eq=False)
-class Body:
-    """A function's code and its references, apart.
-
-    Attributes:
-        code: Of each range.
-        masked: The same with the field of every link and every jump table that lies in it zeroed; equal for functions that
-            differ at most in where they lead.
-        forms: Of the links of each range, by offset.
-        targets: Of all links, in that order.
-    """
-
-    function: Function
-    code: tuple[bytes, ...]
-    masked: tuple[bytes, ...]
-    forms: tuple[tuple[Form, ...], ...]
-    targets: tuple[int, ...]
-
-    @cached_property
-    def links(self) -> tuple[Link, ...]:
-        """What was zeroed, by range and offset."""
-        rows = [(part, *form) for part, forms in enumerate(self.forms) for form in forms]
-        return tuple([_link_of((*row, target)) for row, target in zip(rows, self.targets, strict=True)])
-
-    def link(self, place: int) -> Link:
-        """One of ``links``."""
-        target, part = self.targets[place], 0
-        while place >= len(self.forms[part]):
-            place -= len(self.forms[part])
-            part += 1
-        return _link_of((part, *self.forms[part][place], target))
-
-    @cached_property
-    def whole_targets(self) -> Collection[int]:
-        """The targets of those links that give a whole address, not its page alone."""
-        kinds = [kind for forms in self.forms for _, kind, _ in forms]
-        return [target for kind, target in zip(kinds, self.targets, strict=True) if kind is not FixupKind.PAGEBASE_REL21]
-
-
-class Line(NamedTuple):
-    """An instruction of a function.
-
-    Attributes:
-        token: Equal for instructions that do the same but for where their references lead.
-        links: The indices of its links in the body.
-        kinds: Of those links.
-        inner: What it refers to within its own range, by distance.
-        takes_inner: Whether it reads that or takes its address, rather than branching there.
-    """
-
-    position: Position
-    size: int
-    token: tuple[object, ...]
-    text: str
-    links: tuple[int, ...]
-    kinds: tuple[FixupKind, ...]
-    inner: int | None
-    takes_inner: bool
-
-    @property
-    def operation(self) -> str:
-        """What it does, operands apart."""
-        return self.text.partition(" ")[0]
-
-    @property
-    def shape(self) -> tuple[object, ...]:
-        """The operation and what kinds of reference it has."""
-        return (self.operation, *self.kinds)
 
 
 class View:
@@ -289,8 +157,8 @@ class View:
             return Place(PlaceKind.FUNCTION, function_there, position)
         section = self.section(rva)
         if section is None:
-            return _NOTHING
-        return _WRITABLE if section.writable else _CONSTANT
+            return NOTHING
+        return WRITABLE if section.writable else CONSTANT
 
     @cached_property
     def _sections(self) -> tuple[tuple[int, int, Section], ...]:
@@ -437,15 +305,3 @@ def view_of(image: Image) -> View:
     if view is None:
         view = _VIEWS[image] = View(image)
     return view
-
-
-def position_in(function: Function, rva: int) -> Position:
-    """Where in ``function`` the address lies.
-
-    Raises:
-        ValueError: It does not lie in the function.
-    """
-    for part, stretch in enumerate(function.ranges):
-        if stretch.start <= rva < stretch.end:
-            return Position(part, rva - stretch.start)
-    raise ValueError(f"0x{rva:x} is not in {function.label}")
