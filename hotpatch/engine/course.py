@@ -102,30 +102,36 @@ def advance(target: Target, locator: Locator, registry: Registry, going: Transit
 
 
 def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
-    """All threads are on one side: lead slots straight there, so that the dispatchers can go; the refusals where that cannot be done."""
+    """All threads are on one side: lead slots straight there, so that the dispatchers can go; the refusals where that cannot be done.
+
+    One that was called off ends in any case: what a callback refuses then is told.
+    """
     arch = architecture(going.patch.machine)
+    told: tuple[Refusal, ...] = ()
     try:
         with Transaction(target) as step:
             done = registry.copy()
             application = done.applications[going.number]
             check_own_redirects(target, done, application)
             through = [done.sites[key] for key in application.touched]
+            callbacks = replace(callbacks_of(step, done, application), called_off=going.reversed)
+            moment = Moment.AFTER_APPLY if going.to_new else Moment.AFTER_REVERT
             if going.to_new:
                 switch = redirect.Switch()
                 for key, site in zip(application.touched, through, strict=True):
                     done.sites[key] = redirect.lead(step, target, arch, key, site, site.layers, switch)
                 switch.throw(step)
-                if going.operation is Operation.APPLY:
-                    callbacks_of(step, done, application).run(Moment.AFTER_APPLY)
             else:
-                # A patch that never came in has taken nothing over that would have to be given back.
-                moments = (Moment.AFTER_REVERT,) if going.operation is Operation.REVERT else ()
-                operation.revert(step, target, done, application, moments)
+                operation.take_back(step, target, done, application)
+            if going.reversed:
+                told = callbacks.run_regardless(target, (moment,), "the operation had been called off, and stays so")
+            else:
+                callbacks.run(moment)
             dispatch.vacate(step, target, arch, through)
             transition.clear(step, target, going)
             del done.transitions[going.module]
             if not going.to_new and going.operation is Operation.APPLY:
-                done.ended[going.number] = Ended(going.refusals)
+                done.ended[going.number] = Ended(going.refusals and going.refusals + told)
             transition.tell(step, going, "finish", 0)
             step.commit()
     except RevertRefused as refused:
@@ -138,4 +144,4 @@ def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
             transition.turn_back(step, target, turned, going, refused.refusals)
             step.commit()
         return turned, refused.refusals
-    return done, ()
+    return done, told

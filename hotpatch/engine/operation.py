@@ -18,8 +18,6 @@ from hotpatch.errors import Refusal, RevertRefused, Rule
 from hotpatch.patch import Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-
     from hotpatch.engine.locate import Locator
     from hotpatch.engine.occupancy import Holder
     from hotpatch.engine.plan import Plan
@@ -155,18 +153,21 @@ def begin_revert(
         switch.throw(step)
 
 
-def revert(
-    step: Transaction, target: Target, registry: Registry, application: Application, moments: Container[Moment] = tuple(Moment)
-) -> None:
-    """Take back what stands, with those of the patch's callbacks whose moment is among ``moments``.
+def revert(step: Transaction, target: Target, registry: Registry, application: Application) -> None:
+    """Take back what stands, between the patch's callbacks.
 
     Raises:
         Refused: A callback says no or faults.
     """
-    arch = architecture(application.patch.machine)
     callbacks = callbacks_of(step, registry, application)
-    if Moment.BEFORE_REVERT in moments:
-        callbacks.run(Moment.BEFORE_REVERT)
+    callbacks.run(Moment.BEFORE_REVERT)
+    take_back(step, target, registry, application)
+    callbacks.run(Moment.AFTER_REVERT)
+
+
+def take_back(step: Transaction, target: Target, registry: Registry, application: Application) -> None:
+    """Lead calls to what was in force before, and forget the application."""
+    arch = architecture(application.patch.machine)
     step.event(
         "revert",
         patch=application.patch.image.name,
@@ -186,8 +187,6 @@ def revert(
     registry.leave(application)
     switch.throw(step)
     redirect.remove(step, target, arch, removed)
-    if Moment.AFTER_REVERT in moments:
-        callbacks.run(Moment.AFTER_REVERT)
 
 
 def comes(under_way: Waiting | Transition) -> bool:

@@ -131,21 +131,12 @@ def depart(step: Transaction, target: Target, registry: Registry, module: Module
 
 def _run_down(step: Transaction, target: Target, registry: Registry, application: Application, going: Transition | None) -> None:
     """Run the revert callbacks of the topmost patch of a module, those that have not run yet; what one refuses is only told."""
+    callbacks = callbacks_of(step, registry, application)
     moments: tuple[Moment, ...] = (Moment.BEFORE_REVERT, Moment.AFTER_REVERT)
     if going is not None and going.number == application.number:
-        # A patch that never came in has taken nothing over that would have to be given back.
-        moments = (Moment.AFTER_REVERT,) if going.operation is Operation.REVERT else ()
-    try:
-        with Transaction(target) as inner:
-            callbacks = callbacks_of(inner, registry, application)
-            for moment in moments:
-                callbacks.run(moment)
-    except Refused as refused:
-        end = "its module was unloaded all the same"
-        told = tuple(replace(each, reason=f"{each.reason.partition(';')[0]}; {end}") for each in refused.refusals)
-        _remember(step, registry, told)
-    else:
-        step.adopt(inner)
+        callbacks = replace(callbacks, called_off=going.operation is Operation.APPLY)
+        moments = (Moment.AFTER_REVERT,)
+    _remember(step, registry, callbacks.run_regardless(target, moments, "its module was unloaded all the same"))
 
 
 def _forget(step: Transaction, target: Target, registry: Registry, module: Va, going: Transition | None) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 import hotpatch
+from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.engine import Consistency, PatchState
+from hotpatch.engine.registry import Operation
 from hotpatch.errors import ApplyRefused, FaultKind, Rule
 from hotpatch.patch import Moment
 
-from .late import images, patch_of
+from .late import Late, images, patch_of
 from .real import whole
 
 BODIES = {
@@ -115,6 +117,98 @@ def test_the_end_of_a_revert_is_taken_back(machine: Machine, model: Consistency,
     with pytest.raises(hotpatch.RevertRefused):
         applied.revert(Consistency.IMMEDIATE)
     assert whole(process.guest) == before
+
+
+# called off -------------------------------------------------------------------------------------------------------------------------------
+
+
+class Transition:
+    """``hooks`` on its way in or out by ``per-thread``, kept by a thread in ``add_metres``, which will count one metre to five."""
+
+    def __init__(self, machine: Machine, operation: Operation, wait: int | None = None) -> None:
+        self.late = late = Late("hooks", machine)
+        self.process, (comes, how) = late.process, (operation is Operation.APPLY, Consistency.PER_THREAD)
+        self.handle = late.load()
+        late.call("add_metres", 5)
+        applied = None if comes else self.process.apply(late.patch)
+        late.stand("add_metres", 1)
+        self.applied = applied or self.process.apply(late.patch, how, wait=wait)
+        if not comes:
+            self.process.revert(self.applied, how, wait=wait)
+        assert not self.applied.settled
+
+    def busy(self, value: int) -> None:
+        datum = next(datum for datum in images("hooks", self.late.machine)[0].data_symbols if datum.name == "busy")
+        self.process.guest.write_data(Va(self.handle + datum.rva), value.to_bytes(8, "little"))
+
+    def left(self) -> tuple[PatchState, list[object], int]:
+        """State of the patch, the callbacks that ran, and how many shadow data there are."""
+        moments = [event.details["moment"] for event in self.process.events if event.kind == "callback"]
+        return self.applied.state, moments, len(self.process.guest.system.shadows)
+
+
+BEGUN = {Operation.APPLY: ["before-apply"], Operation.REVERT: ["before-apply", "after-apply", "before-revert"]}
+ENDED = {
+    Operation.APPLY: [*BEGUN[Operation.APPLY], "after-revert"],
+    Operation.REVERT: [*BEGUN[Operation.REVERT], "after-apply"],
+}
+each_operation = pytest.mark.parametrize("operation", Operation)
+
+
+@each_operation
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_the_first_callback_of_a_transition_did_is_taken_back(machine: Machine, operation: Operation, given_up: bool) -> None:
+    """Whether somebody calls it off or its time is over: by the callback that ends its opposite."""
+    here = Transition(machine, operation, 0 if given_up else None)
+    assert here.left()[1:] == (BEGUN[operation], 1 if operation is Operation.APPLY else 2)
+    if not given_up:
+        here.applied.reverse()
+    here.process.run()
+    assert [item.rule for item in here.process.refused] == [Rule.NOT_QUIESCENT] * given_up
+    if operation is Operation.APPLY:
+        assert here.left() == (PatchState.REFUSED if given_up else PatchState.REVERSED, ENDED[operation], 0)
+    else:
+        assert here.left() == (PatchState.APPLIED, ENDED[operation], 1)
+    assert here.late.call("stored") == (6 if operation is Operation.APPLY else 600)
+
+
+@each_operation
+def test_calling_the_calling_off_off_runs_what_was_to_run(machine: Machine, operation: Operation) -> None:
+    here = Transition(machine, operation)
+    here.applied.reverse()
+    here.applied.reverse()
+    here.process.run()
+    state, last = (PatchState.APPLIED, "after-apply") if operation is Operation.APPLY else (PatchState.REVERTED, "after-revert")
+    assert here.left() == (state, [*BEGUN[operation], last], 1 if operation is Operation.APPLY else 0)
+    assert here.late.call("stored") == (600 if operation is Operation.APPLY else 6)
+
+
+@each_operation
+def test_what_was_called_off_ends_whatever_a_callback_says(machine: Machine, operation: Operation) -> None:
+    """Or the two ways would call each other off for ever."""
+    here = Transition(machine, operation)
+    here.busy(3)
+    here.applied.reverse()
+    here.process.run()
+    (refusal,) = here.process.refused
+    assert (refusal.rule, refusal.evidence["answer"]) == (Rule.CALLBACK_VETO, 3)
+    assert refusal.reason.endswith("the operation had been called off, and stays so")
+    assert here.process.engine.snapshot().transitions == {}
+    state = PatchState.REVERSED if operation is Operation.APPLY else PatchState.APPLIED
+    assert here.left() == (state, BEGUN[operation], 1 if operation is Operation.APPLY else 2)
+
+
+@each_operation
+def test_an_unload_in_the_middle_gives_back_what_was_taken(machine: Machine, operation: Operation) -> None:
+    here = Transition(machine, operation)
+    (thread,) = (each.id for each in here.process.guest.threads())
+    here.late.hold(thread)
+    here.late.free(here.handle)
+    assert here.left() == (
+        PatchState.REGISTERED if operation is Operation.APPLY else PatchState.REVERTED,
+        [*BEGUN[operation], "after-revert"],
+        0,
+    )
 
 
 # shadow data ------------------------------------------------------------------------------------------------------------------------------
