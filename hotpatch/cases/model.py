@@ -79,6 +79,9 @@ Where the patch is refused, or nothing is to do, ``patched`` and ``again`` say w
     stdin = "text"
     bug = ["SECRET"]                # an output line with one of these texts shows a bug
     repaired = ["ERR too long"]     # and one with one of these that it is repaired
+    kept = ["requests 16, "]        # each of these texts is written while the patch is in or later, and shows state from before it
+    answers = '#(\d+) '             # an output line that begins so answers the line of stdin that has this number, from 1
+    hostile = ["ECHO 52 "]          # a line of stdin that begins so is an attack
     apply_after = "#8 "             # the patch goes in once a line that begins so has been written
     revert_after = "#16 "           # and is taken back after this one
 
@@ -308,6 +311,14 @@ class Demo(_Table, frozen=True):
     apply_after: str
     revert_after: str
     args: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    answers: str | None = None
+    hostile: tuple[str, ...] = ()
+
+    def answered(self, line: str) -> str | None:
+        """The line of standard input that a line of output answers; ``None`` where it answers none."""
+        number = None if self.answers is None else re.match(self.answers, line)
+        return None if number is None else dict(enumerate(self.stdin.splitlines(), 1)).get(int(number[1]))
 
 
 class Manifest(_Table, frozen=True):

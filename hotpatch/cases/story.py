@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hotpatch.process import Process
 
 
-_WHAT = len("padding of set_name")
-"""Columns of what is written."""
 _WRITE_WIDTH, _WRITE_INDENT = 76, 13
 """Columns of a line about a write, so that a story fits 80 with its indentation; where the second line begins."""
 
@@ -32,9 +30,11 @@ class StepKind(StrEnum):
     TITLE = "title"
     ACT = "act"
     SAY = "say"
+    REQUEST = "request"
     OUTPUT = "output"
     BUG = "bug"
     GOOD = "good"
+    KEPT = "kept"
     THREAD = "thread"
     WRITE = "write"
     CALL = "call"
@@ -105,11 +105,14 @@ class Teller:
 
     def changes(self, process: Process, since: int) -> Iterator[Step]:
         """What the engine did since event number ``since``, in its order: callbacks, what it waits for, and each thing that it stored."""
-        for event in process.events[since:]:
+        events = process.events[since:]
+        names = [_named(event.details) for event in events if event.kind == "redirect"]
+        width = max((len(f"padding of {name}") for name in names), default=0)
+        for event in events:
             details = event.details
             match event.kind:
                 case "redirect":
-                    yield from self._stored(process, details)
+                    yield from self._stored(process, details, width)
                 case "callback":
                     yield self.step(StepKind.SAY, f"the patch's callback {details['moment']} is called", moment=details["moment"])
                 case "wait" if not details.get("called_off"):
@@ -119,29 +122,30 @@ class Teller:
                 case _:
                     pass
 
-    def _stored(self, process: Process, details: Mapping[str, Any]) -> Iterator[Step]:
-        name = details["function"] or f"rva:0x{details['rva']:x}"
+    def _stored(self, process: Process, details: Mapping[str, Any], width: int) -> Iterator[Step]:
+        name = _named(details)
+        entry, padding, slot = (f"{place + name:<{width}}" for place in ("entry of ", "padding of ", "slot of "))
         if details["va"] == details["pointer"]:
-            yield self._pointer(f"slot of {name}", details["va"], details["before"], details["after"])
+            yield self._pointer(slot, details["va"], details["before"], details["after"])
             return
-        entry = self._write(f"entry of {name}", details["va"], details["before"], details["after"])
-        padding = [self._write(f"padding of {name}", part["va"], part["before"], part["after"]) for part in details["padding"]]
+        at_entry = self._write(entry, details["va"], details["before"], details["after"])
+        before_it = [self._write(padding, part["va"], part["before"], part["after"]) for part in details["padding"]]
         if details["change"] == "removed":
-            yield from (entry, *padding)
+            yield from (at_entry, *before_it)
             return
-        yield from padding
+        yield from before_it
         if details["slot"] is not None:
-            yield self._slot(process, name, details["slot"], details["destination"])
-        yield entry
+            yield self._slot(process, slot, details["slot"], details["destination"])
+        yield at_entry
 
     def _pointer(self, what: str, va: int, before: str, after: str) -> Step:
         old, new = (int.from_bytes(bytes.fromhex(text), "little") for text in (before, after))
-        return self.step(StepKind.WRITE, f"0x{va:x}  {what:<{_WHAT}} 0x{old:x} → 0x{new:x}", va=va, before=before, after=after, pointer=new)
+        return self.step(StepKind.WRITE, f"0x{va:x}  {what} 0x{old:x} → 0x{new:x}", va=va, before=before, after=after, pointer=new)
 
-    def _slot(self, process: Process, name: str, slot: int, destination: int) -> Step:
+    def _slot(self, process: Process, what: str, slot: int, destination: int) -> Step:
         with suppress(HotpatchError):  # the module has been unloaded since
             destination = int.from_bytes(process.guest.read(Va(slot + HPAT_POINTER_DISTANCE), 8), "little")
-        text = _with_text(f"0x{slot:x}  {f'slot of {name}':<{_WHAT}}", " ", f"{self._text(self._slot_code, slot)}: 0x{destination:x}")
+        text = _with_text(f"0x{slot:x}  {what}", " ", f"{self._text(self._slot_code, slot)} → 0x{destination:x}")
         return self.step(StepKind.WRITE, text, slot=slot, pointer=destination)
 
     @property
@@ -149,7 +153,7 @@ class Teller:
         return architecture(self.machine).hpat_slot()
 
     def _write(self, what: str, va: int, before: str, after: str) -> Step:
-        text = _with_text(f"0x{va:x}  {what:<{_WHAT}} {before} → {after}", "  ", self._text(bytes.fromhex(after), va))
+        text = _with_text(f"0x{va:x}  {what} {before} → {after}", "  ", self._text(bytes.fromhex(after), va))
         return self.step(StepKind.WRITE, text, va=va, before=before, after=after)
 
     def _text(self, code: bytes, va: int) -> str:
@@ -161,6 +165,10 @@ def _with_text(bytes_: str, gap: str, instruction: str) -> str:
     """What is written, and what that says: on the same line where it fits, else on a line of its own."""
     line = f"{bytes_}{gap}{instruction}".rstrip()
     return line if len(line) <= _WRITE_WIDTH else f"{bytes_.rstrip()}\n{' ' * _WRITE_INDENT}{instruction}"
+
+
+def _named(details: Mapping[str, Any]) -> str:
+    return details["function"] or f"rva:0x{details['rva']:x}"
 
 
 def _holders(details: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hotpatch.cases.model import Case, Demo
     from hotpatch.cases.story import Step
     from hotpatch.engine import AppliedPatch
+    from hotpatch.patch import Patch
 
 _INSTRUCTION_LIMIT = 2_000_000
 """More than any shipped story takes."""
@@ -43,8 +44,11 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     process = Process(base, seed=seed, stdin=demo.stdin.encode(), args=demo.args)
     process.start()
     yield tell.step(StepKind.ACT, f"the program runs, as it was shipped, in an emulated process at 0x{process.load_base:x}")
+    yield tell.step(StepKind.SAY, "requests on the left, replies on the right")
     watch = _Watch(tell, process, demo)
+    watch.shipped(patch)
     yield from watch.until(demo.apply_after)
+    yield from watch.calls()
     before = process.instructions
 
     threads, spawned = len(process.guest.threads()), process.threads
@@ -57,13 +61,13 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     waited = _waited(process, since)
     yield tell.step(
         StepKind.SAY,
-        f"while it went in {held} instructions passed; threads waited for: {waited}",
+        f"while it went in, {_many(held, 'instruction')} ran, and {_many(waited, 'thread')} had to be waited for",
         held=held,
         waited=waited,
     )
     watch.patched(applied, since)
 
-    yield tell.step(StepKind.ACT, "the program goes on: the same threads, the same memory, new code")
+    yield tell.step(StepKind.ACT, "the program goes on: the same threads, the same memory, the new code")
     yield from watch.until(demo.revert_after)
     yield from watch.calls()
 
@@ -72,19 +76,27 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     applied.revert()
     yield from tell.changes(process, since)
     watch.reverted()
+
+    yield tell.step(StepKind.ACT, "the program goes on to its end: the old code again, and the bug with it")
     yield from watch.until(None)
     yield from watch.calls()
     result = process.result()
     begun = result.threads - spawned
+    lost = f"; of the state from before the patch was not seen: {', '.join(sorted(watch.missing))}" if watch.missing else ""
     yield tell.step(
         StepKind.END,
         f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads, "
-        f"{begun or 'none'} begun after the patch",
+        f"{begun or 'none'} begun after the patch{lost}",
+        right=not watch.missing,
         exit_code=result.exit_code,
         instructions=result.instructions,
         threads=result.threads,
         begun=begun,
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _details(process: Process, since: int, kind: str) -> Iterator[Mapping[str, Any]]:
@@ -109,16 +121,16 @@ class _Code:
     Attributes:
         entry: Of the base's function.
         old: The first instruction behind the redirect, where it is known that the old code always gets there.
-        new: Entry of the patch's function.
+        new: Entry of the patch's function, once it is in the process.
     """
 
     entry: Va
     old: Va | None
-    new: Va
+    new: Va | None
 
 
 class _Watch:
-    """Runs the program one instruction at a time: what it writes, and which code its calls reach."""
+    """Runs the program one instruction at a time: what it is asked and writes, on which thread, and which code its calls reach."""
 
     def __init__(self, tell: Teller, process: Process, demo: Demo) -> None:
         self._tell, self._process, self._demo = tell, process, demo
@@ -126,6 +138,19 @@ class _Watch:
         self._codes: dict[str, _Code] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._stood: dict[int, Va] = {}
+        self._turn = 0
+        self._taken: dict[int, list[tuple[str, str]]] = {}
+        self._kept: tuple[str, ...] = ()
+        self.missing = set(demo.kept)
+        """Texts that show kept state, and have not been written yet."""
+
+    def shipped(self, patch: Patch) -> None:
+        """Watch the code of every function that ``patch`` will replace, before it does."""
+        base, guest = self._process.load_base, self._process.guest
+        for item in patch.functions:
+            entry = Va(base + item.base_rva)
+            name = item.name or f"rva:0x{item.base_rva:x}"
+            self._codes[name] = _Code(entry, self._resume(entry, guest.read(entry, 1)), None)
 
     def patched(self, applied: AppliedPatch, since: int) -> None:
         """Watch both codes of every function of ``applied``, whose redirects are told by the events from number ``since`` on."""
@@ -136,6 +161,7 @@ class _Watch:
             )
             for item in applied.functions
         }
+        self._kept = self._demo.kept
         self._counts.clear()
 
     def reverted(self) -> None:
@@ -148,11 +174,11 @@ class _Watch:
         code = displaced + self._process.guest.read(end, LONGEST_INSTRUCTION)
         va = entry
         for instruction in architecture(self._process.base.machine).disassemble(code, entry):
-            if va >= end:
-                return va
             if instruction.flow is not Flow.NEXT:
                 return None
             va = Va(va + instruction.size)
+            if va >= end:
+                return va
         return None
 
     def until(self, prefix: str | None) -> Iterator[Step]:
@@ -162,7 +188,7 @@ class _Watch:
             process.run(1)
             self._count()
             for line in self._fresh():
-                yield self._tell.step(*self._shown(line), at=process.instructions)
+                yield from self._told(line)
                 if prefix is not None and line.startswith(prefix):
                     return
             if process.finished or process.fault is not None:
@@ -195,6 +221,8 @@ class _Watch:
 
     def _count(self) -> None:
         position = self._process.position
+        if position is not None:
+            self._turn = position[0]
         # Between turns it is not known here whose turn it was.
         standing = [position] if position is not None else [(thread.id, thread.pc) for thread in self._process.guest.threads()]
         for thread, pc in standing:
@@ -204,10 +232,14 @@ class _Watch:
             self._stood[thread] = pc
             for name, code in self._codes.items():
                 if pc == code.new:
-                    self._counts[name, "new"] += 1
+                    self._reached(thread, name, "new")
                 # A loop of the old code may lead back to its second instruction, but not from the entry.
                 elif pc == code.old and before is not None and code.entry <= before < pc:
-                    self._counts[name, "old"] += 1
+                    self._reached(thread, name, "old")
+
+    def _reached(self, thread: int, function: str, code: str) -> None:
+        self._counts[function, code] += 1
+        self._taken.setdefault(thread, []).append((function, code))
 
     def _fresh(self) -> list[str]:
         text = self._process.output
@@ -215,6 +247,24 @@ class _Watch:
         fresh, self._lines = complete[self._lines :], len(complete)
         return fresh
 
-    def _shown(self, line: str) -> tuple[StepKind, str]:
-        kinds = ((StepKind.BUG, self._demo.bug), (StepKind.GOOD, self._demo.repaired))
-        return next((kind for kind, texts in kinds if any(text in line for text in texts)), StepKind.OUTPUT), line
+    def _told(self, line: str) -> Iterator[Step]:
+        """A line that has just been written: its request, if it answers one; the thread, and which code that ran for it."""
+        demo, thread = self._demo, self._turn
+        taken, request = self._taken.pop(thread, []), demo.answered(line)
+        kinds = ((StepKind.BUG, demo.bug), (StepKind.GOOD, demo.repaired), (StepKind.KEPT, self._kept))
+        kind = next((kind for kind, texts in kinds if any(text in line for text in texts)), StepKind.OUTPUT)
+        self.missing -= {text for text in self._kept if text in line}
+        hostile = request is not None and request.startswith(demo.hostile)
+        told = hostile or kind in (StepKind.BUG, StepKind.GOOD)
+        if request is not None and told:
+            ran = ", ".join(f"the {code} code of {name}" for name, code in taken) or "nothing that is patched"
+            yield self._tell.step(
+                StepKind.REQUEST,
+                f"{request}   {'hostile: ' * hostile}thread {thread} ran {ran}",
+                request=request,
+                hostile=hostile,
+                thread=thread,
+                ran=[{"function": name, "code": code} for name, code in taken],
+            )
+        beside = {} if request is None or told else {"request": request}
+        yield self._tell.step(kind, line, at=self._process.instructions, thread=thread, **beside)

@@ -16,7 +16,10 @@ from hotpatch.cli.outcome import Exit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hotpatch.cases.story import Step
+    from hotpatch.cases.story import Step, StepKind
+
+PROMPT = "[press Enter] "
+"""What ``demo --step`` writes to standard error where it waits."""
 
 
 def cases(*, options: Options = DEFAULT) -> int:
@@ -57,7 +60,7 @@ def demo(
     Args:
         case: A shipped case (hotpatch cases lists them), or cve-2025-69277: a real release, fetched from the package index.
         arch: Only this machine's build; both where not given.
-        step: Wait for Enter before each act.
+        step: Wait for Enter at each event: an act, where the threads stand, what is written, an attack, which calls took which code.
         wheels: For a real release: the folder with its wheels, instead of the package index.
         seed: Of the interleaving of threads.
         options: Of every verb.
@@ -93,19 +96,28 @@ def _begun(told: Iterator[Step], out: Output, what: str) -> Iterator[Step]:
 
 
 def _paced(steps: Iterator[Step], out: Output, *, wait: bool) -> Iterator[Step]:
-    """``steps`` as they come; with ``wait``, Enter before each act. A story that ends early because nobody answers is told to its end."""
-    from hotpatch.cases.story import StepKind
-
+    """``steps`` as they come; with ``wait``, Enter before each event. A story that ends early because nobody answers is told to its end."""
+    before = None
     for item in steps:
-        if wait and item.kind in (StepKind.ACT, StepKind.CALL, StepKind.END):
+        if wait and _is_event(item.kind, before):
             sys.stdout.flush()
-            sys.stderr.write("… Enter ")
+            sys.stderr.write(PROMPT)
             sys.stderr.flush()
             if not sys.stdin.readline():
                 wait = False
                 out.log("no more input; the story goes on by itself")
         yield item
+        before = item.kind
         sys.stdout.flush()
+
+
+def _is_event(kind: StepKind, before: StepKind | None) -> bool:
+    """Whether an event begins with a step of ``kind`` behind one of kind ``before``: steps about threads, writes and calls go together."""
+    from hotpatch.cases.story import StepKind
+
+    if kind in (StepKind.ACT, StepKind.REQUEST, StepKind.END):
+        return True
+    return kind in (StepKind.THREAD, StepKind.WRITE, StepKind.CALL) and kind is not before
 
 
 def _cache() -> Path:

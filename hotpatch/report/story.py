@@ -18,27 +18,38 @@ if TYPE_CHECKING:
 WIDTH = 80
 """Columns of a story: it fits a terminal, a slide, a page."""
 
+_REQUEST = 20
+"""Columns of a request beside its reply; a longer one stands on a line of its own."""
+
 _FORM = {
     "title": ("\n", "━━ ", " ━━", "bold"),
     "act": ("\n", "▸ ", "", "bold cyan"),
     "say": ("", "  ", "", ""),
+    "request": ("", "  → ", "", "bold"),
     "output": ("", "    │ ", "", ""),
     "bug": ("", "    │ ", "  ← the bug", "bold red"),
     "good": ("", "    │ ", "  ← repaired", "bold green"),
+    "kept": ("", "    │ ", "  ← state from before the patch", "bold green"),
     "thread": ("", "    ", "", "magenta"),
     "write": ("", "    ", "", "yellow"),
     "call": ("", "  ", "", "green"),
     "end": ("\n", "▪ ", "", "bold"),
 }
 """Kind → what stands above, before and behind the text; style."""
-_CONTINUED = {"output": "    │   ", "bug": "    │   ", "good": "    │   "}
+_CONTINUED = dict.fromkeys(("output", "bug", "good", "kept"), "    │   ")
 
 
 def line(step: Step) -> Text:
     """One step for people, in lines of at most :data:`WIDTH` columns."""
     above, before, behind, style = _FORM[step.kind.value]
     continued = _CONTINUED.get(step.kind.value, " " * (len(before) + 2))
-    lines: list[str] = []
+    asked = str(step.details.get("request", "")) if step.kind.value in _CONTINUED else ""
+    if asked:
+        beside = " " * 4 + " " * _REQUEST
+        continued = f"{beside} │   "
+        before = f"    {asked:<{_REQUEST}} │ " if len(asked) <= _REQUEST else f"    {asked}\n{beside} │ "
+    *over, before = before.split("\n")
+    lines: list[str] = over
     for number, part in enumerate(f"{step.text}{behind}".split("\n")):
         first = " " * len(before) if number else before
         lines += wrap(part, WIDTH, initial_indent=first, subsequent_indent=continued, drop_whitespace=True, replace_whitespace=False) or [

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
+import hotpatch
 from hotpatch.arch import Machine, Redirect
 from hotpatch.builder import build_patch
 from hotpatch.cases import LATER_PHASES, PHASES, Case, case_names, find_case, fixtures_folder, story_program
-from hotpatch.cases.story import Step
+from hotpatch.cases.story import Step, StepKind, Teller
 from hotpatch.cases.tell import bug_is_fixed, is_as_told, tell
-from hotpatch.engine import Consistency
+from hotpatch.engine import AppliedPatch, Consistency
+from hotpatch.patch import Patch
+from hotpatch.process import Process
 from hotpatch.report import story
 from tests.cases.sabotage import new_code_stays, old_entries_stay
 
@@ -105,10 +110,23 @@ def test_a_superseding_patch_rewrites_pointers(machine: Machine) -> None:
 
 
 def counted(steps: Iterable[Step]) -> list[tuple[object, ...]]:
-    """Of each function, in both phases of the demo: calls that took the new code, and the old."""
+    """Of each function, before the patch, with it and after it: calls that took the new code, and the old."""
     found = [step for step in steps if step.kind == "call"]
     assert all(f"{step.details['new']} took the new code, {step.details['old']} the old" in step.text for step in found)
     return [(step.details["function"], step.details["new"], step.details["old"]) for step in found]
+
+
+ECHO, NAME = ("ECHO 52 hi", "echo"), ("NAME AAAAAAAAAAAAAAAAAAAA", "set_name")
+"""Attacks on the demo's server, and the function that each gets into."""
+SHIPPED = [("echo", 0, 2), ("set_name", 0, 1)]
+
+
+def ran(steps: Iterable[Step]) -> list[str]:
+    """Which code ran for each attack."""
+    attacks = [step.details for step in steps if step.kind == "request" and step.details["hostile"]]
+    codes = [code for details in attacks for code in details["ran"]]
+    assert [(details["request"], code["function"]) for details, code in zip(attacks, codes, strict=True)] == [ECHO, ECHO, NAME, ECHO, NAME]
+    return [code["code"] for code in codes]
 
 
 @pytest.mark.parametrize("redirect", Redirect)
@@ -118,18 +136,74 @@ def test_calls_are_counted_by_the_code_that_they_take(machine: Machine, redirect
         return tuple(tell("overflow-check", machine, seed=0, cache=Path("unused")))
 
     monkeypatch.setattr(story_program, "build_patch", partial(build_patch, redirect=redirect))
-    assert counted(again()) == [("echo", 2, 0), ("set_name", 1, 0), ("echo", 0, 1), ("set_name", 0, 1)]
+    steps = again()
+    assert counted(steps) == [*SHIPPED, ("echo", 2, 0), ("set_name", 1, 0), ("echo", 0, 1), ("set_name", 0, 1)]
+    assert ran(steps) == ["old", "new", "new", "old", "old"]
     with monkeypatch.context() as behind:
         old_entries_stay(behind)
         steps = again()
-    assert counted(steps) == [("echo", 0, 2), ("set_name", 0, 1), ("echo", 0, 1), ("set_name", 0, 1)]
+    assert counted(steps) == [*SHIPPED, ("echo", 0, 2), ("set_name", 0, 1), ("echo", 0, 1), ("set_name", 0, 1)]
+    assert ran(steps) == ["old"] * 5
     assert bug_is_fixed(steps) is False
     assert not is_as_told(steps)
     with monkeypatch.context() as behind:
         new_code_stays(behind)
         steps = again()
-    assert counted(steps) == [("echo", 2, 0), ("set_name", 1, 0), ("echo", 1, 0), ("set_name", 1, 0)]
+    assert counted(steps) == [*SHIPPED, ("echo", 2, 0), ("set_name", 1, 0), ("echo", 1, 0), ("set_name", 1, 0)]
+    assert ran(steps) == ["old", *["new"] * 4]
     assert bug_is_fixed(steps) is False
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_requests_stand_beside_their_replies(machine: Machine) -> None:
+    demo = find_case("overflow-check").manifest.demo
+    assert demo is not None
+    replies = [step for step in told("overflow-check", machine) if step.text.startswith("#")]
+    asked = demo.stdin.splitlines()
+    assert [step.details.get("request", request) for step, request in zip(replies, asked, strict=True)] == asked
+    lines = [story.line(step).plain for step in replies]
+    assert lines[0] == "    PUT milk two bottles │ #1 OK"
+    assert "    GET milk             │ #9 OK two bottles  ← state from before the patch" in lines
+    assert [step.text.split()[0] for step in replies if step.kind == "kept"] == ["#9", "#16"]
+    long = Step(machine, StepKind.OUTPUT, "#1 OK", {"request": "GET a key that is too long for its column"})
+    assert story.line(long).plain.split("\n") == ["    GET a key that is too long for its column", f"{'│':>26} #1 OK"]
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_what_a_change_waits_for_and_state_that_is_lost_are_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = Process.apply
+
+    def waiting(process: Process, patch: Patch) -> AppliedPatch:
+        """With a thread inside of what is replaced."""
+        entry = process.load_base + patch.functions[0].base_rva
+        while (process.position or (0, 0))[1] != entry:
+            process.run(1)
+        process.run(1)
+        applied = apply(process, patch, Consistency.QUIESCENT)
+        process.wait(applied)
+        return applied
+
+    monkeypatch.setattr(Process, "apply", waiting)
+    case = find_case("overflow-check")
+    assert case.manifest.demo is not None
+    demo = msgspec.structs.replace(case.manifest.demo, kept=("#9 OK two bottles", "OK a note that nobody wrote", "client alice"))
+    steps = tuple(story_program.tell_program(case, machine, demo))
+    (said,) = (step for step in steps if "waited" in step.details)
+    assert said.details["waited"] == 1
+    assert said.text == f"while it went in, {said.details['held']} instructions ran, and 1 thread had to be waited for"
+    assert steps[-1].text.endswith("; of the state from before the patch was not seen: OK a note that nobody wrote")
+    assert not is_as_told(steps)
+
+
+def test_what_is_written_stands_in_columns_however_long_the_names() -> None:
+    tell = Teller(Machine.X64)
+    process = Process(hotpatch.open(find_case("superseded").image(Machine.X64)))
+    patch = build_patch(hotpatch.diff(process.base, hotpatch.open(find_case("superseded").image(Machine.X64, "fixed"))))
+    nameless = replace(patch, functions=tuple(replace(each, name=None) if each.name == "price" else each for each in patch.functions))
+    process.apply(nameless)
+    lines = [step.text.partition(" of ")[2] for step in tell.changes(process, 0)]
+    assert {line[:11] for line in lines} == {"rva:0x1010 ", "discount   "}
+    assert {line[11:].split()[0] for line in lines} == {"cccccccccc", "4883", "4889", "jmp"}
 
 
 @pytest.mark.parametrize("machine", Machine)
@@ -139,5 +213,5 @@ def test_nothing_is_said_of_old_code_that_cannot_be_told(machine: Machine, monke
     displaced = story_program._displaced
     monkeypatch.setattr(story_program, "_displaced", lambda process, since: dict.fromkeys(displaced(process, since), returns))
     steps = [step for step in tell("overflow-check", machine, seed=0, cache=Path("unused")) if step.kind == "call"]
-    assert [(step.details["new"], step.details["old"]) for step in steps] == [(2, None), (1, None), (0, None), (0, None)]
-    assert not any("old" in step.text for step in steps)
+    assert [(step.details["new"], step.details["old"]) for step in steps] == [(0, 2), (0, 1), (2, None), (1, None), (0, None), (0, None)]
+    assert not any("old" in step.text for step in steps[2:])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -35,6 +39,14 @@ def test_demo_as_text(ask: Ask, machine) -> None:
     assert (answer.code, answer.err) == (0, "")
     seen = [line for line in answer.out.splitlines() if "←" in line and line.startswith("    │")]
     assert ["bug" in line for line in seen] == [True, False, False, True, True]
+    attacks = [line for line in answer.out.splitlines() if "hostile" in line]
+    assert [line.split("the ")[1] for line in attacks] == [
+        "old code of echo",
+        "new code of echo",
+        "new code of set_name",
+        "old code of echo",
+        "old code of set_name",
+    ]
     assert "none begun after the patch" in answer.out
 
 
@@ -75,22 +87,61 @@ def test_demo_of_a_case(ask: Ask, machine, case: str) -> None:
     assert ask("demo", case, "--arch", machine).code == 0
 
 
-def test_step_waits_for_enter(ask: Ask, machine) -> None:
-    plain = ask("demo", "--arch", machine)
-    steps = ask("demo", "--arch", machine, "--json").document("demo")["steps"]
-    events = sum(step["kind"] in ("act", "call", "end") for step in steps)
-    assert events > 4
-    stepped = ask("demo", "--arch", machine, "--step", stdin="\n" * 50)
+def test_step_waits_for_enter_at_each_event(ask: Ask) -> None:
+    plain = ask("demo", "--arch", "x64")
+    steps = ask("demo", "--arch", "x64", "--json").document("demo")["steps"]
+    groups = [kind for kind, _ in groupby(step["kind"] for step in steps)]
+    events = sum(kind in ("act", "thread", "write", "request", "call", "end") for kind in groups)
+    assert {kind: groups.count(kind) for kind in ("thread", "write", "request", "call", "end")} == {
+        "thread": 1,
+        "write": 2,
+        "request": 6,
+        "call": 3,
+        "end": 1,
+    }
+    stepped = ask("demo", "--arch", "x64", "--step", stdin="\n" * 50)
     assert (stepped.code, stepped.out) == (0, plain.out)
-    assert stepped.err == "… Enter " * events
+    assert stepped.err == "[press Enter] " * events
 
 
-def test_step_goes_on_when_nobody_answers(ask: Ask, machine) -> None:
-    plain = ask("demo", "basic", "--arch", machine)
+@pytest.mark.skipif(os.name != "posix", reason="a pseudo terminal is of POSIX")
+def test_step_shows_nothing_of_an_event_before_enter() -> None:
+    """As somebody at a terminal sees it, in the order of a screen."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "hotpatch", "demo", "basic", "--arch", "x64", "--step", "--color", "never"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as shown:
+        os.close(theirs)
+        screen, seen = "", []
+        while "[press Enter] " in (screen := _until_prompt(ours)):
+            seen.append(screen)
+            os.write(ours, b"\n")
+        assert shown.wait(30) == 0
+    os.close(ours)
+    assert len(seen) == 8
+    assert [("▸" in part, "entry of clamp" in part) for part in seen[1:4]] == [(True, False), (True, False), (False, True)]
+    assert screen.splitlines()[-1].startswith("▪")
+
+
+def _until_prompt(terminal: int) -> str:
+    """What a program writes until it waits for Enter, or ends."""
+    text = b""
+    while not text.endswith(b"[press Enter] "):
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        text += part
+    return text.decode()
+
+
+def test_step_goes_on_when_nobody_answers(ask: Ask) -> None:
+    plain = ask("demo", "basic", "--arch", "x64")
     for typed, asked in (("", 1), ("\n\n", 3)):
-        stepped = ask("demo", "basic", "--arch", machine, "--step", stdin=typed)
+        stepped = ask("demo", "basic", "--arch", "x64", "--step", stdin=typed)
         assert (stepped.code, stepped.out) == (0, plain.out)
-        assert stepped.err == "… Enter " * asked
+        assert stepped.err == "[press Enter] " * asked
 
 
 def test_case_that_is_not_there(ask: Ask) -> None:
