@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hotpatch.emulator.snapshots import GuestSnapshot
     from hotpatch.emulator.supply import Supply
     from hotpatch.emulator.threads import GuestThread
-    from hotpatch.engine.target import ModuleWatcher
+    from hotpatch.engine.target import ModuleWatcher, PageRights
     from hotpatch.errors import Fault, StackFrame
     from hotpatch.image import Image
 
@@ -272,17 +272,13 @@ class Guest:
         memory.write(va, new)
         memory.flush(va, len(new))
 
-    def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool = True) -> Va:
+    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool = True) -> Va:
         """See :class:`~hotpatch.engine.target.Target`."""
         return mappings.map_near(self.system.memory, size, rights, near=near, reach=reach, above=above)
 
     def unmap(self, va: Va) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
         mappings.unmap(self.system.memory, va)
-
-    def protect(self, va: Va, size: int, rights: Rights) -> None:
-        """See :class:`~hotpatch.engine.target.Target`."""
-        mappings.protect(self.system.memory, va, size, rights)
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""

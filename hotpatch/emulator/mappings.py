@@ -12,10 +12,10 @@ from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Rule
 
 if TYPE_CHECKING:
     from hotpatch.emulator.memory import Memory, Region
-    from hotpatch.engine.target import Rights
+    from hotpatch.engine.target import PageRights
 
 
-def map_near(memory: Memory, size: int, rights: Rights, *, near: Va, reach: int, above: bool) -> Va:
+def map_near(memory: Memory, size: int, rights: PageRights, *, near: Va, reach: int, above: bool) -> Va:
     """See :meth:`hotpatch.engine.target.Target.map`."""
     size = page_up(max(size, 1))
     place = _place(memory, size, near, reach, above=above)
@@ -35,15 +35,6 @@ def unmap(memory: Memory, va: Va) -> None:
         raise HotpatchError(f"0x{va:x} is not the start of a mapping; unmap what map returned")
     for region in [region for region in memory.regions() if region.memory is first.memory]:
         memory.unmap(region)
-
-
-def protect(memory: Memory, va: Va, size: int, rights: Rights) -> None:
-    """See :meth:`hotpatch.engine.target.Target.protect`."""
-    if va % PAGE or size % PAGE:
-        raise HotpatchError(f"0x{va:x} and 0x{size:x} bytes are not whole pages; rights belong to pages")
-    if _mapping(memory, Va(va + size - 1)).memory is not _mapping(memory, va).memory:
-        raise HotpatchError(f"0x{size:x} bytes at 0x{va:x} are not one mapping; protect each mapping by itself")
-    memory.protect(va, size, rights)
 
 
 def _mapping(memory: Memory, va: Va) -> Region:

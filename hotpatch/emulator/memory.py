@@ -16,7 +16,7 @@ import mmap
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import count, pairwise
+from itertools import count, groupby, pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.emulator.repeats import LONGEST
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hotpatch.emulator.cpu import Cpu
+    from hotpatch.engine.target import PageRights
 
 PAGE = 0x1000
 """Bytes of a page on both machines."""
@@ -136,7 +137,7 @@ class Memory:
 
     # mapping -----------------------------------------------------------------------------------------------------------------------------
 
-    def map(self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, content: bytes = b"") -> Region:
+    def map(self, va: int, size: int, rights: PageRights, kind: RegionKind, name: str, content: bytes = b"") -> None:
         """Map ``size`` bytes (rounded up to pages) at a free page address, holding ``content`` and zeros behind it.
 
         Raises:
@@ -146,10 +147,10 @@ class Memory:
         if va % PAGE or not self.free(va, size):
             raise HotpatchError(f"cannot map {name} at 0x{va:x}: the place is not free and page aligned")
         memory = mmap.mmap(-1, size)
-        memory[: len(content)] = content
-        region = self._region(va, size, rights, kind, name, memory, 0)
-        self._insert(region)
-        return region
+        if content:
+            memory[: len(content)] = content
+        for start, end, own in _stretches(size, rights, name):
+            self._insert(self._region(va + start, end - start, own, kind, name, memory, start, blank=not content))
 
     def unmap(self, region: Region) -> None:
         """Take a region away."""
@@ -280,12 +281,15 @@ class Memory:
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
 
-    def _region(self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, memory: mmap.mmap, offset: int) -> Region:
-        _check(rights, name)
+    def _region(
+        self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, memory: mmap.mmap, offset: int, *, blank: bool = False
+    ) -> Region:
+        """A region that is still to be inserted; ``blank``: its memory holds zeros, so that the host need not provide the pages yet."""
         fetched = None
         if rights & Rights.EXECUTE:
             fetched = mmap.mmap(-1, size)
-            fetched[:size] = memory[offset : offset + size]
+            if not blank:
+                fetched[:size] = memory[offset : offset + size]
         return Region(va, size, rights, kind, name, memory, offset, fetched, next(_versions))
 
     def _insert(self, region: Region) -> None:
@@ -312,6 +316,21 @@ class Memory:
             pieces.append((region, at, min(end, region.end)))
             at = region.end
         return iter(pieces)
+
+
+def _stretches(size: int, rights: PageRights, name: str) -> list[tuple[int, int, Rights]]:
+    """Start, end and rights of neighbouring pages with the same rights."""
+    if isinstance(rights, Rights):
+        found = [(0, size, rights)]
+    else:
+        found, start = [], 0
+        for own, pages in groupby(rights):
+            end = start + len(list(pages)) * PAGE
+            found.append((start, end, own))
+            start = end
+    for _, _, own in found:
+        _check(own, name)
+    return found
 
 
 def _check(rights: Rights, name: str) -> None:

@@ -30,6 +30,7 @@ SLOTS_PER_TABLE = HPAT_POINTER_DISTANCE // HPAT_SLOT_SIZE
 TABLE_SIZE = 2 * HPAT_POINTER_DISTANCE
 """Bytes of a code page with its pointer page."""
 POINTER_SIZE = 8
+_PAGES = (Rights.READ | Rights.EXECUTE, Rights.READ)
 
 
 @dataclass(slots=True)
@@ -96,8 +97,7 @@ def _take(step: Transaction, registry: Registry, arch: Architecture, site: SiteK
 
 def _map_table(step: Transaction, arch: Architecture, site: SiteKey) -> HpatTable:
     entry = Va(site.entry)
-    va = place(step, TABLE_SIZE, Rights.READ | Rights.EXECUTE, entry, entry, arch.branch_reach, forward=True)
+    va = place(step, TABLE_SIZE, _PAGES, entry, entry, arch.branch_reach, forward=True)
     step.fill(va, arch.hpat_slot() * SLOTS_PER_TABLE)
-    step.protect(Va(va + HPAT_POINTER_DISTANCE), HPAT_POINTER_DISTANCE, Rights.READ)
     step.event("map", what="hpat", va=va, size=TABLE_SIZE, module=site.module)
     return HpatTable(va, list(range(SLOTS_PER_TABLE - 1, -1, -1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from hotpatch.address import Rva, Va
+from hotpatch.address import Va
 from hotpatch.arch import FixupKind
 from hotpatch.engine.registry import ImageKey, MappedImage
 from hotpatch.engine.target import Rights
@@ -14,11 +14,11 @@ from hotpatch.image import SectionFlags
 from hotpatch.patch import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from hotpatch.arch import Architecture
     from hotpatch.engine.registry import Registry
-    from hotpatch.engine.target import Module, Target
+    from hotpatch.engine.target import Module, PageRights, Target
     from hotpatch.engine.transaction import Transaction
     from hotpatch.patch import Fixup, Patch, PatchImport
 
@@ -37,7 +37,7 @@ def whole_pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def place(step: Transaction, size: int, rights: Rights, low: Va, high: Va, reach: int, *, forward: bool = False) -> Va:
+def place(step: Transaction, size: int, rights: PageRights, low: Va, high: Va, reach: int, *, forward: bool = False) -> Va:
     """Map ``size`` bytes such that no byte of them is farther than ``reach`` from anything in ``low`` … ``high``.
 
     Memory past ``low`` is preferred, which is past the module's end, since nothing inside of a module is free; ``forward`` takes no other.
@@ -98,14 +98,10 @@ def map_patch(
     if known is not None:
         return key, known
     room = whole_pages(patch.image.size_of_image)
-    va, size, veneers = _place_image(step, arch, module, patch, room)
+    va, size, veneers = _place_image(step, arch, module, patch, _page_rights(patch, room))
     step.fill(va, _bound(target, arch, module, patch, va, veneers, originals))
-    sections = list(_section_rights(patch, room))
-    for start, length, rights in sections:
-        step.protect(Va(va + start), length, rights)
     if veneers:
         step.fill(Va(va + room), b"".join(arch.absolute_jump(leads_to).ljust(VENEER_SIZE, b"\0") for leads_to in veneers))
-        step.protect(Va(va + room), size - room, Rights.READ | Rights.EXECUTE)
     step.add_module(patch.image.name.lower(), va, patch.image)
     step.event(
         "map",
@@ -122,22 +118,26 @@ def map_patch(
     return key, mapped
 
 
-def _place_image(step: Transaction, arch: Architecture, module: Module, patch: Patch, room: int) -> tuple[Va, int, Mapping[Va, Va]]:
-    """Map memory for the image of ``room`` bytes: where, how much, and the veneers behind it, by where they lead.
+def _place_image(
+    step: Transaction, arch: Architecture, module: Module, patch: Patch, pages: list[Rights]
+) -> tuple[Va, int, Mapping[Va, Va]]:
+    """Map memory for the image, whose ``pages`` have such rights: where, how much, and the veneers behind it, by where they lead.
 
     Where nothing is free within reach of its branches but farther away, and the machine's other references reach there, each place of
     the base that it branches to gets a veneer.
     """
     low, high = _span(module, patch)
+    room = len(pages) * PAGE
     try:
-        return place(step, room, Rights.READ, low, high, arch.branch_reach), room, {}
+        return place(step, room, pages, low, high, arch.branch_reach), room, {}
     except ApplyRefused:
         if arch.veneer_reach <= arch.branch_reach:
             raise
     targets = sorted({module.va + row.target + row.addend for row in patch.fixups if _leaves_by_branch(row)})
     size = room + whole_pages(len(targets) * VENEER_SIZE)
+    pages = pages + [Rights.READ | Rights.EXECUTE] * ((size - room) // PAGE)
     # The image's first byte counts too: values relative to it and pages are measured from there.
-    va = place(step, size, Rights.READ, Va(min(low, module.va)), high, arch.veneer_reach)
+    va = place(step, size, pages, Va(min(low, module.va)), high, arch.veneer_reach)
     return va, size, {Va(leads_to): Va(va + room + index * VENEER_SIZE) for index, leads_to in enumerate(targets)}
 
 
@@ -220,16 +220,19 @@ def _bind(arch: Architecture, module: Module, patch: Patch, va: Va, memory: byte
     memory[fixup.site : fixup.site + size] = bound
 
 
-def _section_rights(patch: Patch, size: int) -> Iterator[tuple[Rva, int, Rights]]:
-    """Whole-page ranges of the patch image with other rights than its headers have (read)."""
+_UNSAFE = Rights.WRITE | Rights.EXECUTE
+_RIGHTS = ((int(SectionFlags.READ), Rights.READ), (int(SectionFlags.WRITE), Rights.WRITE), (int(SectionFlags.EXECUTE), Rights.EXECUTE))
+
+
+def _page_rights(patch: Patch, size: int) -> list[Rights]:
+    """The rights of each page of the patch image, of ``size`` bytes: those of its section; headers can be read."""
+    pages = [Rights.READ] * (size // PAGE)
     for section in patch.image.sections:
-        rights = Rights.NONE
-        for flag, right in ((SectionFlags.READ, Rights.READ), (SectionFlags.WRITE, Rights.WRITE), (SectionFlags.EXECUTE, Rights.EXECUTE)):
-            if section.flags & flag:
-                rights |= right
+        flags = int(section.flags)
+        rights = Rights(sum(right for flag, right in _RIGHTS if flags & flag))
         length = whole_pages(section.range.size)
         problem = None
-        if rights & Rights.WRITE and rights & Rights.EXECUTE:
+        if rights & _UNSAFE == _UNSAFE:
             problem = "is writable and executable"
         elif section.rva % PAGE or section.rva + length > size:
             problem = "does not lie on whole pages of the image"
@@ -241,9 +244,10 @@ def _section_rights(patch: Patch, size: int) -> Iterator[tuple[Rva, int, Rights]
                         None,
                         None,
                         f"section {section.name} of the patch image {problem}; build the patch again",
-                        {"section": section.name, "section_rva": section.rva, "flags": int(section.flags)},
+                        {"section": section.name, "section_rva": section.rva, "flags": flags},
                     )
                 ]
             )
-        if length and rights is not Rights.READ:
-            yield section.rva, length, rights
+        first = section.rva // PAGE
+        pages[first : first + length // PAGE] = [rights] * (length // PAGE)
+    return pages

@@ -6,6 +6,7 @@ While any method runs, no thread of the target runs: a target is stopped by defi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from hotpatch.address import Va
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from hotpatch.arch import Machine
     from hotpatch.image import Image
@@ -26,6 +27,10 @@ class Rights(IntFlag):
     READ = 1
     WRITE = 2
     EXECUTE = 4
+
+
+PageRights = Rights | Sequence[Rights]
+"""Of all pages alike, or of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +146,11 @@ class Target(Protocol):
             ApplyRefused: Memory does not hold ``expected`` (rule unexpected-bytes); nothing was stored.
         """
 
-    def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool = True) -> Va:
+    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool = True) -> Va:
         """Reserve and commit zeroed memory, page aligned, at the free place nearest to ``near`` with every byte within ``reach`` of it.
 
-        ``above``: only past ``near``. Threads and allocations of the program never get that memory.
+        ``rights``: of all of it, or of each page; they never change. ``above``: only past ``near``. Threads and allocations of the program
+        never get that memory.
 
         Raises:
             ApplyRefused: None is free (rule no-address-space).
@@ -152,9 +158,6 @@ class Target(Protocol):
 
     def unmap(self, va: Va) -> None:
         """Give back what :meth:`map` returned."""
-
-    def protect(self, va: Va, size: int, rights: Rights) -> None:
-        """Set rights of whole pages inside one mapping of :meth:`map`, before any of it has run."""
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         """Make a mapped patch image known, so that faults name its functions and stacks are walked with its unwind data."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from hotpatch.address import Va
-    from hotpatch.engine.target import Rights, Target, Thread
+    from hotpatch.engine.target import PageRights, Target, Thread
     from hotpatch.image import Image
 
 
@@ -50,7 +50,7 @@ class Transaction:
         """Keep an event for :meth:`commit`."""
         self._events.append((kind, details))
 
-    def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool) -> Va:
+    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool) -> Va:
         """See :meth:`hotpatch.engine.target.Target.map`."""
         va = self._target.map(size, rights, near=near, reach=reach, above=above)
         self._push(f"unmap 0x{va:x}", lambda: self._target.unmap(va))
@@ -59,10 +59,6 @@ class Transaction:
     def fill(self, va: Va, data: bytes) -> None:
         """Store into memory that this transaction mapped; unmapping it is the inverse."""
         self._target.write_data(va, data)
-
-    def protect(self, va: Va, size: int, rights: Rights) -> None:
-        """Set rights in memory that this transaction mapped; unmapping it is the inverse."""
-        self._target.protect(va, size, rights)
 
     def write_data(self, va: Va, expected: bytes, new: bytes) -> None:
         """Replace data that stood before the transaction; the caller has read ``expected`` there."""

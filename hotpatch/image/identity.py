@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _FIELD = 8
 """Bytes of a pointer field."""
+_CHANGING = int(SectionFlags.WRITE | SectionFlags.DISCARDABLE)
+"""A number: members of an enumeration take microseconds to combine."""
 
 
 def identity(image: Image) -> BaseIdentity:
@@ -28,7 +30,7 @@ def digest(image: Image) -> str:
 
 def read_only_sections(image: Image) -> tuple[Section, ...]:
     """Sections that a process never changes and always has: neither writable nor discardable."""
-    return tuple(section for section in image.sections if not section.flags & (SectionFlags.WRITE | SectionFlags.DISCARDABLE))
+    return tuple(section for section in image.sections if not int(section.flags) & _CHANGING)
 
 
 def normalise(image: Image, memory: bytes, va: Va) -> bytes:

@@ -85,7 +85,7 @@ class Image:
 
     # headers and tables ------------------------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The file's name without its folder."""
         return PurePath(self.path).name

@@ -184,15 +184,14 @@ def test_map_out_of_reach_is_refused(guest):
     assert refused.value.refusals[0].rule is Rule.NO_ADDRESS_SPACE
 
 
-def test_protect_makes_code_of_data(guest):
-    va = guest.map(0x2000, Rights.READ | Rights.WRITE, near=guest.module.va, reach=1 << 24)
+def test_each_page_can_have_rights_of_its_own(guest):
+    pages = (Rights.READ | Rights.EXECUTE, Rights.READ | Rights.WRITE)
+    va = guest.map(0x2000, pages, near=guest.module.va, reach=1 << 24)
     guest.write_data(va, RETURN_7[guest.machine])
-    guest.protect(va, 0x1000, Rights.READ | Rights.EXECUTE)
     assert guest.call(va, [], budget=100).value == 7
-    rights = [region.rights for region in guest.regions() if va <= region.va < va + 0x2000]
-    assert rights == [Rights.READ | Rights.EXECUTE, Rights.READ | Rights.WRITE]
+    assert [region.rights for region in guest.regions() if va <= region.va < va + 0x2000] == list(pages)
     with pytest.raises(HotpatchError):
-        guest.protect(guest.module.va, 0x1000, Rights.READ)
+        guest.map(0x2000, (pages[0], pages[0] | pages[1]), near=guest.module.va, reach=1 << 24)
     guest.unmap(va)
     with pytest.raises(AccessError):
         guest.read(va, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hotpatch.address import Va
 from hotpatch.arch import Machine, architecture
 from hotpatch.engine import Module, ModuleWatcher, Region, Rights, Thread
+from hotpatch.engine.target import PageRights
 from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Rule
 from hotpatch.image import Image
 from hotpatch.image.model import SectionFlags
@@ -186,7 +187,7 @@ class Fake:
         self.poke(va, new)
         self.flushed.append((va, len(new)))
 
-    def map(self, size: int, rights: Rights, *, near: Va, reach: int, above: bool = True) -> Va:
+    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool = True) -> Va:
         self._call()
         assert size % PAGE == 0
         taken = sorted([*self.reserved, *((block.va, block.end) for block in self.blocks.values())])
@@ -205,7 +206,9 @@ class Fake:
         if not free:
             raise ApplyRefused([Refusal(Rule.NO_ADDRESS_SPACE, None, None, "nothing is free")])
         va = min(free, key=lambda start: (abs(start - near), start))
-        self.blocks[va] = Block(va, bytearray(size), [rights] * (size // PAGE))
+        pages = [rights] * (size // PAGE) if isinstance(rights, Rights) else list(rights)
+        assert len(pages) == size // PAGE
+        self.blocks[va] = Block(va, bytearray(size), pages)
         self.owned.add(va)
         return Va(va)
 
@@ -213,14 +216,6 @@ class Fake:
         self._call()
         self.owned.remove(va)
         del self.blocks[va]
-
-    def protect(self, va: Va, size: int, rights: Rights) -> None:
-        self._call()
-        assert va % PAGE == 0 and size % PAGE == 0
-        block = self._block(va, size)
-        assert block.va in self.owned
-        first = (va - block.va) // PAGE
-        block.rights[first : first + size // PAGE] = [rights] * (size // PAGE)
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         self._call()

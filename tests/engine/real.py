@@ -20,7 +20,6 @@ CALLS = (
     "write_code",
     "map",
     "unmap",
-    "protect",
     "add_module",
     "remove_module",
     "resolve_import",

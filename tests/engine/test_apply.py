@@ -187,7 +187,7 @@ def test_slots_are_kept_by_function(here):
 
 def test_no_code_page_is_ever_writable(here):
     seen = []
-    for name in ("write_code", "write_data", "protect", "map", "event"):
+    for name in ("write_code", "write_data", "map", "event"):
         method = getattr(here.fake, name)
 
         def watched(*args, method=method, **kwargs):
