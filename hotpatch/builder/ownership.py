@@ -155,7 +155,9 @@ class Ownership:
     def _may_be_walked(self, usage: Usage | None, datum: Datum) -> bool:
         """Whether code may step through a datum and past its end: it is no single number, or its own address is taken too."""
         size = datum.size or 0
-        return size > _POINTER_SIZE or (usage is not None and size > 1 and any(datum.rva <= target < _end(datum) for target in usage.taken))
+        if datum.is_array or size > _POINTER_SIZE:
+            return True
+        return usage is not None and size > 1 and any(datum.rva <= target < _end(datum) for target in usage.taken)
 
     def _uncovered(self, usage: Usage | None, rva: Rva, before: Datum | None, after: Datum | None) -> Datum | str | None:
         found = [item for item in (before, after) if item is not None]
@@ -309,6 +311,9 @@ class Stretches:
             return False
         start = part.start + (found.pop() or 0)
         end = start + part.size
+        section = self._base.section(start)
+        if section is None or end > section.range.end:
+            return False
         sites = self._fixed.pointers(part.start, part.end)
         if sites != self._base.pointers(start, end) or self._base.bare(start, part.size) != self._fixed.bare(part.start, part.size):
             return False

@@ -140,13 +140,20 @@ class DatumSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """A named datum; ``size`` in bytes where the source knows it; ``scope`` is the function that a static local belongs to."""
+    """A named datum.
+
+    Attributes:
+        size: In bytes, where the source knows it.
+        scope: The function that a static local belongs to.
+        is_array: Whether its type is known to be one.
+    """
 
     rva: Rva
     size: int | None
     name: str
     source: DatumSource
     scope: str | None = None
+    is_array: bool = False
 
 
 @dataclass(frozen=True, slots=True)

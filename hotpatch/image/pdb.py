@@ -123,7 +123,9 @@ class _Provider:
                 if size is not None and not 0 < size <= self.size_of_image - rva:
                     size = None
                 scope = scopes.get((symbol.segment, symbol.offset, symbol.name))
-                found.setdefault((rva, symbol.name), Datum(rva, size, symbol.name, DatumSource.PDB, scope))
+                found.setdefault(
+                    (rva, symbol.name), Datum(rva, size, symbol.name, DatumSource.PDB, scope, types.is_array(symbol.type_index))
+                )
         for variable in self.pdb.thread_locals():
             rva = self._rva(variable.segment, variable.offset)
             if rva is not None and variable.name:

@@ -74,6 +74,20 @@ class TypeSizes:
         except (struct.error, IndexError):
             return None
 
+    def is_array(self, index: int) -> bool:
+        """Whether type ``index`` is an array, constant ones among them."""
+        try:
+            for _ in range(_DEPTH_LIMIT):
+                if index < _FIRST_INDEX:
+                    return False
+                kind, body = self._record(index)
+                if kind != _LF_MODIFIER:
+                    return kind == _LF_ARRAY
+                (index,) = _WORD.unpack_from(body)
+        except (struct.error, IndexError):
+            pass
+        return False
+
     def _size(self, index: int, depth: int) -> int | None:
         if index < _FIRST_INDEX:
             mode = index >> 8 & 0xF

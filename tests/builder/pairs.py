@@ -657,6 +657,23 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         carried=("data fresh",),
     ),
+    "end-of-eight-bytes-handed-on-where-another-array-begins": Trial(
+        """
+        NOINLINE u64 back(const u8 *end, u64 n) { u64 t = n; while (n--) t = t * 3 + *--end; return t; }
+        u64 first = 3;
+        u8 few[8] = {80, 15, 175, 172, 166, 202, 199, 46};
+        «u64 between[5] = {4, 5, 6, 7, 8};|»
+        u64 behind[5] = {14, 15, 16, 17, 18};
+        «|u64 between[5] = {4, 5, 6, 7, 8};»
+        EXPORT NOINLINE u64 put(u64 i, u64 x) { return first += few[i % 8] += (u8)x; }
+        EXPORT NOINLINE u64 one(u64 i) { return between[i % 5] += i; }
+        EXPORT NOINLINE u64 other(u64 i) { return behind[i % 5] += i; }
+        EXPORT NOINLINE u64 f(u64 x) { return back(few + 8, x % 9) «|* 3»; }
+        """,
+        calls=(("put", 3, 5), ("f", 8), ("f", 3)),
+        travels=("f",),
+        wrong_without=True,
+    ),
     "end-of-numbers-where-a-jump-table-begins": Trial(
         """
         static const u32 weights[16] = {9, 8, 7, 6, 5, 4, 3, 2, 19, 18, 17, 16, 15, 14, 13, 12};
