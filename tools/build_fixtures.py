@@ -151,31 +151,35 @@ def jobs_of(case: Product) -> Iterable[Job]:
 
 def build(job: Job, sources: Path, target: Path, scratch: Path) -> Job:
     """Compile and link one image into ``target``, working in a fresh folder below ``scratch``."""
-    options = job.case.build_options(job.machine, job.side)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        here = Path(folder)
-        shutil.copytree(sources / COMMON, here / COMMON)
-        for source in (sources / job.case.name).glob("*.[ch]"):
-            shutil.copy(source, here / source.name)
-        support = sources / job.case.name / SUPPORT
-        objects = [
-            _compile(here, job, options, f"{job.side}.c"),
-            *(_compile(here, job, options, f"{COMMON}/{extra}") for extra in options.common),
-        ]
-        if options.kernel32:
-            objects.append(_import_library(here, job, "kernel32"))
-        if support.is_file():
-            shutil.copy(support, here / COMMON / SUPPORT)
-            objects.append(_import_library(here, job, Path(SUPPORT).stem))
-        if options.ntdll:
-            objects.append(_import_library(here, job, "ntdll"))
-        if options.ucrtbase:
-            objects.append(_import_library(here, job, "ucrtbase"))
-        _link(here, job, options, objects)
-        for path in job.outputs:
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            built = here / (job.file_name if path.suffix != ".pdb" else path.name)
-            shutil.copyfile(built, target / path)
+        return build_in(Path(folder), job, sources, target)
+
+
+def build_in(here: Path, job: Job, sources: Path, target: Path) -> Job:
+    """Compile and link one image into ``target``, working in the empty folder ``here``."""
+    options = job.case.build_options(job.machine, job.side)
+    shutil.copytree(sources / COMMON, here / COMMON)
+    for source in (sources / job.case.name).glob("*.[ch]"):
+        shutil.copy(source, here / source.name)
+    support = sources / job.case.name / SUPPORT
+    objects = [
+        compile_source(here, job, options, f"{job.side}.c"),
+        *(compile_source(here, job, options, f"{COMMON}/{extra}") for extra in options.common),
+    ]
+    if options.kernel32:
+        objects.append(_import_library(here, job, "kernel32"))
+    if support.is_file():
+        shutil.copy(support, here / COMMON / SUPPORT)
+        objects.append(_import_library(here, job, Path(SUPPORT).stem))
+    if options.ntdll:
+        objects.append(_import_library(here, job, "ntdll"))
+    if options.ucrtbase:
+        objects.append(_import_library(here, job, "ucrtbase"))
+    _link(here, job, options, objects)
+    for path in job.outputs:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        built = here / (job.file_name if path.suffix != ".pdb" else path.name)
+        shutil.copyfile(built, target / path)
     return job
 
 
@@ -184,12 +188,13 @@ def same(one: Path, other: Path) -> bool:
     return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
 
 
-def _compile(here: Path, job: Job, options: BuildOptions, source: str) -> str:
+def compile_source(here: Path, job: Job, options: BuildOptions, source: str, form: Sequence[str] = ("-c",)) -> str:
+    """Compile one file in ``here`` into the object (or another ``form``) whose name is returned."""
     output = Path(source).stem + ".obj"
     flags = [*COMPILE, *REPRODUCIBLE_COMPILE, f"-ffile-prefix-map={here}=.", "-Xclang", f"-object-file-name={output}"]
     if options.hotpatch:
         flags.append("-fms-hotpatch")
-    _zig(here, "cc", "-target", TARGETS[job.machine], *flags, *options.cflags, "-c", source, "-o", output)
+    _zig(here, "cc", "-target", TARGETS[job.machine], *flags, *options.cflags, *form, source, "-o", output)
     return output
 
 

@@ -1,4 +1,8 @@
-"""Try seeds at length: ``python -m tests.fuzz FIRST LAST [--machine x64|arm64] [--only pdb|stripped]``; exits 1 where a patch is wrong."""
+"""Try seeds at length: ``python -m tests.fuzz FIRST LAST [--machine x64|arm64] [--only pdb|stripped]``; exits 1 where a patch is wrong.
+
+Wrong is a patch with which a call does something else than in the fixed image, and one of which a reference is bound to another place than
+the compiler's own relocations name, whether a call shows it or not.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ from hotpatch.differ import diff_images
 from hotpatch.errors import EmulatedFault, NothingToDo, NotHotpatchable, Rule
 from hotpatch.image import Image, open_image
 from hotpatch.process import Buffer, Process
+from tests.fuzz.bindings import misbound
 from tests.fuzz.program import Program
+from tests.fuzz.truth import KEEP_SYMBOLS, Truth
 from tools import build_fixtures
 
 if TYPE_CHECKING:
@@ -49,11 +51,20 @@ class Built:
     sides: tuple[str, ...] = ("base", "fixed")
 
     def build_options(self, _machine: Machine, _side: str) -> BuildOptions:
-        return BuildOptions(hotpatch=self.program.hotpatch, cflags=self.program.cflags, ldflags=self.program.ldflags)
+        ldflags = (*self.program.ldflags, "/lldmap:program.map", "/demangle:no")
+        return BuildOptions(hotpatch=self.program.hotpatch, cflags=(*self.program.cflags, *KEEP_SYMBOLS), ldflags=ldflags)
 
     def image(self, side: str, *, pdb: bool = True) -> Image:
         path = self.folder / self.name / self.machine / f"{side}.dll"
         return open_image(path, pdb="auto" if pdb else None)
+
+    def truth(self, side: str) -> Truth:
+        """What the compiler says of a side; compiles it to intermediate code."""
+        here = self.folder / side
+        shutil.move(here / f"{side}.obj", here / "program.obj")
+        job = build_fixtures.Job(self, self.machine, side)
+        code = here / build_fixtures.compile_source(here, job, self.build_options(self.machine, side), f"{side}.c", ("-S", "-emit-llvm"))
+        return Truth(here / "program.obj", here / "program.map", code, self.image(side))
 
 
 def compile_program(program: Program, machine: Machine, folder: Path) -> Built:
@@ -64,7 +75,8 @@ def compile_program(program: Program, machine: Machine, folder: Path) -> Built:
     for side, text in zip(built.sides, program.sources, strict=True):
         (folder / built.name / f"{side}.c").write_text(text, "utf-8")
     for side in built.sides:
-        build_fixtures.build(build_fixtures.Job(built, machine, side), folder, folder, folder)
+        (folder / side).mkdir()
+        build_fixtures.build_in(folder / side, build_fixtures.Job(built, machine, side), folder, folder)
     return built
 
 
@@ -81,6 +93,7 @@ def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
     """Build the patch with and without PDBs, as a whole and, where that is refused, of each function alone; try each patch."""
     outcome = Outcome()
     base, fixed = built.image("base"), built.image("fixed")
+    truths, used = (built.truth("base"), built.truth("fixed")), _used(base)
     for pdb in pdbs:
         given, wanted = (base, fixed) if pdb else (built.image("base", pdb=False), built.image("fixed", pdb=False))
         label = "pdb" if pdb else "stripped"
@@ -98,6 +111,7 @@ def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
                 continue
             outcome.patched += 1
             found = compare(built.program, base, fixed, patch, partial=bool(only), pdb=pdb)
+            found += misbound(diff, only, *truths, used)
             outcome.problems += [f"{label} {only}: {item}" for item in found]
             if not only:
                 break

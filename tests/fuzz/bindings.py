@@ -1,0 +1,241 @@
+"""Compares what the builder bound each reference to, and what it left alone, with what the compiler says of base and fixed image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import capstone
+
+from hotpatch.arch import FixupKind, Machine, Use
+from hotpatch.builder.binding import bind
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.callbacks import callback_functions
+from hotpatch.builder.model import BaseAddress, Body, CarriedAddress
+from hotpatch.builder.ownership import accesses
+from hotpatch.builder.select import select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hotpatch.builder.model import Bound, Destination, Link, Site
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Image
+    from tests.fuzz.truth import Relocation, Truth
+
+_PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
+_X64 = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+_X64.detail = True
+
+
+def misbound(diff: ImageDiff, only: Sequence[str], base: Truth, fixed: Truth, used: frozenset[int]) -> list[str]:
+    """What is bound to another place than the compiler's, or left as it is though it must change.
+
+    ``used``: what code and pointers of the base refer to, where a copy of data that nothing there refers to is right as well.
+    """
+    selected, _ = select(diff, only)
+    bound, _ = bind(diff, selected, callback_functions(diff).values())
+    judge = _Judge(diff, base, fixed, used)
+    problems = [text for link in bound.links if (text := judge.link(bound, link))]
+    travelling = {item.base.entry: item.fixed.entry for item in selected}
+    problems += [text for pair in travelling.items() if (text := judge.replaced(*pair))]
+    return problems if only else problems + list(judge.kept(frozenset(travelling)))
+
+
+class _Judge:
+    def __init__(self, diff: ImageDiff, base: Truth, fixed: Truth, used: frozenset[int]) -> None:
+        self.diff, self.base, self.fixed, self.used = diff, base, fixed, used
+        self._open: set[tuple[str, str, int]] = set()
+
+    # references --------------------------------------------------------------------------------------------------------------------------
+
+    def link(self, bound: Bound, link: Link) -> str | None:
+        """Why a link is wrong."""
+        found = self.fixed.relocation(link.site.field)
+        text = self.fixed.literal(link.site.field) if found is not None else None
+        if found is not None and text is not None:
+            same = self._same_text(bound, link, text)
+            return None if same else f"the text at 0x{link.site.target:x}, {text!r}, is not where 0x{link.site.field:x} is bound to"
+        if found is None or found.symbol not in self.fixed.rvas or self.fixed.home[found.symbol].is_code != self._is_code(link.site.target):
+            return None
+        why = self._why(bound, link.site, link.destination, found.symbol)
+        function = self.diff.fixed.function_at(link.site.instruction)
+        where = f"{function.label if function else 'data'} at 0x{link.site.field:x}"
+        return f"{where}: {found.symbol}{link.site.target - self.fixed.rvas[found.symbol]:+} {why}" if why else None
+
+    def _same_text(self, bound: Bound, link: Link, text: bytes) -> bool:
+        target, destination = link.site.target, link.destination
+        if link.site.kind in _PAGES:
+            return True
+        if isinstance(destination, BaseAddress):
+            return self.diff.base.read(destination.rva, len(text)) == text
+        return any(part.range.start <= target and target + len(text) <= part.range.end for part in bound.pieces)
+
+    def _is_code(self, rva: int) -> bool:
+        section = self.diff.fixed.section_at(rva)
+        return section is not None and section.executable
+
+    def _why(self, bound: Bound, site: Site, destination: Destination, name: str) -> str | None:
+        chunk, addend = self.fixed.home[name], site.target - self.fixed.rvas[name]
+        if isinstance(destination, BaseAddress):
+            return self._at_base(site, name, addend, destination.rva)
+        if not isinstance(destination, CarriedAddress) or chunk.is_code:
+            return None
+        places = self._live_places(name, addend) if chunk.is_live else []
+        lost = [place for place, there in places if self.used & {*range(place, place + self.base.size(there) + 1)}]
+        if lost:
+            return f"is copied, though the base has it at 0x{lost[0]:x}"
+        width = _width(self.diff.fixed, site)
+        start, size = self.fixed.rvas[name], self.fixed.size(name)
+        first, last = (site.target, site.target + width) if width else (start, start + size)
+        if site.kind not in _PAGES and not any(piece.range.start <= first and last <= piece.range.end for piece in bound.pieces):
+            return f"is copied in part: all of it is 0x{start:x} to 0x{start + size:x}"
+        return None
+
+    def _at_base(self, site: Site, name: str, addend: int, rva: int) -> str | None:
+        chunk = self.fixed.home[name]
+        if chunk.is_code:
+            return None if self._same_code(name, addend, rva) else f"is bound to 0x{rva:x} ({self._told(rva)})"
+        if chunk.is_live:
+            places = self._live_places(name, addend)
+            if not places and name in self.fixed.parts and self._is_unclear(name):
+                return None
+            return None if rva in [place for place, _ in places] else f"is bound to 0x{rva:x} ({self._told(rva)}), not {places}"
+        width = _width(self.diff.fixed, site)
+        if site.kind in _PAGES:
+            return None
+        start, size = (addend, width) if width else (0, self.fixed.size(name))
+        same = self._same_bytes(name, start, size, rva - addend)
+        return None if same else f"is bound to 0x{rva:x} ({self._told(rva)}), where the base has something else"
+
+    def _told(self, rva: int) -> str:
+        below = max((place, name) for name, place in self.base.rvas.items() if place <= rva)
+        return f"{below[1]}+{rva - below[0]}"
+
+    def _is_unclear(self, name: str) -> bool:
+        """Whether the base has another number of variables of that name there."""
+        part = self.fixed.parts[name]
+        there = [one for one in self.base.parts.values() if one.variable[:2] == part.variable[:2]]
+        return any(one.namesakes != part.namesakes for one in there)
+
+    def _live_places(self, name: str, addend: int) -> list[tuple[int, str]]:
+        """Where the base has the variable that ``name`` is (a part of), and as what symbol; none where it is new."""
+        part = self.fixed.parts.get(name)
+        if part is None:
+            return [(self.base.rvas[name] + addend, name)] if name in self.base.rvas and self.base.home[name].is_live else []
+        if self._is_unclear(name):
+            return []
+        wanted = part.offset + min(max(addend, 0), max(self.fixed.size(name) - 1, 0))
+        found = []
+        for offset, there in self.base.by_variable.get(part.variable, ()):
+            if offset <= wanted < offset + self.base.size(there):
+                found.append((self.base.rvas[there] + part.offset + addend - offset, there))
+        return found
+
+    def _same_code(self, name: str, addend: int, rva: int) -> bool:
+        owner, offset = self.fixed.within(name)
+        entry = rva - addend - offset
+        return owner in self.base.at(entry) or any(
+            self._same_function(one, owner) for one in self.base.at(entry) if one in self.base.functions
+        )
+
+    # constants and functions -------------------------------------------------------------------------------------------------------------
+
+    def _same_bytes(self, name: str, start: int, size: int, rva: int) -> bool:
+        """Whether the base has at ``rva`` what the constant ``name`` is from ``start`` on."""
+        key = (name, f"{start}+{size}", rva)
+        if key in self._open:
+            return True
+        self._open.add(key)
+        at, base, fixed = self.fixed.rvas[name] + start, self.diff.base, self.diff.fixed
+        section = base.section_at(rva)
+        if section is None or section.writable:
+            return False
+        chunk, offset = self.fixed.home[name], self.fixed.home[name].symbols[name] + start
+        fields = {one - offset: item for one, item in chunk.relocations.items() if offset <= one < offset + size}
+        old, new = bytearray(base.read(rva + start, size)), bytearray(fixed.read(at, size))
+        for one, item in fields.items():
+            if item.kind != "ADDR64":
+                return self.base.relocation(rva + start + one) is not None
+            old[one : one + 8] = new[one : one + 8] = bytes(8)
+            there = base.pointers.get(rva + start + one)
+            text = self.fixed.literal(at + one)
+            same = there is not None and (
+                base.read(there, len(text)) == text
+                if text is not None
+                else self._same_pointer(item.symbol, fixed.pointers[at + one], there)
+            )
+            if not same:
+                return self._close(key)
+        return old == new or self._close(key)
+
+    def _close(self, key: tuple[str, str, int]) -> bool:
+        self._open.discard(key)
+        return False
+
+    def _same_pointer(self, name: str, here: int, there: int) -> bool:
+        addend = here - self.fixed.rvas[name]
+        chunk = self.fixed.home[name]
+        if chunk.is_code:
+            return self._same_code(name, addend, there)
+        if chunk.is_live:
+            return there in [place for place, _ in self._live_places(name, addend)] or self._is_unclear(name)
+        return self._same_bytes(name, 0, self.fixed.size(name), there - addend)
+
+    def _same_function(self, base: str, fixed: str) -> bool:
+        """Whether two functions are the same code that refers to the same things."""
+        old, new = self.base.functions[base], self.fixed.functions[fixed]
+        key = (fixed, base, -1)
+        if key in self._open or old.raw != new.raw or old.relocations.keys() != new.relocations.keys():
+            return key in self._open
+        self._open.add(key)
+        sites = _sites(self.diff.fixed, self.fixed.rvas[fixed])
+        pairs = [(offset, old.relocations[offset], item) for offset, item in new.relocations.items()]
+        alike = all(
+            one.kind == other.kind and self._same_reference(one, other, sites.get(self.fixed.rvas[fixed] + at)) for at, one, other in pairs
+        )
+        return alike or self._close(key)
+
+    def _same_reference(self, old: Relocation, new: Relocation, site: Site | None) -> bool:
+        if new.symbol not in self.fixed.rvas or old.symbol not in self.base.rvas:
+            there, here = (side.home.get(one.symbol) for side, one in ((self.base, old), (self.fixed, new)))
+            return there is not None and here is not None and there.raw == here.raw
+        there, here = self.base.rvas[old.symbol], self.fixed.home[new.symbol]
+        if here.is_code:
+            return self._same_code(new.symbol, 0, there)
+        if here.is_live:
+            return there in [place for place, _ in self._live_places(new.symbol, 0)] or self._is_unclear(new.symbol)
+        if site is None or site.kind in _PAGES:
+            return True
+        width, addend = _width(self.diff.fixed, site), site.target - self.fixed.rvas[new.symbol]
+        return self._same_bytes(new.symbol, *((addend, width) if width else (0, self.fixed.size(new.symbol))), there)
+
+    def replaced(self, base: int, fixed: int) -> str | None:
+        """Why a function takes the place of another one than that of its name."""
+        names, others = self.base.at(base) & self.base.functions.keys(), self.fixed.at(fixed) & self.fixed.functions.keys()
+        strangers = names and others and not names & others and names & self.fixed.functions.keys()
+        return f"{'/'.join(sorted(others))} takes the place of {'/'.join(sorted(names))}" if strangers else None
+
+    def kept(self, travelling: frozenset[int]) -> Iterator[str]:
+        """Functions that stay though they are not what the fixed image has."""
+        for name in sorted(self.base.functions.keys() & self.fixed.functions.keys()):
+            if self.base.rvas[name] not in travelling and not self._same_function(name, name):
+                yield f"{name} is left as it is"
+
+
+def _sites(image: Image, entry: int) -> dict[int, Site]:
+    function = image.function_at(entry)
+    body = body_of(image, function) if function is not None else None
+    return {site.field: site for site in body.sites} if isinstance(body, Body) else {}
+
+
+def _width(image: Image, site: Site) -> int | None:
+    """How many bytes an instruction accesses at the address that it names; ``None`` where it takes the address."""
+    if site.use is not Use.DATA or site.kind in _PAGES or not accesses(image, site):
+        return None
+    raw = image.read(site.instruction, site.size)
+    if image.machine is Machine.ARM64:
+        word = int.from_bytes(raw, "little")
+        return 16 if word >> 26 & 1 and word >> 23 & 1 else 1 << (word >> 30)
+    found = next(iter(_X64.disasm(raw, 0)), None)
+    sizes = [operand.size for operand in found.operands if operand.type == capstone.x86.X86_OP_MEM] if found is not None else []
+    return sizes[0] if sizes else None
