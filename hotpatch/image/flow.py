@@ -156,6 +156,14 @@ def reach(architecture: Architecture, code: bytes, address: int) -> tuple[Step, 
     return tuple(seen[at] for at in sorted(seen))
 
 
+def is_whole(architecture: Architecture, code: bytes, address: int) -> bool:
+    """Whether control, followed from ``address`` through ``code``, meets nothing but instructions until it leaves or comes to the end."""
+    reached = reach(architecture, code, address)
+    known = {instruction.address for instruction in reached} | {address + len(code)}
+    ongoing = (step for step in reached if step.flow in {Flow.NEXT, Flow.BRANCH})
+    return bool(reached) and all(step.address + step.size in known for step in ongoing)
+
+
 def decode(architecture: Architecture, code: bytes, offset: int, address: int) -> Iterator[Step]:
     """Decode ``code`` from ``offset``, which lies at ``address``, in pieces, since most walks end after a few instructions."""
     piece = _FIRST_PIECE

@@ -16,6 +16,7 @@ from hotpatch.image.flow import (
     end_of_function,
     filler_length,
     is_last_step,
+    is_whole,
     padding_length,
     reach,
     starts_with_padding,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _ROUND_LIMIT = 1000
 _LONGEST_FILLER = 16
+_LITERALS = (4, 8, 16)
+"""Bytes of what one instruction loads from a literal pool."""
 _GAP_LIMIT = 64
 """Bytes before a possible entry that are looked at for filler."""
 _POINTER_KINDS = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.REL21})
@@ -69,6 +72,8 @@ class _Finder:
         self.branches: dict[int, tuple[int, ...]] = {}
         self.falls: dict[tuple[int, int], bool] = {}
         self.tables: set[int] = set()
+        self.table_ends: set[int] = set()
+        self.pointers: set[int] = set()
         self.merged: dict[int, int] = {}
         self.data: set[int] = set()
         self.constants: set[int] = set()
@@ -239,7 +244,8 @@ class _Finder:
 
     def follow(self) -> None:
         """Bound what has no size, decode, take new targets, until nothing new turns up."""
-        pointers = set(self._relocated_pointers())
+        pointers = self.pointers
+        pointers.update(self._relocated_pointers())
         for _ in range(_ROUND_LIMIT):
             self._bound()
             calls, taken = self._targets()
@@ -289,6 +295,7 @@ class _Finder:
             part = Range(Rva(start), Rva(end))
             for table in self.image.jump_tables_in(part):
                 self.tables.update((table.address, *(table.index or ())[:1]))
+                self.table_ends.add(table.address + table.size)
             leads, outline = self.image.leads(part), self.image.outline(part)
             for index, target in zip(outline.outward, leads, strict=True):
                 if not low <= target < high:
@@ -348,7 +355,7 @@ class _Finder:
             elif inside is None:
                 joined |= self._extend(target, owner)
             elif self.owner[inside] != owner and self.source.get(self.owner[inside]) == FunctionSource.PDATA and owner in self.end:
-                self._merge(self.owner[inside], owner)
+                self._merge(*self._part_and_whole(target, owner))
                 joined = True
         return joined
 
@@ -357,6 +364,18 @@ class _Finder:
         while owner in self.merged:
             owner = self.merged[owner]
         return owner
+
+    def _part_and_whole(self, target: int, owner: int) -> tuple[int, int]:
+        """Which of two functions in the table is the other's part, where code of ``owner`` leads to ``target``.
+
+        One that is only returned to, in its middle, and that leads to the other's beginning, is no part but the function.
+        """
+        inside = self.containing(target)
+        other = self.owner[target if inside is None else inside]
+        returns = inside != target and self.source.get(owner) == FunctionSource.PDATA
+        if returns and any(owner in self.branches.get(start, ()) for start in self.owned[other]):
+            return owner, other
+        return other, owner
 
     def _stands_alone(self, target: int, owner: int) -> bool:
         """Whether the code at ``target``, which a branch of ``owner`` leads to, is another function that it ends with a call of.
@@ -472,17 +491,35 @@ class _Finder:
         return filter(self.is_code, self.image.pointers.values())
 
     def _looks_like_entry(self, rva: int) -> bool:
-        """Whether a function may begin at an address that is only ever taken: after filler, or right after other code, and decodable."""
+        """Whether a function may begin at an address that is only ever taken: after filler, other code or its literals; decodable."""
         index = bisect_left(self.starts, rva) - 1
         previous = self.end[self.starts[index]] if index >= 0 else 0
         section = next(part for part in self.executable if rva in part)
         start = max(previous, section.start)
         gap = self.image.read(max(start, rva - _GAP_LIMIT), rva - max(start, rva - _GAP_LIMIT))
-        if gap and not padding_length(self.image.architecture, gap):
+        apart = not gap or padding_length(self.image.architecture, gap)
+        if not apart and (rva % ALIGNED or not self._ends_function(start, rva)):
             return False
         following = self.starts[index + 1] if index + 1 < len(self.starts) else section.end
         code = self.image.read(rva, min(following, section.end) - rva)
+        if not apart and not is_whole(self.image.architecture, code, rva):
+            return False
         return end_of_function(self.image.architecture, code, rva, self.unsized, self.image.read, self.image.table_limit) is not None
+
+    def _ends_in_literal(self, start: int, end: int) -> bool:
+        """Whether what stands from ``start`` to ``end`` is filler, then literals that code reads."""
+        filler = filler_length(self.image.architecture, self.image.read(start, min(end - start, _LONGEST_FILLER)))
+        begins = any(at in self.data for at in range(start, start + filler + 1, self.alignment))
+        return begins and any(end - size in self.data for size in _LITERALS)
+
+    def _ends_function(self, start: int, end: int) -> bool:
+        """Whether what stands from ``start`` to ``end`` ends as functions do: with a jump table, a literal or a return."""
+        return end in self.table_ends or self._ends_in_literal(start, end) or self._ends_in_return(end)
+
+    def _ends_in_return(self, end: int) -> bool:
+        """Whether the instruction before ``end`` is a return, where instructions are of one size."""
+        before = self.image.read(end - self.alignment, self.alignment)
+        return self.alignment > 1 and any(step.flow is Flow.RETURN for step in decode(self.image.architecture, before, 0, end))
 
     # result ------------------------------------------------------------------------------------------------------------------------------
 

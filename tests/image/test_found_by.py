@@ -140,6 +140,61 @@ def test_a_branch_over_known_functions_does_not_take_them(machine, first, second
     }
 
 
+RETURN, LOADS = "c0035fd6", "c000005c c0035fd6"
+"""Arm64: a return; and a function at ``TEXT + 0x20`` that loads the eight bytes before ``TEXT + 0x40``."""
+LEAF = "000040b9 c0035fd6"
+
+# what stands at TEXT + 0x20, before TEXT + 0x40 and there, and whether a function begins there, whose address is only ever taken
+TAKEN = [
+    ("behind-a-literal", LOADS, "00000000 00e06f40", LEAF, True),
+    ("behind-what-nobody-reads", RETURN, "00000000 00e06f40", LEAF, False),
+    ("no-code-behind-a-literal", LOADS, "00000000 00e06f40", "000040b9 fbfbfbfb", False),
+    ("behind-a-return", RETURN, "00008052 c0035fd6", LEAF, True),
+    ("no-code-behind-a-return", RETURN, "00008052 c0035fd6", "000040b9 fbfbfbfb", False),
+]
+
+
+@pytest.mark.parametrize(("reader", "before", "taken", "found"), [row[1:] for row in TAKEN], ids=[row[0] for row in TAKEN])
+def test_an_address_that_is_only_taken(reader, before, taken, found):
+    pe = Pe(Machine.ARM64)
+    pe.put(TEXT, bytes(0x80))
+    pe.put(TEXT, bytes.fromhex("08000090 08010191 e00308aa c0035fd6"))
+    pe.put(TEXT + 0x20, bytes.fromhex(reader))
+    pe.put(TEXT + 0x38, bytes.fromhex(before + taken))
+    pe.exports("taken.dll", [("user", TEXT), ("reader", TEXT + 0x20)])
+    assert ((TEXT + 0x40) in [function.entry for function in pe.build("taken.dll").functions]) is found
+
+
+def _records(pe, *rows):
+    """An Arm64 function table; each row has the start, the words of code, and the unwind codes of a frame."""
+    entries = [(start, pe.add(struct.pack("<I", count | 1 << 21 | 1 << 27) + bytes.fromhex(codes))) for start, count, codes in rows]
+    pe.directories["exception"] = (pe.add(b"".join(struct.pack("<2I", *entry) for entry in entries)), 8 * len(entries))
+
+
+def test_a_frame_that_begins_behind_the_entry():
+    """A function tests its argument before it makes a frame, right behind another whose frame ends before its return."""
+    pe = Pe(Machine.ARM64)
+    pe.put(TEXT, bytes(0x80))
+    pe.put(TEXT, bytes.fromhex("08000090 08010191 e00308aa c0035fd6"))
+    pe.put(TEXT + 0x34, bytes.fromhex("fe0f1ff8 fe0741f8 c0035fd6 800000b4 fe0f1ff8 00008052 fe0741f8 c0035fd6"))
+    pe.exports("frame.dll", [("user", TEXT)])
+    _records(pe, (TEXT + 0x34, 2, "d3c1e4e4"), (TEXT + 0x44, 3, "d3c1e4e4"))
+    found = {function.entry: function.ranges for function in pe.build("frame.dll").functions}
+    assert found[TEXT + 0x40] == (Range(TEXT + 0x40, TEXT + 0x54),)
+    assert TEXT + 0x44 not in found
+
+
+def test_a_part_that_its_function_returns_from_is_no_function():
+    """Code apart from its function, which leads there and which it leads back to the middle of, both in the function table."""
+    pe = Pe(Machine.ARM64)
+    pe.put(TEXT, bytes(0x80))
+    pe.put(TEXT + 0x10, bytes.fromhex("fe0f1ff8 a0000034 a1000034 fe0741f8 c0035fd6 1f2003d5 e0008052 40ffff34 c0035fd6"))
+    pe.exports("part.dll", [("other", TEXT)])
+    pe.put(TEXT, bytes.fromhex(RETURN))
+    _records(pe, (TEXT + 0x10, 5, "d3c1e4e4"), (TEXT + 0x28, 3, "d3c1e4e4"))
+    assert [function.entry for function in pe.build("part.dll").functions] == [TEXT, TEXT + 0x10]
+
+
 @pytest.mark.parametrize(("read", "found"), [(0, [TEXT, TEXT + 24]), (0x10, [TEXT])], ids=["cookie", "another-word"])
 def test_the_check_of_the_cookie_and_what_reports_its_failure(read, found):
     """As Microsoft's C runtime has them on Arm64: the check, which has no frame, branches to a function that never returns."""
