@@ -54,23 +54,19 @@ def diff(
     Args:
         base: The build that runs.
         fixed: The build with the fix.
-        function: Show both versions of this function side by side (a name, or rva:0x… in the base).
+        function: Show both versions of this function side by side (a name, or rva:0x… in the base), the basic blocks that differ.
         html: Also write one self-contained page to this file.
-        all: List identical and relocated functions too.
+        all: List identical and relocated functions too; of one function, all blocks.
         options: Of every verb.
     """
     from hotpatch.api import diff as diff_images
-    from hotpatch.report import convert, text
+    from hotpatch.report import comparison, text
 
     out = Output(options)
     with out.progress(f"comparing {base} with {fixed}"):
         found = diff_images(*open_pair(base, fixed))
-        listing = None
-        if function is not None:
-            from hotpatch.report.sides import listing_of
-
-            listing = listing_of(found, function)
-        document = convert.diff(found, listing)
+        listing = None if function is None else comparison.listing_of(found, function)
+        document = comparison.diff(found, listing)
     if html is not None:
         _check_output(html, base, fixed)
         from hotpatch.report.page import diff_page
@@ -78,7 +74,9 @@ def diff(
         write_atomically(html, diff_page(found, document).encode())
         out.log(f"wrote {html}")
     if listing is not None and function is not None:
-        out.result(document, text.side_by_side(listing, function))
+        from hotpatch.report.side_text import SideBySide
+
+        out.result(document, SideBySide(listing, function, everything=all))
     else:
         out.result(document, text.diff(document, everything=all))
     return Exit.DONE

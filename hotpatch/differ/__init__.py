@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from hotpatch.differ.images import diff_images
 from hotpatch.differ.inlines import inlined_change
-from hotpatch.differ.listing import ListingLine, listing
+from hotpatch.differ.listing import Listing, ListingBlock, ListingExit, ListingLine, Listings, listing
 from hotpatch.differ.model import DatumMatch, FunctionMatch, ImageDiff, Verdict
 
-__all__ = ["DatumMatch", "FunctionMatch", "ImageDiff", "ListingLine", "Verdict", "diff_images", "inlined_change", "listing"]
+__all__ = [
+    "DatumMatch",
+    "FunctionMatch",
+    "ImageDiff",
+    "Listing",
+    "ListingBlock",
+    "ListingExit",
+    "ListingLine",
+    "Listings",
+    "Verdict",
+    "diff_images",
+    "inlined_change",
+    "listing",
+]

@@ -23,6 +23,25 @@ def align(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> tuple[tuple[in
     return tuple(_align(base, fixed, 0, len(base), 0, len(fixed)))
 
 
+def align_in_turn(base: Sequence[Sequence[Hashable]], fixed: Sequence[Sequence[Hashable]]) -> tuple[tuple[int, int], ...]:
+    """The same by several strengths, each as long as the sequence, the strongest first.
+
+    Each pairs what the ones before left between pairs.
+    """
+    found: tuple[tuple[int, int], ...] = ()
+    for there, here in zip(base, fixed, strict=True):
+        pairs: list[tuple[int, int]] = []
+        b0 = f0 = 0
+        for b, f in (*found, (len(there), len(here))):
+            if b0 < b and f0 < f:
+                pairs += _align(there, here, b0, b, f0, f)
+            if b < len(there):
+                pairs.append((b, f))
+            b0, f0 = b + 1, f + 1
+        found = tuple(pairs)
+    return found
+
+
 def common_length(base: Sequence[Hashable], fixed: Sequence[Hashable]) -> int:
     """How many pairs the longest alignment has, exactly: no pairs, so no table, and large functions of few different tokens cost little."""
     (row,) = deque(_rows(base, fixed), 1)

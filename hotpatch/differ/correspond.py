@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.differ.align import align
+from hotpatch.differ.align import align, align_in_turn
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.parts import ENTRY, POINTER_SIZE, PlaceKind, Position
 from hotpatch.differ.tails import enters_changed_code
@@ -224,13 +224,5 @@ def loosely_aligned_lines(base: Sequence[Line], fixed: Sequence[Line]) -> tuple[
 
     Registers may have been given out anew, so this is weaker.
     """
-    found: list[tuple[int, int]] = []
-    b0 = f0 = 0
-    for b, f in (*aligned_lines(base, fixed), (len(base), len(fixed))):
-        if b0 < b and f0 < f:
-            pairs = align([line.shape for line in base[b0:b]], [line.shape for line in fixed[f0:f]])
-            found += [(b0 + i, f0 + j) for i, j in pairs]
-        if b < len(base):
-            found.append((b, f))
-        b0, f0 = b + 1, f + 1
-    return tuple(found)
+    there, here = (([line.token for line in lines], [line.shape for line in lines]) for lines in (base, fixed))
+    return align_in_turn(there, here)

@@ -1,30 +1,26 @@
-"""Two functions side by side, with addresses replaced by what they refer to."""
+"""Two functions side by side, basic block by basic block, with addresses replaced by what they refer to."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind, Use
-from hotpatch.differ.correspond import aligned_lines, loosely_aligned_lines
-from hotpatch.differ.parts import ENTRY, PlaceKind, Position
-from hotpatch.differ.view import view_of
+from hotpatch.differ.block_pairs import BlockPairs, pair_blocks, pair_lines
+from hotpatch.differ.blocks import Way, blocks
+from hotpatch.differ.flows import Endings
+from hotpatch.differ.nodes import Node
+from hotpatch.differ.wording import Wording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.differ.model import FunctionMatch, ImageDiff
-    from hotpatch.differ.parts import Line, Link, Place
-    from hotpatch.differ.view import View
+    from hotpatch.differ.parts import Line, Position
     from hotpatch.image import Function
 
-_STRING_LIMIT = 40
-_LAST_OPERAND = re.compile(r"#?-?(?:0x)?[0-9a-f]+$")
-_RIP_RELATIVE = re.compile(r"\[rip(?: [+-] (?:0x)?[0-9a-f]+)?\]")
-_BASE_AND_OFFSET = re.compile(r"\[(\w+)(?:, #-?(?:0x)?[0-9a-f]+)?\]")
+_IN_OWN_CODE = "·"
+"""Instead of a label, while it is not known which block is which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,142 +42,184 @@ class ListingLine:
     fixed: str | None
 
 
-def listing(diff: ImageDiff, row: FunctionMatch) -> tuple[ListingLine, ...]:
+@dataclass(frozen=True, slots=True)
+class ListingExit:
+    """Where a block leads within its function: how, and the label of the block there."""
+
+    way: Way
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListingBlock:
+    """A basic block of either function, or one of both that align.
+
+    Attributes:
+        label: What both sides call it: ``b`` and its number in the base, or ``n`` and a number for those that only the fixed image has.
+        kind: ``same``, ``changed``, ``removed`` or ``added``.
+        moved: Whether it stands elsewhere among the blocks that both have.
+        lines: In both functions' order.
+        base_exits: Where the base's leads.
+        fixed_exits: Where the fixed image's leads.
+    """
+
+    label: str
+    kind: str
+    moved: bool
+    lines: tuple[ListingLine, ...]
+    base_exits: tuple[ListingExit, ...]
+    fixed_exits: tuple[ListingExit, ...]
+
+    @property
+    def base_rva(self) -> Rva | None:
+        """Where it begins in the base."""
+        return next((line.base_rva for line in self.lines if line.base_rva is not None), None)
+
+    @property
+    def fixed_rva(self) -> Rva | None:
+        """Where it begins in the fixed image."""
+        return next((line.fixed_rva for line in self.lines if line.fixed_rva is not None), None)
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is not the same at the same place on both sides."""
+        return self.kind != "same" or self.moved
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Two versions of a function, or one of an added or removed function.
+
+    Attributes:
+        blocks: In the fixed image's order; removed ones behind what stands before them in the base.
+        by_shape: How many blocks stood in one place where they were too many to be compared each with each, so that only those of the same
+            operations could be paired; 0 where all were compared.
+    """
+
+    blocks: tuple[ListingBlock, ...]
+    by_shape: int
+
+    @property
+    def lines(self) -> tuple[ListingLine, ...]:
+        """Of all blocks."""
+        return tuple(line for block in self.blocks for line in block.lines)
+
+
+class Listings:
+    """The functions of a comparison side by side; what is asked for is worked out then."""
+
+    def __init__(self, diff: ImageDiff) -> None:
+        """List functions of ``diff``."""
+        self._wordings = Wording(diff, is_base=True), Wording(diff, is_base=False)
+        self._endings = tuple(Endings(wording.view) for wording in self._wordings)
+
+    def of(self, row: FunctionMatch) -> Listing:
+        """The functions of ``row``."""
+        base, fixed = (
+            _Side(wording, function, endings)
+            for wording, function, endings in zip(self._wordings, (row.base, row.fixed), self._endings, strict=True)
+        )
+        found = pair_blocks(base.nodes(), fixed.nodes())
+        base.take(found.base, _labels(len(found.base), {}, "b"))
+        fixed.take(found.fixed, _labels(len(found.fixed), {f: f"b{b}" for b, f in found.pairs}, "n"))
+        return Listing(tuple(_block(base, fixed, b, f, b in found.moved) for b, f in _order(found)), found.by_shape)
+
+
+def listing(diff: ImageDiff, row: FunctionMatch) -> Listing:
     """The functions of ``row`` side by side; one of an added or removed function alone."""
-    sides = _Side(diff, view_of(diff.base), row.base, is_base=True), _Side(diff, view_of(diff.fixed), row.fixed, is_base=False)
-    pairs = loosely_aligned_lines(sides[0].lines, sides[1].lines)
-    sides[0].label_targets({})
-    sides[1].label_targets({sides[1].lines[f].position: sides[0].labels.get(sides[0].lines[b].position) for b, f in pairs})
-    found: list[ListingLine] = []
-    b0 = f0 = 0
-    for b, f in (*pairs, (len(sides[0].lines), len(sides[1].lines))):
-        found += [ListingLine("removed", sides[0].rva(index), sides[0].text(index), None, None) for index in range(b0, b)]
-        found += [ListingLine("added", None, None, sides[1].rva(index), sides[1].text(index)) for index in range(f0, f)]
-        if b < len(sides[0].lines):
-            old, new = sides[0].text(b), sides[1].text(f)
-            found.append(ListingLine("same" if old == new else "changed", sides[0].rva(b), old, sides[1].rva(f), new))
-        b0, f0 = b + 1, f + 1
-    return tuple(found)
+    return Listings(diff).of(row)
+
+
+def _labels(count: int, known: Mapping[int, str], mark: str) -> Sequence[str]:
+    """Of each block: what the other side calls it, else a number of its own."""
+    labels: list[str] = []
+    own = 0
+    for index in range(count):
+        if index in known:
+            labels.append(known[index])
+        else:
+            labels.append(f"{mark}{own}")
+            own += 1
+    return labels
+
+
+def _order(found: BlockPairs) -> Iterator[tuple[int | None, int | None]]:
+    """All blocks in the order of :attr:`Listing.blocks`; a block that only one side has with ``None`` for the other."""
+    backward = {f: b for b, f in found.pairs}
+    gone = set(range(len(found.base))) - {b for b, _ in found.pairs}
+    at = 0
+    for f in range(len(found.fixed)):
+        b = backward.get(f)
+        if b is not None and b not in found.moved:
+            yield from ((index, None) for index in range(at, b) if index in gone)
+            at = b + 1
+        yield b, f
+    yield from ((index, None) for index in range(at, len(found.base)) if index in gone)
 
 
 class _Side:
-    """One function's instructions as text."""
+    """One function's blocks and the texts of their instructions."""
 
-    def __init__(self, diff: ImageDiff, view: View, function: Function | None, *, is_base: bool) -> None:
-        self.diff, self.view, self.function, self.is_base = diff, view, function, is_base
-        self.lines: Sequence[Line] = view.lines(function.entry) if function else ()
-        self.labels: dict[Position, str] = {}
+    def __init__(self, wording: Wording, function: Function | None, endings: Endings) -> None:
+        self.wording, self.function, self.endings = wording, function, endings
+        self.lines: Sequence[Line] = wording.view.lines(function.entry) if function else ()
+        self.blocks: Sequence[Node] = ()
+        self.labels: Sequence[str] = ()
+        self._label_at: dict[Position, str] = {}
+
+    def nodes(self) -> Sequence[Node]:
+        """The blocks to align."""
+        if self.function is None:
+            return ()
+        tokens, shapes = [line.token for line in self.lines], [line.shape for line in self.lines]
+        content = [self.wording.text(self.function, line, lambda _: _IN_OWN_CODE) for line in self.lines]
+        return [
+            Node(first, (tuple(content[first:end]), tuple(tokens[first:end]), tuple(shapes[first:end])), exits)
+            for first, end, exits in blocks(self.wording.view, self.function.entry, self.endings)
+        ]
+
+    def take(self, nodes: Sequence[Node], labels: Sequence[str]) -> None:
+        """Call the blocks, as they were aligned, by ``labels``."""
+        self.blocks, self.labels = nodes, labels
+        self._label_at = {self.lines[node.first].position: label for node, label in zip(nodes, labels, strict=True)}
 
     def rva(self, index: int) -> Rva:
         position = self.lines[index].position
         start = self.function.ranges[position.part].start if self.function else Rva(0)
         return Rva(start + position.offset)
 
-    def label_targets(self, known: Mapping[Position, str | None]) -> None:
-        """Number what branches lead to; targets that align with the other side's take its labels."""
-        targets = {line.inner for line in self.lines if line.inner is not None}
-        mark = "L" if self.is_base else "N"
-        positions = sorted(line.position for index, line in enumerate(self.lines) if self.rva(index) in targets)
-        for position in positions:
-            self.labels[position] = known.get(position) or f"{mark}{len(self.labels) + 1}"
-
     def text(self, index: int) -> str:
-        line = self.lines[index]
-        label = self.labels.get(line.position)
-        return f"{label}: {self._operands(line)}" if label else self._operands(line)
+        return self.wording.text(self.function, self.lines[index], self._label_at.get) if self.function else ""
 
-    def _operands(self, line: Line) -> str:
-        text = line.text
-        if line.inner is not None and self.function is not None and not line.links:
-            offset = line.inner - self.function.ranges[line.position.part].start
-            label = self.labels.get(Position(line.position.part, offset), f"+0x{offset:x}")
-            replaced = _RIP_RELATIVE.sub(lambda _: f"[{label}]", text, count=1)
-            return replaced if replaced != text else _LAST_OPERAND.sub(lambda _: label, text)
-        links = self.view.body(self.function.entry).links if self.function else ()
-        for number in line.links:
-            text = _replace(text, links[number], self._name)
-        return text
-
-    def _name(self, target: int) -> str:
-        place = self.view.place(target)
-        match place.kind:
-            case PlaceKind.FUNCTION:
-                return self._function_name(place)
-            case PlaceKind.IMPORT:
-                return place.slot.label if place.slot else ""
-            case PlaceKind.TABLE:
-                return "switch table"
-            case PlaceKind.NOTHING:
-                return "image base" if target == 0 else f"0x{target:x}"
-            case PlaceKind.WRITABLE | PlaceKind.CONSTANT:
-                return self._datum_name(target, place)
-
-    def _function_name(self, place: Place) -> str:
-        function = place.function
-        if function is None:
-            return ""
-        name = self._names.get(function.entry) or self._own_name(function)
-        if place.position == ENTRY:
-            return name
-        position = place.position if self.is_base else self._base_position(function, place.position)
-        if position is None:
-            return f"new place +0x{place.position.offset:x} in {name}"
-        part = f"part {position.part} " if position.part else ""
-        return f"{name} {part}+0x{position.offset:x}"
-
-    def _base_position(self, function: Function, position: Position) -> Position | None:
-        """Where the base has the instruction at a place in the middle of one of the fixed image's functions."""
-        entry = self.diff.base_entries.get(function.entry)
-        if entry is None:
-            return position
-        there, here = view_of(self.diff.base).lines(entry), self.view.lines(function.entry)
-        return next((there[b].position for b, f in aligned_lines(there, here) if here[f].position == position), None)
-
-    def _own_name(self, function: Function) -> str:
-        entry = function.entry if self.is_base else self.diff.base_entries.get(function.entry)
-        partner = self.diff.base.function_of_entry(entry) if entry is not None else None
-        return partner.label if partner else f"new {function.label}"
-
-    @cached_property
-    def _names(self) -> Mapping[Rva, str]:
-        """Of functions that are one in the fixed image: all of them."""
-        found: dict[Rva, str] = {}
-        for entry, functions in self.diff.folded.items():
-            name = "/".join(function.label for function in functions)
-            found |= {function.entry: name for function in functions} if self.is_base else {entry: name}
-        return found
-
-    def _datum_name(self, target: int, place: Place) -> str:
-        symbol = self.view.image.datum_at(Rva(target))
-        if symbol is not None:
-            return symbol.name + (f"+0x{target - symbol.rva:x}" if target > symbol.rva else "")
-        text = self._string(target) if place.kind is PlaceKind.CONSTANT else None
-        if text is not None:
-            return text
-        base = target if self.is_base else self.diff.base_datum(Rva(target))
-        kind = "data" if place.kind is PlaceKind.WRITABLE else "constant"
-        return f"{kind} 0x{base:x}" if base is not None else f"new {kind} 0x{target:x}"
-
-    def _string(self, target: int) -> str | None:
-        raw, end, _ = self.view.image.read(target, _STRING_LIMIT).partition(b"\0")
-        if len(raw) < 2 or not all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in raw):
-            return None
-        return ascii(raw.decode("ascii")) + ("" if end else "…")
+    def exits(self, index: int) -> tuple[ListingExit, ...]:
+        return tuple(ListingExit(way, self.labels[target]) for way, _, target in self.blocks[index].exits)
 
 
-def _replace(text: str, link: Link, name: Callable[[int], str]) -> str:
-    """``text`` with the encoded address of ``link`` replaced by what it refers to."""
-    label = name(link.target)
-    match link.kind:
-        case FixupKind.REL32 if link.use is Use.DATA:
-            return _RIP_RELATIVE.sub(lambda _: f"[{label}]", text, count=1)
-        case FixupKind.PAGEOFFSET_12A:
-            return _LAST_OPERAND.sub(lambda _: f"lo12({label})", text)
-        case FixupKind.PAGEOFFSET_12L:
-            return _BASE_AND_OFFSET.sub(lambda found: f"[{found[1]}, lo12({label})]", text, count=1)
-        case FixupKind.ADDR32NB | FixupKind.ADDR64:
-            return text.replace(f"0x{link.target:x}", label)
-        case FixupKind.PAGEBASE_REL21:
-            return _LAST_OPERAND.sub(lambda _: f"page({label})", text)
-        case _:
-            return _LAST_OPERAND.sub(lambda _: label, text)
+def _block(base: _Side, fixed: _Side, b: int | None, f: int | None, moved: bool) -> ListingBlock:
+    if b is None or f is None:
+        side, index = (base, b) if b is not None else (fixed, f or 0)
+        kind = "removed" if f is None else "added"
+        numbers = range(side.blocks[index].first, side.blocks[index].end)
+        lines = tuple(_alone(side, kind, number) for number in numbers)
+        exits = side.exits(index)
+        return ListingBlock(side.labels[index], kind, False, lines, exits if f is None else (), () if f is None else exits)
+    lines = tuple(_aligned(base, fixed, base.blocks[b], fixed.blocks[f]))
+    kind = "same" if all(line.kind == "same" for line in lines) else "changed"
+    return ListingBlock(base.labels[b], kind, moved, lines, base.exits(b), fixed.exits(f))
+
+
+def _aligned(base: _Side, fixed: _Side, old: Node, new: Node) -> Iterator[ListingLine]:
+    b0, f0 = old.first, new.first
+    pairs = [(old.first + b, new.first + f) for b, f in pair_lines(old, new)]
+    for b, f in (*pairs, (old.end, new.end)):
+        yield from (_alone(base, "removed", number) for number in range(b0, b))
+        yield from (_alone(fixed, "added", number) for number in range(f0, f))
+        if b < old.end:
+            there, here = base.text(b), fixed.text(f)
+            yield ListingLine("same" if there == here else "changed", base.rva(b), there, fixed.rva(f), here)
+        b0, f0 = b + 1, f + 1
+
+
+def _alone(side: _Side, kind: str, number: int) -> ListingLine:
+    rva, text = side.rva(number), side.text(number)
+    return ListingLine(kind, rva, text, None, None) if kind == "removed" else ListingLine(kind, None, None, rva, text)

@@ -10,17 +10,13 @@ from hotpatch.report.documents import (
     BuildDocument,
     CallbackDocument,
     CarriedDocument,
-    DiffDocument,
-    DiffSummary,
     FaultDocument,
     FrameDocument,
-    FunctionVerdict,
     HotPatchBaseDocument,
     HotPatchInfoDocument,
     HotPatchRecordDocument,
     HotpatchSupport,
     IdentityDocument,
-    ImageSummary,
     InspectedFunction,
     InspectImageDocument,
     InspectPatchDocument,
@@ -34,11 +30,10 @@ from hotpatch.report.documents import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from hotpatch.differ import ImageDiff
     from hotpatch.errors import Fault, Refusal
     from hotpatch.image import BaseIdentity, Image
     from hotpatch.patch import HotPatchInfo, Patch
-    from hotpatch.report.documents import Access, MicroFunctionDocument, SideLine
+    from hotpatch.report.documents import Access, MicroFunctionDocument
 
 
 def plain(value: object) -> object:
@@ -97,43 +92,6 @@ def fault_document(value: Fault) -> FaultDocument:
         access=cast("Access | None", value.access),
         stack=[FrameDocument(pc=frame.pc, function=frame.function) for frame in value.stack],
         detail=value.detail,
-    )
-
-
-def _summary(image: Image) -> ImageSummary:
-    return ImageSummary(
-        path=image.path,
-        sha256=image.sha256,
-        time_date_stamp=image.time_date_stamp,
-        checksum=image.checksum,
-        function_count=len(image.functions),
-    )
-
-
-def diff(value: ImageDiff, listing: list[SideLine] | None = None) -> DiffDocument:
-    """The document of ``hotpatch diff``."""
-    rows = [
-        FunctionVerdict(
-            name=row.name,
-            base_rva=row.base.entry if row.base else None,
-            fixed_rva=row.fixed.entry if row.fixed else None,
-            base_size=row.base.size if row.base else None,
-            fixed_size=row.fixed.size if row.fixed else None,
-            verdict=row.verdict.value,
-            matched_by=row.matched_by,
-            similarity=round(row.similarity, 4),
-            notes=list(row.notes),
-        )
-        for row in value.functions
-    ]
-    return DiffDocument(
-        machine=value.base.machine.value,
-        base=_summary(value.base),
-        fixed=_summary(value.fixed),
-        functions=rows,
-        summary=DiffSummary(**value.summary),
-        findings=refusals(value.findings),
-        listing=listing,
     )
 
 

@@ -7,72 +7,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from hotpatch.report.diff_documents import DiffDocument
 from hotpatch.report.document import Document as Document
 from hotpatch.report.document import Machine as Machine
 from hotpatch.report.document import RefusalDocument as RefusalDocument
 from hotpatch.report.servicing_documents import CalendarDocument, EligibleDocument, OfferDocument, SimulateDocument
 
-VerdictName = Literal["identical", "relocated", "changed", "added", "removed"]
 RedirectName = Literal["hpat", "direct", "inline"]
 Access = Literal["read", "write", "execute"]
-SideKind = Literal["same", "changed", "added", "removed"]
-
-
-class ImageSummary(Document, frozen=True, kw_only=True):
-    """One of the two images of a comparison; ``path`` as typed."""
-
-    path: str
-    sha256: str
-    time_date_stamp: int
-    checksum: int
-    function_count: int
-
-
-class FunctionVerdict(Document, frozen=True, kw_only=True):
-    """One row of a comparison; RVAs, sizes in bytes."""
-
-    name: str | None
-    base_rva: int | None
-    fixed_rva: int | None
-    base_size: int | None
-    fixed_size: int | None
-    verdict: VerdictName
-    matched_by: str
-    similarity: float
-    notes: list[str]
-
-
-class DiffSummary(Document, frozen=True, kw_only=True):
-    """How many functions have each verdict."""
-
-    identical: int
-    relocated: int
-    changed: int
-    added: int
-    removed: int
-
-
-class SideLine(Document, frozen=True, kw_only=True):
-    """One line of the side-by-side listing: the instruction of each side, addresses abstracted away."""
-
-    kind: SideKind
-    base_rva: int | None
-    base: str | None
-    fixed_rva: int | None
-    fixed: str | None
-
-
-class DiffDocument(Document, frozen=True, kw_only=True):
-    """``hotpatch diff``."""
-
-    schema: Literal["hotpatch.diff/1"] = "hotpatch.diff/1"
-    machine: Machine
-    base: ImageSummary
-    fixed: ImageSummary
-    functions: list[FunctionVerdict]
-    summary: DiffSummary
-    findings: list[RefusalDocument] = msgspec.field(default_factory=list)
-    listing: list[SideLine] | None = None
 
 
 class RefusedDocument(Document, frozen=True, kw_only=True):

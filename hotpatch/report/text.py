@@ -16,23 +16,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.style import StyleType
 
+    from hotpatch.report.diff_documents import DiffDocument
     from hotpatch.report.documents import (
         BuildDocument,
         CarriedDocument,
         CasesDocument,
-        DiffDocument,
         HotPatchInfoDocument,
         InspectImageDocument,
         InspectPatchDocument,
         MicroFunctionDocument,
         PatchedFunctionDocument,
         RefusalDocument,
-        SideLine,
     )
 
 _VERDICT_STYLE = {"changed": "yellow", "added": "green", "removed": "red", "identical": "dim", "relocated": "dim"}
-_SIDE_MARK = {"same": " ", "changed": "|", "added": ">", "removed": "<"}
-_SIDE_STYLE = {"same": "", "changed": "yellow", "added": "green", "removed": "red"}
 _ADDRESSES = frozenset({"rva", "va", "address", "target", "targets", "pc", "start", "end", "site", "sites", "slot", "pointer", "entry"})
 """Words in the name of a detail that say that its number is an address."""
 _INDENT = (0, 0, 0, 4)
@@ -144,22 +141,6 @@ def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
         )
     )
     return Group(*parts)
-
-
-def side_by_side(lines: Iterable[SideLine], title: str) -> RenderableType:
-    """Both versions of one function, instruction by instruction."""
-    sides = (f"{title} in the base", f"{title} in the fixed image")
-    rows = table("base", sides[0], "", "fixed", sides[1], fold=sides)
-    for line in lines:
-        style = _SIDE_STYLE[line.kind]
-        rows.add_row(
-            hexadecimal(line.base_rva) if line.base is not None else "",
-            Text(line.base or "", style=style),
-            Text(_SIDE_MARK[line.kind], style=style),
-            hexadecimal(line.fixed_rva) if line.fixed is not None else "",
-            Text(line.fixed or "", style=style),
-        )
-    return rows
 
 
 def _patched(functions: Iterable[PatchedFunctionDocument]) -> RenderableType:

@@ -82,10 +82,21 @@ def test_diff_of_one_function_is_side_by_side(ask: Ask, image, machine) -> None:
     found = ask("diff", *pair, "--function", "clamp", "--json").document("diff")
     kinds = {line["kind"] for line in found["listing"]}
     assert "changed" in kinds or {"added", "removed"} & kinds
+    assert {line["block"] for line in found["listing"]} == {block["label"] for block in found["blocks"]}
     by_rva = f"rva:0x{next(row['base_rva'] for row in found['functions'] if row['name'] == 'clamp'):x}"
     assert ask("diff", *pair, "--function", by_rva, "--json").document("diff")["listing"] == found["listing"]
     text = ask("diff", *pair, "--function", "clamp").out.splitlines()
-    assert len(text) == len(found["listing"]) + 1
+    assert len(text) == 1 + len(found["blocks"]) + len(found["listing"])
+
+
+def test_diff_of_one_function_leaves_out_blocks_that_are_unchanged(ask: Ask, image, machine) -> None:
+    pair = image("jump-table", machine), image("jump-table", machine, "fixed")
+    found = ask("diff", *pair, "--function", "execute", "--json").document("diff")
+    assert {block["kind"] for block in found["blocks"]} == {"same", "changed"}
+    short, long = (ask("diff", *pair, "--function", "execute", *more).out.splitlines() for more in ((), ("--all",)))
+    assert len(long) == 1 + len(found["blocks"]) + len(found["listing"])
+    assert [line.split(",")[0].split(" ", 2)[2] for line in short if line.startswith("…")] == ["unchanged blocks"] * 2
+    assert len(short) < len(long) / 2
 
 
 def test_diff_of_a_function_that_is_not_there(ask: Ask, image, machine) -> None:

@@ -1,0 +1,135 @@
+"""The basic blocks of a function: stretches of instructions that run from the first to the last, and where each leads."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.arch import Flow
+from hotpatch.differ.flows import instructions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hotpatch.arch import Instruction, JumpTable
+    from hotpatch.differ.flows import Endings
+    from hotpatch.differ.view import View
+
+_RUNS_ON = frozenset({Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH})
+_STAYS = frozenset({Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT})
+
+
+class Way(StrEnum):
+    """How control leaves a block."""
+
+    NEXT = "next"
+    """To what lies behind it."""
+    TAKEN = "taken"
+    """By its conditional branch."""
+    JUMP = "jump"
+    CASE = "case"
+    """Through a jump table."""
+
+
+class Exit(NamedTuple):
+    """Where a block leads within its function.
+
+    Attributes:
+        way: How.
+        number: The first of the entries of a jump table that lead there, else 0.
+        target: Which block.
+    """
+
+    way: Way
+    number: int
+    target: int
+
+
+class Block(NamedTuple):
+    """Instructions ``first`` to ``end`` (exclusive; indices into :meth:`View.lines`) and what follows them within the function."""
+
+    first: int
+    end: int
+    exits: tuple[Exit, ...]
+
+
+def blocks(view: View, entry: int, endings: Endings) -> tuple[Block, ...]:
+    """Of the function that starts at ``entry``, in the order of its instructions; every instruction is in exactly one.
+
+    A block ends behind what does not go on to the next instruction for certain (a call that never returns is such) and before whatever
+    else in the function leads to, its exception handlers apart. Cold parts and jump tables between code are blocks as well; a table leads
+    nowhere.
+    """
+    reader = _Reader(view, entry, endings)
+    starts = reader.starts()
+    of_line = {line: number for number, line in enumerate(starts)}
+    return tuple(
+        Block(first, end, tuple(Exit(way, number, of_line[line]) for way, number, line in reader.exits(end - 1)))
+        for first, end in pairwise((*starts, len(reader.steps)))
+    )
+
+
+class _Reader:
+    """A function's instructions with their places."""
+
+    def __init__(self, view: View, entry: int, endings: Endings) -> None:
+        self.lines, self.steps = view.lines(entry), tuple(instructions(view, entry))
+        self.at = {step.address: number for number, step in enumerate(self.steps)}
+        self.entry, self.endings = entry, endings
+        ranges = view.functions[entry].ranges
+        self.parts = frozenset(part.start for part in ranges)
+        self.arms: Mapping[int, JumpTable] = {
+            part.start + table.jump: table for part in ranges for table in view.image.jump_tables_in(part)
+        }
+        holes = [hole for table in self.arms.values() for hole in _holes(table)]
+        self.data = frozenset(number for number, step in enumerate(self.steps) if any(a <= step.address < b for a, b in holes))
+
+    def starts(self) -> Sequence[int]:
+        """Lines that begin a block."""
+        found = {0} if self.steps else set()
+        for number, step in enumerate(self.steps):
+            if step.address in self.parts or (number and (number in self.data) != (number - 1 in self.data)):
+                found.add(number)
+            if number in self.data:
+                continue
+            if number + 1 < len(self.steps) and (step.flow not in _STAYS or self._never_returns(number, step)):
+                found.add(number + 1)
+            inner = self.lines[number].inner
+            found |= {line for _, _, line in self.exits(number, stays=False)}
+            found |= {self.at[inner]} if inner in self.at else set()
+        return sorted(found)
+
+    def exits(self, number: int, *, stays: bool = True) -> Iterator[tuple[Way, int, int]]:
+        """Way, entry of a table, and line that may run after line ``number``: with ``stays`` also the one behind it."""
+        step = self.steps[number]
+        if number in self.data:
+            return
+        if stays and step.flow in _RUNS_ON and not self._never_returns(number, step):
+            behind = self.at.get(step.address + step.size)
+            if behind is not None and behind not in self.data:
+                yield Way.NEXT, 0, behind
+        if step.flow in (Flow.BRANCH, Flow.JUMP) and step.target in self.at:
+            yield (Way.TAKEN if step.flow is Flow.BRANCH else Way.JUMP), 0, self.at[step.target]
+        table = self.arms.get(step.address)
+        for target, place in _first_entries(table).items() if table else ():
+            if target in self.at:
+                yield Way.CASE, place, self.at[target]
+
+    def _never_returns(self, number: int, step: Instruction) -> bool:
+        return self.endings.is_last(self.entry, self.lines[number], step)
+
+
+def _first_entries(table: JumpTable) -> Mapping[int, int]:
+    """The targets of a table, each with the first of its entries."""
+    found: dict[int, int] = {}
+    for place, target in enumerate(table.targets):
+        found.setdefault(target, place)
+    return found
+
+
+def _holes(table: JumpTable) -> Iterator[tuple[int, int]]:
+    """Where a table lies: start and end addresses."""
+    yield table.address, table.address + table.size
+    if table.index is not None:
+        yield table.index[0], sum(table.index)
