@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hotpatch.errors import InputError
 
 if TYPE_CHECKING:
     from hotpatch.image import Image
     from hotpatch.patch import Patch
+
+_Opened = TypeVar("_Opened", "Image", "Patch")
 
 
 def open_pair(base: str, fixed: str) -> tuple[Image, Image]:
@@ -32,10 +34,7 @@ def open_for(path: str, image: Image, image_path: str) -> Image:
     """
     from hotpatch.api import open
 
-    opened = open(path)
-    if opened.machine is not image.machine:
-        raise InputError(path, f"is for {opened.machine}, but {image_path} is for {image.machine}; take files for one machine")
-    return opened
+    return _for_one_machine(open(path), path, "is", image, image_path)
 
 
 def load_for(path: str, image: Image, image_path: str) -> Patch:
@@ -46,10 +45,13 @@ def load_for(path: str, image: Image, image_path: str) -> Patch:
     """
     from hotpatch.api import load
 
-    patch = load(path)
-    if patch.machine is not image.machine:
-        raise InputError(path, f"is a patch for {patch.machine}, but {image_path} is for {image.machine}; take files for one machine")
-    return patch
+    return _for_one_machine(load(path), path, "is a patch", image, image_path)
+
+
+def _for_one_machine(opened: _Opened, path: str, what: str, image: Image, image_path: str) -> _Opened:
+    if opened.machine is not image.machine:
+        raise InputError(path, f"{what} for {opened.machine}, but {image_path} is for {image.machine}; take files for one machine")
+    return opened
 
 
 def contents(path: str | None) -> bytes:

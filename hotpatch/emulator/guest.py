@@ -131,12 +131,13 @@ class Guest:
         """Call a function on the host's thread, while the program's threads go on, and give its results.
 
         Raises:
+            HotpatchError: The program ended its process instead.
             EmulatedFault: The program faulted or exceeded ``budget`` instructions. Other calls can be made after a fault of the
                 call itself; its changes to memory stay.
         """
         before = self.instructions
         self.begin_call(va, arguments)
-        return self.finish_call(before, budget=budget)
+        return self.finish_call(before, va, budget=budget)
 
     def begin_call(self, va: Va, arguments: Sequence[int | float]) -> None:
         """Make the host's thread stand at a function's first instruction, as a call leaves it; :meth:`run_call` goes on from there."""
@@ -149,8 +150,8 @@ class Guest:
         self.kernel.run(until, call=True)
         return self._host.state in (ThreadState.READY, ThreadState.BLOCKED) and not self.exited and self.fault is None
 
-    def finish_call(self, before: int, *, budget: int) -> CallOutcome:
-        """Run the host's call, begun after ``before`` instructions, to its end; as :meth:`call`."""
+    def finish_call(self, before: int, va: Va, *, budget: int) -> CallOutcome:
+        """Run the host's call of the function at ``va``, begun after ``before`` instructions, to its end; as :meth:`call`."""
         system, host = self.system, self._host
         self.run_call(before + budget)
         if host.state is ThreadState.IDLE:
@@ -165,8 +166,9 @@ class Guest:
             fault, mine = self.kernel.over_budget(), True
         self.kernel.abandon_call(host)
         if fault is None:
+            called = faults.function_name(system, va) or f"the function at 0x{va:x}"
             raise HotpatchError(
-                f"the program ended its process (exit code {system.counters.exit_code}) while a function of it was being called"
+                f"the process ended (exit code {system.counters.exit_code}) inside of the call of {called}; run the program as a whole"
             )
         if mine:
             system.fault = None

@@ -414,5 +414,6 @@ class Kernel:
         thread = system.threads.get(system.counters.current) or next(iter(system.threads.values()))
         pc = system.registers(thread)[system.cpu.model.pc] if thread.alive else 0
         stack = faults.walk(system, thread) if thread.alive else ()
-        detail = f"after {system.counters.instructions} instructions; give it a larger budget if that is not a loop"
+        count = system.counters.instructions
+        detail = f"after {count} instruction{'s' * (count != 1)}; give it a larger budget if that is not a loop"
         return Fault(FaultKind.BUDGET, Va(pc), Va(pc), faults.function_name(system, pc), None, stack, detail)

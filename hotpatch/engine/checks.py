@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Reader = Callable[[int, int], bytes]
 
 _ADDRESS_SIZE = 8
+_HOPS = 16
+"""Jumps of a hook that are followed."""
 _SHOWN = 32
 """Bytes of evidence that a refusal shows from the first difference on."""
 
@@ -75,7 +77,8 @@ def check_redirects(target: Target, arch: Architecture, registry: Registry, keys
         site = registry.sites.get(key)
         for va, expected, found in changes(target, site) if site else ():
             hook = arch.foreign_jump(key.entry, _reader(target))
-            refusals.append(_changed(target, registry.sites[key].top.name, key.rva, va, expected, found, hook))
+            change = _Change(registry.sites[key].top.name, key.entry, key.rva, va, expected, found)
+            refusals.append(_changed(target, arch, change, hook))
             break
     if refusals:
         raise ApplyRefused(refusals)
@@ -153,31 +156,56 @@ def _compare(
     if hook is not None and hook == arch.foreign_jump(entry, _overlay(target, entry, expected)):
         hook = None  # the function itself begins with this jump
     shown = slice(difference, difference + _SHOWN)
-    return _changed(target, function.name, function.base_rva, Va(start + difference), wanted[shown], found[shown], hook)
+    change = _Change(function.name, entry, function.base_rva, Va(start + difference), wanted[shown], found[shown])
+    return _changed(target, arch, change, hook)
 
 
-def _changed(target: Target, function: str | None, rva: Rva, va: Va, expected: bytes, found: bytes, hook: int | None) -> Refusal:
-    evidence: dict[str, object] = {"va": va, "expected": expected.hex(), "found": found.hex()}
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What stands at ``va`` in place of what was expected, at a function's redirect."""
+
+    function: str | None
+    entry: int
+    rva: Rva
+    va: Va
+    expected: bytes
+    found: bytes
+
+
+def _changed(target: Target, arch: Architecture, change: _Change, hook: int | None) -> Refusal:
+    """The refusal for a change; ``hook`` is where a jump at the entry leads, where somebody else's stands there."""
+    evidence: dict[str, object] = {"va": change.va, "expected": change.expected.hex(), "found": change.found.hex()}
     if hook is None:
-        return Refusal(
-            Rule.UNEXPECTED_BYTES,
-            function,
-            rva,
-            f"memory at 0x{va:x} does not hold what the patch was built for; find out what changed it before you apply",
-            evidence,
-        )
-    evidence["jump_target"] = hook
-    owner = next((module for module in target.modules() if module.va <= hook < module.va + module.size), None)
-    if owner:
-        evidence["jump_module"] = owner.name
-        evidence["jump_rva"] = hook - owner.va
-    return Refusal(
-        Rule.FOREIGN_HOOK,
-        function,
-        rva,
-        f"somebody else's jump to 0x{hook:x}{f' in {owner.name}' if owner else ''} stands at the entry; remove that hook, then apply",
-        evidence,
-    )
+        reason = f"memory at 0x{change.va:x} does not hold what the patch was built for; find out what changed it before you apply"
+        return Refusal(Rule.UNEXPECTED_BYTES, change.function, change.rva, reason, evidence)
+    *through, end = _hops(target, arch, change.entry, hook)
+    evidence["jump_target"] = end
+    if through:
+        evidence["jump_through_va"] = through
+    module, name = _place(target, end)
+    if module:
+        evidence |= {"jump_module": module.name, "jump_rva": end - module.va} | ({"jump_function": name} if name else {})
+    where = "" if module is None else f", in {name} of {module.name}," if name else f" in {module.name}"
+    reason = f"somebody else's jump to 0x{end:x}{where} stands at the entry; remove that hook, then apply"
+    return Refusal(Rule.FOREIGN_HOOK, change.function, change.rva, reason, evidence)
+
+
+def _hops(target: Target, arch: Architecture, entry: int, hook: int) -> list[int]:
+    """Where a jump at ``entry`` leads, jump by jump: hooks go by padding and relays. One that leads back into the function is left out."""
+    found, home = [hook], _place(target, entry)
+    for _ in range(_HOPS):
+        following = arch.foreign_jump(found[-1], _reader(target))
+        if following is None or following in found or (home[1] is not None and _place(target, following) == home):
+            break
+        found.append(following)
+    return found
+
+
+def _place(target: Target, va: int) -> tuple[Module | None, str | None]:
+    """The module that ``va`` lies in, and what the function there is called."""
+    module = next((module for module in target.modules() if module.va <= va < module.va + module.size), None)
+    function = None if module is None else module.image.function_at(va - module.va)
+    return module, None if function is None else function.label
 
 
 def _reader(target: Target) -> Reader:

@@ -47,7 +47,7 @@ def function_named(image: Image, text: str) -> Function:
     same = [name for name in names if name.casefold() == text.casefold()]
     near = same or get_close_matches(text, names, _NEAR_NAMES, 0.5)
     hint = f"near names are {', '.join(near)}" if near else "hotpatch inspect lists what it has"
-    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}.", {"near": near})
+    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}.", {"near": near} if near else {})
 
 
 def _by_rva(image: Image, text: str) -> Function:

@@ -67,8 +67,9 @@ class CallResult:
 
 @dataclass(frozen=True, slots=True)
 class PendingCall:
-    """A call under way: after how many instructions and bytes of output it began, and where its Buffer arguments lie."""
+    """A call under way: of what, after how many instructions and bytes of output it began, and where its Buffer arguments lie."""
 
+    va: Va
     began: int
     written: int
     buffers: tuple[tuple[Buffer, Va], ...]

@@ -202,13 +202,13 @@ class Process:
         """Make the host's thread stand at the function's first instruction; nothing of it has run. As :meth:`call` otherwise."""
         va = self.address_of(function)
         words, buffers = passed(self.guest, args)
-        pending = PendingCall(self.instructions, len(self.guest.system.output), tuple(buffers))
+        pending = PendingCall(va, self.instructions, len(self.guest.system.output), tuple(buffers))
         self.guest.begin_call(va, words)
         return pending
 
     def finish_call(self, pending: PendingCall, *, budget: int | None = None) -> CallResult:
         """Run a call that :meth:`begin_call` began to its end, wherever it stands; raises as :meth:`call` does."""
-        outcome = self.guest.finish_call(pending.began, budget=self.budget if budget is None else budget)
+        outcome = self.guest.finish_call(pending.began, pending.va, budget=self.budget if budget is None else budget)
         for buffer, place in pending.buffers:
             buffer.data = self.guest.read(place, len(buffer.data))
         output = bytes(self.guest.system.output[pending.written :]).decode("utf-8", "backslashreplace")

@@ -240,6 +240,13 @@ def test_a_budget(ask: Ask, image, machine) -> None:
     assert found.code == 1
     assert found.document("call")["fault"]["kind"] == "instruction-budget"
     assert ask("call", image("basic", machine), "clamp", "11", "10", "--budget", "0x1000").code == 0
+    assert "(after 1 instruction; " in ask("call", image("basic", machine), "clamp", "11", "10", "--budget", "1").out
+
+
+def test_a_call_that_ends_the_process_is_named(ask: Ask, image, machine) -> None:
+    answer = ask("call", image("overflow-check", machine), "start")
+    assert answer.code == 2
+    assert answer.error == "the process ended (exit code 0) inside of the call of start; run the program as a whole"
 
 
 def _first_call(name: str) -> tuple[str, ...]:

@@ -179,3 +179,25 @@ def test_a_thread_on_its_way_through_a_redirect_is_in_the_function(machine: Mach
     while process.position is None or process.position[1] != slot:
         assert process.run(1).instructions < 10
     assert [view.function for view in process.stop_view()] == ["clamp"]
+
+
+@each_machine
+def test_where_a_hook_ends_is_named(machine: Machine) -> None:
+    """The function that it leads to; not the one that is hooked, where a relay goes back into it."""
+    case = find_case("basic")
+    base = hotpatch.open(case.image(machine))
+    patch = hotpatch.build(hotpatch.diff(base, hotpatch.open(case.image(machine, "fixed"))))
+    for back in (False, True):
+        process = hotpatch.Process(base)
+        entry, other = process.address_of("clamp"), process.address_of("total")
+        to = entry + 8 if back else other
+        room = process.guest.map(0x1000, Rights.READ | Rights.EXECUTE, near=entry, reach=0x400_0000)
+        process.guest.write_data(room, jump(machine, room, to))
+        hook = jump(machine, entry, room)
+        process.guest.write_code(entry, process.guest.read(entry, len(hook)), hook)
+        with pytest.raises(hotpatch.ApplyRefused) as refused:
+            process.apply(patch)
+        (refusal,) = refused.value.refusals
+        assert refusal.evidence["jump_target"] == (room if back else other)
+        assert refusal.evidence.get("jump_function") == (None if back else "total")
+        assert (", in total of base.dll, stands" in refusal.reason) is not back

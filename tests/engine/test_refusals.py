@@ -91,6 +91,40 @@ def test_foreign_hook_names_its_target(here):
     assert refusal.evidence["jump_module"] == "base.dll"
 
 
+def test_foreign_hook_is_followed_to_where_it_ends(here):
+    """By way of the padding (x64) and of a relay that jumps through a pointer."""
+    hooks = here.fake.load(base_image(here.fake.machine, stamp=9), LOAD + 0x10_0000, "hooks.dll")
+    f1, relay, end = here.entry(1), hooks.va + entry(2), hooks.va + entry(3)
+    if here.fake.machine is Machine.X64:
+        here.fake.poke(f1 - 5, b"\xe9" + (relay - f1).to_bytes(4, "little") + b"\xeb\xf9")
+        here.fake.poke(relay, b"\xff\x25" + bytes(4) + end.to_bytes(8, "little"))
+        through = [f1 - 5, relay]
+    else:
+        here.fake.poke(f1, (0x14000000 | (relay - f1) // 4).to_bytes(4, "little"))
+        here.fake.poke(relay, bytes.fromhex("50000058 00021fd6") + end.to_bytes(8, "little"))
+        through = [relay]
+    (refusal,) = refused(here, here.patch({1: 111}))
+    evidence = refusal.evidence
+    assert refusal.rule is Rule.FOREIGN_HOOK
+    assert (evidence["jump_target"], evidence["jump_module"], evidence["jump_rva"]) == (end, "hooks.dll", entry(3))
+    assert evidence["jump_through_va"] == through
+    assert refusal.reason.startswith(f"somebody else's jump to 0x{end:x} in hooks.dll stands at the entry")
+
+
+def test_foreign_hook_that_leads_round_and_round(here):
+    hooks = here.fake.load(base_image(here.fake.machine, stamp=9), LOAD + 0x10_0000, "hooks.dll")
+    f1, relay = here.entry(1), hooks.va + entry(2)
+    itself = {Machine.X64: b"\xeb\xfe", Machine.ARM64: bytes.fromhex("00000014")}[here.fake.machine]
+    there = {
+        Machine.X64: b"\xe9" + (relay - f1 - 5).to_bytes(4, "little"),
+        Machine.ARM64: (0x14000000 | (relay - f1) // 4).to_bytes(4, "little"),
+    }
+    here.fake.poke(f1, there[here.fake.machine])
+    here.fake.poke(relay, itself)
+    (refusal,) = refused(here, here.patch({1: 111}))
+    assert refusal.evidence["jump_target"] == relay
+
+
 def test_foreign_hook_over_our_own_redirect(here):
     here.apply({1: 111})
     here.fake.events.clear()

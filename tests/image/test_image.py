@@ -144,6 +144,9 @@ def test_a_near_name_is_offered(basic):
     with pytest.raises(Refused) as caught:
         image.function_named(name + "x")
     assert name in caught.value.refusals[0].reason
+    with pytest.raises(Refused, match="hotpatch inspect lists what it has") as none_near:
+        image.function_named("?")
+    assert [refused.value.refusals[0].evidence for refused in (caught, none_near)] == [{"near": [name]}, {}]
     inside = image.function_named(name)
     with pytest.raises(Refused, match=f"inside of {name}"):
         image.function_named(f"rva:0x{inside.entry + inside.size - 1:x}")
