@@ -155,9 +155,13 @@ class Memory:
     def unmap(self, region: Region) -> None:
         """Take a region away."""
         at = self._regions.index(region)
-        del self._regions[at], self._starts[at]
         if self.cpu is not None:
             self.cpu.unmap(region.va, region.size)
+        del self._regions[at], self._starts[at]
+
+    def put_back(self, region: Region) -> None:
+        """Map a region again that :meth:`unmap` has taken away, with what it held."""
+        self._insert(region)
 
     def protect(self, va: int, size: int, rights: Rights) -> None:
         """Give whole pages other rights; they must be mapped without gaps.

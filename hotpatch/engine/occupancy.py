@@ -164,20 +164,27 @@ def holders(target: Target, locator: Locator, code: Code) -> tuple[Holder, ...]:
 def walk(target: Target, locator: Locator, modules: Sequence[Module], thread: Thread) -> tuple[list[tuple[Frame, bool]], bool]:
     """Frames of a thread through every call of the system into the program, innermost first, and whether they are all.
 
-    With each, whether its program counter is a return address.
+    With each, whether its program counter is a return address. Where memory cannot be read, there may be more.
     """
-    walker = unwinder(target.machine)
+    walker, unread = unwinder(target.machine), False
+
+    def read(va: int, size: int) -> bytes:
+        nonlocal unread
+        try:
+            return target.read(Va(va), size)
+        except HotpatchError:
+            unread = True
+            raise
+
     registers = dict(thread.registers)
     suspended = list(thread.suspended)
     found: list[tuple[Frame, bool]] = []
     while True:
-        frames = walker.walk(
-            registers, lambda va, size: target.read(Va(va), size), lambda va: locator.locate(va, modules), _MOST_FRAMES - len(found)
-        )
+        frames = walker.walk(registers, read, lambda va: locator.locate(va, modules), _MOST_FRAMES - len(found))
         found += [(frame, depth > 0) for depth, frame in enumerate(frames)]
         last = frames[-1]
-        if last.module is not None or not suspended:
-            return found, last.module is None
+        if last.module is not None or unread or not suspended:
+            return found, last.module is None and not unread
         registers = {**last.registers, **suspended.pop(0)}
 
 
@@ -192,11 +199,20 @@ def holder(target: Target, locator: Locator, modules: Sequence[Module], thread: 
             returns = frame.function is None or may_return(target, frame, modules)
             return Holder(thread.id, _name(span, frame.pc - called), frame.pc, _names(inside), True, outermost, returns)
     if not complete:
-        for _, word in stack_words(target, frames[-1][0].sp):
+        for word in _rest(target, thread, frames[-1][0]):
             span = code.at(word - 1)
             if span is not None:
                 return Holder(thread.id, _name(span, word - 1), Va(word), _names(inside), False, False, True)
     return None
+
+
+def _rest(target: Target, thread: Thread, last: Frame) -> Iterable[int]:
+    """What a thread may return to behind the ``last`` frame of a walk: by its link register, under a call of the system, by its stack."""
+    link = architecture(target.machine).convention.link
+    if link is not None:
+        yield last.registers[link]
+        yield from (registers[link] for registers in thread.suspended if link in registers)
+    yield from (word for _, word in stack_words(target, last.sp))
 
 
 def _names(frames: Sequence[Frame]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -130,6 +131,20 @@ class Fake:
             tuple(self.loaded),
             {number: dict(registers) for number, registers in self.register_sets.items()},
         )
+
+    def moment(self) -> Callable[[], None]:
+        """What takes everything that an operation may change back to now."""
+        blocks, owned, loaded, registers = copy.deepcopy(self.blocks), set(self.owned), list(self.loaded), copy.deepcopy(self.register_sets)
+
+        def back() -> None:
+            self.blocks, self.owned, self.loaded, self.register_sets = (
+                copy.deepcopy(blocks),
+                set(owned),
+                list(loaded),
+                copy.deepcopy(registers),
+            )
+
+        return back
 
     # the target --------------------------------------------------------------------------------------------------------------------------
 

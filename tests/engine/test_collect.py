@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from hotpatch.address import Va
 from hotpatch.arch import Machine, architecture
+from hotpatch.emulator.guest import Guest
+from hotpatch.engine import Engine
 from hotpatch.errors import Refused, Rule
 
 from .conftest import world
 from .fake import STACK
-from .synthetic import base_image
+from .synthetic import STRIDE, Recipe, base_image, entry, make
 
 
 def reverted(here):
@@ -161,7 +164,6 @@ def test_two_modules_have_their_own(here):
     other = base_image(here.fake.machine, stamp=77, first=40)
     module = here.fake.load(other, 0x1_7000_0000, "other.dll")
     from .run import call
-    from .synthetic import Recipe, entry, make
 
     one = here.apply({1: 111}, sequence=5)
     two = here.engine.apply(make(Recipe(other, {1: 222}, base_name="other.dll", name="otherfix.dll")))
@@ -172,3 +174,39 @@ def test_two_modules_have_their_own(here):
     assert call(here.fake, module.va + entry(1))[0] == 222
     two.revert()
     assert call(here.fake, module.va + entry(1))[0] == 41
+
+
+def test_what_a_program_returns_into_behind_a_call_of_the_system_stays(machine):
+    """On the emulator: the patch's function has the system call a function of the base, and the patch is reverted meanwhile."""
+    base = base_image(machine)
+    guest = Guest(base)
+    engine = Engine(guest)
+    applied = engine.apply(make(Recipe(base, {1: 111})))
+    convention = architecture(machine).convention
+    behind, callback = applied.functions[0].destination + 4, Va(guest.module.va + entry(5))
+    thread = guest.spawn(Va(guest.module.va + entry(1)), 0)
+    guest.step(thread, 4)
+    (stands,) = guest.threads()
+    assert stands.pc >= behind
+    # As if its last instruction had called InitOnceExecuteOnce(once, callback, 0, 0).
+    once = guest.allocate(bytes(8))
+    registers = dict(zip(convention.integer_arguments, (once, callback, 0, 0), strict=False))
+    if convention.link:
+        registers |= {convention.link: behind, "x16": 0}  # through which the slot led into the patch
+    else:
+        registers |= {convention.sp: stands.sp - 8}
+        guest.write_data(Va(stands.sp - 8), behind.to_bytes(8, "little"))
+    gate = guest.system.gates.provided("InitOnceExecuteOnce")
+    guest.set_registers(thread, registers | {convention.pc: gate})
+    guest.step(thread, 1)
+    (stands,) = guest.threads()
+    assert callback < stands.pc < callback + STRIDE
+    applied.revert()
+    image = next(mapped.va for mapped in engine.snapshot().images.values())
+    assert image in engine.collect().kept
+    while callback <= stands.pc < callback + STRIDE:
+        guest.step(thread, 1)
+        (stands,) = guest.threads()
+    assert (guest.fault, stands.pc) == (None, behind)
+    guest.system.end_thread(guest.system.threads[thread], 0)
+    assert image in engine.collect().freed
