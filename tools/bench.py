@@ -28,16 +28,15 @@ sys.path.insert(0, str(ROOT))
 import hotpatch  # noqa: E402
 from hotpatch.address import Va  # noqa: E402
 from hotpatch.arch import Machine, Redirect  # noqa: E402
-from hotpatch.cases import find_case, fixtures_folder  # noqa: E402
+from hotpatch.cases import fixtures_folder  # noqa: E402
 from hotpatch.cases.releases import CVE_2025_69277, PILLOW, extract  # noqa: E402
 from hotpatch.cases.story_release import BASE_POINT, IS_VALID_POINT  # noqa: E402
-from hotpatch.emulator.schedule import SeededSchedule  # noqa: E402
-from hotpatch.engine import Consistency  # noqa: E402
 from hotpatch.image import open_image  # noqa: E402
 from hotpatch.servicing.scenario import read_scenario  # noqa: E402
 from hotpatch.servicing.simulate import simulate  # noqa: E402
 from tools.bench_diff import diff_rows, growth_rows, whole_rows  # noqa: E402
 from tools.bench_rows import REPEATS, Row, best  # noqa: E402
+from tools.bench_threads import CALL_LIMIT, Held, basic, consistency_rows  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,9 +50,6 @@ MOST = 10_000
 """Functions of the largest patch that is measured."""
 GROWTH = (100, 1000, 10_000)
 """Functions of the synthetic pairs that are compared."""
-CONSISTENCY_SEEDS = 20
-CALL_LIMIT = 1000
-"""Instructions within which a redirected call must have reached the new function."""
 
 
 def redirect_rows(machine: Machine) -> Iterator[Row]:
@@ -81,66 +77,6 @@ def redirect_rows(machine: Machine) -> Iterator[Row]:
             count / aims[strategy],
             "= 1",
         )
-
-
-def consistency_rows(machine: Machine) -> Iterator[Row]:
-    """What the models cost the program: threads held, length of a change, instructions per call during and after it."""
-    case = find_case("reversal-mid-transition")
-    base = open_image(case.image(machine))
-    patch = hotpatch.build(hotpatch.diff(base, open_image(case.image(machine, "fixed"))))
-    process = hotpatch.Process(base)
-    process.start()
-    start, total = process.snapshot(), process.run().instructions
-    for model in Consistency:
-        held, lengths = 0, []
-        for seed in range(CONSISTENCY_SEEDS):
-            process.restore(start)
-            process.guest.kernel.schedule = SeededSchedule(seed)
-            process.run_until(total * (seed + 1) // (CONSISTENCY_SEEDS + 2))
-            before = process.instructions
-            applied = process.apply(patch, model)
-            held = max(held, process.instructions - before)
-            process.wait(applied)
-            ends = [event.at for event in process.events if event.kind == "redirect" or event.details.get("stage") == "finish"]
-            lengths.append(ends[-1] - before)
-        yield Row(f"instructions for which a thread is held, {model}", machine, str(held), "1 instruction", float(held), "= 0")
-        mean = sum(lengths) / len(lengths)
-        what = f"instructions until all calls are new, four threads, {model}"
-        yield Row(what, machine, f"mean {mean:.0f}, most {max(lengths)}", f"the program, {total}", mean / total, "–")
-    yield from dispatch_rows(machine)
-
-
-def dispatch_rows(machine: Machine) -> Iterator[Row]:
-    """Instructions between a call and the new function's first, during a transition and after it."""
-    base, patches = basic(machine)
-    process = hotpatch.Process(base)
-    entry = process.address_of("clamp")
-    inside = process.spawn("total", 11)
-    while next(thread.pc for thread in process.guest.threads() if thread.id == inside) != entry:
-        process.guest.step(inside, 1)
-    applied = process.apply(patches[Redirect.HPAT], Consistency.PER_THREAD)
-    if applied.settled:
-        raise SystemExit("the thread that stands in the function does not hold the transition")
-    counts = []
-    for _ in range(2):
-        caller = process.spawn("clamp", 1)
-        destination, count = applied.functions[0].destination, 0
-        while next(thread.pc for thread in process.guest.threads() if thread.id == caller) != destination and count < CALL_LIMIT:
-            count += process.guest.step(caller, 1)
-        counts.append(count)
-        process.wait(applied)
-    during, after = counts
-    yield Row("instructions per redirected call, during a transition", machine, str(during), f"after it, {after}", during / after, "–")
-    yield Row("instructions per redirected call, after a transition", machine, str(after), "3 by design", after / 3, "= 1")
-
-
-def basic(machine: Machine) -> tuple[Image, dict[Redirect, Patch]]:
-    """The case ``basic``, with a patch of each strategy."""
-    case = find_case("basic")
-    base = open_image(case.image(machine))
-    found = hotpatch.diff(base, open_image(case.image(machine, "fixed")))
-    patches = {strategy: hotpatch.build(found, redirect=strategy) for strategy in Redirect}
-    return base, {strategy: patch for strategy, patch in patches.items() if patch.functions[0].redirect is strategy}
 
 
 def speed_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
@@ -186,16 +122,17 @@ def apply_rows(machine: Machine, base: Image, patch: Patch, what: str, aim: floa
     backs: list[float] = []
     held = 0
     for process in [hotpatch.Process(base) for _ in range(REPEATS)]:
+        watch = Held(process)
         for times in (firsts, agains):
-            instructions = process.instructions
             start = time.perf_counter()
             applied = process.apply(patch)
             middle = time.perf_counter()
             applied.revert()
             end = time.perf_counter()
-            held = max(held, process.instructions - instructions)
             times.append((middle - start) / count)
             backs.append((end - middle) / count)
+        watch.stop()
+        held = max(held, watch.held + watch.between)
     first, again, back = min(firsts), min(agains), min(backs)
     for name, seconds in ((f"apply {what}, first time", first), (f"apply {what}, again", again), (f"revert {what}", back)):
         yield Row(f"{name}, per function", machine, f"{seconds * 1e6:.0f} µs", f"{aim:g} µs", seconds / aim * 1e6, "≤ 1")
