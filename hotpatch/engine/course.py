@@ -64,12 +64,22 @@ def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting
                 operation.revert(step, target, done, application)
             step.commit()
     except Refused as refused:
-        with Transaction(target) as step:
-            given_up = registry.copy()
-            operation.stop_waiting(step, given_up, waiting, refused.refusals)
-            step.commit()
-        return given_up, refused.refusals
+        return _give_up(target, registry, waiting, refused.refusals)
     return done, ()
+
+
+def stand_still(target: Target, locator: Locator, registry: Registry, waiting: Waiting) -> Outcome:
+    """No thread can run: give up what waits for those that are inside."""
+    refused = quiescence.refusals(target, locator, left_by(target, registry, waiting), waiting, stands=True)
+    return _give_up(target, registry, waiting, refused) if refused else (registry, ())
+
+
+def _give_up(target: Target, registry: Registry, waiting: Waiting, refused: tuple[Refusal, ...]) -> Outcome:
+    with Transaction(target) as step:
+        given_up = registry.copy()
+        operation.stop_waiting(step, given_up, waiting, refused)
+        step.commit()
+    return given_up, refused
 
 
 def left_by(target: Target, registry: Registry, waiting: Waiting) -> Code:

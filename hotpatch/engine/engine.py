@@ -171,6 +171,17 @@ class Engine:
                 self._vacate(going)
         return Progress(bool(self._registry.waiting or self._registry.transitions), refused)
 
+    def stand_still(self, applied: AppliedPatch) -> tuple[Refusal, ...]:
+        """Give up what waits for quiescence of a patch, since no thread can run and bring it nearer; why (not-quiescent).
+
+        What is in transition goes on: threads change over when they can.
+        """
+        waiting = next((each for each in self._registry.waiting.values() if each.number == applied.number), None)
+        if waiting is None:
+            return ()
+        self._registry, refused = course.stand_still(self._target, self._locate, self._registry, waiting)
+        return refused
+
     def _vacate(self, going: Transition) -> None:
         """Give the dispatchers of a transition back that has ended."""
         with suppress(HotpatchError):  # collect() tries again

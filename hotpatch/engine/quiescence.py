@@ -32,16 +32,18 @@ def first_holder(target: Target, locator: Locator, code: Code, likely: int) -> H
     return None
 
 
-def refusals(target: Target, locator: Locator, code: Code, what: Waiting | Transition) -> tuple[Refusal, ...]:
-    """One for each thread that is still inside when the time is over (rule not-quiescent)."""
-    return tuple(_refusal(what, found, target.clock - what.since) for found in holders(target, locator, code))
+def refusals(target: Target, locator: Locator, code: Code, what: Waiting | Transition, *, stands: bool = False) -> tuple[Refusal, ...]:
+    """One for each thread that is still inside when the time is over, or (``stands``) when no thread can run (rule not-quiescent)."""
+    return tuple(_refusal(what, found, target.clock - what.since, stands=stands) for found in holders(target, locator, code))
 
 
-def _refusal(what: Waiting | Transition, found: Holder, waited: int) -> Refusal:
+def _refusal(what: Waiting | Transition, found: Holder, waited: int, *, stands: bool) -> Refusal:
     deed = "applied" if what.operation is Operation.APPLY else "reverted"
     stack = " ← ".join(found.stack[:_SHOWN])
     name = found.function or f"0x{found.va:x}"
-    if found.returns:
+    if found.returns and stands:
+        end = "nothing of the process can run on by itself; let something run (by input, say) and try again, or use --consistency immediate"
+    elif found.returns:
         end = "wait longer, or use --consistency immediate"
     else:
         end = f"the code of {name} never returns from there, so this cannot be waited for; use --consistency immediate, or end that thread"
@@ -55,6 +57,7 @@ def _refusal(what: Waiting | Transition, found: Holder, waited: int) -> Refusal:
             "va": found.va,
             "stack": list(found.stack),
             "waited": waited,
+            "stands": stands,
             "reachable": found.returns,
             "returns": found.returns,
             "outermost": found.outermost,

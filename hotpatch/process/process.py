@@ -345,8 +345,10 @@ class Process:
     def wait(self, applied: AppliedPatch, n: int | None = None) -> PatchState:
         """Run until nothing of a patch waits or is in transition any more, for ``n`` instructions at most (the budget), or to the end.
 
+        Where no thread can run on (all wait for input, say, or the program has faulted), waiting for quiescence is given up.
+
         Raises:
-            ApplyRefused: It was given up (not-quiescent).
+            ApplyRefused: It was given up (not-quiescent); that of a revert is in :attr:`refused`.
         """
         last = self.instructions + (self.budget if n is None else n)
         while not applied.settled and self.instructions < last and not self.finished and self.fault is None:
@@ -354,6 +356,8 @@ class Process:
             self.guest.run(min(before + _STRIDE, last))
             if self.instructions == before:
                 break
+        if self.instructions < last and not self.finished:
+            self._refuse(self.engine.stand_still(applied))
         if applied.state is PatchState.REFUSED:
             raise ApplyRefused(applied.refusals)
         return applied.state

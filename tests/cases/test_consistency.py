@@ -14,6 +14,7 @@ from hotpatch.arch import Machine, Redirect
 from hotpatch.cases import case_names, find_case
 from hotpatch.cli.arguments import parse_argument
 from hotpatch.emulator.schedule import SeededSchedule
+from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine import Consistency, PatchState, occupancy
 from hotpatch.errors import Rule
 from tests.mixing import Watch
@@ -277,3 +278,36 @@ def test_waiting_runs_the_process(given, machine) -> None:
     assert not process.finished
     stages = [event.details["stage"] for event in process.events if event.kind == "transition"]
     assert (stages[0], stages[-1]) == ("begin", "finish")
+
+
+def served(given, machine) -> tuple[hotpatch.Process, int]:
+    """A server that waits for input, but for a worker that is suspended in ``echo``; the worker's number."""
+    process = hotpatch.Process(given("overflow-check", machine, True).image("base"), args=["1"], stdin=b"ECHO 5 hello\n", more_input=True)
+    process.start()
+    entry = process.address_of("echo")
+    for _ in range(5000):
+        process.run(1)
+        if process.position is not None and entry < process.position[1] < entry + 32:
+            break
+    thread, _ = process.position
+    record = process.guest.system.threads[thread]
+    record.suspended, record.state = 1, ThreadState.SUSPENDED
+    return process, thread
+
+
+@each_machine
+def test_waiting_for_quiescence_is_given_up_where_nothing_runs(given, machine) -> None:
+    process, thread = served(given, machine)
+    applied = process.apply(given("overflow-check", machine, True).patch, "quiescent")
+    with pytest.raises(hotpatch.ApplyRefused) as refused:
+        process.wait(applied)
+    (refusal,) = refused.value.refusals
+    assert process.waits_for_input
+    assert (refusal.rule, refusal.function, refusal.evidence["thread"]) == (Rule.NOT_QUIESCENT, "echo", thread)
+    assert refusal.evidence["stack"][0] == "echo"
+    assert len(refusal.evidence["stack"]) > 1
+    assert (refusal.evidence["reachable"], refusal.evidence["stands"]) == (True, True)
+    assert "nothing of the process can run on" in refusal.reason
+    assert (applied.state, process.refused, process.status().changes) == (PatchState.REFUSED, (refusal,), ())
+    going = process.apply(given("overflow-check", machine, True).patch, "per-thread")
+    assert process.wait(going) is PatchState.TRANSITION  # its threads change over when they can
