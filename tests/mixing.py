@@ -2,7 +2,7 @@
 
 At every entry into a version of a patched function the thread's stack pointer is noted, and its return address watched. A version is off
 the stack again when the thread is where it returns to, or enters another one, with the stack pointer at least as high as at its entry. So
-at each entry it is known which versions the thread is inside of.
+at each entry it is known which versions the thread is inside of, those included that it entered before anything was patched.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from collections import defaultdict
 from unicorn import UC_HOOK_CODE
 
 from hotpatch.arch import architecture
+from hotpatch.emulator.threads import Ended
+from hotpatch.patch import Patch
 from hotpatch.process import Process
 
 
 class Watch:
     """Watches one process; ``mixed`` has every entry at which a thread was inside of the other side, ``sides`` each thread's in order."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *patches: Patch) -> None:
+        """``patches`` are those to come for the process's first module; entries of others are noted from when they are applied."""
         self.process = process
         self.mixed: list[tuple[int, int, str]] = []
         self.sides: dict[int, list[str]] = defaultdict(list)
@@ -33,6 +36,9 @@ class Watch:
         process.guest.event = self._event
         self._settle = process.guest.kernel._settle
         process.guest.kernel._settle = self._settled
+        for patch in patches:
+            for function in patch.functions:
+                self.place(process.load_base + function.base_rva, "base")
 
     def reset(self) -> None:
         """Forget what threads did, not where versions are."""
@@ -45,18 +51,31 @@ class Watch:
         """The host's call has returned, which no return address shows."""
         self._inside.clear()
 
+    def _forget(self) -> None:
+        """A module has come: where others were, anything may be now."""
+        for hook in self._hooks:
+            self.process.guest.system.cpu._uc.hook_del(hook)
+        self._hooks.clear()
+        self._places.clear()
+        self._returns.clear()
+
     def _event(self, kind: str, **details: object) -> None:
         self._tell(kind, **details)
+        if kind == "load":
+            self._forget()
         if kind == "redirect" and details["change"] in {"entry", "dispatch", "pointer"}:
             self.place(details["entry"], "base")
             self.place(details["original"], "old")
             self.place(details["destination"], "new")
 
     def _settled(self, thread, outcome) -> None:
-        """After a system call, and where an exception has unwound frames, which return nowhere."""
+        """After a system call, and where an exception has unwound frames, which return nowhere.
+
+        When a call of the host's ends, one that a callback of a patch interrupted is still where it was.
+        """
         self._settle(thread, outcome)
         system = self.process.guest.system
-        if system.active is thread:
+        if system.active is thread and outcome is not Ended.CALL:
             self._left(thread.id, system.cpu.get(self._sp))
 
     def place(self, va: int, side: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.cases import Program, case_names, find_case
+from hotpatch.emulator.schedule import SeededSchedule
 from hotpatch.engine import Consistency, PatchState
+from tests.mixing import Watch
 
 CASES = [find_case(name) for name in case_names()]
 HOSTED = [(case.name, number) for case in CASES for number in range(len(case.manifest.hosted))]
@@ -52,6 +56,40 @@ def test_hosted_programs(given, name, number, machine, pdb, how, patching, seed)
     if patching in {"registered", "again"}:
         loaded = name == "late-module"  # ends with the DLL loaded
         assert (applied.state, process.status().kept) == (PatchState.APPLIED if loaded else PatchState.REGISTERED, ())
+
+
+def seeds_of(name: str, full: bool) -> range:
+    """Scheduler seeds that a case is tried with: more behind the marker exhaustive, and more where it has threads."""
+    return range((200 if name == "unloaded-module" else 5) if full else 2)
+
+
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("how", Consistency)
+@each_machine
+@each_hosted
+def test_hosted_programs_in_and_out_under_every_seed(given, name, number, machine, how, full) -> None:
+    """At two points of a run; no thread runs old and new code mixed unless that was asked for, and each line is of one of the two."""
+    one = given(name, machine, True)
+    process, program = process_of(one, number)
+    watch, start = Watch(process), process.snapshot()
+    length = process.run().instructions
+    lines = [[line for line in form.output.splitlines() if "step" not in line] for form in (program.before, program.patched)]
+    for seed in seeds_of(name, full):
+        process.restore(start)
+        watch.reset()
+        process.guest.kernel.schedule = SeededSchedule(seed)
+        rng = random.Random(repr((name, machine, seed)))
+        first, second = sorted((rng.randrange(length), rng.randrange(length)))
+        process.apply_at(first, one.patch, how)
+        process.revert_at(second, one.patch)
+        run = process.run()
+        assert (run.fault, run.exit_code) == (None, 0), seed
+        assert not process.refused, seed
+        assert how is Consistency.IMMEDIATE or not watch.mixed, seed
+        told = [line for line in run.output.splitlines() if "step" not in line]
+        assert all(line in pair for line, *pair in zip(told, *lines, strict=True)), (seed, run.output)
+        assert not process.status().patches
+        assert not process.status().registered
 
 
 @pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.exhaustive)])

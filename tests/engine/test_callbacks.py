@@ -11,9 +11,11 @@ import pytest
 import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
+from hotpatch.emulator.layout import THREAD_FLAGS
 from hotpatch.engine import Consistency, Engine
 from hotpatch.errors import RevertRefused, Rule
 from hotpatch.patch import Moment, loads
+from tests.mixing import Watch
 
 from .real import Failing, InjectedError, whole
 
@@ -80,21 +82,36 @@ def test_what_callbacks_execute_counts_for_nobody(scene) -> None:
     assert process.instructions == before
 
 
-def test_callbacks_leave_the_call_that_they_interrupt_on_its_side(machine: Machine, tmp_path: Path) -> None:
-    """The call is in the middle of another patch's transition, which must not lose what it knows of the thread."""
+@pytest.mark.parametrize("lost", [False, True])
+def test_callbacks_leave_the_call_that_they_interrupt_on_its_side(machine: Machine, tmp_path: Path, lost: bool, monkeypatch) -> None:
+    """The call is in the middle of another patch's transition, which must not lose what it knows of the thread.
+
+    Where that is ``lost``, the host's outer frames are in old code and its next calls in new: the watch must see it, or it proves nothing.
+    """
+    if lost:
+        monkeypatch.setattr("hotpatch.emulator.interjected.THREAD_FLAGS", range(THREAD_FLAGS.start, THREAD_FLAGS.start))
     base, patch = parts("mutual-recursion", machine)
     other, hooks = parts("hooks", machine)
     renamed = shutil.copy(other.path, tmp_path / "other.dll")  # each module of a process has its own name
     process = hotpatch.Process(base, modules=[hotpatch.open(renamed)])
+    watch = Watch(process, patch)
     length = process.call_details("even_step", 100, 0).instructions
     start = process.instructions
     process.apply_at(start + length // 3, patch, "per-thread")
-    process.apply_at(start + length // 2, hooks)
+    process.apply_at(start + length // 3, hooks)  # so that all old frames were there before anything was patched
+    watch.called()
+    if lost:
+        process.call("even_step", 100, 0)
+        assert {side for *_, side in watch.mixed} == {"new"}
+        return
     assert process.call("even_step", 100, 0) == 25
     assert not process.refused
     kinds = [(event.kind, event.details.get("stage")) for event in process.events if event.kind in ("transition", "callback")]
     assert kinds == [("transition", "begin"), *[("callback", None)] * 2, ("transition", "thread"), ("transition", "finish")]
+    assert not watch.mixed
+    watch.called()
     assert process.call("even_step", 100, 0) == 115
+    assert not watch.mixed
 
 
 @pytest.mark.parametrize("how", [Consistency.QUIESCENT, Consistency.PER_THREAD])
