@@ -17,41 +17,48 @@ VERBS = {
     "inspect": (
         "hotpatch.cli.images:inspect",
         "Show an image's functions, padding and hot patch table, or a patch's contents.",
-        "hotpatch inspect fix.dll",
+        "hotpatch inspect base.dll",
         "FILE [OPTIONS]",
     ),
     "diff": (
         "hotpatch.cli.images:diff",
         "Tell which functions of two builds differ, and how.",
-        "hotpatch diff base.dll fixed.dll --function parse",
+        "hotpatch diff base.dll fixed.dll --function clamp",
         "BASE FIXED [OPTIONS]",
     ),
     "build": (
         "hotpatch.cli.images:build",
         "Build the patch image, or say why that cannot be done.",
-        "hotpatch build base.dll fixed.dll -o fix.dll --check",
+        "hotpatch build base.dll fixed.dll -o /tmp/fix.dll --check",
         "BASE FIXED -o PATCH [OPTIONS]",
     ),
     "call": (
         "hotpatch.cli.programs:call",
         "Call one function in a fresh emulated process, patched or not.",
-        "hotpatch call base.dll clamp 11 10 --patch fix.dll@3",
+        "hotpatch call base.dll total 11 12 10 --patch /tmp/fix.dll@12",
         "IMAGE FUNCTION [ARG …] [OPTIONS]",
     ),
     "run": (
         "hotpatch.cli.programs:run",
         "Run a whole program with its threads, patching it at any instruction.",
-        "hotpatch run server.exe 3 --stdin requests.txt --patch fix.dll@4000 --revert fix.dll@9000",
+        "hotpatch run ../../many-threads/x64/base.exe --stop-at 2000",
         "IMAGE [ARG …] [OPTIONS]",
     ),
     "verify": (
         "hotpatch.cli.verification:verify",
         "Apply a patch at every instruction boundary and compare every run.",
-        'hotpatch verify base.dll fix.dll --fixed fixed.dll --call "clamp 11 10"',
+        'hotpatch verify base.dll /tmp/fix.dll --fixed fixed.dll --call "clamp 11 10"',
         "BASE PATCH --fixed FILE [OPTIONS]",
     ),
 }
 """Verb → where it is, what it does, an example, its arguments."""
+EXAMPLES = "fixtures/basic/x64"
+"""The folder of a checkout in which the examples work, one after the other."""
+_PLACES = dict.fromkeys(("inspect", "diff", "build", "run"), f", in {EXAMPLES} of a checkout") | dict.fromkeys(
+    ("call", "verify"), f", in {EXAMPLES} of a checkout, after that of build"
+)
+_SERVICING_PLACE = "fixtures/servicing"
+"""Where those of the servicing verbs do."""
 
 SERVICING = {
     "calendar": (
@@ -63,13 +70,13 @@ SERVICING = {
     "eligible": (
         "hotpatch.cli.servicing:eligible",
         "Explain whether one device gets a month's hotpatch, rule by rule.",
-        "hotpatch servicing eligible device.toml --month 2026-02",
+        "hotpatch servicing eligible devices/many-faults.toml --month 2026-02",
         "DEVICE [OPTIONS]",
     ),
     "offer": (
         "hotpatch.cli.servicing:offer",
         "Let a quality update policy find what a month brings to each of its devices.",
-        "hotpatch servicing offer --policy policy.toml --devices devices --month 2026-02",
+        "hotpatch servicing offer --policy policies/rings.toml --devices devices",
         "--policy FILE --devices DIR [OPTIONS]",
     ),
     "simulate": (
@@ -98,6 +105,8 @@ servicing = App(
 )
 app.command(servicing)
 for name, (home, summary, example, takes) in SERVICING.items():
-    servicing.command(home, name=name, help=summary, usage=f"Usage: hotpatch servicing {name} {takes}", help_epilogue=f"Example: {example}")
+    epilogue = f"Example, in {_SERVICING_PLACE} of a checkout:\n{example}"
+    servicing.command(home, name=name, help=summary, usage=f"Usage: hotpatch servicing {name} {takes}", help_epilogue=epilogue)
 for name, (home, summary, example, takes) in VERBS.items():
-    app.command(home, name=name, help=summary, usage=f"Usage: hotpatch {name} {takes}", help_epilogue=f"Example: {example}")
+    epilogue = f"Example{_PLACES.get(name, '')}:\n{example}"
+    app.command(home, name=name, help=summary, usage=f"Usage: hotpatch {name} {takes}", help_epilogue=epilogue)

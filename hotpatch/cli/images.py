@@ -54,7 +54,7 @@ def diff(
     Args:
         base: The build that runs.
         fixed: The build with the fix.
-        function: Show both versions of this function side by side (a name, or rva:0x… in the base), the basic blocks that differ.
+        function: Show both versions of this function (a name, or rva:0x… in the base) side by side: the basic blocks that differ.
         html: Also write one self-contained page to this file.
         all: List identical and relocated functions too; of one function, all blocks.
         options: Of every verb.
@@ -104,10 +104,10 @@ def build(
         base: The build that runs.
         fixed: The build with the fix.
         output: The patch image to write; nothing is written when the patch is refused.
-        only: Patch only this function (may be given several times).
-        sequence: The patch's sequence number; a newer patch needs a larger one.
-        redirect: How calls reach the new functions; where it does not fit, another is chosen and the report says why.
-        allow: Override this rule (may be given several times); the patch records it.
+        only: Patch only this function, a name or rva:0x… in the base, instead of all that changed (may be given several times).
+        sequence: The patch's sequence number, from 1; a patch that goes on top of another needs a larger one.
+        redirect: How calls get to the new functions: by a slot of the hot patch address table, a jump, or a jump over the entry (inline).
+        allow: Override this rule (may be given several times; docs/limits.md lists which can be); the patch records it.
         state_version: Version of the data that the patch's callbacks hand from patch to patch; an older version never goes on top.
         obligatory: No newer patch may give the original of one of its functions back.
         no_roll_back: The patch may not be reverted.

@@ -68,12 +68,12 @@ def call(
         patch: Apply this patch before the call, or with PATCH@N after N instructions of it (may be given several times).
         module: Another DLL of the process (may be given several times).
         available: A DLL that the program may load while it runs; its patch goes in as it is loaded (may be given several times).
-        load_base: Where the image is loaded, a multiple of 0x10000.
-        stdin: A file with what the program reads from its standard input.
-        seed: Of every choice that the process makes.
-        consistency: How threads change over.
-        wait: With quiescent or per-thread: after how many instructions it is given up (a million, or never).
-        budget: Instructions after which the program is given up.
+        load_base: Address at which the image is loaded, a multiple of 0x10000; by default the one that it asks for.
+        stdin: A file with what the program reads from its standard input; by default there is nothing to read.
+        seed: Of every choice that the process makes; the same seed gives the same run.
+        consistency: How calls change over: at once, when no thread is inside (quiescent), or for each thread when it is not (per-thread).
+        wait: After how many instructions of waiting it is given up; by default a million with quiescent, never with per-thread.
+        budget: Instructions after which the program is given up; by default a thousand million.
         options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_argument, parse_patch
@@ -138,12 +138,12 @@ def run(
         stop_at: Stop after this many instructions and show each thread's registers, code and stack, and what is patched.
         module: Another DLL of the process (may be given several times).
         available: A DLL that the program may load while it runs; its patch goes in as it is loaded (may be given several times).
-        load_base: Where the image is loaded, a multiple of 0x10000.
-        stdin: A file with what the program reads from its standard input.
-        seed: Of the interleaving of threads.
-        consistency: How threads change over.
-        wait: With quiescent or per-thread: after how many instructions it is given up (a million, or never).
-        budget: Instructions after which the program is given up.
+        load_base: Address at which the image is loaded, a multiple of 0x10000; by default the one that it asks for.
+        stdin: A file with what the program reads from its standard input; by default there is nothing to read.
+        seed: Chooses how threads interleave; the same seed gives the same run.
+        consistency: How calls change over: at once, when no thread is inside (quiescent), or for each thread when it is not (per-thread).
+        wait: After how many instructions of waiting it is given up; by default a million with quiescent, never with per-thread.
+        budget: Instructions after which the program is given up; by default a thousand million.
         options: Of every verb.
     """
     from hotpatch.cli.arguments import parse_count, parse_patch

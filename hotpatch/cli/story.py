@@ -60,9 +60,9 @@ def demo(
     Args:
         case: A shipped case (hotpatch cases lists them), or cve-2025-69277: a real release, fetched from the package index.
         arch: Only this machine's build; both where not given.
-        step: Wait for Enter at each event: an act, where the threads stand, what is written, an attack, which calls took which code.
-        wheels: For a real release: the folder with its wheels, instead of the package index.
-        seed: Of the interleaving of threads.
+        step: Wait for Enter at each event: an act, the threads, what is written, an attack, which calls took which code.
+        wheels: For cve-2025-69277: the folder with its wheels, instead of the package index.
+        seed: Chooses how threads interleave; the same seed tells the same story.
         options: Of every verb.
     """
     from hotpatch.arch import Machine

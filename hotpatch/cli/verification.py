@@ -50,13 +50,13 @@ def verify(
         call: "FUNCTION ARG …", quoted as in a shell; each call is made in a fresh process (may be given several times).
         case: Take the calls of this shipped case.
         module: Another DLL of the process (may be given several times).
-        load_base: Where the image is loaded, a multiple of 0x10000.
-        stdin: A file with what the program reads from its standard input.
+        load_base: Address at which the image is loaded, a multiple of 0x10000; by default the one that it asks for.
+        stdin: A file with what the program reads from its standard input; by default there is nothing to read.
         seed: Of every choice that the process makes, and of the sample where not every boundary is tried.
-        bound: Largest number of boundaries tried for each call (100000), once for applying and once for reverting.
-        budget: Instructions after which a call is given up.
-        function: Without calls: run only this function (may be given several times).
-        seeds: Without calls: how many made-up states each function is run on.
+        bound: Largest number of boundaries tried for each call, once for applying and once for reverting; by default 100000.
+        budget: Instructions after which a call is given up; by default a thousand million.
+        function: Without calls: run only this function, a name or rva:0x… in the base (may be given several times).
+        seeds: Without calls: how many made-up states each function is run on; by default 48, fewer where many functions travel.
         options: Of every verb.
     """
     from hotpatch.cli.arguments import load_base_of, parse_count

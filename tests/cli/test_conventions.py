@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import hotpatch
 from hotpatch import __version__
 from hotpatch.arch import Machine
-from hotpatch.cli.app import VERBS
+from hotpatch.cli.app import EXAMPLES, VERBS
 from tests.cli.front import Ask, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,8 +94,16 @@ def test_help_shows_an_example(ask: Ask, verb: str) -> None:
     assert not {"STR", "STR...", "INT", "ARGS"} & set(answer.out.split())
     example = VERBS[verb][2]
     assert example.split()[:2] == ["hotpatch", verb]
-    assert f"Example: {example}" in " ".join(answer.out.split())
+    assert answer.out.rstrip().splitlines()[-1] == example
     assert all(option in answer.out for option in ("--json", "--quiet", "-q", "--verbose", "-v", "--color"))
+
+
+def test_examples_work_when_pasted_one_after_the_other(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / EXAMPLES)
+    for name in ("cases", "inspect", "diff", "build", "call", "run", "verify"):
+        answer = ask(*shlex.split(VERBS[name][2].replace("/tmp/", f"{tmp_path}/"))[1:])
+        assert (answer.code, answer.err) == (0, ""), name
+    assert [path.name for path in tmp_path.iterdir()] == ["fix.dll"]
 
 
 def test_help_and_version(ask: Ask) -> None:

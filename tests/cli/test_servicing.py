@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,19 @@ def test_text_and_document_twice_the_same(ask: Ask, verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
-def test_help_shows_an_example(ask: Ask, verb: str) -> None:
+def test_help_shows_an_example_that_works(ask: Ask, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = ask("servicing", verb, "--help")
     assert answer.code == 0
     assert answer.out.startswith(f"Usage: hotpatch servicing {verb} {SERVICING[verb][3]}\n")
     assert not {"STR", "STR...", "INT", "ARGS"} & set(answer.out.split())
-    assert "Example: hotpatch servicing" in " ".join(answer.out.split())
+    example = SERVICING[verb][2]
+    assert answer.out.rstrip().splitlines()[-1] == example
+    if verb == "simulate":  # takes long; another scenario is run with the other commands
+        assert (FOLDER / "scenarios" / f"{example.split()[3]}.toml").is_file()
+        return
+    monkeypatch.chdir(FOLDER)
+    pasted = ask(*shlex.split(example)[1:])
+    assert (pasted.code, pasted.err) == (4 if verb == "eligible" else 0, "")
 
 
 def test_calendar(ask: Ask) -> None:
