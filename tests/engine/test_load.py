@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from dataclasses import replace
 from itertools import product
+from mmap import mmap
 
 import pytest
 
+import hotpatch
 from hotpatch.address import Va
 from hotpatch.arch import Machine, Redirect, architecture
 from hotpatch.emulator.guest import Guest
-from hotpatch.engine import Engine
+from hotpatch.emulator.memory import Region, RegionKind
+from hotpatch.engine import Consistency, Engine, PatchState, Rights
 from hotpatch.engine.hpat import TABLE_SIZE
 from hotpatch.engine.locate import Locator
+from hotpatch.engine.registry import Registry
 from hotpatch.errors import ApplyRefused, Rule
+from hotpatch.image.model import SectionFlags
 
-from .conftest import World, world
+from .conftest import LOAD, World, world
+from .late import images, patch_of
 from .real import whole
 from .run import call
 from .synthetic import STRIDE, Recipe, base_image, entry, make
@@ -80,16 +88,123 @@ def test_a_thousand_cycles_leave_the_process_as_the_first_did(machine: Machine, 
     assert not engine.collect().kept
 
 
+@pytest.mark.parametrize(
+    ("machine", "model", "cycles"),
+    [
+        (Machine.X64, Consistency.IMMEDIATE, 2),
+        (Machine.X64, Consistency.QUIESCENT, 2),
+        (Machine.ARM64, Consistency.PER_THREAD, 2),
+        *(pytest.param(*both, 40, marks=pytest.mark.exhaustive) for both in product(Machine, Consistency)),
+    ],
+)
+def test_cycles_among_running_threads_do_not_grow(machine: Machine, model: Consistency, cycles: int) -> None:
+    """64 workers call the function all the time, and go on until they have done what they were to do."""
+    process = hotpatch.Process(images("many-threads", machine)[0], consistency=model)
+    guest, patch, pristine = process.guest, patch_of("many-threads", machine), images("many-threads", machine)[0].mapped
+    for number in range(THREADS):
+        process.spawn("worker", number)
+    process.run(3000)
+    stands, ran = [], []
+    for _ in range(cycles):
+        before = {thread.id: thread.executed for thread in guest.system.threads.values()}
+        applied = process.apply(patch)
+        assert process.wait(applied) is PatchState.APPLIED
+        process.run(100)
+        applied.revert()
+        assert process.wait(applied) is PatchState.REVERTED
+        process.run(100)
+        assert not process.finished
+        registry = engine_of(process)
+        assert not registry.waiting and not registry.transitions
+        regions = [(region.va, region.size, region.rights) for region in guest.system.memory.regions() if region.kind is RegionKind.HOST]
+        stands.append((registry, regions, guest.modules()))
+        ran.append(sum(thread.executed > before[thread.id] for thread in guest.system.threads.values()))
+        assert not any(
+            guest.read(Va(thread.block + guest.thread_flags.start), len(guest.thread_flags)).strip(b"\0") for thread in guest.threads()
+        )
+    assert stands == stands[:1] * cycles
+    assert max(ran) > (0 if model is Consistency.IMMEDIATE else 1)
+    process.run()
+    assert process.fault is None
+    workers = [thread for thread in guest.system.threads.values() if not thread.host]
+    assert [thread.exit_code for thread in workers] == list(range(THREADS))
+    assert not process.engine.collect().kept
+    code = next(section.range for section in process.base.sections if section.flags & SectionFlags.EXECUTE)
+    assert guest.read(Va(guest.module.va + code.start), code.end - code.start) == pristine[code.start : code.end]
+
+
+def engine_of(process: hotpatch.Process) -> Registry:
+    """What the engine knows, but for how often it has been asked."""
+    return replace(process.engine.snapshot(), applied=0)
+
+
 # reach -----------------------------------------------------------------------------------------------------------------------------------
 
 
-def full_but(here: World, *holes: tuple[int, int]) -> None:
-    """Take all address space but ``holes`` (start, size)."""
+class Emulated(World):
+    """As :class:`World`, on the emulator: what is reserved is a region without rights and without host memory."""
+
+    fake: Guest
+
+    def result(self, index: int) -> int:
+        return self.run(self.entry(index))
+
+    def run(self, va: int) -> int:
+        return self.fake.call(Va(va), (), budget=100).value
+
+    def reserve(self, va: int, size: int) -> None:
+        memory = self.fake.system.memory
+        assert memory.free(va, size)
+        at = bisect_right(memory._starts, va)
+        memory._starts.insert(at, va)
+        memory._regions.insert(at, Region(va, size, Rights.NONE, RegionKind.ALLOCATION, "reserved", mmap(-1, PAGE), 0, None))
+
+    def taken(self) -> list[tuple[int, int]]:
+        return [(region.va, region.end) for region in self.fake.system.memory.regions()]
+
+    def snapshot(self) -> object:
+        return whole(self.fake)
+
+
+class Made(World):
+    """A fake process, with the same names."""
+
+    def run(self, va: int) -> int:
+        return call(self.fake, va)[0]
+
+    def reserve(self, va: int, size: int) -> None:
+        self.fake.reserve(va, size)
+
+    def taken(self) -> list[tuple[int, int]]:
+        return [(block.va, block.end) for block in self.fake.blocks.values()]
+
+    def snapshot(self) -> object:
+        return self.fake.snapshot()
+
+
+Placed = Made | Emulated
+each_target = pytest.mark.parametrize("place", [Made, Emulated])
+
+
+def placed(place: type[Placed], machine: Machine, load: int = LOAD) -> Placed:
+    if place is Made:
+        here = world(machine, load=load)
+        return Made(here.fake, here.engine, here.base, here.module)
+    base = base_image(machine)
+    guest = Guest(base, load_base=Va(load))
+    guest.call(Va(guest.module.va + entry(0)), (), budget=100)  # what the host needs for calls is mapped now
+    return Emulated(guest, Engine(guest), base, guest.module)
+
+
+def full_but(here: Placed, *holes: tuple[int, int]) -> None:
+    """Take all address space but ``holes`` (start, size) and what is taken already."""
     at = PAGE
-    for start, size in sorted(holes):
-        here.fake.reserve(at, start - at)
-        at = start + size
-    here.fake.reserve(at, TOP - at)
+    for start, end in sorted([*((start, start + size) for start, size in holes), *here.taken()]):
+        if at < start:
+            here.reserve(at, start - at)
+        at = max(at, end)
+    if at < TOP:
+        here.reserve(at, TOP - at)
 
 
 def last_page(near: int, reach: int, size: int) -> int:
@@ -97,75 +212,79 @@ def last_page(near: int, reach: int, size: int) -> int:
     return (near + reach + 1 - size) // PAGE * PAGE
 
 
-def image_size(here: World) -> int:
+def image_size(here: Placed) -> int:
     size = here.patch({1: 111}).image.size_of_image
     return -(-size // PAGE) * PAGE
 
 
-def near_holes(here: World) -> tuple[tuple[int, int], ...]:
+def near_holes(here: Placed) -> tuple[tuple[int, int], ...]:
     """Room for the slots and the trampolines right behind the module."""
     end = here.module.va + here.module.size
     return ((end, TABLE_SIZE), (end + 0x10_0000, PAGE))
 
 
-def test_slots_at_the_last_place_within_reach_and_one_page_beyond(machine: Machine) -> None:
+@each_target
+def test_slots_at_the_last_place_within_reach_and_one_page_beyond(machine: Machine, place: type[Placed]) -> None:
     for beyond in (0, PAGE):
-        here = world(machine)
+        here = placed(place, machine)
         reach = architecture(machine).branch_reach
-        place = last_page(here.entry(1), reach, TABLE_SIZE) + beyond
-        full_but(here, (here.module.va - 0x10_0000, PAGE), (here.module.va - 0x20_0000, image_size(here)), (place, TABLE_SIZE))
-        before = here.fake.snapshot()
+        wanted = last_page(here.entry(1), reach, TABLE_SIZE) + beyond
+        full_but(here, (here.module.va - 0x10_0000, PAGE), (here.module.va - 0x20_0000, image_size(here)), (wanted, TABLE_SIZE))
+        before = here.snapshot()
         if beyond:
             with pytest.raises(ApplyRefused) as refused:
                 here.apply({1: 111})
             assert [refusal.rule for refusal in refused.value.refusals] == [Rule.OUT_OF_REACH]
-            assert here.fake.snapshot() == before
+            assert here.snapshot() == before
         else:
             applied = here.apply({1: 111})
-            assert applied.functions[0].slot == place
+            assert applied.functions[0].slot == wanted
             assert here.result(1) == 111
 
 
-def test_a_patch_image_at_the_last_place_within_reach_above(machine: Machine) -> None:
-    here = world(machine)
+@each_target
+def test_a_patch_image_at_the_last_place_within_reach_above(machine: Machine, place: type[Placed]) -> None:
+    here = placed(place, machine)
     reach, size = architecture(machine).branch_reach, image_size(here)
-    place = last_page(here.entry(1), reach, size)
-    full_but(here, *near_holes(here), (place, size))
+    wanted = last_page(here.entry(1), reach, size)
+    full_but(here, *near_holes(here), (wanted, size))
     here.apply({1: 111}, calls_base=(1, 2))
-    assert here.engine.status().patches[0].image == place
+    assert here.engine.status().patches[0].image == wanted
     assert here.result(1) == 2
 
 
-def test_a_patch_image_at_the_last_place_within_reach_below(machine: Machine) -> None:
-    here = world(machine, load=0x40_0000_0000)
+@each_target
+def test_a_patch_image_at_the_last_place_within_reach_below(machine: Machine, place: type[Placed]) -> None:
+    here = placed(place, machine, load=0x4_0000_0000)
     reach, size = architecture(machine).branch_reach, image_size(here)
-    place = -(-(here.entry(2) - reach) // PAGE) * PAGE
-    full_but(here, *near_holes(here), (place, size))
+    wanted = -(-(here.entry(2) - reach) // PAGE) * PAGE
+    full_but(here, *near_holes(here), (wanted, size))
     here.apply({1: 111}, calls_base=(1, 2))
-    assert here.engine.status().patches[0].image == place
+    assert here.engine.status().patches[0].image == wanted
     assert here.result(1) == 2
 
 
-def test_a_patch_image_beyond_reach(machine: Machine) -> None:
+@each_target
+def test_a_patch_image_beyond_reach(machine: Machine, place: type[Placed]) -> None:
     """Arm64: it branches through veneers, and its trampolines may lie as far away. x64 has no farther reach: refused, nothing changed."""
-    here = world(machine)
+    here = placed(place, machine)
     arch = architecture(machine)
     end = here.module.va + here.module.size
     far = last_page(here.entry(1), arch.branch_reach, image_size(here)) + PAGE
     full_but(here, (end, TABLE_SIZE), (far, image_size(here) + 2 * PAGE))
-    before = here.fake.snapshot()
+    before = here.snapshot()
     if arch.veneer_reach == arch.branch_reach:
         with pytest.raises(ApplyRefused) as refused:
             here.apply({1: 111}, calls_base=(1, 2))
         assert [refusal.rule for refusal in refused.value.refusals] == [Rule.OUT_OF_REACH]
-        assert here.fake.snapshot() == before
+        assert here.snapshot() == before
         return
     applied = here.apply({1: 111}, calls_base=(1, 2))
     assert here.engine.status().patches[0].image == far + PAGE
     assert here.result(1) == 2
     original = applied.original("f1")
     assert original == far
-    assert call(here.fake, original)[0] == 1
+    assert here.run(original) == 1
     ((veneer, leads_to),) = here.engine.snapshot().images[next(iter(here.engine.snapshot().images))].veneers
     located = Locator(here.engine.snapshot()).locate(veneer, here.fake.modules())
     assert leads_to == here.entry(2)
@@ -176,20 +295,21 @@ def test_a_patch_image_beyond_reach(machine: Machine) -> None:
     assert not here.engine.collect().kept
 
 
-def test_a_patch_image_at_the_last_place_that_veneers_reach_and_one_page_beyond() -> None:
+@each_target
+def test_a_patch_image_at_the_last_place_that_veneers_reach_and_one_page_beyond(place: type[Placed]) -> None:
     arch = architecture(Machine.ARM64)
     for beyond in (0, PAGE):
-        here = world(Machine.ARM64)
+        here = placed(place, Machine.ARM64)
         size = image_size(here) + PAGE
-        place = last_page(here.module.va, arch.veneer_reach, size) + beyond
-        full_but(here, *near_holes(here), (place, size))
-        before = here.fake.snapshot()
+        wanted = last_page(here.module.va, arch.veneer_reach, size) + beyond
+        full_but(here, *near_holes(here), (wanted, size))
+        before = here.snapshot()
         if beyond:
             with pytest.raises(ApplyRefused) as refused:
                 here.apply({1: 111}, calls_base=(1, 2))
             assert [refusal.rule for refusal in refused.value.refusals] == [Rule.OUT_OF_REACH]
-            assert here.fake.snapshot() == before
+            assert here.snapshot() == before
         else:
             here.apply({1: 111}, calls_base=(1, 2))
-            assert here.engine.status().patches[0].image == place
+            assert here.engine.status().patches[0].image == wanted
             assert here.result(1) == 2
