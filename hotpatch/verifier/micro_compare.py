@@ -98,13 +98,17 @@ class Correlation:
         if meant == base or (base, fixed) in self.diff.pairs:
             return True
         if meant is None and self.counterpart(base) is None:
-            return self._may_be_same(base, fixed)
+            return self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
         if meant is not None and (fixed in self._starts or fixed in self._targets(function)) and not base % PAGE == 0 == fixed % PAGE:
             return False
         if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
             # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
             return True
         return base - fixed in self._distances(function)
+
+    def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
+        """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""
+        return fixed not in self._targets(function) and base - fixed in self._distances(function)
 
     def _may_be_same(self, base: int, fixed: int) -> bool:
         """Whether things that nothing matches can be each other: constants without addresses in them must begin alike."""

@@ -31,6 +31,7 @@ CASES = (
     "folded",
     "folded-by-fix",
     "shared-tail",
+    "overflow-check",
 )
 
 
