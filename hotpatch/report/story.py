@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 """Columns of a story: it fits a terminal, a slide, a page."""
 
+_WRAP = partial(wrap, width=WIDTH, drop_whitespace=True, replace_whitespace=False, break_on_hyphens=False)
 _REQUEST = 20
 """Columns of a request beside its reply; a longer one stands on a line of its own."""
 
@@ -52,9 +54,7 @@ def line(step: Step) -> Text:
     lines: list[str] = over
     for number, part in enumerate(f"{step.text}{behind}".split("\n")):
         first = " " * len(before) if number else before
-        lines += wrap(part, WIDTH, initial_indent=first, subsequent_indent=continued, drop_whitespace=True, replace_whitespace=False) or [
-            first
-        ]
+        lines += _WRAP(part, initial_indent=first, subsequent_indent=continued) or [first]
     return Text(above + "\n".join(lines), style=style)
 
 

@@ -89,6 +89,7 @@ def test_no_line_is_wider_than_a_slide(machine: Machine) -> None:
         for step in told(name, machine):
             lines = story.line(step).plain.split("\n")
             assert all(len(line) <= story.WIDTH for line in lines), (name, lines)
+            assert not any(line.endswith("-") for line in lines), (name, lines)
             assert str(fixtures_folder()) not in step.text
 
 
