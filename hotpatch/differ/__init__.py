@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hotpatch.differ.images import diff_images
 from hotpatch.differ.inlines import inlined_change
-from hotpatch.differ.listing import Listing, ListingBlock, ListingExit, ListingLine, Listings, listing
+from hotpatch.differ.listing import Listing, ListingBlock, ListingExit, ListingLine, Listings, listing, switch
 from hotpatch.differ.model import DatumMatch, FunctionMatch, ImageDiff, Verdict
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "diff_images",
     "inlined_change",
     "listing",
+    "switch",
 ]

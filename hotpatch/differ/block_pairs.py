@@ -18,7 +18,8 @@ _DEPTH = 2
 """Steps around a block that are looked at for whether it is the only one of its kind."""
 _LEAST_LINES = 2
 """Shorter blocks are alike by chance, unless what is around them is too."""
-_LEAST_BY_FLOW, _LEAST_BY_ORDER = 0.4, 0.5
+_LEAST = 0.4
+"""Likeness of blocks that are paired though they differ."""
 _MOST_COMPARED = 4096
 """Pairs of blocks between two matched ones that are compared each with each."""
 _ROUNDS = 32
@@ -98,7 +99,7 @@ class _Matcher:
         self.by_shape = 0
         self._colours: tuple[Sequence[int], Sequence[int]] | None = None
         """What says that two blocks are the same now; ``None``: likeness does."""
-        self._likenesses: dict[tuple[int, int, float], float] = {}
+        self._likenesses: dict[tuple[int, int], float] = {}
 
     def match(self) -> None:
         """Pair what can be, the strongest evidence first."""
@@ -133,16 +134,16 @@ class _Matcher:
     def _is_open(self, b: int, f: int) -> bool:
         return b not in self.forward and f not in self.backward
 
-    def _alike(self, b: int, f: int, least: float) -> float:
-        found = self._likenesses.get((b, f, least))
+    def _alike(self, b: int, f: int) -> float:
+        found = self._likenesses.get((b, f))
         if found is None:
-            found = self._likenesses[b, f, least] = likeness(self.base.nodes[b], self.fixed.nodes[f], least)
+            found = self._likenesses[b, f] = likeness(self.base.nodes[b], self.fixed.nodes[f], _LEAST)
         return found
 
     def _same(self, b: int, f: int) -> bool:
         """Whether two blocks at corresponding places are one."""
         if self._colours is None:
-            return self._alike(b, f, _LEAST_BY_FLOW) > 0.0
+            return self._alike(b, f) > 0.0
         return self._colours[0][b] == self._colours[1][f]
 
     def _pair_unique(self, there: Sequence[int], here: Sequence[int], least: int) -> None:
@@ -199,7 +200,7 @@ class _Matcher:
             there, here = self._colours
             return [(old[i], new[j]) for i, j in align([there[b] for b in old], [here[f] for f in new])]
         if len(old) * len(new) <= _MOST_COMPARED:
-            return _best(old, new, lambda b, f: self._alike(b, f, _LEAST_BY_ORDER))
+            return _best(old, new, self._alike)
         self.by_shape = max(self.by_shape, len(old), len(new))
         shapes = ([graph.nodes[index].levels[SHAPE] for index in run] for graph, run in ((self.base, old), (self.fixed, new)))
         return [(old[i], new[j]) for i, j in align(*shapes)]

@@ -37,7 +37,7 @@ class Exit(NamedTuple):
 
     Attributes:
         way: How.
-        number: The first of the entries of a jump table that lead there, else 0.
+        number: Of the entry of a jump table, else 0.
         target: Which block.
     """
 
@@ -101,7 +101,7 @@ class _Reader:
         return sorted(found)
 
     def exits(self, number: int, *, stays: bool = True) -> Iterator[tuple[Way, int, int]]:
-        """Way, entry of a table, and line that may run after line ``number``: with ``stays`` also the one behind it."""
+        """Way, number of a table's entry, and line that may run after line ``number``: with ``stays`` also the one behind it."""
         step = self.steps[number]
         if number in self.data:
             return
@@ -112,20 +112,12 @@ class _Reader:
         if step.flow in (Flow.BRANCH, Flow.JUMP) and step.target in self.at:
             yield (Way.TAKEN if step.flow is Flow.BRANCH else Way.JUMP), 0, self.at[step.target]
         table = self.arms.get(step.address)
-        for target, place in _first_entries(table).items() if table else ():
+        for place, target in enumerate(table.targets) if table else ():
             if target in self.at:
                 yield Way.CASE, place, self.at[target]
 
     def _never_returns(self, number: int, step: Instruction) -> bool:
         return self.endings.is_last(self.entry, self.lines[number], step)
-
-
-def _first_entries(table: JumpTable) -> Mapping[int, int]:
-    """The targets of a table, each with the first of its entries."""
-    found: dict[int, int] = {}
-    for place, target in enumerate(table.targets):
-        found.setdefault(target, place)
-    return found
 
 
 def _holes(table: JumpTable) -> Iterator[tuple[int, int]]:

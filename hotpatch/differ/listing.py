@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _IN_OWN_CODE = "·"
 """Instead of a label, while it is not known which block is which."""
+_OTHER_CONTENT = " (other content)"
+"""Behind an instruction that refers to something of the same name, or of a text that begins alike, that is something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class ListingBlock:
     """A basic block of either function, or one of both that align.
 
     Attributes:
-        label: What both sides call it: ``b`` and its number in the base, or ``n`` and a number for those that only the fixed image has.
+        label: What both sides call it: ``B`` and its number in the base, or ``N`` and a number for those that only the fixed image has;
+            capitals, because Arm64 has registers ``b0``, ``b1``, ….
         kind: ``same``, ``changed``, ``removed`` or ``added``.
         moved: Whether it stands elsewhere among the blocks that both have.
         lines: In both functions' order.
@@ -120,8 +123,8 @@ class Listings:
             for wording, function, endings in zip(self._wordings, (row.base, row.fixed), self._endings, strict=True)
         )
         found = pair_blocks(base.nodes(), fixed.nodes())
-        base.take(found.base, _labels(len(found.base), {}, "b"))
-        fixed.take(found.fixed, _labels(len(found.fixed), {f: f"b{b}" for b, f in found.pairs}, "n"))
+        base.take(found.base, _labels(len(found.base), {}, "B"))
+        fixed.take(found.fixed, _labels(len(found.fixed), {f: f"B{b}" for b, f in found.pairs}, "N"))
         return Listing(tuple(_block(base, fixed, b, f, b in found.moved) for b, f in _order(found)), found.by_shape)
 
 
@@ -155,6 +158,11 @@ def _order(found: BlockPairs) -> Iterator[tuple[int | None, int | None]]:
             at = b + 1
         yield b, f
     yield from ((index, None) for index in range(at, len(found.base)) if index in gone)
+
+
+def switch(exits: Sequence[ListingExit]) -> tuple[str, ...]:
+    """The labels of what a block leads to through its jump table, entry by entry."""
+    return tuple(item.label for item in exits if item.way is Way.CASE)
 
 
 class _Side:
@@ -191,6 +199,9 @@ class _Side:
     def text(self, index: int) -> str:
         return self.wording.text(self.function, self.lines[index], self._label_at.get) if self.function else ""
 
+    def names_other_content(self, index: int) -> bool:
+        return self.function is not None and self.wording.names_other_content(self.function, self.lines[index])
+
     def exits(self, index: int) -> tuple[ListingExit, ...]:
         return tuple(ListingExit(way, self.labels[target]) for way, _, target in self.blocks[index].exits)
 
@@ -204,8 +215,9 @@ def _block(base: _Side, fixed: _Side, b: int | None, f: int | None, moved: bool)
         exits = side.exits(index)
         return ListingBlock(side.labels[index], kind, False, lines, exits if f is None else (), () if f is None else exits)
     lines = tuple(_aligned(base, fixed, base.blocks[b], fixed.blocks[f]))
-    kind = "same" if all(line.kind == "same" for line in lines) else "changed"
-    return ListingBlock(base.labels[b], kind, moved, lines, base.exits(b), fixed.exits(f))
+    old, new = base.exits(b), fixed.exits(f)
+    same = all(line.kind == "same" for line in lines) and switch(old) == switch(new)
+    return ListingBlock(base.labels[b], "same" if same else "changed", moved, lines, old, new)
 
 
 def _aligned(base: _Side, fixed: _Side, old: Node, new: Node) -> Iterator[ListingLine]:
@@ -216,6 +228,8 @@ def _aligned(base: _Side, fixed: _Side, old: Node, new: Node) -> Iterator[Listin
         yield from (_alone(fixed, "added", number) for number in range(f0, f))
         if b < old.end:
             there, here = base.text(b), fixed.text(f)
+            if there == here and fixed.names_other_content(f):
+                here += _OTHER_CONTENT
             yield ListingLine("same" if there == here else "changed", base.rva(b), there, fixed.rva(f), here)
         b0, f0 = b + 1, f + 1
 

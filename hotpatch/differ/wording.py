@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
 from hotpatch.differ.correspond import aligned_lines
+from hotpatch.differ.model import Verdict
 from hotpatch.differ.parts import ENTRY, PlaceKind, Position, position_in
 from hotpatch.differ.view import view_of
 
@@ -47,6 +48,26 @@ class Wording:
         for number in line.links:
             text = _replace(text, links[number], name)
         return text
+
+    def names_other_content(self, function: Function, line: Line) -> bool:
+        """Whether a line of the fixed image's ``function``, whose name for it may be the base's, refers to what the base has nowhere.
+
+        That is a constant, or the middle of other code that changed.
+        """
+        links = self.view.body(function.entry).links
+        return any(self._is_other_content(function, links[number].target) for number in line.links)
+
+    def _is_other_content(self, function: Function, target: int) -> bool:
+        place = self.view.place(target)
+        if place.kind is PlaceKind.CONSTANT:
+            return self._diff.base_datum(Rva(target)) is None
+        if place.function is None or place.kind is not PlaceKind.FUNCTION or place.position == ENTRY or place.function == function:
+            return False
+        return {function.entry, place.function.entry} <= self._changed
+
+    @cached_property
+    def _changed(self) -> frozenset[int]:
+        return frozenset(row.fixed.entry for row in self._diff.of(Verdict.CHANGED) if row.fixed)
 
     def _inner_name(self, function: Function, target: int, labels: Callable[[Position], str | None]) -> str:
         if self.view.place(target).kind is PlaceKind.TABLE:

@@ -31,7 +31,7 @@ def stretches(blocks: Sequence[ListingBlock], *, everything: bool = False) -> li
 
 
 def left_out(blocks: Sequence[ListingBlock]) -> str:
-    """``12 unchanged blocks, b3 to b14``."""
+    """``12 unchanged blocks, B3 to B14``."""
     return f"{len(blocks)} unchanged blocks, {blocks[0].label} to {blocks[-1].label}"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from hotpatch.differ import Listings, Verdict
 from hotpatch.errors import InputError
-from hotpatch.report.comparison import listing_of
+from hotpatch.report.page_parts import page_function
 
 if TYPE_CHECKING:
     from hotpatch.differ import ImageDiff
-    from hotpatch.report.diff_documents import DiffDocument
+    from hotpatch.report.diff_documents import DiffDocument, FunctionVerdict
 
 
 def diff_page(found: ImageDiff, document: DiffDocument) -> str:
@@ -25,7 +26,16 @@ def diff_page(found: ImageDiff, document: DiffDocument) -> str:
         raise InputError("--html", "needs jinja2; from the checkout: python -m pip install '.[html]'") from error
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("hotpatch.report").joinpath("templates/diff.html.j2").read_text(encoding="utf-8"))
-    differing = [row for row in document.functions if row.verdict not in ("identical", "relocated")]
-    labels = [(row, row.name or f"rva:0x{row.base_rva if row.base_rva is not None else row.fixed_rva:x}") for row in differing]
-    listings = [(label, listing_of(found, f"rva:0x{row.base_rva:x}").lines) for row, label in labels if row.verdict == "changed"]
-    return template.render(document=document, rows=labels, listings=listings)
+    listings = Listings(found)
+    functions = [
+        page_function(f"f{number}", _label(row), row, listings.of(match))
+        for number, (row, match) in enumerate(zip(document.functions, found.functions, strict=True))
+        if match.verdict is Verdict.CHANGED
+    ]
+    anchors = {id(function.row): function.anchor for function in functions}
+    rows = [(row, _label(row), anchors.get(id(row))) for row in document.functions if row.verdict not in ("identical", "relocated")]
+    return template.render(document=document, rows=rows, functions=functions)
+
+
+def _label(row: FunctionVerdict) -> str:
+    return row.name or f"rva:0x{row.base_rva if row.base_rva is not None else row.fixed_rva:x}"

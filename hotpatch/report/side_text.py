@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.text import Text
 
+from hotpatch.differ import switch
 from hotpatch.report.excerpt import by_shape_note, left_out, stretches
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class _Note:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def lines(self, left: int, right: int) -> Iterator[Text]:
-        """Folded to the width of both sides."""
-        yield from (Text(line, style="dim") for line in _folded(self.text, left + _BETWEEN + right))
+    def lines(self, _left: int, _right: int) -> Iterator[Text]:
+        """It, folded by whoever prints it."""
+        yield Text(self.text, style="dim")
 
 
 def _rows(listing: Listing, title: str, *, everything: bool) -> Iterator[_Sides | _Note]:
@@ -109,6 +110,9 @@ def _block(block: ListingBlock, base_next: str | None, fixed_next: str | None) -
     for line in block.lines:
         left, right = (f"{_INDENT}{text}" if text is not None else "" for text in (line.base, line.fixed))
         yield _Sides(left, right, line.kind)
+    left, right = (" ".join(switch(exits)) for exits in (block.base_exits, block.fixed_exits))
+    if left != right and block.kind == "changed":
+        yield _Sides(f"{_INDENT}(switch: {left})", f"{_INDENT}(switch: {right})", "changed")
     left, right = _goes_on(block.base_exits, base_next), _goes_on(block.fixed_exits, fixed_next)
     if left or right:
         yield _Sides(left, right, style="dim")

@@ -118,11 +118,15 @@ class _Page(HTMLParser):
         self.open: list[str] = []
         self.seen: set[str] = set()
         self.outside: list[str] = []
+        self.leads: list[str] = []
+        self.ids: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag, attrs) -> None:
         self.seen.add(tag)
         self.outside += [value for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")]
+        self.leads += [value for name, value in attrs if name == "href"]
+        self.ids += [value for name, value in attrs if name == "id"]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -141,6 +145,8 @@ def _page(path: Path) -> _Page:
     page.close()
     assert page.open == []
     assert page.outside == []
+    assert len(set(page.ids)) == len(page.ids)
+    assert {lead.removeprefix("#") for lead in page.leads} <= set(page.ids)
     assert "@import" not in source
     assert "url(" not in source
     assert not page.seen & {"script", "link", "iframe", "img"}
@@ -156,6 +162,19 @@ def test_html_page_is_whole_and_self_contained(ask: Ask, image, machine, tmp_pat
     first = target.read_bytes()
     ask("diff", *pair, "--html", target)
     assert target.read_bytes() == first
+
+
+def test_html_page_shows_blocks_and_their_flow(ask: Ask, image, machine, tmp_path: Path) -> None:
+    target = tmp_path / "diff.html"
+    pair = image("image-parser", machine), image("image-parser", machine, "fixed")
+    ask("diff", *pair, "--html", target)
+    page = _page(target)
+    found = ask("diff", *pair, "--function", "read_header", "--json").document("diff")
+    row = [row["name"] for row in found["functions"]].index("read_header")
+    assert {f"f{row}-{block['label']}" for block in found["blocks"] if block["kind"] != "same"} <= set(page.ids)
+    assert {"added", "changed"} <= {block["kind"] for block in found["blocks"]}
+    assert {"svg", "rect", "path"} <= page.seen
+    assert "added" in page.text
 
 
 def test_html_page_escapes_names(ask: Ask, image, machine, tmp_path: Path) -> None:
