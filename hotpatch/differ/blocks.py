@@ -58,8 +58,8 @@ def blocks(view: View, entry: int, endings: Endings) -> tuple[Block, ...]:
     """Of the function that starts at ``entry``, in the order of its instructions; every instruction is in exactly one.
 
     A block ends behind what does not go on to the next instruction for certain (a call that never returns is such) and before whatever
-    else in the function leads to, its exception handlers apart. Cold parts and jump tables between code are blocks as well; a table leads
-    nowhere.
+    else in the function leads to, its exception handlers apart, and where the code has a gap: between its ranges, and where a jump table
+    stands.
     """
     reader = _Reader(view, entry, endings)
     starts = reader.starts()
@@ -78,22 +78,17 @@ class _Reader:
         self.at = {step.address: number for number, step in enumerate(self.steps)}
         self.entry, self.endings = entry, endings
         ranges = view.functions[entry].ranges
-        self.parts = frozenset(part.start for part in ranges)
         self.arms: Mapping[int, JumpTable] = {
             part.start + table.jump: table for part in ranges for table in view.image.jump_tables_in(part)
         }
-        holes = [hole for table in self.arms.values() for hole in _holes(table)]
-        self.data = frozenset(number for number, step in enumerate(self.steps) if any(a <= step.address < b for a, b in holes))
 
     def starts(self) -> Sequence[int]:
         """Lines that begin a block."""
         found = {0} if self.steps else set()
         for number, step in enumerate(self.steps):
-            if step.address in self.parts or (number and (number in self.data) != (number - 1 in self.data)):
+            if number and self.steps[number - 1].address + self.steps[number - 1].size != step.address:
                 found.add(number)
-            if number in self.data:
-                continue
-            if number + 1 < len(self.steps) and (step.flow not in _STAYS or self._never_returns(number, step)):
+            if number + 1 < len(self.steps) and self._ends_block(number, step):
                 found.add(number + 1)
             inner = self.lines[number].inner
             found |= {line for _, _, line in self.exits(number, stays=False)}
@@ -103,11 +98,9 @@ class _Reader:
     def exits(self, number: int, *, stays: bool = True) -> Iterator[tuple[Way, int, int]]:
         """Way, number of a table's entry, and line that may run after line ``number``: with ``stays`` also the one behind it."""
         step = self.steps[number]
-        if number in self.data:
-            return
         if stays and step.flow in _RUNS_ON and not self._never_returns(number, step):
             behind = self.at.get(step.address + step.size)
-            if behind is not None and behind not in self.data:
+            if behind is not None:
                 yield Way.NEXT, 0, behind
         if step.flow in (Flow.BRANCH, Flow.JUMP) and step.target in self.at:
             yield (Way.TAKEN if step.flow is Flow.BRANCH else Way.JUMP), 0, self.at[step.target]
@@ -116,12 +109,9 @@ class _Reader:
             if target in self.at:
                 yield Way.CASE, place, self.at[target]
 
+    def _ends_block(self, number: int, step: Instruction) -> bool:
+        """Whether what stands behind is another block; the trap that compilers put behind a call that never returns is none of its own."""
+        return step.flow not in _STAYS or (self.steps[number + 1].flow is not Flow.TRAP and self._never_returns(number, step))
+
     def _never_returns(self, number: int, step: Instruction) -> bool:
         return self.endings.is_last(self.entry, self.lines[number], step)
-
-
-def _holes(table: JumpTable) -> Iterator[tuple[int, int]]:
-    """Where a table lies: start and end addresses."""
-    yield table.address, table.address + table.size
-    if table.index is not None:
-        yield table.index[0], sum(table.index)

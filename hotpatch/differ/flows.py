@@ -28,9 +28,8 @@ _ENDING_IMPORTS = frozenset(
 
 def instructions(view: View, entry: int) -> Iterator[Instruction]:
     """Of each of :meth:`View.lines`, in their order; addresses are RVAs."""
-    body = view.body(entry)
-    for code, stretch in zip(body.code, body.function.ranges, strict=True):
-        yield from view.architecture.disassemble(code, stretch.start)
+    for stretch in view.functions[entry].ranges:
+        yield from view.image.instructions_in(stretch)
 
 
 def flows(view: View, entry: int) -> tuple[Flow, ...]:

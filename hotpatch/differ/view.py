@@ -102,7 +102,7 @@ class View:
             outward = frozenset(self.image.outline(stretch).outward)
             inward = {reference.offset: reference for index, reference in enumerate(references) if index not in outward}
             masked = self.architecture.mask(body.masked[part], tuple(inward.values())) if inward else body.masked[part]
-            for instruction in self.architecture.disassemble(body.code[part], stretch.start):
+            for instruction in self.image.instructions_in(stretch):
                 offset = instruction.address - stretch.start
                 numbers = tuple(at.get((part, offset), ()))
                 kinds = tuple(body.links[number].kind for number in numbers)

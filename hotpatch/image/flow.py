@@ -206,17 +206,22 @@ def padding_length(architecture: Architecture, code: bytes) -> int:
     return size - least
 
 
+def pieces_between(code: bytes, address: int, holes: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    """The pieces of ``code`` at ``address`` outside of ``holes`` (start and end addresses, sorted): where each begins, and its bytes."""
+    start = address
+    end = address + len(code)
+    for hole, after in (*holes, (end, end)):
+        if hole > start:
+            yield start, code[start - address : hole - address]
+        start = max(start, min(after, end))
+
+
 def decode_between(
     decode: Callable[[bytes, int], tuple[Reference, ...]], code: bytes, address: int, holes: Iterable[tuple[int, int]]
 ) -> tuple[Reference, ...]:
     """The references of ``code`` at ``address`` outside of ``holes`` (start and end addresses, sorted), by offset from ``address``."""
     found: list[Reference] = []
-    start = address
-    end = address + len(code)
-    for hole, after in (*holes, (end, end)):
-        if hole > start:
-            shift = start - address
-            piece = decode(code[shift : hole - address], start)
-            found += [one._replace(offset=one.offset + shift, field=one.field + shift) for one in piece]
-        start = max(start, min(after, end))
+    for start, piece in pieces_between(code, address, holes):
+        shift = start - address
+        found += [one._replace(offset=one.offset + shift, field=one.field + shift) for one in decode(piece, start)]
     return tuple(found)

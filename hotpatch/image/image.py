@@ -14,7 +14,7 @@ from hotpatch.arch import Outline, Outlines, Redirect, Use, architecture
 from hotpatch.errors import Refusal, Refused, Rule
 from hotpatch.image import cffi, identity, lookup, pdb
 from hotpatch.image.data import DataIndex, named_data
-from hotpatch.image.flow import decode_between, padding_length
+from hotpatch.image.flow import decode_between, padding_length, pieces_between
 from hotpatch.image.functions import discover
 from hotpatch.image.memory import MappedBytes
 from hotpatch.image.model import Function, Hybrid, Range, Symbols
@@ -26,7 +26,7 @@ from hotpatch.image.tables import TableLimits, settle
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hotpatch.arch import Architecture, JumpTable, Machine, Reference
+    from hotpatch.arch import Architecture, Instruction, JumpTable, Machine, Reference
     from hotpatch.image.model import (
         BaseIdentity,
         Datum,
@@ -387,8 +387,16 @@ class Image:
 
     def _decode(self, part: Range) -> tuple[Reference, ...]:
         decode = self.architecture.references
-        tables = sorted(hole for table in self.jump_tables_in(part) for hole in self._holes(table) if hole[0] in part)
+        tables = self._holes_in(part)
         return decode_between(decode, self.code(part), part.start, tables) if tables else decode(self.code(part), part.start)
+
+    def instructions_in(self, part: Range) -> Iterator[Instruction]:
+        """The instructions of ``part``, jump tables that stand in it left out; what cannot be decoded ends those up to the next table."""
+        for start, code in pieces_between(self.code(part), part.start, self._holes_in(part)):
+            yield from self.architecture.disassemble(code, start)
+
+    def _holes_in(self, part: Range) -> list[tuple[int, int]]:
+        return sorted(hole for table in self.jump_tables_in(part) for hole in self._holes(table) if hole[0] in part)
 
     def _holes(self, table: JumpTable) -> Iterator[tuple[int, int]]:
         """Where ``table`` and its table of indices stand, up to where instructions can go on."""
