@@ -13,6 +13,7 @@ import pytest
 import hotpatch
 from hotpatch.arch import FixupKind
 from hotpatch.builder.rules import OVERRIDABLE
+from hotpatch.cases.story import StepKind
 from hotpatch.cli.app import app
 from hotpatch.cli.outcome import Exit
 from hotpatch.errors import FaultKind, Rule
@@ -69,6 +70,11 @@ def test_every_public_name_is_listed_and_no_other():
 def test_every_kind_of_fault_is_named():
     line = next(line for line in text("docs/interface.md").splitlines() if line.startswith("- **Fault**"))
     assert set(re.findall(r"`([a-z-]+)`", line)) >= {kind.value for kind in FaultKind}
+
+
+def test_every_kind_of_a_demo_s_step_is_listed():
+    listed = text("docs/interface.md").partition("`steps[].kind` is ")[2].partition(".")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == {kind.value for kind in StepKind}
 
 
 def test_every_kind_of_fixup_is_listed():
