@@ -20,8 +20,8 @@ _LEAST_LINES = 2
 """Shorter blocks are alike by chance, unless what is around them is too."""
 _LEAST = 0.4
 """Likeness of blocks that are paired though they differ."""
-_MOST_COMPARED = 4096
-"""Pairs of blocks between two matched ones that are compared each with each."""
+_MOST_COMPARED = 200_000
+"""Lines that may be gone through to compare the blocks between two matched ones each with each."""
 _ROUNDS = 32
 """Of pairing by flow and by order in turn; each but the last finds something."""
 _CUTTING_ROUNDS = 8
@@ -199,7 +199,7 @@ class _Matcher:
         if self._colours is not None:
             there, here = self._colours
             return [(old[i], new[j]) for i, j in align([there[b] for b in old], [here[f] for f in new])]
-        if len(old) * len(new) <= _MOST_COMPARED:
+        if sum(self.base.nodes[b].size for b in old) * len(new) <= _MOST_COMPARED:
             return _best(old, new, self._alike)
         self.by_shape = max(self.by_shape, len(old), len(new))
         shapes = ([graph.nodes[index].levels[SHAPE] for index in run] for graph, run in ((self.base, old), (self.fixed, new)))
