@@ -15,7 +15,7 @@ import pytest
 import hotpatch
 from hotpatch.arch import Flow, Machine, Redirect, architecture
 from hotpatch.cases import find_case
-from hotpatch.engine import Consistency, occupancy
+from hotpatch.engine import occupancy
 from hotpatch.engine.locate import Locator
 
 GATES = 0x7FFF_D000_0000
@@ -150,29 +150,6 @@ def test_immediate(case: str, machine: Machine, redirect: Redirect) -> None:
         assert "patch" in shadow.places
         if redirect is not Redirect.INLINE or machine is Machine.X64:
             assert "on the way" in shadow.places or redirect is not Redirect.HPAT
-
-
-@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
-@each_machine
-@pytest.mark.parametrize("case", ["unwind", "tls", "thread-inside", "busy-caller"])
-def test_waiting_and_in_transition(case: str, machine: Machine, model: Consistency) -> None:
-    """With dispatchers in the way, threads of both sides side by side, and back again."""
-    shadow, patch = begin(case, machine, Redirect.HPAT)
-    process = shadow.process
-    process.apply_at(process.instructions, patch, model)
-    process.revert_at(process.instructions + STEPS // 2, patch)
-    finish(shadow, STEPS)
-    assert process.events
-
-
-@pytest.mark.exhaustive
-@each_machine
-@pytest.mark.parametrize("case", CASES)
-def test_at_length(case: str, machine: Machine) -> None:
-    shadow, patch = begin(case, machine, Redirect.HPAT)
-    shadow.process.apply_at(shadow.process.instructions + 200, patch, Consistency.PER_THREAD)
-    finish(shadow, 6000)
-    assert shadow.process.finished or shadow.process.instructions > 6000
 
 
 @each_machine
