@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 
 import pytest
@@ -36,10 +37,10 @@ def image_to_patch(given, folder) -> hotpatch.Image:
     return hotpatch.open(shutil.copy(given.paths[side], folder / given.paths["base"].name))
 
 
-def check_calls(process: hotpatch.Process, given, phase: str) -> None:
-    """Make every call of the case and compare results and buffers."""
+def check_calls(process: hotpatch.Process, given, phase: str, module: str = "") -> None:
+    """Make every call of the case and compare results and buffers; of the process's ``module!``, or of its first."""
     for number, call in enumerate(given.case.manifest.call, 1):
-        result = process.call_details(call.function, *map(parse_argument, call.args))
+        result = process.call_details(module + call.function, *map(parse_argument, call.args))
         expected = call.expected(phase)
         got = result.float_value if isinstance(expected, float) else result.value
         assert got == expected, f"{phase}, call {number}: {call.function}({', '.join(call.args)})"
@@ -128,6 +129,37 @@ def test_calls(given, name, machine, pdb, load_base, tmp_path) -> None:
         check_calls(process, one, LATER_PHASES[0])
         later.revert()
         check_calls(process, one, LATER_PHASES[1])
+
+
+def apply_all(process: hotpatch.Process, cases) -> dict:
+    return {name: process.apply(one.patch) for name, one in cases}
+
+
+@each_machine
+def test_all_patches_together(given, machine, tmp_path) -> None:
+    """One process with every case's base in it, under the case's name: all go in, come out in another order, and go in again."""
+    cases = {name: given(name, machine, True) for name in WITH_CALLS}
+    together = {name: one for name, one in cases.items() if one.case.manifest.expect.outcome == "patched"}
+    assert len(together) > 35
+    images = [hotpatch.open(shutil.copy(one.paths["base"], tmp_path / f"{name}.dll")) for name, one in together.items()]
+    process = hotpatch.Process(images[0], modules=images[1:])
+
+    def check(phase: str) -> None:
+        for name, one in together.items():
+            check_calls(process, one, phase, f"{name}!")
+
+    check("before")
+    applied = apply_all(process, together.items())
+    places = {module.va: module.name for module in process.guest.modules()}
+    assert [places[each.module] for each in applied.values()] == [f"{name}.dll" for name in applied]
+    check("patched")
+    shuffled = random.Random(machine.value).sample(sorted(together.items()), len(together))
+    for name, _ in shuffled:
+        applied[name].revert()
+    check("reverted")
+    apply_all(process, shuffled)
+    check("again")
+    assert len(process.status().patches) == len(together)
 
 
 @pytest.mark.parametrize("redirect", ["direct", "inline"])

@@ -203,10 +203,11 @@ def test_a_patch_that_may_not_be_rolled_back_is_not(machine: Machine) -> None:
     assert whole(process.guest) == before
 
 
-def later(machine: Machine, case: str, **terms: object) -> hotpatch.Patch:
+@cache
+def later(machine: Machine, case: str, sequence: int = 2, **terms: object) -> hotpatch.Patch:
     found = find_case(case)
     images = [hotpatch.open(found.image(machine, side)) for side in ("base", "other")]
-    return hotpatch.build(hotpatch.diff(*images), sequence=2, **terms)
+    return hotpatch.build(hotpatch.diff(*images), sequence=sequence, **terms)
 
 
 def test_an_obligatory_patch_keeps_its_functions(machine: Machine) -> None:
@@ -228,6 +229,40 @@ def test_an_older_state_version_does_not_go_on_top(machine: Machine) -> None:
         process.apply(later(machine, "stacked", state_version=1))
     assert [item.rule for item in refused.value.refusals] == [Rule.STATE_VERSION]
     assert process.apply(later(machine, "stacked", state_version=2)).state == "applied"
+
+
+@pytest.mark.parametrize("how", Consistency)
+def test_state_is_handed_from_patch_to_patch(machine: Machine, how: Consistency) -> None:
+    """Each callback of the newer patch is told what is below it, takes that state over in its own form, and gives it back."""
+    case = "state-handed-over"
+    base, patch = parts(case, machine, state_version=1)
+    process = hotpatch.Process(base, consistency=how)
+
+    def told() -> list[int]:
+        return [process.call("told", index) for index in range(6)]
+
+    first = process.apply(patch)
+    assert told() == [1, 1, 0, 0, process.load_base, 0]
+    for amount in (3, 4):
+        process.call("add", amount)
+    assert process.call("calls") == 2
+    second = process.apply(later(machine, case, state_version=2))
+    assert told() == [2, 2, 1, 1, process.load_base, 0]
+    assert process.call("calls") == 20
+    process.call("add", 5)
+    assert process.call("calls") == 30
+    before = whole(process.guest)
+    with pytest.raises(RevertRefused) as refused:
+        first.revert()
+    assert [item.rule for item in refused.value.refusals] == [Rule.NOT_ON_TOP]
+    assert whole(process.guest) == before
+    second.revert()
+    assert (process.call("calls"), told()) == (3, [2, 2, 1, 1, process.load_base, 0])
+    with pytest.raises(hotpatch.ApplyRefused) as vetoed:
+        process.apply(later(machine, case, sequence=3, state_version=0))
+    assert [item.rule for item in vetoed.value.refusals] == [Rule.STATE_VERSION]
+    first.revert()
+    assert (process.call("add", 0), process.call("calls"), process.guest.system.shadows) == (12, 0, {})
 
 
 def test_superseding_and_going_back_write_no_code(machine: Machine) -> None:

@@ -358,6 +358,33 @@ def test_stacked_patches_come_back_in_their_order(machine: Machine) -> None:
     assert [first.state, second.state] == [PatchState.APPLIED, PatchState.REVERTED]
 
 
+def test_a_patch_waits_for_a_build_and_goes_into_the_first_module_of_it(machine: Machine, tmp_path: Path) -> None:
+    """Under whatever name; so that two patches for one build are in each other's way, whichever module is meant."""
+    base = images("unloaded-module", machine)[0].path
+    late = Late("unloaded-module", machine, *(hotpatch.open(shutil.copy(base, tmp_path / name)) for name in ("one.dll", "two.dll")))
+
+    def steps() -> dict[str, int]:
+        there = [
+            module.name for module in late.process.guest.modules() if late.module(module.name) and module.name in ("one.dll", "two.dll")
+        ]
+        return {name: late.process.call(f"{name}!step", 3) for name in there}
+
+    applied = late.process.register(late.patch)
+    first, _ = late.load(b"one.dll\0"), late.load(b"two.dll\0")
+    assert (applied.module, steps()) == (first, {"one.dll": 4, "two.dll": 6})
+    late.free(first)
+    assert (applied.state, steps()) == (PatchState.REGISTERED, {"two.dll": 10})
+    for put_in in (late.process.apply, late.process.register):
+        with pytest.raises(ApplyRefused) as refused:
+            put_in(late.patch)
+        assert [item.rule for item in refused.value.refusals] == [Rule.SEQUENCE]
+    again = late.load(b"one.dll\0")
+    assert (applied.module, steps()) == (again, {"two.dll": 14, "one.dll": 4})
+    applied.revert()
+    moved = late.process.apply(late.patch)
+    assert (moved.module, steps()) == (late.module("two.dll").va, {"two.dll": 17, "one.dll": 8})
+
+
 # several processes ------------------------------------------------------------------------------------------------------------------------
 
 
