@@ -179,7 +179,7 @@ class Analysis:
             return []
         following, target = self._following[block]
         falls = taken = state
-        if self._tables and target >= 0:
+        if self._tables:
             falls, taken = _refine(self._code.words[last], state)
         return [(number, facts_there) for number, facts_there in ((following, falls), (target, taken)) if number >= 0]
 

@@ -327,6 +327,10 @@ class Architecture(ABC):
     def steps(self, code: bytes) -> tuple[Step, ...]:
         """The instructions of ``code`` at address 0, until the first undecodable byte; remembered for a while: meant for short pieces."""
 
+    def operation(self, text: str) -> str:
+        """What an instruction does by its text, operands apart; the same where compilers choose among several for one thing."""
+        return text.partition(" ")[0]
+
     def first_jump(self, code: bytes, address: int) -> int | None:
         """Where the direct jump leads that ``code`` begins with; ``None`` where it begins with anything else."""
         first = next(iter(self.disassemble(code[:LONGEST_INSTRUCTION], address)), None)

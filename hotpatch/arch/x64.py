@@ -63,6 +63,10 @@ class X64(Architecture):
         """See :meth:`Architecture.steps`."""
         return x64_references.steps(code)
 
+    def operation(self, text: str) -> str:
+        """See :meth:`Architecture.operation`; zero is stored by ``and`` where that is shorter than ``mov``."""
+        return "mov" if text.startswith("and ") and text.endswith("], 0") else super().operation(text)
+
     def first_jump(self, code: bytes, address: int) -> int | None:
         """See :meth:`Architecture.first_jump`."""
         for opcode, width in _JUMPS:

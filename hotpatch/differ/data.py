@@ -175,14 +175,15 @@ class _Search:
 
     def pointed_at(self) -> None:
         """What pointers at the same places of matched data lead to, where nothing else refers to it: tables in tables."""
+        constants = self._equal_constants()
         for _ in range(_POINTER_ROUNDS):
             partners: dict[int, set[int]] = defaultdict(set)
             claims: dict[int, set[int]] = defaultdict(set)
-            for stretch in self.stretches():
-                for offset in self.base.pointers(stretch.base, stretch.base + stretch.size):
-                    if stretch.fixed + offset not in self.fixed.image.pointers:
+            for base, fixed, size in (*((one.base, one.fixed, one.size) for one in self.stretches()), *constants):
+                for offset in self.base.pointers(base, base + size):
+                    if fixed + offset not in self.fixed.image.pointers:
                         continue
-                    old, new = self.base.pointer(stretch.base + offset), self.fixed.pointer(stretch.fixed + offset)
+                    old, new = self.base.pointer(base + offset), self.fixed.pointer(fixed + offset)
                     if self._may_pair(old, new):
                         partners[old].add(new)
                         claims[new].add(old)
@@ -192,6 +193,26 @@ class _Search:
                 self._pair(old, new, Evidence.VOTES)
             if not fresh:
                 break
+
+    def _equal_constants(self) -> list[tuple[int, int, int]]:
+        """Constants with pointers that changed functions refer to alike, and are the same but for where these lead."""
+        partners: dict[int, set[int]] = defaultdict(set)
+        claims: dict[int, set[int]] = defaultdict(set)
+        for pair in sorted(self.matching.forward.items()):
+            if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
+                continue
+            for old, new in aligned_links(self.base, self.fixed, *pair):
+                if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_equal_constants(old.target, new.target):
+                    partners[old.target].add(new.target)
+                    claims[new.target].add(old.target)
+        clear = [(old, *others) for old, others in sorted(partners.items()) if len(others) == 1]
+        return [(old, new, self.base.extent(old).size) for old, new in clear if len(claims[new]) == 1]
+
+    def _are_equal_constants(self, base: int, fixed: int) -> bool:
+        if not self.base.place(base).kind is PlaceKind.CONSTANT is self.fixed.place(fixed).kind or not self.base.pointers_from(base):
+            return False
+        size = self.base.extent(base).size
+        return size == self.fixed.extent(fixed).size and self._equal_content(base, fixed)
 
     def _may_pair(self, old: int, new: int) -> bool:
         """Whether both are nameless live data that nothing has matched yet."""
@@ -381,11 +402,12 @@ def _users_of(view: View) -> dict[int, set[int]]:
 
 def _operations(view: View, entry: int) -> dict[int, set[tuple[object, ...]]]:
     """What the function does with each address; taking its page is done with any."""
-    links, found = view.body(entry).links, defaultdict(set)
+    links = view.body(entry).links
+    found: dict[int, set[tuple[object, ...]]] = defaultdict(set)
     for line in view.lines(entry):
         for number in line.links:
             if links[number].kind is not FixupKind.PAGEBASE_REL21:
-                found[links[number].target].add(line.shape)
+                found[links[number].target].add((view.architecture.operation(line.text), *line.kinds))
     return found
 
 

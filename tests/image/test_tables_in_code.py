@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, architecture
 from hotpatch.image import Range
 from tests.builder.forge import TEXT, Code, forge
 
@@ -38,3 +38,12 @@ def test_code_goes_on_at_a_whole_word_behind_a_table_of_bytes():
     assert (table.address, table.entry_size, len(table.targets)) == (start + 48, 1, 3)
     call = next(one for one in image.references_in(part) if one.use == "call")
     assert (call.offset, call.target) == (52, start + 52 + 0x40)
+
+
+def test_a_bound_is_known_where_the_branch_that_checks_it_leaves_the_code():
+    """A function in parts: what is out of bounds goes on in another one."""
+    code = _byte_switch()
+    away = code.replace(struct.pack("<I", 0x540000C8), struct.pack("<I", 0x54002008))
+    (table,) = architecture(Machine.ARM64).jump_tables(away, TEXT, lambda at, size: away[at - TEXT :][:size], limit=lambda at, size: at + 1)
+    assert table.exact
+    assert len(table.targets) == 3

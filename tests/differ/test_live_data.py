@@ -1,0 +1,47 @@
+"""Which live datum is which without names: images made by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+import hotpatch
+from hotpatch.address import Rva
+from hotpatch.arch import Machine
+from tests.builder.forge import DATA, TEXT, Code, Data, forge
+from tests.emulator.pe import DATA as PE_DATA
+from tests.emulator.pe import RDATA, Pe
+from tests.emulator.pe import TEXT as PE_TEXT
+
+CELL = DATA + 0x40
+NEIGHBOURS = [Data("start", 0, "01" * 8), Data("end", 0x80, "02" * 8)]
+AND_ZERO, MOV_ZERO, MOV_SEVEN = ("8325", "00"), ("c705", "00000000"), ("c705", "07000000")
+
+
+def _stores(form: tuple[str, str]) -> str:
+    """x64: a store to ``CELL`` of a function at ``TEXT + 16``, and a return."""
+    opcode, immediate = (bytes.fromhex(part) for part in form)
+    distance = CELL - (TEXT + 16 + len(opcode) + 4 + len(immediate))
+    return (opcode + distance.to_bytes(4, "little") + immediate + b"\xc3").hex()
+
+
+@pytest.mark.parametrize(("before", "after"), [(AND_ZERO, MOV_ZERO), (MOV_ZERO, AND_ZERO), (MOV_ZERO, MOV_SEVEN)])
+def test_a_store_by_another_instruction_goes_to_the_same_datum(before, after):
+    """Compilers clear memory by ``and`` or by ``mov``: Microsoft's C runtime changed from one to the other between two of its releases."""
+    images = [forge(Machine.X64, [Code("clear", 16, _stores(form)), Code("keep", 0x40, "c3")], NEIGHBOURS) for form in (before, after)]
+    diff = hotpatch.diff(*images)
+    assert diff.base_datum(Rva(CELL)) == CELL
+    assert not diff.findings
+
+
+def test_what_pointers_in_an_equal_constant_lead_to():
+    """Only a table of constants leads to the datum, and only a changed function to the table."""
+    images = []
+    for code, datum in (("c3", PE_DATA + 0x40), ("31c9c3", PE_DATA + 0x60)):
+        pe = Pe(Machine.X64)
+        pe.put(PE_TEXT, b"\x48\x8d\x05" + (RDATA + 0x100 - PE_TEXT - 7).to_bytes(4, "little") + bytes.fromhex(code))
+        pe.put(RDATA + 0x100, bytes(range(1, 17)))
+        pe.pointer(RDATA + 0x110, datum)
+        pe.put(datum, b"here")
+        pe.exports("table.dll", [("user", PE_TEXT)])
+        images.append(pe.build("table.dll"))
+    assert hotpatch.diff(*images).base_datum(Rva(PE_DATA + 0x60)) == PE_DATA + 0x40
