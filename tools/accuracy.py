@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 from contextlib import contextmanager
+from dataclasses import astuple
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -29,7 +30,7 @@ from hotpatch.cases import load_cases  # noqa: E402
 from hotpatch.cases.releases import NODE_PTY, extract  # noqa: E402
 from hotpatch.errors import InputError  # noqa: E402
 from tools import accuracy_measures, accuracy_stress  # noqa: E402
-from tools.accuracy_measures import Entries, Matches  # noqa: E402
+from tools.accuracy_measures import Entries, Matches, Verdicts  # noqa: E402
 
 PAGE = ROOT / "docs" / "accuracy.md"
 FIXTURES = ROOT / "fixtures"
@@ -100,6 +101,15 @@ def correlation_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, 
         yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, matches(pair)
 
 
+def verdict_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, Verdicts]]:
+    """What was measured of verdicts, where the bytes of two PDBs' procedures tell what changed."""
+    for machine in Machine:
+        pair = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
+        found = accuracy_measures.verdicts(*pair)
+        if found is not None:
+            yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, found
+
+
 def stress_rows(folder: Path) -> Iterator[tuple[str, Machine, Sequence[tuple[Path, Path]], Matches]]:
     """What was measured of pairs that nobody would release, built below ``folder``."""
     for stress in accuracy_stress.STRESSES:
@@ -126,6 +136,9 @@ _MATCH_COLUMNS = (
     "changed right",
     "changed wrong",
 )
+
+
+_VERDICT_COLUMNS = ("pairs, by bytes", "machine", "procedures", "bytes differ", "called changed", "missed", "wrongly called")
 
 
 def function_cells(title: str, machine: Machine, one: Entries) -> tuple[str, ...]:
@@ -171,6 +184,9 @@ def measure(given: argparse.Namespace) -> str:
         parts.append(table(_FUNCTION_COLUMNS, [function_cells(*row) for row in found], markdown=given.markdown))
     if matched:
         parts.append(table(_MATCH_COLUMNS, [match_cells(*row) for row in matched], markdown=given.markdown))
+    if "correlation" in given.only:
+        rows = [(title, str(machine), *map(str, astuple(one))) for title, machine, one in verdict_rows(given)]
+        parts.append(table(_VERDICT_COLUMNS, rows, markdown=given.markdown))
     if given.list:
         failures = [one.failures for *_, one in found] + [one.failures for *_, one in matched]
         parts.append("".join(f"{failure}\n" for failure in chain(*failures)))

@@ -199,3 +199,50 @@ def _partners(diff: ImageDiff) -> Mapping[int, set[int]]:
         if row.base is not None and row.fixed is not None:
             found[row.base.entry].add(row.fixed.entry)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Figures of one pair whose named things all stand where they stood.
+
+    Attributes:
+        compared: Procedures of known size in both PDBs, by address.
+        differ: Of those, whose bytes differ.
+        called: Functions that a comparison without PDBs calls changed, added or removed.
+        missed: Of ``differ``, not among ``called``.
+        wrong: Of ``called``, not among ``differ``.
+    """
+
+    compared: int
+    differ: int
+    called: int
+    missed: int
+    wrong: int
+
+
+def verdicts(base_path: Path, fixed_path: Path) -> Verdicts | None:
+    """Which functions changed, by the bytes of the PDBs' procedures alone; ``None`` where a name has moved, so that bytes do not tell.
+
+    Where everything that has a name stands at one address in both images, equal bytes refer to equal things.
+    """
+    bare = diff_images(open_image(base_path, pdb=None), open_image(fixed_path, pdb=None))
+    there, here = _places(base_path), _places(fixed_path)
+    if {name: rva for name, (rva, _) in there.items()} != {name: rva for name, (rva, _) in here.items()}:
+        return None
+    bodies = [(rva, bare.base.read(rva, size), bare.fixed.read(rva, here[name][1])) for name, (rva, size) in there.items() if size]
+    differ = {rva for rva, old, new in bodies if old != new}
+    rows = (*bare.of(Verdict.CHANGED), *bare.of(Verdict.ADDED), *bare.of(Verdict.REMOVED))
+    called = {int(one.entry) for row in rows for one in (row.base, row.fixed) if one is not None}
+    return Verdicts(len({rva for rva, *_ in bodies}), len(differ), len(called), len(differ - called), len(called - differ))
+
+
+def _places(path: Path) -> dict[str, tuple[int, int]]:
+    """RVA and size of each procedure, and RVA (size 0) of each datum, by name, its number among those of that name, and kind."""
+    found: dict[str, tuple[int, int]] = {}
+    with purepdb.PDB.open(str(path.with_suffix(".pdb"))) as pdb:
+        for function in pdb.functions():
+            if function.rva is not None and function.code_size:
+                found.update({f"code {name}": (function.rva, function.code_size) for name in function.names})
+        data = sorted((one.name, pdb.to_rva(one.segment, one.offset) or 0) for one in pdb.data_symbols())
+        found.update({f"data {name} {number}": (rva, 0) for number, (name, rva) in enumerate(data)})
+    return found

@@ -8,7 +8,7 @@ from hotpatch.arch import Machine
 from hotpatch.cases.releases import NODE_PTY, extract
 from hotpatch.errors import InputError
 from tools.accuracy import fixture_images, fixture_pairs
-from tools.accuracy_measures import Entries, Matches, entries, matches
+from tools.accuracy_measures import Entries, Matches, entries, matches, verdicts
 from tools.accuracy_stress import without_names
 
 LEAST_RECALL = LEAST_PRECISION = LEAST_BOUNDS = 0.995
@@ -69,3 +69,7 @@ def test_a_release_with_pdbs(machine, tmp_path_factory):
     for path in pair:
         check_entries(entries(path))
     check_matches(matches(*pair))
+    found = verdicts(*pair)
+    assert found is not None
+    assert (found.missed, found.wrong) == (0, 0)
+    assert found.differ == (3 if machine == "x64" else 0)
