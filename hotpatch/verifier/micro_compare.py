@@ -157,8 +157,13 @@ class Correlation:
         """Where matched data of the fixed image begin and end."""
         return frozenset(edge for match in self.diff.data for edge in (match.fixed, match.fixed + match.size))
 
-    def _tables(self, function: Function) -> Iterator[range]:
-        """Tables of distances, which are not the same bytes in two images."""
+    def _tables(self, function: Function) -> tuple[range, ...]:
+        """Tables of distances, which are not the same bytes in two images; looked for once, which takes long in large functions."""
+        if function.entry not in self._known_tables:
+            self._known_tables[function.entry] = tuple(self._find_tables(function))
+        return self._known_tables[function.entry]
+
+    def _find_tables(self, function: Function) -> Iterator[range]:
         image = self.diff.fixed
         for part in function.ranges:
             yield from (range(table.address, table.address + table.size) for table in image.jump_tables_in(part))
@@ -176,6 +181,10 @@ class Correlation:
             found = ((self.meant(target), target) for target in targets)
             self._known_distances[function.entry] = frozenset(meant - target for meant, target in found if meant is not None)
         return self._known_distances[function.entry]
+
+    @cached_property
+    def _known_tables(self) -> dict[Rva, tuple[range, ...]]:
+        return {}
 
     @cached_property
     def _known_distances(self) -> dict[Rva, frozenset[int]]:
