@@ -188,16 +188,20 @@ def test_programs_hold_what_holds_anywhere(given, name, number, machine) -> None
 
 @each_machine
 @pytest.mark.parametrize(("name", "number"), PROGRAMS)
-def test_programs_may_be_patched_and_reverted_anywhere(given, name, number, machine) -> None:
-    """Applied at one point and taken back at a later one; what is taken back may bring old answers back, so only ``either`` lines tell."""
+def test_programs_may_be_patched_reverted_and_patched_again_anywhere(given, name, number, machine) -> None:
+    """At three points of a run. What is taken back may bring old answers back, so only ``either`` lines tell."""
     programs = Programs(given, name, number, machine)
     points = seeded(programs.total, "revert", name, number, machine.value)
     for turn, (first, second) in enumerate(zip(points[::2], points[1::2], strict=False)):
+        third = (second + programs.total) // 2
         patch, process = programs.fresh(turn)
         process.apply_at(first, patch)
         process.revert_at(second, patch)
+        process.apply_at(third, patch)
         run = process.run()
+        where = f"applied after {first}, reverted after {second}, applied again after {third} instructions"
         assert not process.refused, process.refused
-        assert run.fault is None, f"applied after {first}, reverted after {second} instructions: {run.fault}"
+        assert run.fault is None, f"{where}: {run.fault}"
+        assert process.applied or run.instructions <= third, where
         if programs.program.anywhere.lines == "either":
-            assert programs.program.problem_anywhere(run.exit_code, run.output) is None
+            assert programs.program.problem_anywhere(run.exit_code, run.output) is None, where
