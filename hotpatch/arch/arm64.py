@@ -170,7 +170,7 @@ class Arm64(Architecture):
         return arm64_trampoline.trampoline(code, source_va, trampoline_va, displaced, self._decoder)
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 10)
 def _steps(decoder: LiteDecoder, code: bytes) -> tuple[Step, ...]:
     """The instructions of ``code`` at address 0."""
     count = len(decoder.rows(code, 0))

@@ -9,12 +9,12 @@ from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_code import Code
 from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.arm64_tables import data_words, tables_inside
-from hotpatch.arch.base import FixupKind, Reference, Use
+from hotpatch.arch.base import FixupKind, Use, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from hotpatch.arch.base import JumpTable
+    from hotpatch.arch.base import JumpTable, Reference
 
 LITERAL_BYTES = {0x18: 4, 0x58: 8, 0x98: 4, 0xD8: 0, 0x1C: 4, 0x5C: 8, 0x9C: 16}
 """Bytes that a load (literal) reads, by its top byte; PRFM reads none."""
@@ -36,7 +36,9 @@ def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ..
     """
     code = Code(raw, address)
     tables, data, direct = _read(code, raw, image_base)
-    found = [Reference(index * a64.WORD, a64.WORD, index * a64.WORD, form.kind, form.use, target) for index, form, target in direct]
+    found = [
+        reference_of(((offset := index * a64.WORD), a64.WORD, offset, form.kind, form.use, target, 0)) for index, form, target in direct
+    ]
     if code.has_pages():
         found += _page_references(code, image_base, tables, data)
         found.sort(key=_offset)
@@ -112,4 +114,5 @@ def _pages(code: Code, data: frozenset[int]) -> list[int]:
 
 
 def _reference(index: int, kind: FixupKind, target: int, use: Use = Use.DATA) -> Reference:
-    return Reference(index * a64.WORD, a64.WORD, index * a64.WORD, kind, use, target)
+    offset = index * a64.WORD
+    return reference_of((offset, a64.WORD, offset, kind, use, target, 0))

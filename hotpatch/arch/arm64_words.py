@@ -253,7 +253,7 @@ def writes_flags(word: int) -> bool:
     return word >> 24 in _FLAG_SETTERS or floating_compare
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 13)
 def written_registers(word: int) -> int:
     """General registers that ``word`` writes, by bit; bit 31 has no meaning. Calls clobber :data:`CALL_CLOBBERED`."""
     group = word >> 25 & 15

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import FixupKind, Use, reference_of
@@ -19,7 +18,7 @@ _DISTANCES = frozenset(
 """Kinds whose field holds the distance to the target: unchanged when code and target move together."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Outline:
     """A stretch of code with the fields of its outward references set apart; one is outward where its field changes as the stretch moves.
 
@@ -30,6 +29,8 @@ class Outline:
         outward: Indices of the outward ones.
         masked: The code with their fields zeroed.
         kept: The bits of the code (as a little-endian number) that belong to none of them.
+        forms: Offset, kind and use of each outward one, those apart whose address nothing uses.
+        used: Which of the outward ones (by place among them) stand in ``forms``; ``None``: all.
     """
 
     address: int
@@ -38,6 +39,8 @@ class Outline:
     outward: tuple[int, ...]
     masked: bytes
     kept: int
+    forms: tuple[tuple[int, FixupKind, Use], ...]
+    used: tuple[int, ...] | None
 
     @classmethod
     def of(cls, architecture: Architecture, code: bytes, address: int, references: tuple[Reference, ...]) -> Outline:
@@ -51,24 +54,14 @@ class Outline:
             ]
         )
         if not outward:
-            return cls(address, code, references, outward, code, (1 << 8 * len(code)) - 1)
+            return cls(address, code, references, outward, code, (1 << 8 * len(code)) - 1, (), None)
         fields = [references[index] for index in outward]
+        forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in fields if use is not Use.UNUSED])
+        all_used = len(forms) == len(fields)
+        used = None if all_used else tuple([place for place, one in enumerate(fields) if one.use is not Use.UNUSED])
         kept = int.from_bytes(architecture.mask(b"\xff" * len(code), fields), "little")
         masked = (int.from_bytes(code, "little") & kept).to_bytes(len(code), "little")
-        return cls(address, code, references, outward, masked, kept)
-
-    @cached_property
-    def forms(self) -> tuple[tuple[int, FixupKind, Use], ...]:
-        """Offset, kind and use of each outward one, those apart whose address nothing uses."""
-        rows = map(self.references.__getitem__, self.outward)
-        return tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in rows if use is not Use.UNUSED])
-
-    @cached_property
-    def used(self) -> tuple[int, ...] | None:
-        """Which of the outward ones (by place among them) stand in ``forms``; ``None``: all."""
-        if len(self.forms) == len(self.outward):
-            return None
-        return tuple([place for place, index in enumerate(self.outward) if self.references[index].use is not Use.UNUSED])
+        return cls(address, code, references, outward, masked, kept, forms, used)
 
     def leads(self) -> tuple[int, ...]:
         """Where the outward ones lead in the stretch that this was made of."""

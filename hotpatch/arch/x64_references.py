@@ -33,7 +33,7 @@ def disassemble(code: bytes, address: int) -> Iterator[Instruction]:
         yield Instruction(at, size, text(mnemonic), text(operands), *_flow(number, at, size, encoded))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 9)
 def steps(code: bytes) -> tuple[Step, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.steps`."""
     return tuple(

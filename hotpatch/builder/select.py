@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from hotpatch.differ import FunctionMatch, ImageDiff
+    from hotpatch.differ.lines import Token
     from hotpatch.image import Function
 
 CHANGED = "changed"
@@ -77,9 +78,9 @@ def _why(row: FunctionMatch, base: View, fixed: View, changed: Collection[str]) 
     return INLINES_CHANGED if any(here[name] != there[name] for name in here.keys() & there.keys()) else CHANGED
 
 
-def _inlined(view: View, function: Function) -> dict[str, list[tuple[object, ...]]]:
+def _inlined(view: View, function: Function) -> dict[str, list[Token]]:
     """What the function's instructions do that came from each function that it inlines, by name."""
-    found: dict[str, list[tuple[object, ...]]] = {}
+    found: dict[str, list[Token]] = {}
     sites = [site for site in view.image.inlines if site.caller == function.entry]
     for line in view.lines(function.entry) if sites else ():
         rva = function.ranges[line.position.part].start + line.position.offset

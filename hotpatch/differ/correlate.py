@@ -267,7 +267,7 @@ def aligned_links(base: View, fixed: View, base_entry: int, fixed_entry: int) ->
     there, here = base.lines(base_entry), fixed.lines(fixed_entry)
     old, new = base.body(base_entry).links, fixed.body(fixed_entry).links
     for b, f in loosely_aligned_lines(there, here):
-        for old_link, new_link in zip(there[b].links, here[f].links, strict=False):
+        for old_link, new_link in zip(there.links_of(b), here.links_of(f), strict=False):
             yield old[old_link], new[new_link]
 
 

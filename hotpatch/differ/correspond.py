@@ -14,8 +14,9 @@ from hotpatch.differ.tails import enters_changed_code
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from hotpatch.differ.lines import Lines
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.parts import Body, Line, Link, Place
+    from hotpatch.differ.parts import Body, Link, Place
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
     from hotpatch.image import Range
@@ -214,15 +215,15 @@ def _table_pairs(there: Place, here: Place) -> Sequence[Pair] | None:
     return list(zip(old.targets, new.targets, strict=True))
 
 
-def aligned_lines(base: Sequence[Line], fixed: Sequence[Line]) -> tuple[tuple[int, int], ...]:
+def aligned_lines(base: Lines, fixed: Lines) -> tuple[tuple[int, int], ...]:
     """Indices of the instructions of two functions that do the same but for where their references lead."""
-    return align([line.token for line in base], [line.token for line in fixed])
+    return align(base.tokens, fixed.tokens)
 
 
-def loosely_aligned_lines(base: Sequence[Line], fixed: Sequence[Line]) -> tuple[tuple[int, int], ...]:
+def loosely_aligned_lines(base: Lines, fixed: Lines) -> tuple[tuple[int, int], ...]:
     """The same, and between those the instructions that are at least the same operation with references of the same kinds.
 
     Registers may have been given out anew, so this is weaker.
     """
-    there, here = (([line.token for line in lines], [line.shape for line in lines]) for lines in (base, fixed))
+    there, here = ((lines.tokens, lines.shapes(0, len(lines))) for lines in (base, fixed))
     return align_in_turn(there, here)

@@ -407,7 +407,7 @@ def _operations(view: View, entry: int) -> dict[int, set[tuple[object, ...]]]:
     for line in view.lines(entry):
         for number in line.links:
             if links[number].kind is not FixupKind.PAGEBASE_REL21:
-                found[links[number].target].add((view.architecture.operation(line.text), *line.kinds))
+                found[links[number].target].add((view.architecture.operation(view.text(entry, line)), *line.kinds))
     return found
 
 

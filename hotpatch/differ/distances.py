@@ -7,6 +7,7 @@ relocated. A table is taken for one only if every entry leads out of it to somet
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,18 +18,22 @@ if TYPE_CHECKING:
     from hotpatch.differ.votes import Pair
 
 _WORD = 4
+_PIECE = 1 << 18
+"""Bytes looked at together."""
 _LEAST = 2
 
 
 def may_be_distances(view: View, starts: Sequence[int]) -> list[tuple[int, int]]:
     """A quick look: those of ``starts`` (sorted), with the next, between which there is room for a table with a negative first entry."""
-    mapped = view.image.mapped
-    size = len(mapped) - _WORD
-    return [
-        (start, end)
-        for start, end in pairwise(starts)
-        if end - start >= _LEAST * _WORD and not start % _WORD and start <= size and mapped[start + _WORD - 1] & 0x80
-    ]
+    found = []
+    for first in range(0, view.image.size_of_image, _PIECE):
+        content = view.image.read(first, _PIECE)
+        found += [
+            (start, end)
+            for start, end in pairwise(starts[bisect_left(starts, first) : bisect_left(starts, first + _PIECE) + 1])
+            if end - start >= _LEAST * _WORD and not start % _WORD and content[(at := start - first + _WORD - 1) : at + 1] >= b"\x80"
+        ]
+    return found
 
 
 def distance_targets(view: View, start: int, end: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hotpatch.arch import Instruction
-    from hotpatch.differ.parts import Line
+    from hotpatch.differ.lines import Line
     from hotpatch.differ.view import View
 
 _DEPTH = 4

@@ -12,8 +12,8 @@ from hotpatch.differ.view import View, view_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from hotpatch.differ.lines import Lines
     from hotpatch.differ.model import FunctionMatch, ImageDiff
-    from hotpatch.differ.parts import Line
     from hotpatch.image import Function, InlineSite
 
 
@@ -73,9 +73,7 @@ def explain(base: View, fixed: View, old: Function, new: Function, changes: Chan
     return None
 
 
-def _origins(
-    view: View, function: Function, lines: Sequence[Line], same: Collection[int], sites: Sequence[InlineSite]
-) -> Iterator[str | None]:
+def _origins(view: View, function: Function, lines: Lines, same: Collection[int], sites: Sequence[InlineSite]) -> Iterator[str | None]:
     """For each instruction without a partner, which inlined function it came from: the innermost."""
     for index, line in enumerate(lines):
         rva = function.ranges[line.position.part].start + line.position.offset

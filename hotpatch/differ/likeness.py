@@ -40,8 +40,8 @@ class Likeness:
         known = self._known.get((base, fixed))
         if known is None:
             there, here = self._views[0].lines(base), self._views[1].lines(fixed)
-            whole = common_length([line.token for line in there], [line.token for line in here])
-            operations = common_length([line.operation for line in there], [line.operation for line in here])
+            whole = common_length(there.tokens, here.tokens)
+            operations = common_length(there.operations, here.operations)
             known = self._known[base, fixed] = (whole + operations) / max(1, len(there) + len(here))
         return known if known >= least else 0.0
 
@@ -53,7 +53,7 @@ class Likeness:
     def _counts(self, side: int, entry: int) -> Counter[str]:
         counts = self._operations[side].get(entry)
         if counts is None:
-            counts = self._operations[side][entry] = Counter(line.operation for line in self._views[side].lines(entry))
+            counts = self._operations[side][entry] = Counter(self._views[side].lines(entry).operations)
         return counts
 
     def best_partners(self, base_entries: Sequence[int], fixed_entries: Sequence[int]) -> list[Pair]:
@@ -62,14 +62,14 @@ class Likeness:
         having: dict[object, list[int]] = defaultdict(list)
         for entry in fixed_entries if base_entries else ():
             if len(fixed.lines(entry)) >= _LEAST_LINES:
-                for token in {line.token for line in fixed.lines(entry)}:
+                for token in set(fixed.lines(entry).tokens):
                     having[token].append(entry)
         scores: dict[Pair, float] = {}
         for entry in base_entries if having else ():
             if len(base.lines(entry)) < _LEAST_LINES:
                 continue
             shared: Counter[int] = Counter()
-            for token in {line.token for line in base.lines(entry)} & having.keys():
+            for token in set(base.lines(entry).tokens) & having.keys():
                 if len(having[token]) <= _RARE:
                     shared.update(having[token])
             for candidate in sorted(shared, key=lambda candidate: (-shared[candidate], candidate))[:_CANDIDATES]:

@@ -15,8 +15,9 @@ from hotpatch.differ.wording import Wording
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from hotpatch.differ.lines import Line
     from hotpatch.differ.model import FunctionMatch, ImageDiff
-    from hotpatch.differ.parts import Line, Position
+    from hotpatch.differ.parts import Position
     from hotpatch.image import Function
 
 _IN_OWN_CODE = "·"

@@ -117,37 +117,6 @@ class Body:
         return [target for kind, target in zip(kinds, self.targets, strict=True) if kind is not FixupKind.PAGEBASE_REL21]
 
 
-class Line(NamedTuple):
-    """An instruction of a function.
-
-    Attributes:
-        token: Equal for instructions that do the same but for where their references lead.
-        links: The indices of its links in the body.
-        kinds: Of those links.
-        inner: What it refers to within its own range, by distance.
-        takes_inner: Whether it reads that or takes its address, rather than branching there.
-    """
-
-    position: Position
-    size: int
-    token: tuple[object, ...]
-    text: str
-    links: tuple[int, ...]
-    kinds: tuple[FixupKind, ...]
-    inner: int | None
-    takes_inner: bool
-
-    @property
-    def operation(self) -> str:
-        """What it does, operands apart."""
-        return self.text.partition(" ")[0]
-
-    @property
-    def shape(self) -> tuple[object, ...]:
-        """The operation and what kinds of reference it has."""
-        return (self.operation, *self.kinds)
-
-
 def position_in(function: Function, rva: int) -> Position:
     """Where in ``function`` the address lies.
 

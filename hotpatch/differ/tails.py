@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hotpatch.differ.correspond import Correspondence
-    from hotpatch.differ.parts import Line, Link
+    from hotpatch.differ.lines import Line
+    from hotpatch.differ.parts import Link
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 

@@ -127,7 +127,7 @@ def _similarity(relation: Correspondence, base_entry: int, fixed_entry: int) -> 
     there, here = relation.base.lines(base_entry), relation.fixed.lines(fixed_entry)
     old, new = relation.base.body(base_entry).links, relation.fixed.body(fixed_entry).links
     matched = sum(
-        all(relation.same_link(old[b], new[f]) for b, f in zip(there[i].links, here[j].links, strict=False))
+        all(relation.same_link(old[b], new[f]) for b, f in zip(there.links_of(i), here.links_of(j), strict=False))
         for i, j in aligned_lines(there, here)
     )
     count = len(there) + len(here)

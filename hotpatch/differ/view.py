@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from sys import intern
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture
 from hotpatch.differ.distances import distance_targets, may_be_distances
-from hotpatch.differ.parts import CONSTANT, ENTRY, NOTHING, POINTER_SIZE, WRITABLE, Body, Line, Place, PlaceKind, Position, position_in
+from hotpatch.differ.lines import Line, Lines, Token
+from hotpatch.differ.parts import CONSTANT, ENTRY, NOTHING, POINTER_SIZE, WRITABLE, Body, Place, PlaceKind, position_in
 from hotpatch.image import Datum, Function, Range, Section
 from hotpatch.image.metadata import delay_descriptors, metadata
 from hotpatch.image.type_records import TypeRecord, type_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from hotpatch.arch import JumpTable
     from hotpatch.image import Image, InlineSite
@@ -30,9 +32,10 @@ class View:
         self.image = image
         self.architecture = architecture(image.machine)
         self._bodies: dict[int, Body] = {}
-        self._lines: dict[int, tuple[Line, ...]] = {}
-        self._shared: dict[object, object] = {}
-        """What many lines have alike, once."""
+        self._lines: dict[int, Lines] = {}
+        self._tokens: dict[Token, Token] = {}
+        self._kinds: dict[tuple[FixupKind, ...], tuple[FixupKind, ...]] = {}
+        """Each once, because many lines have them alike."""
         self._places: dict[int, Place] = {}
         self._pointers_from: dict[int, tuple[int, ...]] = {}
 
@@ -60,8 +63,10 @@ class View:
         code, masked, forms = [], [], []
         targets: list[int] = []
         for part in function.ranges:
-            raw, (start, end) = image.code(part), part
+            start, end = part
             outline, leads = image.outline(part), image.leads(part)
+            raw = image.code(part)
+            raw = outline.code if raw == outline.code else raw
             bare = outline.masked
             for address in starts[bisect_left(starts, start) : bisect_left(starts, end)]:
                 at, size = address - start, self.tables[address][1].size
@@ -85,40 +90,49 @@ class View:
     def _table_starts(self) -> tuple[int, ...]:
         return tuple(sorted(self.tables))
 
-    def lines(self, entry: int) -> tuple[Line, ...]:
+    def lines(self, entry: int) -> Lines:
         """The instructions of the function that starts there, with addresses set apart."""
         lines = self._lines.get(entry)
         if lines is None:
             lines = self._lines[entry] = self._disassemble(self.body(entry))
         return lines
 
-    def _disassemble(self, body: Body) -> tuple[Line, ...]:
+    def _disassemble(self, body: Body) -> Lines:
         at: dict[tuple[int, int], list[int]] = {}
-        for number, link in enumerate(body.links):
-            at.setdefault((link.part, link.offset), []).append(number)
-        lines = []
-        share: Callable[[Any, Any], Any] = self._shared.setdefault
+        rows = [(part, offset, kind) for part, forms in enumerate(body.forms) for offset, kind, _ in forms]
+        for number, (part, offset, _) in enumerate(rows):
+            at.setdefault((part, offset), []).append(number)
+        lines = Lines()
+        share = self._tokens.setdefault
         for part, (stretch, references) in enumerate(zip(body.function.ranges, self.image.references(body.function), strict=True)):
             outward = frozenset(self.image.outline(stretch).outward)
             inward = {reference.offset: reference for index, reference in enumerate(references) if index not in outward}
             masked = self.architecture.mask(body.masked[part], tuple(inward.values())) if inward else body.masked[part]
+            lines.begin_part()
             for instruction in self.image.instructions_in(stretch):
                 offset = instruction.address - stretch.start
-                numbers = tuple(at.get((part, offset), ()))
-                kinds = tuple(body.links[number].kind for number in numbers)
-                reference = inward.get(offset)
-                token: tuple[object, ...]
+                numbers, reference = at.get((part, offset)), inward.get(offset)
+                kinds = tuple([rows[number][2] for number in numbers]) if numbers else ()
+                token: Token = masked[offset : offset + instruction.size]
                 if reference is not None and reference.use is not Use.DATA:
                     register, _, _ = instruction.operands.rpartition(",")
-                    token = (instruction.mnemonic, register)
-                else:
-                    token = (masked[offset : offset + instruction.size], *kinds)
-                text = f"{instruction.mnemonic} {instruction.operands}".rstrip()
-                inner = None if reference is None else (reference.target, reference.use is Use.DATA)
-                where = Position(part, offset)
-                line = (share(where, where), instruction.size, share(token, token), share(text, text), share(numbers, numbers))
-                lines.append(Line(*line, share(kinds, kinds), *(inner or (None, False))))
-        return tuple(lines)
+                    token = f"{instruction.mnemonic}\0{register}"
+                elif kinds:
+                    token = (token, *kinds)
+                lines.add(offset, instruction.size, share(token, token), intern(instruction.mnemonic.partition(" ")[0]))
+                if numbers:
+                    lines.link(tuple(numbers), self._kinds.setdefault(kinds, kinds))
+                if reference is not None:
+                    lines.lead_in(reference.target, takes=reference.use is Use.DATA)
+        return lines
+
+    def text(self, entry: int, line: Line) -> str:
+        """One of :meth:`lines` as assembly; not kept, because only a listing shows it."""
+        part, offset = line.position
+        code = self.body(entry).code[part][offset : offset + line.size]
+        start = self.functions[entry].ranges[part].start
+        instruction = next(iter(self.architecture.disassemble(code, start + offset)))
+        return f"{instruction.mnemonic} {instruction.operands}".rstrip()
 
     def inlines(self, entry: int) -> tuple[InlineSite, ...]:
         """What is inlined into the function that starts there, as far as a PDB says."""
@@ -217,9 +231,9 @@ class View:
         image = self.image
         targets = set(image.pointers.values())
         for function in image.functions:
-            targets.update(link.target for link in self.body(function.entry).links if link.kind is not FixupKind.PAGEBASE_REL21)
+            targets.update(self.body(function.entry).whole_targets)
         constants = [section.range for section in image.sections if not section.executable and not section.writable]
-        places = (target for target in targets if any(target in part for part in constants))
+        places = [target for target in targets for low, high in constants if low <= target < high]
         return {place: record for place in places if (record := type_record(image, place)) is not None}
 
     @cached_property

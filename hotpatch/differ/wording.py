@@ -16,8 +16,9 @@ from hotpatch.differ.view import view_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hotpatch.differ.lines import Line
     from hotpatch.differ.model import ImageDiff
-    from hotpatch.differ.parts import Line, Link, Place
+    from hotpatch.differ.parts import Link, Place
     from hotpatch.image import Function
 
 _STRING_LIMIT = 40
@@ -42,7 +43,7 @@ class Wording:
             own = _own_position(function, link)
             return (None if own is None else labels(own)) or self._name(link.target)
 
-        text = line.text
+        text = self.view.text(function.entry, line)
         if line.inner is not None and not line.links:
             text = _replace_inner(text, self._inner_name(function, line.inner, labels))
         for number in line.links:
