@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hotpatch.arch import Machine
+from hotpatch.engine.target import Rights
 from hotpatch.errors import EmulatedFault, FaultKind
 from hotpatch.process import Process
 
@@ -109,7 +110,7 @@ def test_a_budget_that_is_used_up(machine, fixture_image):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_fault_in_a_call_is_raised_and_the_process_can_be_called_again(machine, fixture_image):
     process = Process(fixture_image("basic", machine))
-    spin = process.guest.map(0x1000, 5, near=process.load_base, reach=1 << 24)
+    spin = process.guest.map(0x1000, Rights.READ | Rights.EXECUTE, near=process.load_base, reach=1 << 24)
     process.guest.write_data(spin, bytes.fromhex("ebfe") if machine is X64 else bytes.fromhex("00000014"))
     with pytest.raises(EmulatedFault) as raised:
         process.call_details(spin, budget=1000)
