@@ -276,13 +276,14 @@ def test_what_a_watcher_raises_takes_the_step_back(machine, failure):
 
     def tried(name: str, argument: int) -> int:
         watcher.failure = failure
-        guest.begin_call(program.gate(name), [argument])
+        gate = program.gate(name)
+        guest.begin_call(gate, [argument])
         for _ in range(3):
             with pytest.raises(type(failure)):
                 guest.run_call(guest.instructions + 1000)
             assert program.names == ([] if name == "LoadLibraryA" else ["d1.dll"])
         watcher.failure = None
-        return guest.finish_call(guest.instructions, budget=1000).value
+        return guest.finish_call(guest.instructions, gate, budget=1000).value
 
     handle = tried("LoadLibraryA", program.name("d1.dll"))
     assert (program.names, program.log) == (["d1.dll"], [(1, ATTACH)])
