@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hotpatch.emulator.exception_records import Flags, Record
 from hotpatch.emulator.win32 import functions
 from hotpatch.errors import FaultKind
 
@@ -403,3 +404,31 @@ def test_every_function_says_how_its_arguments_are_read():
     kinds = {kind for api in functions().values() for kind in api.kinds}
     assert kinds <= {"Word", "Dword", "Int", "Double"}
     assert len(functions()) > 200
+
+
+# exceptions -------------------------------------------------------------------------------------------------------------------------------
+
+NOTE_AND_GO_ON = {
+    "x64": "mov rdx, [rcx]\nLOAD r8 {data}\nmov eax, [rdx]\nmov [r8], rax\nmov rax, [rdx + 16]\nmov [r8 + 8], rax\n"
+    "mov rax, [rdx + 32]\nmov [r8 + 16], rax\nmov eax, 0xffffffff\nret",
+    "arm64": "ldr x1, [x0]\nLOAD x2 {data}\nldr w3, [x1]\nstr x3, [x2]\nldr x3, [x1, #16]\nstr x3, [x2, #8]\n"
+    "ldr x3, [x1, #32]\nstr x3, [x2, #16]\nmov w0, #-1\nret",
+}
+"""A vectored handler that keeps code, address and first parameter, and has the program go on."""
+RAISE = {
+    "x64": "sub rsp, 40\nLOAD rcx {record}\nCALL RtlRaiseException\nadd rsp, 40\nmov eax, 77\nret",
+    "arm64": "str x30, [sp, #-16]!\nLOAD x0 {record}\nCALL RtlRaiseException\nldr x30, [sp], #16\nmov x0, #77\nret",
+}
+
+
+def test_a_raised_record_reaches_handlers_with_the_address_of_its_raiser(bare):
+    """Whatever the record says of that; the program goes on behind the call."""
+    machine = bare.machine.value
+    handler = bare.code(NOTE_AND_GO_ON[machine].format(data=hex(DATA)))
+    bare.poke(DATA + 0x100, Record(0xE000_0005, Flags(0), 0x1234, (42,)).pack())
+    raiser = bare.code(RAISE[machine].format(record=hex(DATA + 0x100)))
+    assert bare.call_api("AddVectoredExceptionHandler", 1, handler)
+    assert bare.call(raiser) == 77
+    code, address, parameter = (bare.peek(DATA + 8 * index) for index in range(3))
+    assert (code, parameter) == (0xE000_0005, 42)
+    assert raiser < address < raiser + 64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
@@ -44,9 +44,10 @@ def raise_exception(call: Call, code: Dword, flags: Dword, count: Dword, argumen
 
 @TABLE.provide("RtlRaiseException")
 def rtl_raise_exception(call: Call, record: Word) -> Outcome:
-    """RtlRaiseException; the address is the caller's."""
+    """RtlRaiseException; the address is the caller's, whatever the record says."""
     given = Record.unpack(call.read(record, EXCEPTION_RECORD.size))
-    return _raise(call, given)
+    caller = standing(call.system, call.thread).registers[call.system.cpu.model.pc]
+    return _raise(call, replace(given, address=caller))
 
 
 def _raise(call: Call, record: Record) -> Outcome:
