@@ -183,7 +183,7 @@ def test_the_module_goes_in_the_middle(machine: Machine, model: Consistency, eve
         guest.kernel.step(host, 10_000)
         assert (guest.fault, host.state) == (None, ThreadState.IDLE)
 
-    here.here.fail(go_on)
+    here.here.fail(go_on, lambda: here.late.module() is None and applied.state is PatchState.REGISTERED)
     assert here.late.module() is None
     assert applied.state is PatchState.REGISTERED
     assert not here.engine.collect().kept
