@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import loosely_aligned_lines
+from hotpatch.differ.gaps import gaps, in_order
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
@@ -32,6 +33,9 @@ _LABEL_BYTES = 8
 _SAME_BODY_WEIGHT = 2
 _WEAK_AFFINITY = 0.3
 _NEIGHBOUR_AFFINITY = 0.4
+_SHORT = 4
+"""Instructions; fewer are alike to many a function, and must be nearly the same to tell anything."""
+_SHORT_AFFINITY = 0.75
 _GAP_LIMIT = 400
 """Pairs of functions between two matched neighbours that are compared at most."""
 
@@ -249,13 +253,30 @@ class _Correlator:
         Of those alone that are paired when the gap as a whole is as alike as it can be in its order.
         """
         best: list[Pair] = []
-        for there, here in _gaps(self.base, self.fixed, self.matching):
+        for there, here in gaps(self.base, self.fixed, self.matching):
             pairs = [(base, fixed) for base in there for fixed in here if same_names(self.base, self.fixed, base, fixed)]
             if len(pairs) > _GAP_LIMIT:
                 continue
-            scores = {pair: self.likeness.affinity(*pair, _NEIGHBOUR_AFFINITY) for pair in pairs}
-            best += sorted(_in_order(there, here, scores), key=lambda pair: (-scores[pair], pair))[:1]
+            scores = self._alike_in_place(there, here, pairs) or self._alike_in_order(there, here, pairs)
+            best += sorted(scores, key=lambda pair: (-scores[pair], pair))[:1]
         return self._pair_all(best, Evidence.ORDER)
+
+    def _alike_in_place(self, there: Sequence[int], here: Sequence[int], pairs: Sequence[Pair]) -> dict[Pair, float]:
+        """How alike each is to the one in its place, where as many stand in both and that is their best order: this speaks for them."""
+        if len(there) != len(here):
+            return {}
+        scores = {pair: self.likeness.affinity(*pair) for pair in pairs}
+        found = in_order(there, here, scores)
+        return {pair: scores[pair] for pair in found if scores[pair] >= _WEAK_AFFINITY} if len(found) == len(there) else {}
+
+    def _alike_in_order(self, there: Sequence[int], here: Sequence[int], pairs: Sequence[Pair]) -> dict[Pair, float]:
+        """How alike they are where something came or went: nothing shows in whose place, and a few instructions are alike to many."""
+        scores = {pair: self.likeness.affinity(*pair, _NEIGHBOUR_AFFINITY) for pair in pairs}
+        found = in_order(there, here, scores)
+        return {pair: scores[pair] for pair in found if scores[pair] >= _SHORT_AFFINITY or not self._short(*pair)}
+
+    def _short(self, base: int, fixed: int) -> bool:
+        return min(len(self.base.lines(base)), len(self.fixed.lines(fixed))) < _SHORT
 
     def _look_alikes(self) -> bool:
         pairs = self.likeness.best_partners(self._open_base(), self._open_fixed())
@@ -307,44 +328,3 @@ def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
     if not sites or sites != fixed.pointers_from(new):
         return []
     return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
-
-
-def _in_order(there: Sequence[int], here: Sequence[int], scores: Mapping[Pair, float]) -> list[Pair]:
-    """The pairs, each further down on both sides than the one before, whose scores add up to most."""
-    rows: list[list[float]] = [[0.0] * (len(here) + 1)]
-    for old in there:
-        row = [0.0]
-        for index, new in enumerate(here):
-            row.append(max(row[-1], rows[-1][index + 1], rows[-1][index] + scores.get((old, new), 0.0)))
-        rows.append(row)
-    found: list[Pair] = []
-    old_index, new_index = len(there), len(here)
-    while old_index and new_index:
-        total = rows[old_index][new_index]
-        if total == rows[old_index - 1][new_index]:
-            old_index -= 1
-        elif total == rows[old_index][new_index - 1]:
-            new_index -= 1
-        else:
-            old_index, new_index = old_index - 1, new_index - 1
-            found.append((there[old_index], here[new_index]))
-    return found[::-1]
-
-
-def _gaps(base: View, fixed: View, matching: Matching) -> Iterator[tuple[list[int], list[int]]]:
-    """Open functions between neighbours that are matched to neighbours."""
-    order = {entry: number for number, entry in enumerate(fixed.functions)}
-    fixed_entries = list(fixed.functions)
-    gap: list[int] = []
-    left = -1
-    for entry in (*base.functions, None):
-        partner = None if entry is None else matching.forward.get(entry)
-        if entry is not None and partner is None:
-            gap.append(entry)
-            continue
-        right = len(fixed_entries) if partner is None else order[partner]
-        if gap and left < right:
-            between = fixed_entries[left + 1 : right]
-            if between and not any(candidate in matching.backward for candidate in between):
-                yield gap, between
-        gap, left = [], right
