@@ -318,6 +318,10 @@ class Guest:
         """Ask ``supply`` from now on for pages that the program touches and that are not mapped; a snapshot takes its answers along."""
         self.system.supplies.append(supply)
 
+    def reset_data(self) -> None:
+        """Give the image's writable data, thread-local ones too, what the loader left there, before the start-up ran."""
+        loader.reset_data(self.system, self.module)
+
     # views -------------------------------------------------------------------------------------------------------------------------------
 
     def function_name(self, va: Va) -> str | None:

@@ -138,20 +138,35 @@ def place(system: System, image: Image, base: Va | None = None) -> Module:
         raise InputError(image.path, f"is an image for {image.machine}, the process runs {system.machine}")
     pages = _pages(image)
     va = _place(system, image, base)
+    content = _relocated(image, va)
+    name = library_name(image.name)
+    if any(module.name == name for module in system.modules()):
+        raise InputError(image.path, f"a module called {name} is in the process already")
+    for start, end, rights in pages:
+        system.memory.map(va + start, end - start, rights, RegionKind.IMAGE, name, content[start:end])
+    module = Module(name, va, image.size_of_image, image)
+    system.enlist(module)
+    return module
+
+
+def reset_data(system: System, module: Module) -> None:
+    """Give a module's writable pages and its thread-local blocks what they held before any code of it ran."""
+    content = _relocated(module.image, module.va)
+    for start, end, rights in _pages(module.image):
+        if Rights.WRITE in rights:
+            system.memory.write(module.va + start, content[start:end])
+    bind(system, module)
+    system.tls.reset(module)
+
+
+def _relocated(image: Image, va: int) -> bytes:
     content = bytearray(image.mapped)
     delta = va - image.preferred_base
     if delta:
         for site in image.relocations:
             value = (int.from_bytes(content[site : site + 8], "little") + delta) % _DELTA_LIMIT
             content[site : site + 8] = value.to_bytes(8, "little")
-    name = library_name(image.name)
-    if any(module.name == name for module in system.modules()):
-        raise InputError(image.path, f"a module called {name} is in the process already")
-    for start, end, rights in pages:
-        system.memory.map(va + start, end - start, rights, RegionKind.IMAGE, name, bytes(content[start:end]))
-    module = Module(name, va, image.size_of_image, image)
-    system.enlist(module)
-    return module
+    return bytes(content)
 
 
 def _place(system: System, image: Image, base: Va | None) -> Va:

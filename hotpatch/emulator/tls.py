@@ -73,6 +73,17 @@ class ModuleTls:
                 self._system.heap.free(int.from_bytes(memory.read(at, 8), "little"))
                 memory.write(at, bytes(8))
 
+    def reset(self, module: Module) -> None:
+        """Fill the module's blocks of all threads as they were when made."""
+        tls, memory = module.image.tls, self._system.memory
+        if tls is None or module.va not in self._owners:
+            return
+        content = memory.read(module.va + tls.template.start, tls.template.size) + bytes(tls.zero_fill)
+        for thread in self._system.threads.values():
+            if thread.alive:
+                at = thread.teb + TLS_ARRAY + 8 * self._owners.index(module.va)
+                memory.write(int.from_bytes(memory.read(at, 8), "little"), content)
+
     def _make(self, thread: GuestThread, index: int) -> None:
         module = next((module for module in self._system.modules() if module.va == self._owners[index]), None)
         if module is None or module.image.tls is None or not thread.alive:

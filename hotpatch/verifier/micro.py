@@ -11,8 +11,8 @@ has changed, and the caller's words on the stack. Addresses that lie in an image
 What is not seen: paths that no seed takes (``coverage`` says which share of the instructions ran); stores that leave memory as it was;
 vector registers beyond the first result and the arguments; what callees do, and so everything that only they would do with wrong data;
 addresses inside of things that only one image has, which are taken for each other; addresses that are reckoned from things which
-the function refers to and lie outside of them; a wrong datum of the image that holds what the right one holds (globals are as loaded,
-often zero); structured exceptions. A run of more than
+the function refers to and lie outside of them; a wrong datum of the image that holds what the right one holds (globals are as the loader
+leaves them, before any code of the module or callback of the patch ran, so often zero); structured exceptions. A run of more than
 :data:`~hotpatch.verifier.micro_run.RUN_BUDGET` instructions compares only the calls that it made.
 """
 
@@ -101,10 +101,10 @@ class MicroExecution:
         if self._patch is None:
             return ()
         process = Process(self._base)
-        process.apply(self._patch)
+        applied = process.apply(self._patch)
         status = process.status().patches[-1]
         theirs = self._fixed_runner()
-        correlation = Correlation(self.diff, process, theirs.process, self._patch, status.image)
+        correlation = Correlation(self.diff, process, theirs.process, applied, status.image)
         runner = Runner(process)
         entries = {item.patch_rva for item in self._patch.functions}
         entries |= {item.patch_rva for item in self._patch.carried if item.kind is CarriedKind.FUNCTION}

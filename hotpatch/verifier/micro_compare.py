@@ -12,6 +12,7 @@ from hotpatch.address import Rva, Va
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
 from hotpatch.emulator.memory import PAGE, AccessError
+from hotpatch.engine.mapping import ORIGINAL_PREFIX, SUPPORT_LIBRARY
 from hotpatch.errors import FaultKind
 from hotpatch.image import Range
 from hotpatch.verifier.micro_model import Difference
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from hotpatch.differ import ImageDiff
+    from hotpatch.engine import AppliedPatch
     from hotpatch.image import Function, Image
-    from hotpatch.patch import Patch
     from hotpatch.process import Process
     from hotpatch.verifier.micro_run import Observed
 
@@ -36,12 +37,14 @@ _LOST = frozenset({FaultKind.BUDGET.value})
 class Correlation:
     """What is what: addresses of a process of the base, patched or not, and of one of the fixed image."""
 
-    def __init__(self, diff: ImageDiff, mine: Process, theirs: Process, patch: Patch | None, patch_va: Va | None) -> None:
-        """Compare ``mine`` (with ``patch`` at ``patch_va``, if any) with ``theirs``."""
+    def __init__(self, diff: ImageDiff, mine: Process, theirs: Process, applied: AppliedPatch | None, patch_va: Va | None) -> None:
+        """Compare ``mine`` (with what is ``applied``, its image at ``patch_va``, if anything is) with ``theirs``."""
         self.diff = diff
         self.mine, self.theirs = mine, theirs
+        patch = None if applied is None else applied.patch
         self.patch, self.patch_va = patch, patch_va
         self._new = {} if patch is None else {function.patch_rva: function.base_rva for function in patch.functions}
+        self._originals = {} if applied is None else {applied.original(each.base_rva): each.name for each in applied.patch.functions}
         self._patch_end = 0 if patch is None or patch_va is None else patch_va + patch.image.size_of_image
 
     # addresses ---------------------------------------------------------------------------------------------------------------------------
@@ -83,6 +86,9 @@ class Correlation:
             one, other = self.mine.guest.system.gates.at(mine), self.theirs.guest.system.gates.at(theirs)
             if one is not None and other is not None:
                 return one.label == other.label
+            if other is not None and (original := self._originals.get(Va(mine))) is not None:
+                # The patch is bound to the trampoline; in a process of the fixed image nobody provides the import.
+                return other.label == f"{SUPPORT_LIBRARY}!{ORIGINAL_PREFIX}{original}"
             return theirs < _HALF and 0 < theirs < self.diff.fixed.size_of_image and self.meant(theirs) == mine
         if mine in own:
             return fixed == function.entry if mine == own.start else self.diff.fixed.function_at(fixed) == function

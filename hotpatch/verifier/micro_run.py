@@ -113,9 +113,11 @@ class Runner:
         self._scenery = Scenery(0)
         self._supplied: dict[int, bytes] = {}
         guest.provide(self._supply)
+        # A start-up, or a callback of the patch, that ran changed code has left other data in each process.
+        guest.reset_data()
         configuration = process.base.load_configuration
         if configuration is not None and configuration.security_cookie is not None:
-            # The start-up may have drawn another one in each process.
+            # The loader draws another one wherever the image lies.
             guest.write_data(Va(process.load_base + configuration.security_cookie), _COOKIE.to_bytes(8, "little"))
         for region in guest.system.memory.regions():
             if region.kind is RegionKind.STACK:

@@ -163,6 +163,24 @@ def test_a_dll_is_told_of_the_process_and_of_threads(machine):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+def test_data_can_be_as_they_were_before_the_start_up(machine):
+    pe = Pe(machine, entry=TEXT)
+    pe.put(TEXT, store(machine))
+    pe.load_configuration(cookie=DATA + 0x808, check=DATA + 0x810, dispatch=DATA + 0x818)
+    pe.put(DATA + 0x808, (0x2B99_2DDF_A232).to_bytes(8, "little"))
+    pe.pointer(DATA + 0x820, TEXT)
+    guest = Guest(pe.build("again.dll"), load_base=Va(0x2_0000_0000))
+    before = guest.read(Va(guest.module.va + DATA + 0x808), 0x20)
+    assert told(guest) == [1]
+    guest.write_data(Va(guest.module.va + DATA + 0x808), bytes(0x20))
+    guest.reset_data()
+    assert told(guest) == []
+    assert guest.read(Va(guest.module.va + DATA), 0x808) == bytes(0x808)
+    assert guest.read(Va(guest.module.va + DATA + 0x808), 0x20) == before
+    assert guest.system.read_word(guest.module.va + DATA + 0x820) == guest.module.va + TEXT
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_tls_callbacks_come_before_the_entry_point(machine):
     pe = Pe(machine, entry=TEXT + 0x100)
     pe.put(TEXT, store(machine))
@@ -218,6 +236,8 @@ def test_each_thread_has_its_own_copy_of_the_template(machine):
     guest.run(guest.instructions + 100)
     assert guest.system.threads[thread].exit_code == 7
     assert guest.call(function, [0], budget=100).value == 10
+    guest.reset_data()
+    assert [guest.call(function, [value], budget=100).value for value in (0, 6)] == [0, 6]
 
 
 @pytest.mark.parametrize("machine", MACHINES)

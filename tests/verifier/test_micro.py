@@ -32,6 +32,8 @@ CASES = (
     "folded-by-fix",
     "shared-tail",
     "overflow-check",
+    "original-called",
+    "unloaded-module",
 )
 
 
@@ -95,6 +97,18 @@ def test_missing_reference_is_found(built, machine: Machine) -> None:
     target = next(fixup.target for fixup in given.patch.fixups if fixup.space is Space.BASE)
     fixups = tuple(fixup for fixup in given.patch.fixups if fixup.target != target)
     assert _found(given, replace(given.patch, fixups=fixups))
+
+
+@each_machine
+@pytest.mark.parametrize(("imported", "outcome"), [("weigh", MicroOutcome.AGREE), ("weigj", MicroOutcome.DIFFER)])
+def test_only_the_original_of_that_name_is_the_same_call(built, machine: Machine, imported: str, outcome: MicroOutcome) -> None:
+    given = built("original-called", machine)
+    name = b"hotpatch_original_weigh\0"
+    assert given.fixed.data.count(name) == 1
+    fixed = hotpatch.Image.from_bytes(given.fixed.data.replace(name, b"hotpatch_original_" + imported.encode() + b"\0"), "fixed.dll")
+    (report,) = MicroExecution(given.base, fixed, given.patch).travelling()
+    assert report.outcome is outcome
+    assert report.difference is None or report.difference.what == "call 1, callee"
 
 
 GUARDED = {

@@ -13,8 +13,6 @@ from tests.verifier.mutants import mutants
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 CASES = ("state-kept", "overflow-check", "mutual-recursion", "new-constant", "recursion", "new-import")
-REFUSED_THOUGH_RIGHT = {"original-called", "unloaded-module"}
-"""Cases whose right patch does not pass either: docs/limits.md says why, under micro-execution."""
 LEAST = 0.75
 """Share of all mutants of the shipped cases that is found: 0.80 when this was written, of 334. Others lead to what another input alone
 shows: one entry of a table, a limit that is one off."""
@@ -52,7 +50,7 @@ def test_wrong_references_are_found(built, machine: Machine) -> None:
 def test_most_mutants_of_all_cases_are_found(built) -> None:
     count = missed = 0
     for machine in Machine:
-        for case in sorted(set(case_names()) - REFUSED_THOUGH_RIGHT):
+        for case in case_names():
             try:
                 given = built(case, machine)
             except (hotpatch.Refused, NothingToDo):
