@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hotpatch.differ.images import diff_images
 from hotpatch.differ.inlines import inlined_change
-from hotpatch.differ.listing import Listing, ListingBlock, ListingExit, ListingLine, Listings, listing, switch
+from hotpatch.differ.listing import Listing, ListingBlock, ListingExit, ListingLine, Listings, switch
 from hotpatch.differ.model import DatumMatch, FunctionMatch, ImageDiff, Verdict
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     "Verdict",
     "diff_images",
     "inlined_change",
-    "listing",
     "switch",
 ]

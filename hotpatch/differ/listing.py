@@ -129,11 +129,6 @@ class Listings:
         return Listing(tuple(_block(base, fixed, b, f, b in found.moved) for b, f in _order(found)), found.by_shape)
 
 
-def listing(diff: ImageDiff, row: FunctionMatch) -> Listing:
-    """The functions of ``row`` side by side; one of an added or removed function alone."""
-    return Listings(diff).of(row)
-
-
 def _labels(count: int, known: Mapping[int, str], mark: str) -> Sequence[str]:
     """Of each block: what the other side calls it, else a number of its own."""
     labels: list[str] = []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind, Use
+from hotpatch.arch import Use
+from hotpatch.arch.texts import with_label, with_place
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.model import Verdict
 from hotpatch.differ.parts import ENTRY, PlaceKind, Position, position_in
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from hotpatch.image import Function
 
 _STRING_LIMIT = 40
-_LAST_OPERAND = re.compile(r"#?-?(?:0x)?[0-9a-f]+$")
-_RIP_RELATIVE = re.compile(r"\[rip(?: [+-] (?:0x)?[0-9a-f]+)?\]")
-_BASE_AND_OFFSET = re.compile(r"\[(\w+)(?:, #-?(?:0x)?[0-9a-f]+)?\]")
 
 
 class Wording:
@@ -45,9 +42,10 @@ class Wording:
 
         text = self.view.text(function.entry, line)
         if line.inner is not None and not line.links:
-            text = _replace_inner(text, self._inner_name(function, line.inner, labels))
+            text = with_place(text, self._inner_name(function, line.inner, labels))
         for number in line.links:
-            text = _replace(text, links[number], name)
+            link = links[number]
+            text = with_label(text, link.kind, link.use, link.target, name(link))
         return text
 
     def names_other_content(self, function: Function, line: Line) -> bool:
@@ -149,26 +147,3 @@ def _own_position(function: Function, link: Link) -> Position | None:
         return None
     position = position_in(function, link.target)
     return None if position == ENTRY and link.use not in (Use.JUMP, Use.BRANCH) else position
-
-
-def _replace_inner(text: str, label: str) -> str:
-    replaced = _RIP_RELATIVE.sub(lambda _: f"[{label}]", text, count=1)
-    return replaced if replaced != text else _LAST_OPERAND.sub(lambda _: label, text)
-
-
-def _replace(text: str, link: Link, name: Callable[[Link], str]) -> str:
-    """``text`` with the encoded address of ``link`` replaced by what it refers to."""
-    label = name(link)
-    match link.kind:
-        case FixupKind.REL32 if link.use is Use.DATA:
-            return _RIP_RELATIVE.sub(lambda _: f"[{label}]", text, count=1)
-        case FixupKind.PAGEOFFSET_12A:
-            return _LAST_OPERAND.sub(lambda _: f"lo12({label})", text)
-        case FixupKind.PAGEOFFSET_12L:
-            return _BASE_AND_OFFSET.sub(lambda found: f"[{found[1]}, lo12({label})]", text, count=1)
-        case FixupKind.ADDR32NB | FixupKind.ADDR64:
-            return text.replace(f"0x{link.target:x}", label)
-        case FixupKind.PAGEBASE_REL21:
-            return _LAST_OPERAND.sub(lambda _: f"page({label})", text)
-        case _:
-            return _LAST_OPERAND.sub(lambda _: label, text)

@@ -65,13 +65,11 @@ class ModuleTls:
         """Take the blocks of a module that goes away from all threads, and its index from it."""
         if module.va not in self._owners:
             return
-        memory, index = self._system.memory, self._owners.index(module.va)
-        self._owners[index] = _FREE
-        for thread in self._system.threads.values():
-            if thread.alive:
-                at = thread.teb + TLS_ARRAY + 8 * index
-                self._system.heap.free(int.from_bytes(memory.read(at, 8), "little"))
-                memory.write(at, bytes(8))
+        memory, slots = self._system.memory, self._slots(module)
+        self._owners[self._owners.index(module.va)] = _FREE
+        for at in slots:
+            self._system.heap.free(int.from_bytes(memory.read(at, 8), "little"))
+            memory.write(at, bytes(8))
 
     def reset(self, module: Module) -> None:
         """Fill the module's blocks of all threads as they were when made."""
@@ -79,10 +77,13 @@ class ModuleTls:
         if tls is None or module.va not in self._owners:
             return
         content = memory.read(module.va + tls.template.start, tls.template.size) + bytes(tls.zero_fill)
-        for thread in self._system.threads.values():
-            if thread.alive:
-                at = thread.teb + TLS_ARRAY + 8 * self._owners.index(module.va)
-                memory.write(int.from_bytes(memory.read(at, 8), "little"), content)
+        for at in self._slots(module):
+            memory.write(int.from_bytes(memory.read(at, 8), "little"), content)
+
+    def _slots(self, module: Module) -> list[int]:
+        """Where each thread keeps the address of its block of the module."""
+        index = self._owners.index(module.va)
+        return [thread.teb + TLS_ARRAY + 8 * index for thread in self._system.threads.values() if thread.alive]
 
     def _make(self, thread: GuestThread, index: int) -> None:
         module = next((module for module in self._system.modules() if module.va == self._owners[index]), None)

@@ -518,8 +518,9 @@ class _Finder:
 
     def _ends_in_return(self, end: int) -> bool:
         """Whether the instruction before ``end`` is a return, where instructions are of one size."""
-        before = self.image.read(end - self.alignment, self.alignment)
-        return self.alignment > 1 and any(step.flow is Flow.RETURN for step in decode(self.image.architecture, before, 0, end))
+        start = end - self.alignment
+        before = decode(self.image.architecture, self.image.read(start, self.alignment), 0, start)
+        return self.alignment > 1 and any(step.flow is Flow.RETURN for step in before)
 
     # result ------------------------------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 
 from hotpatch.arch import Machine, Use
 from hotpatch.cases.releases import CVE_2025_69277, PILLOW, XXHASH, ZSTANDARD_CFFI, Release, extract
-from hotpatch.differ import Verdict, diff_images, listing
+from hotpatch.differ import Listings, Verdict, diff_images
 from hotpatch.errors import InputError
 from hotpatch.image import open_image
 
@@ -33,7 +33,7 @@ def test_only_the_subgroup_check_changed(machine: Machine, tmp_path_factory: pyt
     assert check.base.entry in called
     assert check.fixed.size > check.base.size
     assert next(row for row in diff.functions if row.base == caller).verdict in (Verdict.IDENTICAL, Verdict.RELOCATED)
-    (block,) = listing(diff, check).blocks
+    (block,) = Listings(diff).of(check).blocks
     added = [line.fixed for line in block.lines if line.kind == "added"]
     assert block.kind == "changed"
     assert sum(text.startswith(("call ", "bl ")) for text in added) == 3, (

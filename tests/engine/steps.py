@@ -17,14 +17,12 @@ from hotpatch.engine.registry import Ended, Registry
 from hotpatch.engine.transaction import Transaction
 from hotpatch.errors import ApplyRefused, EmulatedFault, Fault, FaultKind, HotpatchError, Refusal, Refused, Rule
 
-from .real import CALLS, InjectedError, whole
+from .real import CALLS, TOLD_BEFORE, InjectedError, whole
 
 Result = TypeVar("Result")
 LIMIT = 1000
 MEMORY = ("map", "unmap", "write", "flush")
 """What the emulator's memory is asked to do; a call of the target fails with some of that done."""
-TOLD_BEFORE = ("write_data", "write_code", "set_registers")
-"""Calls whose inverse is in place before they are made: they may fail with their work done."""
 
 
 @dataclass(frozen=True)
