@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Flow, Use
+from hotpatch.image.claims import Claims
+from hotpatch.image.entries import Entries
 from hotpatch.image.flow import (
     ALIGNED,
     LEAVING,
@@ -16,7 +18,6 @@ from hotpatch.image.flow import (
     end_of_function,
     filler_length,
     is_last_step,
-    is_whole,
     padding_length,
     reach,
     starts_with_padding,
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 
 _ROUND_LIMIT = 1000
 _LONGEST_FILLER = 16
-_LITERALS = (4, 8, 16)
-"""Bytes of what one instruction loads from a literal pool."""
-_GAP_LIMIT = 64
-"""Bytes before a possible entry that are looked at for filler."""
 _POINTER_KINDS = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.REL21})
 """How code takes an address; a load's own displacement (PAGEOFFSET_12L, literals) is data."""
 
@@ -53,20 +50,13 @@ def discover(image: Image, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Functi
     return finder.result(names)
 
 
-class _Finder:
-    """Ranges claimed so far; ``owner`` and ``end`` by start, ``starts`` sorted; ``owned`` holds the starts by owner."""
+class _Finder(Claims):
+    """Claims that grow with the evidence."""
 
     def __init__(self, image: Image) -> None:
+        super().__init__(image)
         self.image = image
-        self.starts: list[int] = []
-        self.end: dict[int, int] = {}
-        self.owner: dict[int, int] = {}
-        self.owned: dict[int, set[int]] = {}
         self.source: dict[int, int] = {}
-        self.executable = tuple(section.range for section in image.sections if section.executable)
-        self.low = min((part.start for part in self.executable), default=0)
-        self.high = max((part.end for part in self.executable), default=0)
-        self.alignment = image.architecture.instruction_alignment
         self.unsized: set[int] = set()
         self.decoded: dict[int, int] = {}
         self.branches: dict[int, tuple[int, ...]] = {}
@@ -78,56 +68,6 @@ class _Finder:
         self.data: set[int] = set()
         self.constants: set[int] = set()
         self.asked: set[int] = set()
-
-    # claiming ----------------------------------------------------------------------------------------------------------------------------
-
-    def is_code(self, rva: int) -> bool:
-        if not self.low <= rva < self.high or rva % self.alignment:
-            return False
-        return len(self.executable) == 1 or any(rva in part for part in self.executable)
-
-    def containing(self, rva: int) -> int | None:
-        """Start of the claimed range that ``rva`` lies in."""
-        index = bisect_right(self.starts, rva) - 1
-        if index < 0:
-            return None
-        start = self.starts[index]
-        return start if rva < self.end[start] else None
-
-    def claim(self, start: int, end: int, owner: int) -> None:
-        """Give ``owner`` what is still free of ``start`` to ``end``."""
-        section_end = next((high for low, high in self.executable if low <= start < high), None)
-        if section_end is None:
-            return
-        end = min(end, section_end)
-        while start < end:
-            inside = self.containing(start)
-            if inside is not None:
-                start = self.end[inside]
-                continue
-            index = bisect_left(self.starts, start)
-            stop = min(end, self.starts[index]) if index < len(self.starts) else end
-            insort(self.starts, start)
-            self.end[start] = stop
-            self.give(start, owner)
-            start = stop
-
-    def split(self, at: int) -> None:
-        """Cut the range around ``at`` so that a function can begin there; the rest of the range becomes that function's."""
-        inside = self.containing(at)
-        if inside is None or inside == at:
-            return
-        insort(self.starts, at)
-        self.end[at], self.end[inside] = self.end[inside], at
-        self.give(at, at)
-
-    def give(self, start: int, owner: int) -> None:
-        """Let the range at ``start`` be ``owner``'s."""
-        known = self.owner.get(start)
-        if known is not None:
-            self.owned[known].discard(start)
-        self.owner[start] = owner
-        self.owned.setdefault(owner, set()).add(start)
 
     def note(self, entry: int, source: FunctionSource) -> None:
         self.source[entry] = int.__or__(self.source.get(entry, 0), source)
@@ -235,16 +175,14 @@ class _Finder:
 
     def _forget(self, owner: int) -> None:
         """Give up the bounds of a function that were only followed, so that they are followed anew with what is known now."""
-        for start in self.owned.pop(owner, ()):
-            del self.starts[bisect_left(self.starts, start)]
-            del self.end[start], self.owner[start]
+        for start in self.forget(owner):
             self.decoded.pop(start, None)
 
     # code --------------------------------------------------------------------------------------------------------------------------------
 
     def follow(self) -> None:
         """Bound what has no size, decode, take new targets, until nothing new turns up."""
-        pointers = self.pointers
+        pointers, entries = self.pointers, Entries(self.image, self, self.unsized, self.data, self.table_ends)
         pointers.update(self._relocated_pointers())
         for _ in range(_ROUND_LIMIT):
             self._bound()
@@ -252,7 +190,7 @@ class _Finder:
             pointers.update(taken)
             fresh = [(rva, FunctionSource.CALL) for rva in calls if self._is_fresh(rva)]
             if not fresh:
-                candidates = (rva for rva in sorted(pointers) if self._is_fresh_pointer(rva) and self._looks_like_entry(rva))
+                candidates = (rva for rva in sorted(pointers) if self._is_fresh_pointer(rva) and entries.may_begin(rva))
                 fresh = [(rva, FunctionSource.POINTER) for rva in candidates]
             for rva in calls:
                 if rva in self.owner and self.owner[rva] == rva:
@@ -489,38 +427,6 @@ class _Finder:
 
     def _relocated_pointers(self) -> Iterable[int]:
         return filter(self.is_code, self.image.pointers.values())
-
-    def _looks_like_entry(self, rva: int) -> bool:
-        """Whether a function may begin at an address that is only ever taken: after filler, other code or its literals; decodable."""
-        index = bisect_left(self.starts, rva) - 1
-        previous = self.end[self.starts[index]] if index >= 0 else 0
-        section = next(part for part in self.executable if rva in part)
-        start = max(previous, section.start)
-        gap = self.image.read(max(start, rva - _GAP_LIMIT), rva - max(start, rva - _GAP_LIMIT))
-        apart = not gap or padding_length(self.image.architecture, gap)
-        if not apart and (rva % ALIGNED or not self._ends_function(start, rva)):
-            return False
-        following = self.starts[index + 1] if index + 1 < len(self.starts) else section.end
-        code = self.image.read(rva, min(following, section.end) - rva)
-        if not apart and not is_whole(self.image.architecture, code, rva):
-            return False
-        return end_of_function(self.image.architecture, code, rva, self.unsized, self.image.read, self.image.table_limit) is not None
-
-    def _ends_in_literal(self, start: int, end: int) -> bool:
-        """Whether what stands from ``start`` to ``end`` is filler, then literals that code reads."""
-        filler = filler_length(self.image.architecture, self.image.read(start, min(end - start, _LONGEST_FILLER)))
-        begins = any(at in self.data for at in range(start, start + filler + 1, self.alignment))
-        return begins and any(end - size in self.data for size in _LITERALS)
-
-    def _ends_function(self, start: int, end: int) -> bool:
-        """Whether what stands from ``start`` to ``end`` ends as functions do: with a jump table, a literal or a return."""
-        return end in self.table_ends or self._ends_in_literal(start, end) or self._ends_in_return(end)
-
-    def _ends_in_return(self, end: int) -> bool:
-        """Whether the instruction before ``end`` is a return, where instructions are of one size."""
-        start = end - self.alignment
-        before = decode(self.image.architecture, self.image.read(start, self.alignment), 0, start)
-        return self.alignment > 1 and any(step.flow is Flow.RETURN for step in before)
 
     # result ------------------------------------------------------------------------------------------------------------------------------
 

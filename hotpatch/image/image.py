@@ -10,11 +10,12 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.arch import Outline, Outlines, Redirect, Use, architecture
+from hotpatch.arch import Redirect, Use, architecture
 from hotpatch.errors import Refusal, Refused, Rule
 from hotpatch.image import cffi, identity, lookup, pdb
 from hotpatch.image.data import DataIndex, named_data
-from hotpatch.image.flow import decode_between, padding_length, pieces_between
+from hotpatch.image.decoded import Decoded
+from hotpatch.image.flow import padding_length
 from hotpatch.image.functions import discover
 from hotpatch.image.memory import MappedBytes
 from hotpatch.image.model import Function, Hybrid, Range, Symbols
@@ -26,7 +27,7 @@ from hotpatch.image.tables import TableLimits, settle
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hotpatch.arch import Architecture, Instruction, JumpTable, Machine, Reference
+    from hotpatch.arch import Architecture, Instruction, JumpTable, Machine, Outline, Reference
     from hotpatch.image.model import (
         BaseIdentity,
         Datum,
@@ -60,12 +61,6 @@ class Image:
     parsed: Parsed = field(repr=False)
     symbols: Symbols = field(repr=False)
     pdb_path: str | None = None
-    _references: dict[Range, tuple[Reference, ...]] = field(default_factory=dict, repr=False)
-    _jump_tables: dict[Range, tuple[JumpTable, ...]] = field(default_factory=dict, repr=False)
-    _outlines: dict[Range, Outline] = field(default_factory=dict, repr=False)
-    _leads: dict[Range, tuple[int, ...]] = field(default_factory=dict, repr=False)
-    _examples: Outlines = field(default_factory=Outlines, repr=False)
-    _unlike: set[Range] = field(default_factory=set, repr=False)
 
     def __repr__(self) -> str:
         """Its name, machine and identity."""
@@ -254,29 +249,30 @@ class Image:
     # bytes -------------------------------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _bytes(self) -> MappedBytes:
+    def mapped_bytes(self) -> MappedBytes:
+        """Its bytes as the loader would map them, by RVA."""
         return MappedBytes(self.data, self.sections, self.headers_size, self.size_of_image)
 
     def read(self, rva: int, size: int) -> bytes:
         """``size`` bytes from ``rva`` as mapped at the preferred base: zeros where the file has none, fewer only past the image's end."""
-        return self._bytes.read(rva, size)
+        return self.mapped_bytes.read(rva, size)
 
     def code(self, part: Range) -> bytes:
         """The bytes of ``part``."""
-        return self._bytes.read(part.start, part.size)
+        return self.mapped_bytes.read(part.start, part.size)
 
     def u32(self, rva: int) -> int:
         """The 32-bit number at ``rva``."""
-        return int.from_bytes(self._bytes.read(rva, 4), "little")
+        return int.from_bytes(self.mapped_bytes.read(rva, 4), "little")
 
     def u64(self, rva: int) -> int:
         """The 64-bit number at ``rva``, unrelocated."""
-        return int.from_bytes(self._bytes.read(rva, 8), "little")
+        return int.from_bytes(self.mapped_bytes.read(rva, 8), "little")
 
     @cached_property
     def mapped(self) -> bytes:
         """The whole image as mapped at its preferred base."""
-        return self._bytes.read(0, self.size_of_image)
+        return self.mapped_bytes.read(0, self.size_of_image)
 
     def section_at(self, rva: int) -> Section | None:
         """The section that ``rva`` lies in."""
@@ -327,11 +323,12 @@ class Image:
     def functions(self) -> tuple[Function, ...]:
         """By entry."""
         found = discover(self, function_names(self))
-        for part in settle(self, found, self._jump_tables, self._table_limits):
-            self._references.pop(part, None)
-            self._outlines.pop(part, None)
-            self._leads.pop(part, None)
+        settle(self, found, self._decoded, self._table_limits)
         return found
+
+    @cached_property
+    def _decoded(self) -> Decoded:
+        return Decoded(self)
 
     @cached_property
     def _table_limits(self) -> TableLimits:
@@ -379,76 +376,26 @@ class Image:
 
     def references_in(self, part: Range) -> tuple[Reference, ...]:
         """What the code in ``part`` refers to, decoded once; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""
-        found = self._references.get(part)
-        if found is None:
-            found = self._outlines[part].at(part.start, self._leads[part]) if self._reread(part) else self._decode(part)
-            self._references[part] = found
-        return found
-
-    def _decode(self, part: Range) -> tuple[Reference, ...]:
-        decode = self.architecture.references
-        tables = self._holes_in(part)
-        return decode_between(decode, self.code(part), part.start, tables) if tables else decode(self.code(part), part.start)
+        return self._decoded.references_in(part)
 
     def instructions_in(self, part: Range) -> Iterator[Instruction]:
         """The instructions of ``part``, jump tables that stand in it left out; what cannot be decoded ends those up to the next table."""
-        for start, code in pieces_between(self.code(part), part.start, self._holes_in(part)):
-            yield from self.architecture.disassemble(code, start)
-
-    def _holes_in(self, part: Range) -> list[tuple[int, int]]:
-        return sorted(hole for table in self.jump_tables_in(part) for hole in self._holes(table) if hole[0] in part)
-
-    def _holes(self, table: JumpTable) -> Iterator[tuple[int, int]]:
-        """Where ``table`` and its table of indices stand, up to where instructions can go on."""
-        alignment = self.architecture.instruction_alignment
-        for start, size in ((table.address, table.size), *([table.index] if table.index else [])):
-            yield start, -(-(start + size) // alignment) * alignment
-
-    def _reread(self, part: Range) -> bool:
-        """Whether code like that in ``part`` is known (see :meth:`expect`); then its outline and leads are, too."""
-        if part in self._leads:
-            return True
-        if part in self._unlike:
-            return False
-        code = self.code(part)
-        example = self._examples.find(code)
-        leads = self.architecture.reread(example, code, part.start) if example is not None else None
-        if example is None or leads is None:
-            self._unlike.add(part)
-            return False
-        self._jump_tables[part], self._outlines[part], self._leads[part] = (), example, leads
-        return True
+        return self._decoded.instructions_in(part)
 
     def outline(self, part: Range) -> Outline:
         """The code in ``part`` apart from where it leads; its ``outward`` holds for :meth:`references_in` of ``part``."""
-        found = self._outlines.get(part)
-        if found is None:
-            if self._reread(part):
-                return self._outlines[part]
-            found = self._outlines[part] = Outline.of(self.architecture, self.code(part), part.start, self.references_in(part))
-        return found
+        return self._decoded.outline(part)
 
     def leads(self, part: Range) -> tuple[int, ...]:
         """Where the outward references of :meth:`outline` of ``part`` lead."""
-        found = self._leads.get(part)
-        if found is None:
-            outline = self.outline(part)
-            found = self._leads.get(part)
-            if found is None:
-                found = self._leads[part] = outline.leads()
-        return found
+        return self._decoded.leads(part)
 
     def expect(self, other: Image) -> None:
         """Before functions are looked for: most code is that of ``other``, but for where it leads.
 
         Such code is not decoded again. What is found does not depend on it, only how soon.
         """
-        self._unlike.clear()
-        parts = {part for function in other.functions for part in function.ranges}
-        for part in sorted(parts.union(other._outlines)):  # also what a search looked at on its way
-            outline = other.outline(part)
-            if not other.jump_tables_in(part) and other.architecture.is_exemplary(outline):
-                self._examples.add(outline)
+        self._decoded.expect(other._decoded, {part for function in other.functions for part in function.ranges})
 
     def jump_tables(self, function: Function) -> tuple[JumpTable, ...]:
         """The tables that the function's indirect jumps go through; ``jump`` counts from the start of the range that holds the jump."""
@@ -456,13 +403,7 @@ class Image:
 
     def jump_tables_in(self, part: Range) -> tuple[JumpTable, ...]:
         """The tables that indirect jumps in ``part`` go through."""
-        found = self._jump_tables.get(part)
-        if found is None:
-            if self._reread(part):
-                return ()
-            found = self.architecture.jump_tables(self.code(part), part.start, self.read, limit=self.table_limit)
-            self._jump_tables[part] = found
-        return found
+        return self._decoded.jump_tables_in(part)
 
     def padding_before(self, function: Function) -> int:
         """Bytes of whole filler instructions right before the entry that belong to no function and no datum."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from hotpatch.arch import JumpTable
+    from hotpatch.image.decoded import Decoded
     from hotpatch.image.image import Image
     from hotpatch.image.model import Function, Range
 
@@ -50,25 +51,22 @@ class TableLimits:
         return min(address, end) if self._sites else end
 
 
-def settle(image: Image, functions: tuple[Function, ...], known: dict[Range, tuple[JumpTable, ...]], limits: TableLimits) -> list[Range]:
-    """Read those tables anew that were counted up to a limit, now that all code is known; gives the ranges where that made a difference.
-
-    ``known``, by range of code, is brought up to date.
-    """
+def settle(image: Image, functions: tuple[Function, ...], decoded: Decoded, limits: TableLimits) -> None:
+    """Read those tables anew that were counted up to a limit, now that all code is known, and tell ``decoded`` what comes out otherwise."""
     parts = [part for function in functions for part in function.ranges]
-    open_ended = [part for part in parts if any(not table.exact for table in known.get(part, ()))]
-    if not open_ended:
-        return []
+    known = {part: tables for part in parts if (tables := decoded.known_tables(part))}
+    before = {part: tables for part, tables in known.items() if any(not table.exact for table in tables)}
+    if not before:
+        return
     limits.add(_referenced(image, parts))
-    before = {part: known[part] for part in open_ended}
     for _ in range(_MOST_ROUNDS):
         limits.add(_starts(known, parts))
-        again = {part: image.architecture.jump_tables(image.code(part), part.start, image.read, limit=limits.limit) for part in open_ended}
+        again = {part: image.architecture.jump_tables(image.code(part), part.start, image.read, limit=limits.limit) for part in before}
         stable = all(known[part] == found for part, found in again.items())
         known.update(again)
         if stable:
             break
-    return [part for part in open_ended if known[part] != before[part]]
+    decoded.correct({part: known[part] for part, found in before.items() if known[part] != found})
 
 
 def _edges(image: Image) -> Iterator[int]:
