@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from hotpatch.address import Va
@@ -257,7 +258,9 @@ class _Watch:
         hostile = request is not None and request.startswith(demo.hostile)
         told = hostile or kind in (StepKind.BUG, StepKind.GOOD)
         if request is not None and told:
-            ran = ", ".join(f"the {code} code of {name}" for name, code in taken) or "nothing that is patched"
+            times = [(each, len(list(same))) for each, same in groupby(taken)]
+            parts = [f"the {code} code of {name}" + (f" {count} times" if count > 1 else "") for (name, code), count in times]
+            ran = ", ".join(parts) or "nothing that is patched"
             yield self._tell.step(
                 StepKind.REQUEST,
                 f"{request}   {'hostile: ' * hostile}thread {thread} ran {ran}",

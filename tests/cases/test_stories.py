@@ -171,6 +171,13 @@ def test_requests_stand_beside_their_replies(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("machine", Machine)
+def test_code_that_ran_again_and_again_is_told_with_its_count(machine: Machine) -> None:
+    asked = {step.details["request"]: step for step in told("interpreter", machine) if step.kind is StepKind.REQUEST}
+    assert asked["sum(14)"].text == "sum(14)   thread 2 ran the old code of execute 16 times"
+    assert asked["host(2)"].text == "host(2)   hostile: thread 2 ran the old code of execute, the old code of host"
+
+
+@pytest.mark.parametrize("machine", Machine)
 def test_what_a_change_waits_for_and_state_that_is_lost_are_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     apply = Process.apply
 

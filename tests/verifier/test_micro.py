@@ -23,6 +23,7 @@ CASES = (
     "function-pointer",
     "image-parser",
     "inlined-caller",
+    "interpreter",
     "new-constant",
     "new-global",
     "new-import",
