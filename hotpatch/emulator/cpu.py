@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from unicorn import unicorn_const as uc_const
 
 from hotpatch.address import Va
-from hotpatch.emulator.binding import IntegerRegisters, UcError, handle_of
+from hotpatch.emulator.binding import IntegerRegister, IntegerRegisters, UcError, handle_of
 from hotpatch.emulator.repeats import LONGEST, Repeats
 from hotpatch.errors import FaultKind, HotpatchError
 
@@ -168,7 +168,6 @@ class Cpu:
         """
         self.model = cpu_model(machine)
         self._ids = self.model.registers
-        self._pc = self._ids[self.model.pc]
         try:
             self._uc = self.model.create()
             self._handle = handle_of(self._uc)
@@ -179,6 +178,8 @@ class Cpu:
         except UcError as error:
             raise CpuError("starting", error.errno) from error
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
+        self._integers = {name: IntegerRegister(self._uc, self._ids[name]) for name in self.model.general}
+        self._pc = self._integers[self.model.pc]
         self._general = IntegerRegisters(self._uc, [self._ids[name] for name in self.model.general])
         self._read = read
         self._repeats = Repeats(self.model.repeats) if self.model.repeats is not None else None
@@ -228,15 +229,16 @@ class Cpu:
     @property
     def pc(self) -> int:
         """The program counter."""
-        return int(self._uc.reg_read(self._pc))
+        return self._pc.read()
 
     @pc.setter
     def pc(self, value: int) -> None:
-        self._uc.reg_write(self._pc, value)
+        self._pc.write(value)
 
     def get(self, name: str) -> int:
         """A register's value; vector registers as 128-bit integers."""
-        return int(self._uc.reg_read(self._ids[name]))
+        integer = self._integers.get(name)
+        return int(self._uc.reg_read(self._ids[name])) if integer is None else integer.read()
 
     def set(self, name: str, value: int) -> None:
         """Change a register.
@@ -244,8 +246,12 @@ class Cpu:
         Raises:
             CpuError: There is no such register, or the value does not fit.
         """
+        integer = self._integers.get(name)
         try:
-            self._uc.reg_write(self._ids[name], value)
+            if integer is None:
+                self._uc.reg_write(self._ids[name], value)
+            else:
+                integer.write(value)
         except KeyError:
             raise CpuError(f"writing register {name}, which this machine does not have", uc_const.UC_ERR_ARG) from None
         except (UcError, ctypes.ArgumentError, OverflowError, TypeError) as error:
