@@ -41,7 +41,7 @@ def document(report: VerifyReport) -> VerifyDocument:
 
 def micro_function(report: MicroReport, *notes: str) -> MicroFunctionDocument:
     """What micro-execution found about a function, with ``notes`` first."""
-    found = [*notes, *filter(None, report.why.split("; "))]
+    found = [*notes, *report.why]
     return MicroFunctionDocument(
         name=report.name,
         base_rva=report.base_rva,

@@ -18,7 +18,8 @@ leaves them, before any code of the module or callback of the patch ran, so ofte
 
 from __future__ import annotations
 
-from functools import cache
+from collections import Counter
+from functools import cache, partial
 from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ class MicroExecution:
         status = process.status().patches[-1]
         theirs = self._fixed_runner()
         correlation = Correlation(self.diff, process, theirs.process, applied, status.image)
-        runner = Runner(process)
+        runner = Runner(process, range(status.image, status.image + status.size))
         entries = {item.patch_rva for item in self._patch.functions}
         entries |= {item.patch_rva for item in self._patch.carried if item.kind is CarriedKind.FUNCTION}
         known = frozenset(status.image + rva for rva in entries)
@@ -214,8 +215,9 @@ class MicroExecution:
         constants = _constants(self._fixed, fixed) if alike else _constants(self._base, base) + _constants(self._fixed, fixed)
         whole = frozenset(shape.addresses)
         visited: set[int] = set()
-        agreed = tried = executed = spent = barren = 0
-        why: dict[str, None] = {}
+        compared: set[int] = set()
+        agreed = doubted = tried = executed = spent = barren = 0
+        left_out: Counter[str] = Counter()
         found: tuple[int, Difference] | None = None
         for number in range(seeds):
             seed = self._seed + number
@@ -240,31 +242,48 @@ class MicroExecution:
             faults = [run.end == FaultKind.ACCESS_VIOLATION.value for run in (mine, other)]
             if led and faults[0] != faults[1]:
                 # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
-                why[_ASTRAY] = None
+                left_out[_ASTRAY] += 1
+                doubted += 1
                 continue
-            doubts = Doubts(theirs, self._moved_runner, lambda where: self._there(fixed, where), scenery, forced, other, correlation, fixed)
+            doubts = Doubts(
+                theirs, self._moved_runner, partial(self._there, fixed), scenery, forced, other, correlation, fixed, (runner, place)
+            )
             # What is compared stands in the processes until they run again, which doubts make them do.
-            doubtful = False
+            doubtful: dict[str, None] = {}
             for difference in list(islice(correlation.differences(mine, other, fixed, own), _DIFFERENCES)):
                 doubt = doubts.about(difference)
                 if doubt is None:
                     found = seed, difference
                     break
-                why[doubt] = None
-                doubtful = True
+                doubtful[doubt] = None
             if found:
                 break
-            if FaultKind.BUDGET.value in (mine.end, other.end):
-                why["runs exceed their budget of instructions"] = None
-            elif not doubtful:
+            if doubtful:
+                left_out.update(list(doubtful)[:1])
+                doubted += 1
+            elif FaultKind.BUDGET.value in (mine.end, other.end):
+                left_out["longer than what one run is given"] += 1
+            else:
                 agreed += 1
+                compared |= other.visited
             if spent > FUNCTION_BUDGET:
                 break
-        outcome = MicroOutcome.DIFFER if found else MicroOutcome.AGREE if agreed else MicroOutcome.INCONCLUSIVE
-        coverage = len(visited & whole) / len(whole) if whole else 0.0
+        outcome = MicroOutcome.DIFFER if found else MicroOutcome.AGREE if agreed > doubted else MicroOutcome.INCONCLUSIVE
+        coverage = len((visited if found else compared) & whole) / len(whole) if whole else 0.0
         seed_, difference_ = found if found else (None, None)
         return MicroReport(
-            row.name, base.entry, fixed.entry, patched, outcome, tried, agreed, executed, coverage, "; ".join(why), seed_, difference_
+            row.name,
+            base.entry,
+            fixed.entry,
+            patched,
+            outcome,
+            tried,
+            agreed,
+            executed,
+            coverage,
+            tuple(left_out.items()),
+            seed_,
+            difference_,
         )
 
     def _there(self, fixed: Function, runner: Runner) -> Place:
@@ -315,4 +334,4 @@ def _is_amid(image: Image, rva: int) -> bool:
 
 def _nothing(function: PatchedFunction, why: str) -> MicroReport:
     rva = function.base_rva
-    return MicroReport(function.name, rva, Rva(0), True, MicroOutcome.INCONCLUSIVE, 0, 0, 0, 0.0, why)
+    return MicroReport(function.name, rva, Rva(0), True, MicroOutcome.INCONCLUSIVE, 0, 0, 0, 0.0, ((why, 0),))

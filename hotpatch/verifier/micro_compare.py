@@ -148,10 +148,33 @@ class Correlation:
         slot = Rva(fixed) in image.imports_by_slot
         if meant is None or section is None or section.executable or slot or any(fixed in table for table in self._tables(function)):
             return True
-        one, other = base.read(meant, size), image.read(fixed, size)
-        if one == other or size != _WORD:
-            return one == other
-        return self.meant(image.u64(fixed) - image.preferred_base) == base.u64(meant) - base.preferred_base
+        return self._alike(base, meant, fixed, size)
+
+    def beside(self, theirs: int, function: Function) -> frozenset[int]:
+        """Where the base may have what lies at ``theirs``, by how far from it all else lies that ``function`` refers to; VAs."""
+        return frozenset(theirs - self.theirs.load_base + self.mine.load_base + distance for distance in self._distances(function))
+
+    def alike(self, mine: int, theirs: int, size: int) -> bool:
+        """Whether both sides hold the same before anything has run, ``mine`` in the base or in the patch image; VAs."""
+        fixed = theirs - self.theirs.load_base
+        if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self._patch_end:
+            return self._alike(self.patch.image, mine - self.patch_va, fixed, size)
+        base = mine - self.mine.load_base
+        return 0 <= base < self.diff.base.size_of_image and self._alike(self.diff.base, base, fixed, size)
+
+    def _alike(self, image: Image, rva: int, fixed: int, size: int) -> bool:
+        """Whether ``image`` holds what the fixed image does: the same bytes, pointers to the same thing, slots of the same import."""
+        other = self.diff.fixed
+        if size > _WORD:
+            halves = ((at, min(_WORD, size - at)) for at in range(0, size, _WORD))
+            return all(self._alike(image, rva + at, fixed + at, part) for at, part in halves)
+        slots = [each.imports_by_slot.get(Rva(at - at % _WORD)) for each, at in ((image, rva), (other, fixed))]
+        if any(slots):
+            return len({slot.label if slot else "" for slot in slots}) == 1
+        one, two = other.pointers.get(Rva(fixed)), image.pointers.get(Rva(rva))
+        if one is not None and two is not None and image is self.diff.base:
+            return self.meant(one) == two
+        return image.read(rva, size) == other.read(fixed, size) and (one is None) == (two is None)
 
     @cached_property
     def _starts(self) -> frozenset[int]:

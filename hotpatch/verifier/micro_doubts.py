@@ -1,8 +1,9 @@
 """Why a difference of two runs may show nothing: made-up state can lead a function where the program never would.
 
 A difference counts only where the fixed image's own run is the same when it is made again, has the same value there when the image lies
-elsewhere (unless the value is an address in the image), and stayed inside of the data that the function refers to: an index that nothing
-has checked, because it was made up, reads what happens to lie beside a table, and that is not the same in two images.
+elsewhere (unless the value is an address in the image), and came upon the same data as the other side's: an index that nothing has checked,
+because it was made up, reads what happens to lie beside a table, and that need not be the same in two images. Where it is the same, it
+explains no difference: code that names the middle of an array and reads backwards from there finds what the base finds.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ class Doubts:
         first: Observed,
         correlation: Correlation,
         fixed: Function,
+        mine: tuple[Runner, Place],
     ) -> None:
-        """``place`` says where ``fixed`` is in a process; ``forced`` is how the run was led."""
+        """``place`` says where ``fixed`` is in a process, ``mine`` where the other side's function is; ``forced`` is how they were led."""
         self._theirs, self._elsewhere, self._place = theirs, elsewhere, place
         self._scenery, self._forced, self._first = scenery, forced, first
-        self._correlation, self._fixed = correlation, fixed
+        self._correlation, self._fixed, self._mine = correlation, fixed, mine
 
     def about(self, difference: Difference) -> str | None:
         """Why ``difference`` shows nothing, or ``None``."""
@@ -80,12 +82,32 @@ class Doubts:
         start = self._theirs.process.load_base
         called = {Rva(call.callee - start) for call in self._first.calls}
         allowed, starts = self._correlation.reach(self._fixed, called)
-        for va, size in set(touched):
-            if starts and starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed:
+        for number, (va, size) in enumerate(touched):
+            beside = starts and starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed
+            if beside and not self._found_the_same(number, va, size):
                 return True
             if not self._correlation.holds_the_same(va - start, size, self._fixed):
                 return True
         return False
+
+    def _found_the_same(self, number: int, va: int, size: int) -> bool:
+        """Whether the other side came upon the same where this one came to ``va``, which no reference explains, as ``number``-th of all."""
+        others = self._others
+        if number < len(others) and others[number][1] == size and self._correlation.alike(others[number][0], va, size):
+            return True
+        places = self._correlation.beside(va, self._fixed)
+        return any((place, size) in self._other_places and self._correlation.alike(place, va, size) for place in places)
+
+    @cached_property
+    def _others(self) -> list[tuple[int, int]]:
+        touched: list[tuple[int, int]] = []
+        runner, place = self._mine
+        runner.run(place, self._scenery, Replay(self._forced, place.body), watch=touched)
+        return touched
+
+    @cached_property
+    def _other_places(self) -> frozenset[tuple[int, int]]:
+        return frozenset(self._others)
 
     def _depends(self, difference: Difference) -> bool:
         """Whether the value is another where the image lies elsewhere, and is no address in the image."""

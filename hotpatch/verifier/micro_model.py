@@ -14,10 +14,10 @@ class MicroOutcome(StrEnum):
     """What running a function on made-up state has shown."""
 
     AGREE = "agree"
-    """No seed showed a difference, and at least one run could be compared to its end."""
+    """No seed showed a difference, and of the runs most could be compared to their ends: more than differed in a way that shows nothing."""
     DIFFER = "differ"
     INCONCLUSIVE = "inconclusive"
-    """No difference, but no run could be compared to its end either."""
+    """No difference that shows anything, but hardly a run could be compared to its end either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,9 @@ class MicroReport:
         seeds: Tried.
         agreed: Seeds whose runs were compared to their ends, and did the same.
         instructions: That the fixed image's function executed in all of them.
-        coverage: Share of its instructions that ran at least once, 0.0 … 1.0.
-        why: Why seeds were inconclusive, or ``""``.
+        coverage: Share of its instructions that ran at least once, 0.0 … 1.0; where none differed, in runs compared to their ends.
+        left_out: How many runs could not be compared to their ends, or differed in a way that shows nothing, by the reason; 0 where none
+            was made.
         seed: That showed ``difference``.
         difference: The first one.
     """
@@ -67,9 +68,14 @@ class MicroReport:
     agreed: int
     instructions: int
     coverage: float
-    why: str = ""
+    left_out: tuple[tuple[str, int], ...] = ()
     seed: int | None = None
     difference: Difference | None = None
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """Why runs were left out, and how many for each reason."""
+        return tuple(f"{count} run{'s' * (count != 1)} left out: {reason}" if count else reason for reason, count in self.left_out)
 
     @property
     def text(self) -> str:
@@ -79,4 +85,4 @@ class MicroReport:
             found = self.difference
             return f"seed {self.seed}: {found.what}: {found.mine} in the {side}, {found.theirs} in the fixed image"
         share = f"{self.agreed} of {self.seeds} seeds agree, {self.coverage:.0%} of the instructions ran"
-        return f"{share}; {self.why}" if self.why else share
+        return "; ".join((share, *self.why))

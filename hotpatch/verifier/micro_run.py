@@ -107,8 +107,12 @@ class RedirectError(Exception):
 class Runner:
     """A process that runs functions from the same state again and again."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, patch: range = range(0)) -> None:
+        """``patch`` is where the image of one lies, VAs."""
         self.process = process
+        self._watched = [
+            span for span in (range(process.guest.module.va, process.guest.module.va + process.guest.module.size), patch) if span
+        ]
         guest = process.guest
         self._scenery = Scenery(0)
         self._supplied: dict[int, bytes] = {}
@@ -150,7 +154,7 @@ class Runner:
             place: Where it is.
             scenery: What it runs on.
             guide: Leads it at branches.
-            watch: Takes VAs and sizes of what it reads and writes in the module; watching is slow.
+            watch: Takes VAs and sizes of what it reads and writes in the module and the patch; watching is slow.
 
         Raises:
             RedirectError: A call of it does not get to its body.
@@ -173,12 +177,14 @@ class Runner:
         system.memory.write(sp - _STALE, scenery.word(120).to_bytes(8, "little") * (_STALE // 8))
         self._arrive(place)
         seen = Observed()
-        hook = None if watch is None else cpu.watch(guest.module.va, guest.module.va + guest.module.size - 1, watch)
+        hooks = [] if watch is None else [cpu.watch(span.start, span.stop - 1, watch) for span in self._watched]
         self._go(place, seen, scenery, sp, guide)
-        if hook is not None:
+        for hook in hooks:
             cpu.unwatch(hook)
         if seen.end == "returned":
-            seen.words = tuple(cpu.get(name) for name in (convention.result, *convention.preserved))
+            # Where the link register holds the return address, nothing else shows that the stack pointer is wrong.
+            kept = convention.preserved if convention.link is None else (*convention.preserved, convention.sp)
+            seen.words = tuple(cpu.get(name) for name in (convention.result, *kept))
             seen.float_bits = cpu.get(convention.float_result)
         for va, before in [*self._data, *self._supplied.items(), (above, caller)]:
             seen.written.update(_changes(before, system.memory.read(va, len(before)), va))

@@ -1,0 +1,74 @@
+"""Which runs that differ are left out of the comparison: not those that read only what the function refers to."""
+
+from __future__ import annotations
+
+import pytest
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.arch.assembly import assemble
+from hotpatch.verifier import MicroExecution, MicroOutcome
+from tests.emulator.pe import DATA, TEXT, Pe
+
+each_machine = pytest.mark.parametrize("machine", Machine)
+BACKWARDS = {
+    Machine.X64: "lea rax, [rip + 0x2001]; mov rax, qword ptr [rax - 8]; add rax, {added}; ret",
+    Machine.ARM64: "adrp x9, 0x3000; add x9, x9, #8; ldur x0, [x9, #-8]; add x0, x0, #{added}; ret",
+}
+"""Names the second word of a table and reads the first, as compilers do in loops."""
+
+
+def _image(machine: Machine, added: int) -> hotpatch.Image:
+    pe = Pe(machine)
+    code = assemble(machine, BACKWARDS[machine].format(added=added), TEXT)
+    pe.put(TEXT, code)
+    pe.put(DATA, b"".join(number.to_bytes(8, "little") for number in range(3, 19)))
+    pe.exports("walk.dll", [("walk", TEXT), ("table", DATA), ("behind", DATA + 0x80)])
+    return pe.build("walk.dll")
+
+
+@each_machine
+def test_backwards_from_the_middle_of_an_array_is_inside_of_it(machine: Machine) -> None:
+    execution = MicroExecution(_image(machine, 2), _image(machine, 3))
+    (report,) = execution.unpatched(execution.diff.of(hotpatch.Verdict.CHANGED))
+    assert report.outcome is MicroOutcome.DIFFER, report.text
+    assert report.difference is not None
+    assert report.difference.what == "result"
+
+
+UNCHECKED = {
+    Machine.X64: "lea rax, [rip + 0x1ff9]; and ecx, 15; mov rax, qword ptr [rax + rcx*8 + 8]; ret",
+    Machine.ARM64: "adrp x9, 0x3000; and x8, x0, #15; lsl x8, x8, #3; add x9, x9, x8; ldr x0, [x9, #8]; ret",
+}
+"""Reads one of 16 words from the second on, of a table that has two."""
+
+
+@each_machine
+def test_mostly_beside_the_data_is_no_agreement(machine: Machine) -> None:
+    images = []
+    for beside in (5, 6):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, UNCHECKED[machine], TEXT))
+        pe.put(DATA, b"".join(number.to_bytes(8, "little") for number in (3, 4, *[beside] * 32)))
+        pe.exports("walk.dll", [("walk", TEXT), ("table", DATA), ("behind", DATA + 0x10)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched(execution.diff.functions)
+    assert report.outcome is MicroOutcome.INCONCLUSIVE, report.text
+    ((_, left_out),) = report.left_out
+    assert 0 < report.agreed < left_out == report.seeds - report.agreed
+    assert f"{left_out} runs left out: made-up indices" in report.text
+
+
+@pytest.mark.parametrize(("popped", "outcome"), [(16, MicroOutcome.AGREE), (32, MicroOutcome.DIFFER)])
+def test_another_stack_pointer_at_the_return_is_a_difference(popped: int, outcome: MicroOutcome) -> None:
+    """On x64 such a function returns elsewhere; on Arm64 nothing else shows it."""
+    images = []
+    for size in (16, popped):
+        pe = Pe(Machine.ARM64)
+        pe.put(TEXT, assemble(Machine.ARM64, f"str x19, [sp, #-16]!; mov x0, #1; ldr x19, [sp], #{size}; ret", TEXT))
+        pe.exports("walk.dll", [("walk", TEXT)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched(execution.diff.functions)
+    assert report.outcome is outcome, report.text
