@@ -122,6 +122,7 @@ def build(
     images = open_pair(base, fixed)
     _check_output(output, base, fixed)
     checked = None
+    stood_for: tuple[str, ...] = ()
     try:
         with out.progress(f"building {output}"):
             found = diff_images(*images)
@@ -140,7 +141,7 @@ def build(
                 from hotpatch.verifier import check_patch, rehearse
 
                 out.log("rehearsing the patch in an emulated process")
-                rehearse(images[0], patch)
+                stood_for = rehearse(images[0], patch).stood_for
                 out.log("running its functions and the fixed ones on the same made-up state")
                 checked = checks.checked(check_patch(*images, patch, found))
     except NothingToDo as error:
@@ -154,7 +155,7 @@ def build(
         out.result(document, text.build(document))
         return Exit.REFUSED
     write_atomically(output, patch.data)
-    document = convert.build(patch, output, checked)
+    document = convert.build(patch, output, checked, stood_for)
     if options.json or not options.quiet:
         out.result(document, text.build(document))
     return Exit.DONE

@@ -9,6 +9,7 @@ from hotpatch.address import Rva, Va
 from hotpatch.emulator import faults, interjected, layout, loader, mappings
 from hotpatch.emulator.calls import lay_out
 from hotpatch.emulator.kernel import Alarm, Kernel
+from hotpatch.emulator.libraries import library_name
 from hotpatch.emulator.loader import DLL_PROCESS_ATTACH
 from hotpatch.emulator.memory import RegionKind, page_up
 from hotpatch.emulator.parameters import Settings
@@ -69,6 +70,7 @@ class Guest:
         self.system.available = loader.by_name(self.system, available)
         loader.load(self.system, [(image, load_base), *((module, None) for module in modules)])
         self.module = self.system.modules()[0]
+        self._stood_for: set[tuple[str, str]] = set()
         self._host = self.system.new_thread(0, 0, host=True)
         self._host.state = ThreadState.IDLE
         self._start_dlls()
@@ -299,7 +301,16 @@ class Guest:
 
     def resolve_import(self, library: str, name: str | None, ordinal: int | None) -> Va | None:
         """See :class:`~hotpatch.engine.target.Target`."""
-        return loader.resolve(self.system, library, name, ordinal)
+        found = loader.resolve(self.system, library, name, ordinal)
+        if found is None and (symbol := _symbol(library_name(library), name, ordinal)) in self._stood_for:
+            return self.system.gates.unknown(*symbol)
+        return found
+
+    def stand_for(self, library: str, name: str | None, ordinal: int | None) -> str:
+        """Take an import for one that the process has from now on; a call of it is a fault that names it. Returns its label."""
+        symbol = _symbol(library_name(library), name, ordinal)
+        self._stood_for.add(symbol)
+        return "!".join(symbol)
 
     def checkpoint(self) -> Callable[[], None]:
         """See :class:`~hotpatch.engine.target.Target`."""
@@ -390,3 +401,7 @@ class Guest:
         system.counters.instructions = system.counters.skipped = 0
         for thread in system.threads.values():
             thread.executed = 0
+
+
+def _symbol(library: str, name: str | None, ordinal: int | None) -> tuple[str, str]:
+    return library, name if name is not None else f"#{ordinal}"

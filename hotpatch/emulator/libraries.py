@@ -29,6 +29,14 @@ def is_system(library: str) -> bool:
     return library in _SYSTEM_LIBRARIES or library.startswith(_SYSTEM_PREFIXES)
 
 
+def host_library(name: str) -> str:
+    """The library that has the functions of ``name``: itself, unless that is an API set. Source: MS Learn, "Windows API sets"."""
+    library = library_name(name)
+    if not library.startswith(_SYSTEM_PREFIXES):
+        return library
+    return "ucrtbase.dll" if library.startswith("api-ms-win-crt-") else "kernelbase.dll"
+
+
 def system_module(library: str) -> Va | None:
     """The handle of a system library."""
     if library in _SYSTEM_LIBRARIES:

@@ -119,8 +119,11 @@ def _carried(patch: Patch) -> list[CarriedDocument]:
     return [CarriedDocument(name=item.name, patch_rva=item.patch_rva, size=item.size, kind=item.kind.value) for item in patch.carried]
 
 
-def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None) -> BuildDocument:
-    """The document of a ``hotpatch build`` that made a patch; ``checked`` is what was run on made-up state."""
+def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None, stood_for: Iterable[str] = ()) -> BuildDocument:
+    """The document of a ``hotpatch build`` that made a patch; ``checked`` is what was run on made-up state.
+
+    ``stood_for`` are imports of the patch that were taken to be there.
+    """
     return BuildDocument(
         patch=path,
         sequence=patch.sequence,
@@ -130,6 +133,7 @@ def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None =
         carried=_carried(patch),
         overrides=list(patch.overrides),
         checked=checked or [],
+        assumed_imports=list(stood_for),
         refused=[],
     )
 

@@ -81,6 +81,7 @@ class BuildDocument(Document, frozen=True, kw_only=True):
     carried: list[CarriedDocument]
     overrides: list[str] = msgspec.field(default_factory=list)
     checked: list[MicroFunctionDocument] = msgspec.field(default_factory=list)
+    assumed_imports: list[str] = msgspec.field(default_factory=list)
     refused: list[RefusalDocument]
 
 

@@ -179,6 +179,7 @@ def build(document: BuildDocument) -> RenderableType:
         *_carried(document.carried),
         *_overridden(document.overrides),
         *_checked(document.checked),
+        *(Text(f"assumed to be in the process, as the emulator does not know it: {label}") for label in document.assumed_imports),
         Text(f"{document.patch}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
     )
 

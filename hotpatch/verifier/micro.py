@@ -36,6 +36,7 @@ from hotpatch.verifier.micro_model import Difference, MicroOutcome, MicroReport
 from hotpatch.verifier.micro_paths import Explorer, Replay, Shape
 from hotpatch.verifier.micro_run import Place, RedirectError, Runner, leads_on
 from hotpatch.verifier.micro_scenery import CONSTANTS, Scenery
+from hotpatch.verifier.stand_ins import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -102,6 +103,7 @@ class MicroExecution:
         if self._patch is None:
             return ()
         process = Process(self._base)
+        stand_in(process, self._patch)
         applied = process.apply(self._patch)
         status = process.status().patches[-1]
         theirs = self._fixed_runner()

@@ -10,6 +10,7 @@ from hotpatch.arch import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, Redirect, archi
 from hotpatch.engine import Rights
 from hotpatch.errors import ApplyRefused, Refusal, Rule
 from hotpatch.process import Process
+from hotpatch.verifier.stand_ins import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,10 +39,17 @@ class RehearsedFunction:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A patch that went in and came out again: what was followed, and how many bytes of the module were the same afterwards."""
+    """A patch that went in and came out again.
+
+    Attributes:
+        functions: Whose redirects were followed.
+        compared: Bytes of the module that were the same afterwards.
+        stood_for: Imports of the patch that the emulator does not know and that were taken to be there (:mod:`.stand_ins`).
+    """
 
     functions: tuple[RehearsedFunction, ...]
     compared: int
+    stood_for: tuple[str, ...] = ()
 
 
 def rehearse(base: Image, patch: Patch) -> Rehearsal:
@@ -49,7 +57,7 @@ def rehearse(base: Image, patch: Patch) -> Rehearsal:
 
     Every patched function's entry must lead to the new function, through its slot's code and pointer where it has one, the original's
     trampoline must be memory that the program can run and not write, and after the revert the module's memory and rights must be what they
-    were before.
+    were before. Imports that the base's own process would supply need not be known to the emulator.
 
     Raises:
         ApplyRefused: One of that does not hold (rule self-check, with the place and bytes), or the engine refuses the patch.
@@ -57,6 +65,7 @@ def rehearse(base: Image, patch: Patch) -> Rehearsal:
         EmulatedFault: The base does not even start up.
     """
     process = Process(base)
+    stood_for = stand_in(process, patch)
     before = _memory(process)
     applied = process.apply(patch)
     guest, arch = process.guest, architecture(patch.machine)
@@ -71,7 +80,7 @@ def rehearse(base: Image, patch: Patch) -> Rehearsal:
     if refusals:
         raise ApplyRefused(refusals)
     followed = tuple(RehearsedFunction(item.name, item.va, item.slot, item.destination, item.trampoline) for item in functions)
-    return Rehearsal(followed, sum(len(content) for _, content in before.values()))
+    return Rehearsal(followed, sum(len(content) for _, content in before.values()), stood_for)
 
 
 def _problems(guest: Guest, arch: Architecture, function: FunctionStatus, new: Va) -> Iterator[Refusal]:

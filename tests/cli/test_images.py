@@ -269,3 +269,14 @@ def test_patch_that_was_there_before_survives_a_refused_build(ask: Ask, image, m
     pair = image("data-layout-refused", machine), image("data-layout-refused", machine, "fixed")
     assert ask("build", *pair, "-o", target).code == 4
     assert target.read_bytes() == b"older"
+
+
+def test_build_says_which_imports_it_assumes(ask: Ask, image, machine, tmp_path: Path) -> None:
+    base, fixed = image("new-import", machine), tmp_path / "fixed.dll"
+    data = Path(image("new-import", machine, "fixed")).read_bytes()
+    assert data.count(b"Sleep\0") == 1
+    fixed.write_bytes(data.replace(b"Sleep\0", b"Slumb\0"))
+    command = "build", base, fixed, "-o", tmp_path / "fix.dll", "--check"
+    answer = ask(*command, "--json")
+    assert (answer.code, answer.document("build")["assumed_imports"]) == (0, ["kernel32.dll!Slumb"])
+    assert "assumed to be in the process, as the emulator does not know it: kernel32.dll!Slumb" in ask(*command).out

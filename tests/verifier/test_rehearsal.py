@@ -86,3 +86,39 @@ def test_patch_for_another_build_is_refused(built) -> None:
     given = built("basic", "x64")
     with pytest.raises(hotpatch.ApplyRefused):
         rehearse(given.fixed, given.patch)
+
+
+def _importing(given, old: bytes, new: bytes) -> tuple[hotpatch.Image, hotpatch.Patch]:
+    """The fixed image with a name of its imports replaced, and its patch."""
+    assert given.fixed.data.count(old) == 1
+    fixed = hotpatch.Image.from_bytes(given.fixed.data.replace(old, new), "fixed.dll")
+    return fixed, hotpatch.build(hotpatch.diff(given.base, fixed))
+
+
+@each_machine
+def test_an_import_from_a_library_of_the_base_is_assumed(built, machine: Machine) -> None:
+    """The emulator knows no such function; a process of the base has the library."""
+    given = built("new-import", machine)
+    fixed, patch = _importing(given, b"Sleep\0", b"Slumb\0")
+    assert rehearse(given.base, patch).stood_for == ("kernel32.dll!Slumb",)
+    (report,) = hotpatch.verify(given.base, patch, fixed=fixed).functions
+    assert report.outcome is hotpatch.verifier.MicroOutcome.AGREE
+    assert report.coverage == 1
+
+
+@each_machine
+def test_what_the_emulator_knows_is_not_assumed(built, machine: Machine) -> None:
+    given = built("new-import", machine)
+    assert given.patch.imports
+    assert rehearse(given.base, given.patch).stood_for == ()
+
+
+@each_machine
+def test_an_import_from_another_library_is_refused(built, machine: Machine) -> None:
+    given = built("new-import", machine)
+    fixed, patch = _importing(given, b"KERNEL32.dll\0", b"KERNEL33.dll\0")
+    with pytest.raises(hotpatch.ApplyRefused) as refused:
+        rehearse(given.base, patch)
+    assert {rule for rule, _ in _rules(refused)} == {hotpatch.Rule.IMPORT_UNAVAILABLE}
+    with pytest.raises(hotpatch.ApplyRefused):
+        hotpatch.verify(given.base, patch, fixed=fixed)
