@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Destination
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function, Import
+    from hotpatch.image.type_records import TypeRecord
     from hotpatch.unwind import CarriedUnwind
 
 SHORT_DATA_KINDS = frozenset({FixupKind.LITERAL19, FixupKind.REL21, FixupKind.REL8})
 """Kinds by which code cannot reach data of another image."""
+RECORD_FIELD_SIZE = 4
 
 
 def bind(diff: ImageDiff, selected: Iterable[Selected], along: Iterable[Function] = ()) -> tuple[Bound, tuple[Refusal, ...]]:
@@ -76,6 +78,7 @@ class _Binder:
         self.falls: dict[Rva, Destination] = {}
         self.unwind: list[CarriedUnwind] = []
         self.handlers: list[tuple[Body, Site, Destination]] = []
+        self.records: dict[Rva, Rva] = {}
         self.imports: dict[str, Import] = {}
         self.refusals: list[Refusal] = []
         self.distances: dict[Rva, tuple[Function, DistanceTable]] = {}
@@ -150,7 +153,7 @@ class _Binder:
             if target in special
             or target < self.fixed.headers_size
             or self.fixed.function_at(target) is not None
-            or (_holds(body.tables, target) and self.stretches.ending_at(usage, target) is None)
+            or ((_holds(body.tables, target) or target in self.view.type_parts) and self.stretches.ending_at(usage, target) is None)
         }
         for target, part in self.stretches.together(usage, apart).items():
             self.together[function.entry, target] = part
@@ -209,12 +212,14 @@ class _Binder:
         found = self.destination(function, site)
         whole = self.together.get((function.entry, site.target)) if function is not None else None
         whole = whole or self.outside.get(site.target)
-        if isinstance(found, CarriedAddress) and self._has_type_record(site.target, whole):
-            found = "a new C++ class or thrown object has a record of its type, whose image-relative addresses cannot be carried"
+        if isinstance(found, CarriedAddress) and self.novelty.is_other_class(site.target):
+            found = "a C++ class or thrown object is described otherwise than in the base, where objects of it may live"
         if isinstance(found, str):
             self._refuse(function, site, found)
             return
         self.links.append(Link(site, found))
+        if isinstance(found, CarriedAddress) and site.target in self.view.type_records:
+            self._carry_record(function, self.view.type_records[site.target])
         if whole is not None and isinstance(found, CarriedAddress):
             section = self.fixed.section_at(whole.start)
             self._carry_data(whole, Area.DATA if section is not None and section.writable else Area.CONSTANT)
@@ -227,12 +232,25 @@ class _Binder:
             case BaseAddress():
                 pass
 
-    def _has_type_record(self, target: int, whole: Range | None) -> bool:
-        """Whether what would be copied is a record of a C++ type, or a vtable without the pointer in front of it that leads to one."""
-        if target in self.view.type_records:
-            return True
-        part = whole or self.novelty.extent(Rva(target))
-        return part.start == target and self.fixed.pointers.get(Rva(target - POINTER_SIZE)) in self.view.type_records
+    def _carry_record(self, function: Function | None, record: TypeRecord) -> None:
+        """Take a record of a C++ type along, with all that it leads to: its addresses count from the start of its own image."""
+        for start, size in record.parts.items():
+            section = self.fixed.section_at(start)
+            self._carry_data(Range(Rva(start), Rva(start + size)), Area.DATA if section and section.writable else Area.CONSTANT)
+        for field, target in record.fields:
+            if field in self.records:
+                continue
+            self.records[field] = target
+            if target not in record.code:
+                continue
+            site = Site(field, RECORD_FIELD_SIZE, field, FixupKind.ADDR32NB, Use.CALL, target, 0)
+            found = self.destination(None, site)
+            if isinstance(found, str):
+                self._refuse(function, site, found)
+                continue
+            self.handlers.append((next(iter(self.bodies.values())), site, found))
+            if isinstance(found, CarriedAddress):
+                self._carry_at(found.fixed)
 
     def _carry_at(self, fixed: Rva) -> None:
         function = self.fixed.function_at(fixed)
@@ -240,6 +258,9 @@ class _Binder:
             self.carry(function)
         elif not self._in_table(fixed):
             part = self.novelty.extent(fixed)
+            front = Rva(part.start - POINTER_SIZE)
+            if front in self.view.type_parts and part.start in self.view.type_parts:
+                part = Range(front, part.end)  # which class a vtable is of says the pointer in front of it
             section = self.fixed.section_at(fixed)
             self._carry_data(part, Area.DATA if section is not None and section.writable else Area.CONSTANT)
 
@@ -402,6 +423,7 @@ class _Binder:
             tuple(self.imports[label] for label in sorted(self.imports)),
             tuple(self.unwind),
             tuple(self.handlers),
+            tuple(sorted(self.records.items())),
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Reference, Use
+from hotpatch.builder.binding import RECORD_FIELD_SIZE
 from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, NewImport
 from hotpatch.builder.place import AREA_FLAGS, SHORT_BRANCHES, VeneerForm, veneer_of
@@ -83,6 +84,7 @@ class _Linker:
         for _, group in groupby(self.bound.links, key=lambda item: (item.site.field, item.site.kind)):
             self._links(list(group))
         self._veneers()
+        self._records()
         sections = self._sections()
         if self.imports is not None:
             sections.append(PatchSection(".idata", self.imports.addresses.start, len(self.imports.data), self.imports.data, _READ_ONLY))
@@ -227,8 +229,15 @@ class _Linker:
             space, target = self._where(veneer.destination)
             self._fixup(Fixup(FixupKind.ADDR64, Rva(rva + form.address_at), space, target, 0))
 
+    def _records(self) -> None:
+        """Addresses in records of C++ types: distances from the start of the patch image."""
+        called = {site.target for _, site, _ in self.bound.handlers}
+        for site, target in self.bound.records:
+            there = self._handler(target) if target in called else self.placement.of(target)
+            self._store(self.placement.of(site), int(there).to_bytes(RECORD_FIELD_SIZE, "little"))
+
     def _handler(self, entry: Rva) -> Rva:
-        """Where unwind data finds the handler that the fixed image has at ``entry``."""
+        """Where unwind data and records of types find the function that the fixed image has at ``entry``."""
         destination = next(found for _, site, found in self.bound.handlers if site.target == entry)
         veneer = handler_veneers(self.bound.handlers).get(destination)
         return self._where(destination)[1] if veneer is None else self.placement.veneers[veneer]

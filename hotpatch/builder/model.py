@@ -137,7 +137,8 @@ class Bound:
     Attributes:
         falls: Where code goes that runs on past the end of its block, by that end.
         unwind: Unwind information of the bodies.
-        handlers: The bodies' language-specific handlers.
+        handlers: The bodies' language-specific handlers, and what records of C++ types call.
+        records: Addresses in records of C++ types that travel: the word where each stands, and what it leads to, in the fixed image.
     """
 
     bodies: tuple[Body, ...]
@@ -147,6 +148,7 @@ class Bound:
     imports: tuple[Import, ...]
     unwind: tuple[CarriedUnwind, ...]
     handlers: tuple[tuple[Body, Site, Destination], ...]
+    records: tuple[tuple[Rva, Rva], ...]
 
 
 @dataclass(frozen=True, slots=True)

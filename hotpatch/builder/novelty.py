@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,14 @@ from hotpatch.differ.distances import distance_pairs
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Function
+    from hotpatch.image.type_records import TypeRecord
+
+_POINTER_SIZE = 8
 
 
 class Novelty:
@@ -58,6 +62,45 @@ class Novelty:
             return None if old is new else False
         return old.meaning == new.meaning and all(self._is_same(*pair) for pair in zip(old.code, new.code, strict=True))
 
+    def same_vtable(self, base: int, fixed: int) -> bool:
+        """Whether both are vtables of one class that lead to the same functions."""
+        old, new = self._class_of(self._base, base), self._class_of(self._fixed, fixed)
+        same = old is not None and new is not None and old.meaning == new.meaning
+        return same and self.is_whole(Rva(fixed), Rva(base))
+
+    def is_other_class(self, fixed: int) -> bool:
+        """Whether a record of a C++ type, or of the class of a vtable, has only namesakes in the base that lay objects out in another way.
+
+        A copy can say anything, but there may be objects as the base knows them.
+        """
+        record = self._fixed.type_records.get(fixed) or self._class_of(self._fixed, fixed)
+        shapes = set() if record is None else self._shapes.get(record.shape[:2], set())
+        return record is not None and bool(shapes) and record.shape not in shapes
+
+    def _class_of(self, view: View, rva: int) -> TypeRecord | None:
+        """The record of the class whose vtable is at ``rva``."""
+        front = view.image.pointers.get(Rva(rva - _POINTER_SIZE))
+        record = view.type_records.get(front) if front is not None else None
+        return record if record is not None and record.is_class else None
+
+    @cached_property
+    def _vtables(self) -> Mapping[Hashable, list[int]]:
+        """What a record says → the pointers in front of the base's vtables that lead to such a record."""
+        found: dict[Hashable, list[int]] = defaultdict(list)
+        for site, target in sorted(self._base.image.pointers.items()):
+            record = self._base.type_records.get(target)
+            if record is not None and record.is_class:
+                found[record.meaning].append(site)
+        return found
+
+    @cached_property
+    def _shapes(self) -> Mapping[tuple[str, bytes], set[object]]:
+        """How the base says that objects of a type are laid out, by kind of record and name."""
+        found: dict[tuple[str, bytes], set[object]] = defaultdict(set)
+        for record in self._base.type_records.values():
+            found[record.shape[:2]].add(record.shape)
+        return found
+
     def _is_same(self, base: int, fixed: int) -> bool:
         """Whether the comparison holds what lies at the two places for the same thing, or both have the same text there."""
         record = self.same_record(base, fixed)
@@ -73,14 +116,19 @@ class Novelty:
         return not self._fixed.pointers(fixed, part.end) and self._base.bare(base, size) == self._fixed.bare(fixed, size)
 
     def equal_constant(self, rva: Rva) -> Rva | None:
-        """A constant of the base that has no counterpart yet and holds the same bytes and no pointers, or a record of the same C++ type.
+        """A constant of the base that has no counterpart yet and holds the same bytes and no pointers.
 
-        Either it has the same name and size, or code of the base refers to it.
+        Either it has the same name and size, or code of the base refers to it. Records of C++ types are equal where they say the same,
+        vtables where they are of the same class and lead to the same functions.
         """
         section = self._fixed.image.section_at(rva)
         part = self.extent(rva)
         if rva in self._fixed.type_records:
             return next((Rva(one) for one in sorted(self._base.type_records) if self.same_record(one, rva)), None)
+        record = self._class_of(self._fixed, rva)
+        if record is not None:
+            vtables = (Rva(site + _POINTER_SIZE) for site in self._vtables.get(record.meaning, ()))
+            return next((there for there in vtables if self.same_vtable(there, rva)), None)
         if section is None or section.writable or part.start != rva or self._fixed.pointers(part.start, part.end):
             return None
         wanted = self._fixed.bare(part.start, part.size)
@@ -106,7 +154,7 @@ class Novelty:
     def objection(self, rva: Rva) -> str | None:
         """Why the datum at ``rva`` may be one that the base has, so that a copy would lose its state; ``None`` where it is new.
 
-        Constants have no state: a copy of what the fixed image has is right, but for records of types, which a copy of cannot be made.
+        Constants have no state: a copy of what the fixed image has is right.
         """
         section = self._fixed.image.section_at(rva)
         if section is None or not section.writable:

@@ -229,7 +229,7 @@ class Stretches:
             return own
         if symbol is not None:
             return own
-        if self._is_text(own) or rva in self._fixed.tables:
+        if self._is_text(own) or rva in self._fixed.tables or rva in self._fixed.type_parts:
             ending = self.ending_at(usage, Rva(rva))
             return Range(ending.start, own.end) if ending is not None else own
         return self._run(own)
@@ -248,7 +248,8 @@ class Stretches:
     def _numbers_before(self, rva: Rva) -> Range | None:
         at = bisect_left(self._fixed.boundaries, rva) - 1
         start = self._fixed.boundaries[at] if at >= 0 else rva
-        if not self._constant(start) or start in self._fixed.tables or self._is_text(Range(Rva(start), rva)):
+        known = start in self._fixed.tables or start in self._fixed.type_parts
+        if not self._constant(start) or known or self._is_text(Range(Rva(start), rva)):
             return None
         return Range(self._run(Range(Rva(start), rva)).start, rva)
 
@@ -256,7 +257,7 @@ class Stretches:
         """What travels for a pointer in data to where one constant ends and another may begin, unless the base has both in one piece."""
         if not self._diff.fixed.has_symbols:
             own = self._fixed.extent(target)
-            whole = own if self._is_text(own) else self._run(own)
+            whole = own if self._is_text(own) or target in self._fixed.type_parts else self._run(own)
             return None if whole.start == target or self._alike(whole, (target,)) else whole
         before, _ = self._ownership.neighbours(target)
         if before is None or not _is_end(before, target) or not self._constant(before.rva):
@@ -300,6 +301,7 @@ class Stretches:
     def _is_like(self, part: Range, *, pointing: bool) -> bool:
         return (
             part.start not in self._fixed.tables
+            and part.start not in self._fixed.type_parts
             and bool(self._fixed.pointers(part.start, part.end)) is pointing
             and (pointing or not self._is_text(part))
         )

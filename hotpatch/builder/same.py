@@ -115,6 +115,8 @@ class Sameness:
         record = self._novelty.same_record(base, fixed)
         if record is not None:
             return record
+        if self._novelty.same_vtable(base, fixed):
+            return True
         part = View(self._fixed).extent(fixed)
         section = self._base.section_at(base)
         return (

@@ -18,6 +18,7 @@ from hotpatch.builder.same import Sameness
 from hotpatch.builder.tables import holds_address
 from hotpatch.builder.unwinding import called, entries_of
 from hotpatch.errors import HotpatchError, Refusal, Rule
+from hotpatch.image.type_records import type_record
 from hotpatch.patch import CarriedKind, Space
 from hotpatch.unwind import Meaning, unwinder
 
@@ -35,6 +36,7 @@ _BASE_VA = Va(0x7FF6_1234_0000)
 """Any place will do; not the preferred one, so that nothing passes because it was never bound."""
 _GRANULARITY = 0x10000
 _POINTER_SIZE = 8
+_RECORD_FIELD_SIZE = 4
 
 
 def self_check(patch: Patch, diff: ImageDiff, bound: Bound, placement: Placement) -> tuple[Refusal, ...]:
@@ -55,6 +57,7 @@ class _Check:
         self.slots = {row.slot: row for row in patch.imports}
         self.tables = {table.address: table for body in bound.bodies for table in tables_of(diff.fixed, body.function)}
         self.seen: set[int] = set()
+        self.records = dict(bound.records)
         self.memory = b""
 
     def run(self) -> Iterator[Refusal]:
@@ -72,6 +75,7 @@ class _Check:
         for piece in self.placement.pieces:
             if piece.kind is not None:
                 yield from self._data(piece)
+        yield from self._records()
         yield from self._entries()
         for fixup in self.patch.fixups:
             if fixup.site not in self.seen:
@@ -164,7 +168,41 @@ class _Check:
             return f"0x{found:x}, which is neither in the base nor carried"
         if at != expected:
             return f"0x{at:x} of the patch instead of 0x{expected:x}"
+        record = type_record(self.fixed, wanted)
+        if record is not None:
+            self.records.update(record.fields)
+        elif self._is_vtable(wanted) and not self._is_vtable_of_patch(expected):
+            return "a vtable without the pointer in front of it that tells its class"
         return self.same.copy_problem(function, wanted, use)
+
+    def _is_vtable(self, rva: int) -> bool:
+        """Whether a pointer in front leads to the record of a C++ class."""
+        front = self.fixed.pointers.get(Rva(rva - _POINTER_SIZE))
+        record = type_record(self.fixed, front) if front is not None else None
+        return record is not None and record.is_class
+
+    def _is_vtable_of_patch(self, rva: Rva) -> bool:
+        return any(fixup.site == rva - _POINTER_SIZE and fixup.kind is FixupKind.ADDR64 for fixup in self.patch.fixups)
+
+    def _records(self) -> Iterator[Refusal]:
+        """Records of C++ types count from the start of their own image."""
+        for field, target in sorted(self.records.items()):
+            try:
+                at, wanted = self.placement.of(field), self._where(target)
+            except KeyError:
+                yield self._wrong(None, field, f"a record of a C++ type at 0x{field:x} came along without all of its parts")
+                continue
+            found = int.from_bytes(self.memory[at : at + _RECORD_FIELD_SIZE], "little")
+            problem = None if found == wanted else f"0x{found:x} of the patch instead of 0x{wanted or 0:x}"
+            if wanted is None:
+                problem = self._problem(None, target, self.patch_va + found, Use.CALL)
+            if problem is not None:
+                yield self._wrong(None, field, f"a record of a C++ type leads at 0x{field:x} to {problem}")
+
+    def _where(self, rva: Rva) -> Rva | None:
+        """Where a part of a record is in the patch image; ``None`` of code, which may be elsewhere."""
+        section = self.fixed.section_at(rva)
+        return None if section is not None and section.executable else self.placement.of(rva)
 
     def _behind(self, veneer: Rva) -> int:
         """Where a veneer leads."""
@@ -225,6 +263,7 @@ class _Check:
             yield from self._distance(site)
         blank = [
             *spans,
+            *((field - piece.range.start, _RECORD_FIELD_SIZE) for field, _ in self.bound.records if field in piece.range),
             *((offset, _POINTER_SIZE) for offset in pointers),
             *((site.field - piece.range.start, site.size) for site in distances),
         ]

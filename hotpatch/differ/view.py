@@ -211,14 +211,13 @@ class View:
         for section in image.sections:
             found.update((section.range.start, section.range.end))
         found.update(self.special_data.values())
-        for record in self.type_records.values():
-            found.update(record.parts)
+        for ends in self.type_parts.items():
+            found.update(ends)
         for stretch in (*metadata(image), *image.import_address_tables):
             found.update((stretch.start, stretch.end))
         for start, size, _ in image.symbols.contributions:
             found.update((start, start + size))
-        ends = sorted(found)
-        for one, following in may_be_distances(self, ends):
+        for one, following in may_be_distances(self, sorted(found)):
             if self.place(one).kind is PlaceKind.CONSTANT:
                 found.update(distance_targets(self, one, following))
         for site in image.relocations:  # where a pointer lies on both sides, something that is no reference looked like one
@@ -235,6 +234,23 @@ class View:
         constants = [section.range for section in image.sections if not section.executable and not section.writable]
         places = [target for target in targets for low, high in constants if low <= target < high]
         return {place: record for place in places if (record := type_record(image, place)) is not None}
+
+    @cached_property
+    def type_parts(self) -> Mapping[int, int]:
+        """Records of C++ types with all their parts, vtables, and the pointers in front of these that lead to records: start → end, RVAs.
+
+        What they are says their form, so that they are parts of no array.
+        """
+        image, records = self.image, self.type_records
+        found = {part: part + size for record in records.values() for part, size in record.parts.items()}
+        for site, target in image.pointers.items():
+            if target in records and records[target].is_class:
+                end = found[site] = site + POINTER_SIZE
+                while (entry := image.pointers.get(Rva(end))) is not None and image.function_at(entry) is not None:
+                    end += POINTER_SIZE
+                if end > site + POINTER_SIZE:
+                    found[site + POINTER_SIZE] = end
+        return found
 
     @cached_property
     def special_data(self) -> Mapping[str, int]:

@@ -11,8 +11,10 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Rva
+
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Mapping
 
     from hotpatch.image.image import Image
 
@@ -32,6 +34,7 @@ _NAME = 16
 _LONGEST_NAME = 4096
 _MOST = 256
 """Bases of a class, or types that an object can be caught as; more are no table."""
+_CLASS, _THROWS = "class", "thrown"
 _THROW_ATTRIBUTES = 0x1F
 """const, volatile, unaligned, pure, WinRT."""
 
@@ -46,13 +49,22 @@ class TypeRecord:
 
     Attributes:
         meaning: All that it says but for addresses of code; equal where two records say the same.
+        shape: What of the meaning tells how objects of the type, whose name comes first, are laid out and what they can be taken for.
         code: The functions that it names, as RVAs, in order.
-        parts: Where it and the records that it leads to begin.
+        parts: It and the records that it leads to, each with its size in bytes, by RVA.
+        fields: Where in those an address stands (as an RVA), and that address, in order.
     """
 
     meaning: Hashable
-    code: tuple[int, ...]
-    parts: frozenset[int]
+    shape: tuple[str, bytes, Hashable]
+    code: tuple[Rva, ...]
+    parts: Mapping[int, int]
+    fields: tuple[tuple[Rva, Rva], ...]
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is the locator of a class, to which a pointer in front of a vtable leads."""
+        return self.shape[0] == _CLASS
 
 
 def type_record(image: Image, rva: int) -> TypeRecord | None:
@@ -60,78 +72,102 @@ def type_record(image: Image, rva: int) -> TypeRecord | None:
     first = image.read(rva, 4)
     if len(first) < 4 or rva % 4:
         return None
-    reader = _Reader(image, {rva})
+    reader = _Reader(image)
     try:
         if first == b"\x01\0\0\0" and image.u32(rva + 20) == rva:
-            meaning = reader.locator(rva)
-            return TypeRecord(meaning, (), frozenset(reader.parts))
+            return reader.locator(rva)
         if first[0] <= _THROW_ATTRIBUTES and first[1:] == b"\0\0\0":
-            meaning = reader.thrown(rva)
-            return TypeRecord(meaning, tuple(reader.code), frozenset(reader.parts))
+            return reader.thrown(rva)
     except _NoRecordError:
         pass
     return None
 
 
 class _Reader:
-    def __init__(self, image: Image, parts: set[int]) -> None:
-        self.image, self.parts = image, parts
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.parts: dict[int, int] = {}
+        self.fields: dict[int, int] = {}
         self.code: list[int] = []
+        self.hierarchies: dict[int, Hashable] = {}
 
     def unpack(self, layout: struct.Struct, rva: int) -> tuple[int, ...]:
-        section = self.image.section_at(rva)
-        raw = self.image.read(rva, layout.size)
-        if section is None or section.executable or rva % 4 or len(raw) < layout.size:
-            raise _NoRecordError
-        self.parts.add(rva)
-        return layout.unpack(raw)
+        return layout.unpack(self.take(rva, layout.size))
 
-    def array(self, rva: int, count: int) -> Iterator[int]:
+    def take(self, rva: int, size: int) -> bytes:
+        section = self.image.section_at(rva)
+        raw = self.image.read(rva, size)
+        if section is None or section.executable or rva % 4 or len(raw) < size:
+            raise _NoRecordError
+        self.parts[rva] = max(size, self.parts.get(rva, 0))
+        return raw
+
+    def array(self, rva: int, count: int, first: int = 0) -> tuple[int, ...]:
+        """The addresses in a table at ``rva``; what stands before the one of number ``first`` is something else."""
         if not 0 < count <= _MOST:
             raise _NoRecordError
-        return (self.unpack(_WORD, rva + _WORD.size * index)[0] for index in range(count))
+        words: tuple[int, ...] = struct.unpack(f"<{first + count}I", self.take(rva, _WORD.size * (first + count)))
+        self.fields.update((rva + _WORD.size * number, words[number]) for number in range(first, first + count))
+        return words[first:]
 
-    def name(self, rva: int) -> bytes:
-        """Of the type whose descriptor is at ``rva``; it is what types are told apart by."""
+    def name(self, site: int, rva: int) -> bytes:
+        """Of the type whose descriptor the word at ``site`` says to be at ``rva``; it is what types are told apart by."""
         section = self.image.section_at(rva)
-        raw = self.image.read(rva + _NAME, _LONGEST_NAME)
+        raw, end, _ = self.image.read(rva + _NAME, _LONGEST_NAME).partition(b"\0")
         if section is None or section.executable or rva not in self.image.pointers or not raw.startswith(b".") or self.image.u64(rva + 8):
             raise _NoRecordError
-        self.parts.add(rva)
-        return raw.partition(b"\0")[0]
+        self.parts[rva] = _NAME + len(raw) + len(end)
+        self.fields[site] = rva
+        return raw
 
-    def function(self, rva: int) -> bool:
-        """Note the function at ``rva``; whether there is one."""
+    def function(self, site: int, rva: int) -> bool:
+        """Note the function that the word at ``site`` says to be at ``rva``; whether there is one."""
         if rva:
             section = self.image.section_at(rva)
             if section is None or not section.executable:
                 raise _NoRecordError
             self.code.append(rva)
+            self.fields[site] = rva
         return bool(rva)
 
-    def locator(self, rva: int) -> Hashable:
-        _, offset, displacement, kind, hierarchy, _ = self.unpack(_LOCATOR, rva)
-        return "locator", offset, displacement, self.name(kind), self.hierarchy(hierarchy)
+    def record(self, meaning: Hashable, shape: tuple[str, bytes, Hashable]) -> TypeRecord:
+        fields = tuple((Rva(field), Rva(target)) for field, target in sorted(self.fields.items()))
+        return TypeRecord(meaning, shape, tuple(map(Rva, self.code)), self.parts, fields)
 
-    def hierarchy(self, rva: int) -> Hashable:
-        signature, attributes, count, bases = self.unpack(_HIERARCHY, rva)
-        if signature or attributes > 7:
-            raise _NoRecordError
-        return attributes, tuple(self.base(base) for base in self.array(bases, count))
+    def locator(self, rva: int) -> TypeRecord:
+        _, offset, displacement, kind, hierarchy, _ = self.unpack(_LOCATOR, rva)
+        self.fields[rva + 20] = rva
+        name, bases = self.name(rva + 12, kind), self.hierarchy(rva + 16, hierarchy)
+        return self.record((_CLASS, offset, displacement, name, bases), (_CLASS, name, bases))
+
+    def hierarchy(self, site: int, rva: int) -> Hashable:
+        self.fields[site] = rva
+        known = self.hierarchies.get(rva)
+        if known is None:
+            signature, attributes, count, bases = self.unpack(_HIERARCHY, rva)
+            if signature or attributes > 7 or len(self.hierarchies) > _MOST:
+                raise _NoRecordError
+            self.fields[rva + 12] = bases
+            self.hierarchies[rva] = True
+            known = self.hierarchies[rva] = attributes, tuple(self.base(base) for base in self.array(bases, count))
+        return known
 
     def base(self, rva: int) -> Hashable:
         kind, contained, *place, attributes, hierarchy = self.unpack(_BASE, rva)
-        self.unpack(_HIERARCHY, hierarchy)
-        return self.name(kind), contained, *place, attributes
+        self.hierarchy(rva + 24, hierarchy)
+        return self.name(rva, kind), contained, *place, attributes
 
-    def thrown(self, rva: int) -> Hashable:
+    def thrown(self, rva: int) -> TypeRecord:
         attributes, destructor, compatibility, types = self.unpack(_THROWN, rva)
         if compatibility:
             raise _NoRecordError
-        destroys = self.function(destructor)
+        destroys = self.function(rva + 4, destructor)
+        self.fields[rva + 12] = types
         (count,) = self.unpack(_WORD, types)
-        return "thrown", attributes, destroys, tuple(self.catchable(one) for one in self.array(types + _WORD.size, count))
+        found = [self.catchable(one) for one in self.array(types, count, 1)]
+        meaning = _THROWS, attributes, destroys, tuple(found)
+        return self.record(meaning, (_THROWS, found[0][1], tuple(row[:-1] for row in found)))
 
-    def catchable(self, rva: int) -> Hashable:
-        properties, kind, *place, size, copies = self.unpack(_CATCHABLE, rva)
-        return properties, self.name(kind), *place, size, self.function(copies)
+    def catchable(self, rva: int) -> tuple[int, bytes, int, int, int, int, bool]:
+        properties, kind, member, table, within, size, copies = self.unpack(_CATCHABLE, rva)
+        return properties, self.name(rva + 4, kind), member, table, within, size, self.function(rva + 24, copies)

@@ -19,9 +19,9 @@ from hotpatch.image.type_records import type_record
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 
-def descriptor(pe: Pe, at: int, name: str) -> int:
-    """A type's, in .data; its vtable is whatever begins .rdata."""
-    pe.pointer(at, RDATA)
+def descriptor(pe: Pe, at: int, name: str, vtable: int = RDATA) -> int:
+    """A type's, in .data; the vtable of ``type_info`` is whatever begins .rdata."""
+    pe.pointer(at, vtable)
     pe.put(at + 16, name.encode() + b"\0")
     return at
 
@@ -129,13 +129,13 @@ def test_what_destroys_and_copies_thrown_objects_is_known_as_functions():
 
 
 def test_records_of_types_are_bound_to_the_bases_or_refused():
-    """Their addresses count from their own image: a copy would lead into nowhere when the object is thrown."""
+    """Of another size is not the same, and objects as the base knows them may live."""
     base, _, there = image()
     for size in (8, 16):
         fixed, _, here = image(shift=0x40, size=size)
         diff = diff_images(base, fixed)
         assert Novelty(diff, View(fixed), View(base)).equal_constant(Rva(here)) == (there if size == 8 else None)
         if size != 8:
-            with pytest.raises(NotHotpatchable, match="record of its type") as refused:
+            with pytest.raises(NotHotpatchable, match="described otherwise than in the base") as refused:
                 build(diff)
     assert {refusal.rule for refusal in refused.value.refusals} == {Rule.UNRESOLVED_REFERENCE}
