@@ -105,9 +105,10 @@ def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:
     for code in codes:
         if code.op is Op.ALLOC:
             state["sp"] += code.amount
-        elif code.op in {Op.SAVE, Op.SAVE_MOVING}:
+        elif code.op is Op.SAVE or code.op is Op.SAVE_MOVING:
             at = state["sp"] + (code.amount if code.op is Op.SAVE else 0)
-            for index, register in enumerate(_extended(code.registers, further)):
+            registers = _extended(code.registers, further) if further else code.registers
+            for index, register in enumerate(registers):
                 state[register] = read_number(read, at + _SLOT * index, _SLOT)
             further = 0
             if code.op is Op.SAVE_MOVING:

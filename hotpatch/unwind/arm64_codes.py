@@ -44,9 +44,10 @@ class Code:
     @property
     def instructions(self) -> int:
         """Instructions of the prologue or epilogue that it stands for; ``end`` is an epilogue's return."""
-        return 0 if self.op in {Op.END_C, Op.MACHINE_FRAME, Op.CLEAR_UNWOUND} else 1
+        return 0 if self.op in _NO_INSTRUCTION else 1
 
 
+_NO_INSTRUCTION = frozenset({Op.END_C, Op.MACHINE_FRAME, Op.CLEAR_UNWOUND})
 END = Code(Op.END, 1)
 
 _NAMED = {

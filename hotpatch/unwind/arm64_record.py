@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hotpatch.unwind.arm64_codes import END, Code, Op, decode, floating, integer
@@ -141,6 +142,7 @@ def _sequence(raw: bytes, at: int) -> tuple[Code, ...]:
     raise StackUnreadable("unwind codes end without an end code")
 
 
+@lru_cache(maxsize=1024)
 def packed(word: int) -> Record:
     """The canonical prologue and epilogue that a packed word stands for.
 

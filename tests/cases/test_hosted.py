@@ -99,12 +99,15 @@ def test_hosted_programs_patched_at_any_instruction(given, name, number, machine
     """Each line is as before or as patched would be, and once it is patched nothing goes back: not by an unload either."""
     one = given(name, machine, True)
     process, program = process_of(one, number)
-    start = process.snapshot()
+    here = process.snapshot()
     process.run()
     length = process.instructions
     assert 100 < length < 20_000
     for at in range(0, length, stride):
-        process.restore(start)
+        process.restore(here)
+        process.run_until(at)
+        assert process.instructions == at
+        here = process.snapshot()
         process.apply_at(at, one.patch)
         run = process.run()
         assert (run.fault, run.exit_code) == (None, 0), at
