@@ -45,8 +45,8 @@ def patch_of(case: str, machine: Machine) -> Patch:
 def with_code(machine: Machine, code: str) -> tuple[Process, int]:
     """A process with a function of the test's own."""
     process = Process(image("state-kept", machine))
-    va = process.guest.map(0x1000, hotpatch.engine.Rights.READ | hotpatch.engine.Rights.EXECUTE, near=process.load_base, reach=1 << 26)
-    process.guest.write_data(va, bytes.fromhex(code))
+    va = process.guest.find_room(0x1000, near=process.load_base, reach=1 << 26)
+    process.guest.map(va, 0x1000, hotpatch.engine.Rights.READ | hotpatch.engine.Rights.EXECUTE, bytes.fromhex(code))
     return process, va
 
 

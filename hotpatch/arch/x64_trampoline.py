@@ -15,6 +15,7 @@ Source of encodings: Intel SDM volume 2 (Jcc, JMP, CALL, JRCXZ, LOOP, XBEGIN).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
 from hotpatch.arch import x64_encoding as encoding
@@ -37,6 +38,8 @@ _SHORT_CONDITION = 0x70
 _LITERAL_SIZE = 8
 _LITERAL_FILLER = b"\xcc"
 _LONGEST_INSTRUCTION = 15
+_REMEMBERED = 1024
+"""Bytes of the largest function whose decoded instructions are kept for the next time."""
 _DIRECT = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
 
@@ -50,6 +53,7 @@ class _Piece:
     flow: Flow
     field: tuple[int, int] | None
     rip_relative: bool
+    eip_relative: bool
 
     @property
     def end(self) -> int:
@@ -71,6 +75,12 @@ class _Piece:
         return not encoding.never_returns(self.number, self.code)
 
 
+@lru_cache(maxsize=64)
+def _rows(code: bytes) -> Rows:
+    """Remembered, because whoever patches one process often patches more of the same program, and the tables of a decoder are large."""
+    return encoding.decoder().rows(code, 0)
+
+
 def _piece(row: Row) -> _Piece:
     """The decoded instruction ``row``, whose address is its offset."""
     number, offset, size, encoded, _, operands = row
@@ -81,7 +91,7 @@ def _piece(row: Row) -> _Piece:
         where = (encoding.modrm_offset(encoded) + 1, 4)
     elif flow in _DIRECT:
         where = encoding.branch_field(encoded, size)
-    return _Piece(offset, number, encoded[:size], flow, where, relative)
+    return _Piece(offset, number, encoded[:size], flow, where, relative, holds(operands, b"[eip"))
 
 
 def _referring(rows: Rows, first: int) -> Iterator[_Piece]:
@@ -121,7 +131,7 @@ class _Move:
 
     def choose(self) -> list[_Piece]:
         """The instructions to move, after checking that no other one refers to the bytes that they leave."""
-        rows = encoding.decoder().rows(self.code, 0)
+        rows = _rows(self.code) if len(self.code) <= _REMEMBERED else encoding.decoder().rows(self.code, 0)
         moved: list[_Piece] = []
         reached = 0
         for piece in map(_piece, rows):
@@ -193,7 +203,7 @@ class _Move:
             self._emit_rip_relative(piece)
         elif piece.field is not None:
             self._emit_branch(piece)
-        elif b"[eip" in encoding.decoder().text(piece.code, 0).encode():
+        elif piece.eip_relative:
             self.refuse(
                 Rule.CANNOT_RELOCATE, piece, "addresses memory relative to the low half of its own address: leave this function alone"
             )

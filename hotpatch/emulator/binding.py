@@ -5,12 +5,16 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Protocol, cast
 
+from unicorn import unicorn_const as uc_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Context", "Engine", "IntegerRegister", "IntegerRegisters", "UcError", "handle_of", "new_engine"]
+__all__ = ["Context", "Direct", "Engine", "IntegerRegister", "IntegerRegisters", "UcError", "handle_of", "new_engine"]
+
+_REMOVE_CACHE = uc_const.UC_CTL_TB_REMOVE_CACHE | uc_const.UC_CTL_IO_WRITE << 30 | 2 << 26
+"""Control code as ``UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2)`` of ``unicorn.h`` makes it: two arguments are written."""
 
 
 class Context(Protocol):
@@ -22,9 +26,6 @@ class Engine(Protocol):
 
     def mem_map(self, address: int, size: int, perms: int) -> None:
         """Map Unicorn's own memory."""
-
-    def mem_map_ptr(self, address: int, size: int, perms: int, ptr: int) -> None:
-        """Map host memory."""
 
     def mem_unmap(self, address: int, size: int) -> None:
         """Unmap."""
@@ -61,9 +62,6 @@ class Engine(Protocol):
     def hook_del(self, hook_handle: int) -> None:
         """Take a hook away."""
 
-    def ctl_remove_cache(self, addr: int, end: int) -> None:
-        """Drop translations."""
-
     def ctl_exits_enabled(self, enable: bool) -> None:
         """Stop runs at the addresses of :meth:`ctl_set_exits` instead of at ``until``."""
 
@@ -89,6 +87,29 @@ def new_engine(architecture: int, mode: int) -> Engine:
 def handle_of(engine: Engine) -> int:
     """Host address of the engine's structure."""
     return int(cast("Uc", engine)._uch.value or 0)
+
+
+class Direct:
+    """What applying a patch asks of Unicorn again and again, without the binding's own steps, which take longer than some of the calls.
+
+    Every method raises :class:`UcError` where Unicorn does not do it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Prepare to ask ``engine``."""
+        self._handle = ctypes.c_void_p(handle_of(engine))
+
+    def map(self, address: int, size: int, perms: int, ptr: int) -> None:
+        """Map host memory."""
+        status = uclib.uc_mem_map_ptr(self._handle, address, size, perms, ptr)
+        if status:
+            raise UcError(status)
+
+    def drop_translations(self, start: int, end: int) -> None:
+        """Forget what code in a range was translated to."""
+        status = uclib.uc_ctl(self._handle, _REMOVE_CACHE, ctypes.c_uint64(start), ctypes.c_uint64(end))
+        if status:
+            raise UcError(status)
 
 
 class IntegerRegister:

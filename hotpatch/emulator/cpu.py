@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from unicorn import unicorn_const as uc_const
 
 from hotpatch.address import Va
-from hotpatch.emulator.binding import IntegerRegister, IntegerRegisters, UcError, handle_of
+from hotpatch.emulator.binding import Direct, IntegerRegister, IntegerRegisters, UcError, handle_of
 from hotpatch.emulator.repeats import LONGEST, Repeats
 from hotpatch.errors import FaultKind, HotpatchError
 
@@ -180,6 +180,7 @@ class Cpu:
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
         self._integers = {name: IntegerRegister(self._uc, self._ids[name]) for name in self.model.general}
         self._pc = self._integers[self.model.pc]
+        self._direct = Direct(self._uc)
         self._general = IntegerRegisters(self._uc, [self._ids[name] for name in self.model.general])
         self._read = read
         self._repeats = Repeats(self.model.repeats) if self.model.repeats is not None else None
@@ -189,19 +190,22 @@ class Cpu:
 
     # memory ------------------------------------------------------------------------------------------------------------------------------
 
-    def map(self, va: int, size: int, rights: int, host: int) -> None:
-        """Show ``size`` bytes of host memory at address ``host`` to the program at ``va``."""
+    def map(self, va: int, size: int, rights: int, host: int, code: bytes) -> None:
+        """Show ``size`` bytes of host memory at address ``host`` to the program at ``va``.
+
+        ``code`` is what they hold where the program may execute them, zeros at the end left out.
+        """
         try:
-            self._uc.mem_map_ptr(va, size, rights, host)
+            self._direct.map(va, size, rights, host)
         except UcError as error:
             raise CpuError(f"mapping 0x{size:x} bytes at 0x{va:x}", error.errno) from error
-        if self._repeats is not None and rights & uc_const.UC_PROT_EXEC and self._repeats.put(va, ctypes.string_at(host, size)):
+        if self._repeats is not None and rights & uc_const.UC_PROT_EXEC and self._repeats.put(va, code):
             self._stop_at(self._repeats.addresses)
 
     def unmap(self, va: int, size: int) -> None:
         """Take memory away from the program, and all translations of it."""
         try:
-            self._uc.ctl_remove_cache(va, va + size)
+            self._direct.drop_translations(va, va + size)
             self._uc.mem_unmap(va, size)
         except UcError as error:
             raise CpuError(f"unmapping 0x{size:x} bytes at 0x{va:x}", error.errno) from error
@@ -218,7 +222,7 @@ class Cpu:
             before: Bytes of ``code`` ahead of the range.
         """
         try:
-            self._uc.ctl_remove_cache(va, va + size)
+            self._direct.drop_translations(va, va + size)
         except UcError as error:
             raise CpuError(f"flushing 0x{size:x} bytes at 0x{va:x}", error.errno) from error
         if self._repeats is not None and self._repeats.put(va - before, code, before + size):
@@ -301,14 +305,14 @@ class Cpu:
                     self._stop_at(repeats.addresses - {pc})
                 else:
                     self._uc.ctl_exits_enabled(False)
-                self._uc.ctl_remove_cache(pc, pc + 1)
+                self._direct.drop_translations(pc, pc + 1)
                 done = self._run(min(left, count))
             finally:
                 if by_flags:
                     self._stop_at(repeats.addresses)
                 else:
                     self._uc.ctl_exits_enabled(True)
-                self._uc.ctl_remove_cache(pc, pc + 1)
+                self._direct.drop_translations(pc, pc + 1)
         if done.trap is None and self.pc == pc and not self._iterations(instruction):
             self.pc = pc + len(instruction)
         return done

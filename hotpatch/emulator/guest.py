@@ -276,9 +276,13 @@ class Guest:
         memory.write(va, new)
         memory.flush(va, len(new))
 
-    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool = True) -> Va:
+    def find_room(self, size: int, *, near: Va, reach: int, above: bool = True) -> Va:
         """See :class:`~hotpatch.engine.target.Target`."""
-        return mappings.map_near(self.system.memory, size, rights, near=near, reach=reach, above=above)
+        return mappings.find_room(self.system.memory, size, near=near, reach=reach, above=above)
+
+    def map(self, va: Va, size: int, rights: PageRights, content: bytes = b"") -> None:
+        """See :class:`~hotpatch.engine.target.Target`."""
+        self.system.memory.map(va, size, rights, RegionKind.HOST, "patch", content)
 
     def unmap(self, va: Va) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
@@ -323,7 +327,7 @@ class Guest:
 
     def event(self, kind: str, **details: object) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
-        self.system.event(kind, thread=0, **details)
+        self.system.record(kind, 0, details)
 
     def provide(self, supply: Supply) -> None:
         """Ask ``supply`` from now on for pages that the program touches and that are not mapped; a snapshot takes its answers along."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
@@ -12,11 +11,10 @@ from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Rule
 
 if TYPE_CHECKING:
     from hotpatch.emulator.memory import Memory, Region
-    from hotpatch.engine.target import PageRights
 
 
-def map_near(memory: Memory, size: int, rights: PageRights, *, near: Va, reach: int, above: bool) -> Va:
-    """See :meth:`hotpatch.engine.target.Target.map`."""
+def find_room(memory: Memory, size: int, *, near: Va, reach: int, above: bool) -> Va:
+    """See :meth:`hotpatch.engine.target.Target.find_room`."""
     size = page_up(max(size, 1))
     place = _place(memory, size, near, reach, above=above)
     if place is None:
@@ -24,7 +22,6 @@ def map_near(memory: Memory, size: int, rights: PageRights, *, near: Va, reach: 
         where = f"within {reach} bytes {'above' if above else 'of'} 0x{near:x}"
         reason = f"no {size} free bytes lie {where}; load the image where there is room around it"
         raise ApplyRefused([Refusal(Rule.NO_ADDRESS_SPACE, None, None, reason, evidence)])
-    memory.map(place, size, rights, RegionKind.HOST, "patch")
     return Va(place)
 
 
@@ -55,16 +52,17 @@ def _place(memory: Memory, size: int, near: int, reach: int, *, above: bool) -> 
     """The free pages nearest to ``near`` whose bytes are all within ``reach`` of it."""
     found: list[int] = []
     up = page_up(near)
-    starts, ends = zip(*((region.va, region.end) for region in memory.regions()), strict=True)
     while up + size - 1 - near <= reach:
-        if memory.free(up, size):
+        taken = memory.last_within(up, size)
+        if taken is None:
             found.append(up)
             break
-        up = ends[bisect_left(starts, up + size) - 1]
+        up = taken.end
     down = (near - size + 1) & -PAGE
     while not above and down >= ALLOCATION_GRANULE and near - down <= reach:
-        if memory.free(down, size):
+        taken = memory.first_within(down, size)
+        if taken is None:
             found.append(down)
             break
-        down = (starts[bisect_right(ends, down)] - size) & -PAGE
+        down = (taken.va - size) & -PAGE
     return min(found, key=lambda va: abs(va - near), default=None)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import count, groupby, pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.emulator.repeats import LONGEST
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PAGE = 0x1000
 """Bytes of a page on both machines."""
 
+_WRITE, _EXECUTE = int(Rights.WRITE), int(Rights.EXECUTE)
+"""Numbers: members of an enumeration take microseconds to combine."""
 _versions = count(1)
 
 
@@ -86,6 +88,8 @@ class Region:
         offset: Of the region in ``memory``.
         fetched: What instruction fetch sees, where the program may execute.
         version: Changes with every host write to a region that the program cannot write.
+        end: First byte behind it.
+        writable: Whether the program may write.
     """
 
     va: int
@@ -98,11 +102,12 @@ class Region:
     fetched: mmap.mmap | None
     version: int = 0
     saved: tuple[int, bytes, bytes] | None = field(default=None, repr=False)
+    end: int = field(init=False)
+    writable: bool = field(init=False)
 
-    @property
-    def end(self) -> int:
-        """First byte behind it."""
-        return self.va + self.size
+    def __post_init__(self) -> None:
+        self.end = self.va + self.size
+        self.writable = int(self.rights) & _WRITE != 0
 
     @property
     def host(self) -> int:
@@ -112,7 +117,7 @@ class Region:
 
     def content(self) -> tuple[int, bytes, bytes]:
         """Version, memory and fetched copy; remembered while the version stands."""
-        if self.rights & Rights.WRITE:
+        if self.writable:
             return 0, self.memory[self.offset : self.offset + self.size], b""
         if self.saved is None or self.saved[0] != self.version:
             fetched = self.fetched[: self.size] if self.fetched is not None else b""
@@ -150,7 +155,8 @@ class Memory:
         if content:
             memory[: len(content)] = content
         for start, end, own in _stretches(size, rights, name):
-            self._insert(self._region(va + start, end - start, own, kind, name, memory, start, blank=not content))
+            held = content[start:end]
+            self._insert(self._region(va + start, end - start, own, kind, name, memory, start, held), held)
 
     def unmap(self, region: Region) -> None:
         """Take a region away."""
@@ -161,7 +167,7 @@ class Memory:
 
     def put_back(self, region: Region) -> None:
         """Map a region again that :meth:`unmap` has taken away, with what it held."""
-        self._insert(region)
+        self._insert(region, b"" if region.fetched is None else region.fetched[: region.size])
 
     def protect(self, va: int, size: int, rights: Rights) -> None:
         """Give whole pages other rights; they must be mapped without gaps.
@@ -180,14 +186,25 @@ class Memory:
             cuts = sorted({region.va, region.end, max(start, region.va), min(end, region.end)})
             for low, high in pairwise(cuts):
                 new = rights if start <= low < end else region.rights
-                self._insert(self._region(low, high - low, new, region.kind, region.name, region.memory, region.offset + low - region.va))
+                offset, size = region.offset + low - region.va, high - low
+                held = region.memory[offset : offset + size] if int(new) & _EXECUTE else b""
+                self._insert(self._region(low, size, new, region.kind, region.name, region.memory, offset, held), held)
 
     def free(self, va: int, size: int) -> bool:
         """Whether nothing is mapped in a range."""
+        return self.last_within(va, size) is None
+
+    def last_within(self, va: int, size: int) -> Region | None:
+        """The last region that has a byte of a range."""
+        at = bisect_left(self._starts, va + size)
+        return self._regions[at - 1] if at and self._regions[at - 1].end > va else None
+
+    def first_within(self, va: int, size: int) -> Region | None:
+        """The first region that has a byte of a range."""
         at = bisect_right(self._starts, va)
         if at and self._regions[at - 1].end > va:
-            return False
-        return at == len(self._starts) or self._starts[at] >= va + size
+            return self._regions[at - 1]
+        return self._regions[at] if at < len(self._starts) and self._starts[at] < va + size else None
 
     def find(self, va: int) -> Region | None:
         """The region that holds ``va``."""
@@ -224,20 +241,17 @@ class Memory:
         if region is not None and va + len(data) <= region.end:
             at = region.offset + va - region.va
             region.memory[at : at + len(data)] = data
-            if not region.rights & Rights.WRITE:
+            if not region.writable:
                 region.version = next(_versions)
             return
-        for region, start, end in list(self._pieces(va, len(data), "write")):
+        for region, start, end in self._pieces(va, len(data), "write"):
             region.memory[region.offset + start - region.va : region.offset + end - region.va] = data[start - va : end - va]
-            if not region.rights & Rights.WRITE:
+            if not region.writable:
                 region.version = next(_versions)
 
     def flush(self, va: int, size: int) -> None:
         """Make instruction fetch see what memory holds."""
-        region = self.find(va)
-        if region is not None and region.fetched is None and va + size <= region.end:
-            return
-        for region, start, end in list(self._pieces(va, size, "read")):
+        for region, start, end in self._pieces(va, size, "read"):
             if region.fetched is None:
                 continue
             source = region.offset + start - region.va
@@ -281,45 +295,43 @@ class Memory:
                     if self.cpu is not None and id(region) in present:
                         self.cpu.flush(region.va, region.size, fetched)
             if id(region) not in present:
-                self._insert(region)
+                self._insert(region, fetched)
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
 
     def _region(
-        self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, memory: mmap.mmap, offset: int, *, blank: bool = False
+        self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, memory: mmap.mmap, offset: int, held: bytes
     ) -> Region:
-        """A region that is still to be inserted; ``blank``: its memory holds zeros, so that the host need not provide the pages yet."""
+        """A region that is still to be inserted; its memory holds ``held`` and zeros, whose pages the host need not provide yet."""
         fetched = None
-        if rights & Rights.EXECUTE:
+        if int(rights) & _EXECUTE:
             fetched = mmap.mmap(-1, size)
-            if not blank:
-                fetched[:size] = memory[offset : offset + size]
+            fetched[: len(held)] = held
         return Region(va, size, rights, kind, name, memory, offset, fetched, next(_versions))
 
-    def _insert(self, region: Region) -> None:
-        if self.cpu is not None and region.rights:
-            self.cpu.map(region.va, region.size, int(region.rights), region.host)
-        elif self.cpu is not None:
-            self.cpu.map(region.va, region.size, 0, region.host)
+    def _insert(self, region: Region, code: bytes) -> None:
+        """Show a region to the program; ``code`` is what it holds, where the program may execute it."""
+        if self.cpu is not None:
+            self.cpu.map(region.va, region.size, int(region.rights), region.host, code)
         at = bisect_right(self._starts, region.va)
         self._starts.insert(at, region.va)
         self._regions.insert(at, region)
 
     def _within(self, start: int, end: int) -> Iterator[Region]:
-        for region, _, _ in list(self._pieces(start, end - start, "write")):
+        for region, _, _ in self._pieces(start, end - start, "write"):
             yield region
 
-    def _pieces(self, va: int, size: int, access: str) -> Iterator[tuple[Region, int, int]]:
+    def _pieces(self, va: int, size: int, access: str) -> list[tuple[Region, int, int]]:
         """The parts of a range by region: (region, start, end)."""
         at, end = va, va + size
-        pieces = []
+        pieces: list[tuple[Region, int, int]] = []
         while at < end:
             region = self.find(at)
             if region is None:
                 raise AccessError(at, access)
             pieces.append((region, at, min(end, region.end)))
             at = region.end
-        return iter(pieces)
+        return pieces
 
 
 def _stretches(size: int, rights: PageRights, name: str) -> list[tuple[int, int, Rights]]:
@@ -327,16 +339,13 @@ def _stretches(size: int, rights: PageRights, name: str) -> list[tuple[int, int,
     if isinstance(rights, Rights):
         found = [(0, size, rights)]
     else:
-        found, start = [], 0
-        for own, pages in groupby(rights):
-            end = start + len(list(pages)) * PAGE
-            found.append((start, end, own))
-            start = end
+        bounds = [0, *(page for page in range(1, len(rights)) if rights[page] != rights[page - 1]), len(rights)]
+        found = [(start * PAGE, end * PAGE, rights[start]) for start, end in pairwise(bounds)]
     for _, _, own in found:
         _check(own, name)
     return found
 
 
 def _check(rights: Rights, name: str) -> None:
-    if rights & Rights.WRITE and rights & Rights.EXECUTE:
+    if int(rights) & _WRITE and int(rights) & _EXECUTE:
         raise HotpatchError(f"{name} may not be both writable and executable; no code page of a process is ever writable to it")

@@ -45,7 +45,10 @@ class Repeats:
 
     def put(self, va: int, code: bytes, size: int | None = None) -> bool:
         """Look for them in ``code`` at ``va``, of which the first ``size`` bytes (all) are new; whether anything changed."""
-        found = {va + at for at in _places(self.form.pattern, code) if size is None or at < size}
+        places = _places(self.form.pattern, code)
+        if not places and not self.addresses:
+            return False
+        found = {va + at for at in places if size is None or at < size}
         return self._replace(va, len(code) if size is None else size, found)
 
     def drop(self, va: int, size: int) -> bool:
@@ -69,7 +72,17 @@ class Repeats:
         return True
 
 
-@lru_cache(maxsize=64)
+_SHORT = 256
+"""Bytes of code up to which looking is quicker than remembering."""
+
+
 def _places(pattern: re.Pattern[bytes], code: bytes) -> tuple[int, ...]:
+    if len(code) <= _SHORT:
+        return tuple([match.start() for match in pattern.finditer(code)])
+    return _places_in_pages(pattern, code)
+
+
+@lru_cache(maxsize=64)
+def _places_in_pages(pattern: re.Pattern[bytes], code: bytes) -> tuple[int, ...]:
     """Remembered, because a snapshot puts the same bytes back again and again."""
     return tuple(match.start() for match in pattern.finditer(code))

@@ -221,7 +221,11 @@ class System:
     def event(self, kind: str, *, thread: int | None = None, **details: object) -> None:
         """Record what happened."""
         who = thread if thread is not None else (self.active.id if self.active is not None else 0)
-        self.events.append(ProcessEvent(self.counters.instructions, who, kind, details))
+        self.record(kind, who, details)
+
+    def record(self, kind: str, thread: int, details: dict[str, object]) -> None:
+        """Record what happened by a thread's doing (0: the host's)."""
+        self.events.append(ProcessEvent(self.counters.instructions, thread, kind, details))
 
     def end_slice(self) -> None:
         """Let the schedule decide anew."""

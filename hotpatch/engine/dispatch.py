@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.arch import HPAT_SLOT_SIZE
-from hotpatch.engine.mapping import place, whole_pages
+from hotpatch.engine.mapping import find_place, whole_pages
 from hotpatch.engine.registry import Chunk
 from hotpatch.engine.target import Rights
 
@@ -35,7 +35,13 @@ def before_of(registry: Registry, key: SiteKey, displaced: int) -> Va:
 
 
 def place_stubs(
-    step: Transaction, registry: Registry, arch: Architecture, module: Va, flag: int, rows: Sequence[tuple[SiteKey, Va, Va]]
+    step: Transaction,
+    target: Target,
+    registry: Registry,
+    arch: Architecture,
+    module: Va,
+    flag: int,
+    rows: Sequence[tuple[SiteKey, Va, Va]],
 ) -> tuple[Va, dict[SiteKey, Va]]:
     """Map a dispatcher for each of ``rows``: function, destination before, destination after. Returns the mapping and where each is.
 
@@ -44,11 +50,11 @@ def place_stubs(
     """
     size = whole_pages(max(len(rows), 1) * STUB_SIZE)
     code, found = bytearray(), {}
-    va = place(step, size, Rights.READ | Rights.EXECUTE, module, module, arch.branch_reach)
+    va = find_place(target, size, module, module, arch.branch_reach)
     for key, before, after in rows:
         found[key] = Va(va + len(code))
         code += arch.dispatcher(flag, before, after).ljust(STUB_SIZE, b"\0")
-    step.fill(va, bytes(code))
+    step.map(va, size, Rights.READ | Rights.EXECUTE, bytes(code))
     step.event("map", what="dispatchers", va=va, size=size, module=module)
     registry.chunks = (*registry.chunks, Chunk(va, size))
     return va, found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.arch import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, Redirect
-from hotpatch.engine.mapping import place
+from hotpatch.engine.mapping import find_place
 from hotpatch.engine.target import Rights
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hotpatch.arch import Architecture
     from hotpatch.engine.checks import CheckedFunction
     from hotpatch.engine.registry import Registry, SiteKey
+    from hotpatch.engine.target import Target
     from hotpatch.engine.transaction import Transaction
 
 SLOTS_PER_TABLE = HPAT_POINTER_DISTANCE // HPAT_SLOT_SIZE
@@ -72,7 +73,7 @@ def pointer_bytes(destination: Va) -> bytes:
     return destination.to_bytes(POINTER_SIZE, "little")
 
 
-def reserve_slots(step: Transaction, registry: Registry, arch: Architecture, functions: Iterable[CheckedFunction]) -> None:
+def reserve_slots(step: Transaction, target: Target, registry: Registry, arch: Architecture, functions: Iterable[CheckedFunction]) -> None:
     """Give each function that is to be redirected through one a slot.
 
     It keeps the one that it has, or gets a free one that its entry reaches, or one of a new table.
@@ -83,21 +84,21 @@ def reserve_slots(step: Transaction, registry: Registry, arch: Architecture, fun
     for function in functions:
         site = function.key
         if function.function.redirect is Redirect.HPAT and site not in registry.slots and site not in registry.sites:
-            registry.slots[site] = _take(step, registry, arch, site)
+            registry.slots[site] = _take(step, target, registry, arch, site)
 
 
-def _take(step: Transaction, registry: Registry, arch: Architecture, site: SiteKey) -> Va:
+def _take(step: Transaction, target: Target, registry: Registry, arch: Architecture, site: SiteKey) -> Va:
     for table in reversed(registry.tables):  # the newest is the likeliest to have a free slot
         if table.free and 0 < table.slot(table.free[-1]) - site.entry <= arch.branch_reach:
             return table.take()
-    table = _map_table(step, arch, site)
+    table = _map_table(step, target, arch, site)
     registry.tables = (*registry.tables, table)
     return table.take()
 
 
-def _map_table(step: Transaction, arch: Architecture, site: SiteKey) -> HpatTable:
+def _map_table(step: Transaction, target: Target, arch: Architecture, site: SiteKey) -> HpatTable:
     entry = Va(site.entry)
-    va = place(step, TABLE_SIZE, _PAGES, entry, entry, arch.branch_reach, forward=True)
-    step.fill(va, arch.hpat_slot() * SLOTS_PER_TABLE)
+    va = find_place(target, TABLE_SIZE, entry, entry, arch.branch_reach, forward=True)
+    step.map(va, TABLE_SIZE, _PAGES, arch.hpat_slot() * SLOTS_PER_TABLE)
     step.event("map", what="hpat", va=va, size=TABLE_SIZE, module=site.module)
     return HpatTable(va, list(range(SLOTS_PER_TABLE - 1, -1, -1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch import Architecture
     from hotpatch.engine.registry import Registry
-    from hotpatch.engine.target import Module, PageRights, Target
+    from hotpatch.engine.target import Module, Target
     from hotpatch.engine.transaction import Transaction
     from hotpatch.patch import Fixup, Patch, PatchImport
 
@@ -37,8 +38,8 @@ def whole_pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def place(step: Transaction, size: int, rights: PageRights, low: Va, high: Va, reach: int, *, forward: bool = False) -> Va:
-    """Map ``size`` bytes such that no byte of them is farther than ``reach`` from anything in ``low`` … ``high``.
+def find_place(target: Target, size: int, low: Va, high: Va, reach: int, *, forward: bool = False) -> Va:
+    """Where ``size`` bytes can be mapped such that no byte of them is farther than ``reach`` from anything in ``low`` … ``high``.
 
     Memory past ``low`` is preferred, which is past the module's end, since nothing inside of a module is free; ``forward`` takes no other.
 
@@ -46,12 +47,12 @@ def place(step: Transaction, size: int, rights: PageRights, low: Va, high: Va, r
         ApplyRefused: Nothing free lies within reach (out-of-reach).
     """
     try:
-        return step.map(size, rights, near=low, reach=reach, above=True)
+        return target.find_room(size, near=low, reach=reach)
     except ApplyRefused as full:
         backward = reach - (high - low)
         if not forward and backward >= size:
             try:
-                return step.map(size, rights, near=low, reach=backward, above=False)
+                return target.find_room(size, near=low, reach=backward, above=False)
             except ApplyRefused:
                 pass
         raise ApplyRefused(
@@ -97,11 +98,15 @@ def map_patch(
     known = registry.images.get(key)
     if known is not None:
         return key, known
-    room = whole_pages(patch.image.size_of_image)
-    va, size, veneers = _place_image(step, arch, module, patch, _page_rights(patch, room))
-    step.fill(va, _bound(target, arch, module, patch, va, veneers, originals))
+    pages = _page_rights(patch)
+    room = len(pages) * PAGE
+    va, veneers = _place_image(target, arch, module, patch, room)
+    size = room + whole_pages(len(veneers) * VENEER_SIZE)
+    pages += [_CODE] * ((size - room) // PAGE)
+    content = _bound(target, arch, module, patch, va, veneers, originals)
     if veneers:
-        step.fill(Va(va + room), b"".join(arch.absolute_jump(leads_to).ljust(VENEER_SIZE, b"\0") for leads_to in veneers))
+        content = content.ljust(room, b"\0") + b"".join(arch.absolute_jump(leads_to).ljust(VENEER_SIZE, b"\0") for leads_to in veneers)
+    step.map(va, size, pages, content)
     step.add_module(patch.image.name.lower(), va, patch.image)
     step.event(
         "map",
@@ -118,27 +123,23 @@ def map_patch(
     return key, mapped
 
 
-def _place_image(
-    step: Transaction, arch: Architecture, module: Module, patch: Patch, pages: list[Rights]
-) -> tuple[Va, int, Mapping[Va, Va]]:
-    """Map memory for the image, whose ``pages`` have such rights: where, how much, and the veneers behind it, by where they lead.
+def _place_image(target: Target, arch: Architecture, module: Module, patch: Patch, room: int) -> tuple[Va, Mapping[Va, Va]]:
+    """Where the image of ``room`` bytes goes, and the veneers behind it, by where they lead.
 
     Where nothing is free within reach of its branches but farther away, and the machine's other references reach there, each place of
     the base that it branches to gets a veneer.
     """
     low, high = _span(module, patch)
-    room = len(pages) * PAGE
     try:
-        return place(step, room, pages, low, high, arch.branch_reach), room, {}
+        return find_place(target, room, low, high, arch.branch_reach), {}
     except ApplyRefused:
         if arch.veneer_reach <= arch.branch_reach:
             raise
     targets = sorted({module.va + row.target + row.addend for row in patch.fixups if _leaves_by_branch(row)})
     size = room + whole_pages(len(targets) * VENEER_SIZE)
-    pages = pages + [Rights.READ | Rights.EXECUTE] * ((size - room) // PAGE)
     # The image's first byte counts too: values relative to it and pages are measured from there.
-    va = place(step, size, pages, Va(min(low, module.va)), high, arch.veneer_reach)
-    return va, size, {Va(leads_to): Va(va + room + index * VENEER_SIZE) for index, leads_to in enumerate(targets)}
+    va = find_place(target, size, Va(min(low, module.va)), high, arch.veneer_reach)
+    return va, {Va(leads_to): Va(va + room + index * VENEER_SIZE) for index, leads_to in enumerate(targets)}
 
 
 def _leaves_by_branch(fixup: Fixup) -> bool:
@@ -220,19 +221,27 @@ def _bind(arch: Architecture, module: Module, patch: Patch, va: Va, memory: byte
     memory[fixup.site : fixup.site + size] = bound
 
 
-_UNSAFE = Rights.WRITE | Rights.EXECUTE
+_UNSAFE = int(Rights.WRITE | Rights.EXECUTE)
+_CODE = Rights.READ | Rights.EXECUTE
 _RIGHTS = ((int(SectionFlags.READ), Rights.READ), (int(SectionFlags.WRITE), Rights.WRITE), (int(SectionFlags.EXECUTE), Rights.EXECUTE))
 
 
-def _page_rights(patch: Patch, size: int) -> list[Rights]:
-    """The rights of each page of the patch image, of ``size`` bytes: those of its section; headers can be read."""
+@cache
+def _rights_of(flags: int) -> Rights:
+    """What the program may do with a section of those flags, which are one of few."""
+    return Rights(sum(right for flag, right in _RIGHTS if flags & flag))
+
+
+def _page_rights(patch: Patch) -> list[Rights]:
+    """The rights of each page of the patch image: those of its section; headers can be read."""
+    size = whole_pages(patch.image.size_of_image)
     pages = [Rights.READ] * (size // PAGE)
     for section in patch.image.sections:
         flags = int(section.flags)
-        rights = Rights(sum(right for flag, right in _RIGHTS if flags & flag))
+        rights = _rights_of(flags)
         length = whole_pages(section.range.size)
         problem = None
-        if rights & _UNSAFE == _UNSAFE:
+        if int(rights) & _UNSAFE == _UNSAFE:
             problem = "is writable and executable"
         elif section.rva % PAGE or section.rva + length > size:
             problem = "does not lie on whole pages of the image"

@@ -82,8 +82,8 @@ def apply(
         consistency=how.value,
         given_back=len(plan.dropped),
     )
-    hpat.reserve_slots(step, registry, arch, functions)
-    originals = trampoline.make_callable(step, registry, arch, functions)
+    hpat.reserve_slots(step, target, registry, arch, functions)
+    originals = trampoline.make_callable(step, target, registry, arch, functions)
     key, image = map_patch(step, target, registry, arch, module, patch, originals)
     application = registry.enter(key, patch, tuple(function.key for function in functions), plan.dropped, how, plan.stacking, number)
     callbacks = callbacks_of(step, registry, application)
@@ -100,7 +100,7 @@ def apply(
             for function in functions
         ]
         rows += [(dropped, registry.sites[dropped].top.destination, registry.sites[dropped].original) for dropped in plan.dropped]
-        stubs, dispatchers = dispatch.place_stubs(step, registry, arch, module.va, flag, rows)
+        stubs, dispatchers = dispatch.place_stubs(step, target, registry, arch, module.va, flag, rows)
         began = Transition(application.number, Operation.APPLY, patch, module.va, stubs, flag, target.clock, until)
         transition.begin(step, target, registry, began, inside)
     switch = redirect.redirect(step, target, registry, arch, application, image, functions, plan.original, dispatchers)
@@ -143,7 +143,7 @@ def begin_revert(
         for key in application.touched:
             site = registry.sites[key]
             rows.append((key, site.top.destination, site.layers[-2].destination if len(site.layers) > 1 else site.original))
-        stubs, dispatchers = dispatch.place_stubs(step, registry, arch, module_va, flag, rows)
+        stubs, dispatchers = dispatch.place_stubs(step, target, registry, arch, module_va, flag, rows)
         bound = None if wait is None else now + wait
         began = Transition(application.number, Operation.REVERT, patch, module_va, stubs, flag, now, bound)
         transition.begin(step, target, registry, began, inside)

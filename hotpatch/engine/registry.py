@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.engine.consistency import Consistency
 from hotpatch.engine.stacking import Stacking
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from hotpatch.patch import Patch
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SiteKey:
-    """A function of a module in the process."""
+class SiteKey(NamedTuple):
+    """A function of a module in the process; a tuple, as a patch of many functions hashes and compares them all the time."""
 
     module: Va
     rva: Rva
@@ -49,8 +48,7 @@ class ImageKey:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TrampolineKey:
+class TrampolineKey(NamedTuple):
     """A trampoline of a function for a strategy that displaces so many bytes."""
 
     site: SiteKey

@@ -146,18 +146,23 @@ class Target(Protocol):
             ApplyRefused: Memory does not hold ``expected`` (rule unexpected-bytes); nothing was stored.
         """
 
-    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool = True) -> Va:
-        """Reserve and commit zeroed memory, page aligned, at the free place nearest to ``near`` with every byte within ``reach`` of it.
+    def find_room(self, size: int, *, near: Va, reach: int, above: bool = True) -> Va:
+        """Where free memory for :meth:`map` is, page aligned: nearest to ``near``, every byte within ``reach`` of it. Nothing is taken.
 
-        ``rights``: of all of it, or of each page; they never change. ``above``: only past ``near``. Threads and allocations of the program
-        never get that memory.
+        ``above``: only past ``near``.
 
         Raises:
             ApplyRefused: None is free (rule no-address-space).
         """
 
+    def map(self, va: Va, size: int, rights: PageRights, content: bytes = b"") -> None:
+        """Map memory at ``va``, which must be free, holding ``content`` from the first moment on and zeros behind it.
+
+        ``rights``: of all of it, or of each page; they never change. Threads and allocations of the program never get that memory.
+        """
+
     def unmap(self, va: Va) -> None:
-        """Give back what :meth:`map` returned."""
+        """Give back what :meth:`map` mapped at ``va``."""
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         """Make a mapped patch image known, so that faults name its functions and stacks are walked with its unwind data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.engine.mapping import place, whole_pages
+from hotpatch.engine.mapping import find_place, whole_pages
 from hotpatch.engine.refusals import located
 from hotpatch.engine.registry import Chunk, PlacedTrampoline, TrampolineKey
 from hotpatch.engine.target import Rights
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hotpatch.arch import Architecture
     from hotpatch.engine.checks import CheckedFunction
     from hotpatch.engine.registry import Registry
+    from hotpatch.engine.target import Target
     from hotpatch.engine.transaction import Transaction
     from hotpatch.errors import Refusal
 
@@ -26,14 +27,18 @@ _ROOM = 64
 
 
 class _Writer:
-    """Puts trampolines one behind another into fresh pages."""
+    """Puts trampolines one behind another into fresh pages, which are mapped once their code is there."""
 
-    def __init__(self, step: Transaction, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]) -> None:
+    def __init__(
+        self, step: Transaction, target: Target, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]
+    ) -> None:
         self._step = step
+        self._target = target
         self._registry = registry
         self._arch = arch
         self._low = Va(min(function.entry for function in functions))
         self._high = Va(max(function.entry for function in functions))
+        self._module = functions[0].key.module
         self._left = len(functions)
         self._chunk: Chunk | None = None
         self._code = bytearray()
@@ -42,26 +47,24 @@ class _Writer:
         if not (self._chunk and self._fit(self._chunk, function, key)):
             self.flush()
             size = whole_pages(self._left * _ROOM)
-            va = self._place(size)
-            self._step.event("map", what="trampolines", va=va, size=size, module=key.site.module)
-            self._chunk = Chunk(va, size)
+            self._chunk = Chunk(self._place(size), size)
             self._registry.chunks = (*self._registry.chunks, self._chunk)
             self._fit(self._chunk, function, key)
         self._left -= 1
 
     def _place(self, size: int) -> Va:
-        rights = Rights.READ | Rights.EXECUTE
         try:
-            return place(self._step, size, rights, self._low, self._high, self._arch.branch_reach)
+            return find_place(self._target, size, self._low, self._high, self._arch.branch_reach)
         except ApplyRefused:
             if self._arch.veneer_reach <= self._arch.branch_reach:
                 raise
-        return place(self._step, size, rights, self._low, self._high, self._arch.veneer_reach)
+        return find_place(self._target, size, self._low, self._high, self._arch.veneer_reach)
 
     def flush(self) -> None:
-        """Store what was put into the current pages."""
+        """Map the current pages with what was put there."""
         if self._chunk:
-            self._step.fill(self._chunk.va, bytes(self._code))
+            self._step.map(self._chunk.va, self._chunk.size, Rights.READ | Rights.EXECUTE, bytes(self._code))
+            self._step.event("map", what="trampolines", va=self._chunk.va, size=self._chunk.size, module=self._module)
         self._chunk = None
         self._code.clear()
 
@@ -76,7 +79,9 @@ class _Writer:
         return True
 
 
-def make_callable(step: Transaction, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]) -> Mapping[str, Va]:
+def make_callable(
+    step: Transaction, target: Target, registry: Registry, arch: Architecture, functions: Sequence[CheckedFunction]
+) -> Mapping[str, Va]:
     """Give each function that is not redirected yet the trampoline that its redirect needs, unless it has it from an earlier time.
 
     Returns where the originals can be called, by the functions' names.
@@ -91,7 +96,7 @@ def make_callable(step: Transaction, registry: Registry, arch: Architecture, fun
     }
     missing = {key: function for key, function in wanted.items() if key not in registry.trampolines}
     if missing:
-        _write(step, registry, arch, missing)
+        _write(step, target, registry, arch, missing)
     originals: dict[str, Va] = {}
     for function in functions:
         site = registry.sites.get(function.key)
@@ -102,8 +107,10 @@ def make_callable(step: Transaction, registry: Registry, arch: Architecture, fun
     return originals
 
 
-def _write(step: Transaction, registry: Registry, arch: Architecture, missing: Mapping[TrampolineKey, CheckedFunction]) -> None:
-    writer = _Writer(step, registry, arch, list(missing.values()))
+def _write(
+    step: Transaction, target: Target, registry: Registry, arch: Architecture, missing: Mapping[TrampolineKey, CheckedFunction]
+) -> None:
+    writer = _Writer(step, target, registry, arch, list(missing.values()))
     refusals: list[Refusal] = []
     for key, function in missing.items():
         try:

@@ -31,7 +31,7 @@ class Transaction:
     def __init__(self, target: Target) -> None:
         """Begin on ``target``."""
         self._target = target
-        self._inverses: list[tuple[str, Callable[[], None]]] = []
+        self._inverses: list[tuple[str, int | str, Callable[..., object], tuple[object, ...]]] = []
         self._events: list[tuple[str, dict[str, object]]] = []
 
     def __enter__(self) -> Self:
@@ -50,56 +50,41 @@ class Transaction:
         """Keep an event for :meth:`commit`."""
         self._events.append((kind, details))
 
-    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool) -> Va:
+    def map(self, va: Va, size: int, rights: PageRights, content: bytes) -> None:
         """See :meth:`hotpatch.engine.target.Target.map`."""
-        va = self._target.map(size, rights, near=near, reach=reach, above=above)
-        self._push(f"unmap 0x{va:x}", lambda: self._target.unmap(va))
-        return va
-
-    def fill(self, va: Va, data: bytes) -> None:
-        """Store into memory that this transaction mapped; unmapping it is the inverse."""
-        self._target.write_data(va, data)
+        self._target.map(va, size, rights, content)
+        self._push("unmap", va, self._target.unmap, va)
 
     def write_data(self, va: Va, expected: bytes, new: bytes) -> None:
         """Replace data that stood before the transaction; the caller has read ``expected`` there."""
-
-        def restore() -> None:
-            if self._target.read(va, len(expected)) != expected:
-                self._target.write_data(va, expected)
-
-        self._push(f"restore data at 0x{va:x}", restore)
+        self._push("restore data at", va, self._restore_data, va, expected)
         self._target.write_data(va, new)
 
     def write_code(self, va: Va, expected: bytes, new: bytes) -> None:
         """See :meth:`hotpatch.engine.target.Target.write_code`."""
-
-        def restore() -> None:
-            if self._target.read(va, len(new)) == new != expected:
-                self._target.write_code(va, new, expected)
-
-        self._push(f"restore code at 0x{va:x}", restore)
+        self._push("restore code at", va, self._restore_code, va, expected, new)
         self._target.write_code(va, expected, new)
 
     def move_thread(self, thread: Thread, registers: Mapping[str, int]) -> None:
         """Set some registers of a thread that stands as ``thread`` says."""
         before = {name: thread.registers[name] for name in registers}
-        self._push(f"restore registers of thread {thread.id}", lambda: self._target.set_registers(thread.id, before))
+        self._push("restore registers of thread", str(thread.id), self._target.set_registers, thread.id, before)
         self._target.set_registers(thread.id, registers)
 
     def call(self, va: Va, arguments: Sequence[int], budget: int) -> int:
         """See :meth:`hotpatch.engine.target.Target.call_between`; whatever the function did is taken back with the rest."""
-        self._push("bring back the process as it was before a callback", self._target.checkpoint())
+        self._push("bring back the process as it was", "before a callback", self._target.checkpoint())
         return self._target.call_between(va, arguments, budget=budget)
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
         """See :meth:`hotpatch.engine.target.Target.add_module`."""
         self._target.add_module(name, va, image)
-        self._push(f"remove module {name}", lambda: self._target.remove_module(va))
+        self._push("remove module", name, self._target.remove_module, va)
 
     def remove_module(self, name: str, va: Va, image: Image) -> None:
         """See :meth:`hotpatch.engine.target.Target.remove_module`; ``name`` and ``image`` are what it was added with."""
         self._target.remove_module(va)
-        self._push(f"add module {name}", lambda: self._target.add_module(name, va, image))
+        self._push("add module", name, self._target.add_module, name, va, image)
 
     def adopt(self, inner: Transaction) -> None:
         """Take the changes and events of a transaction over that has ended well and was not committed."""
@@ -110,17 +95,26 @@ class Transaction:
         """Give memory back. There is no inverse: it must be a transaction's last step."""
         self._target.unmap(va)
 
-    def _push(self, what: str, inverse: Callable[[], None]) -> None:
-        self._inverses.append((what, inverse))
+    def _restore_data(self, va: Va, expected: bytes) -> None:
+        if self._target.read(va, len(expected)) != expected:
+            self._target.write_data(va, expected)
+
+    def _restore_code(self, va: Va, expected: bytes, new: bytes) -> None:
+        if self._target.read(va, len(new)) == new != expected:
+            self._target.write_code(va, new, expected)
+
+    def _push(self, verb: str, what: int | str, inverse: Callable[..., object], *arguments: object) -> None:
+        """Keep an inverse; ``what`` it is for is an address or a name. Nothing is put into words before it must be."""
+        self._inverses.append((verb, what, inverse, arguments))
 
     def _roll_back(self, cause: BaseException) -> None:
         failed: list[str] = []
         while self._inverses:
-            what, inverse = self._inverses.pop()
+            verb, what, inverse, arguments = self._inverses.pop()
             try:
-                inverse()
+                inverse(*arguments)
             except Exception as problem:
-                failed.append(f"could not {what}: {problem}")
+                failed.append(f"could not {verb} {what if isinstance(what, str) else hex(what)}: {problem}")
         if failed:
             error = RollbackError(f"taking back a failed change failed; the process is not as it was ({len(failed)} steps left standing)")
             for line in failed:

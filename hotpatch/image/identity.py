@@ -39,15 +39,19 @@ def normalise(image: Image, memory: bytes, va: Va) -> bytes:
     ``memory`` is the whole mapped image (``size_of_image`` bytes) as it stands at ``va``. Relocated fields are brought back to the
     preferred base; import address tables and the fields that the loader writes (:attr:`LoadConfiguration.loader_written`) are zeroed.
     """
-    view = bytearray(memory)
+    parts = [section.range for section in read_only_sections(image)]
     delta = va - image.preferred_base
+    volatile = _volatile(image)
+    if not delta and not volatile:
+        return b"".join([memory[start:end] for start, end in parts])
+    view = bytearray(memory)
     if delta:
         for site in image.relocations:
             value = int.from_bytes(view[site : site + _FIELD], "little") - delta
             view[site : site + _FIELD] = (value & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(_FIELD, "little")
-    for start, size in _volatile(image):
+    for start, size in volatile:
         view[start : start + size] = bytes(size)
-    return b"".join(bytes(view[section.rva : section.range.end]) for section in read_only_sections(image))
+    return b"".join([view[start:end] for start, end in parts])
 
 
 def _volatile(image: Image) -> list[tuple[Rva, int]]:

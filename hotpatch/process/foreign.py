@@ -29,10 +29,10 @@ def hook(process: Process, function: str) -> Va:
     entry = process.address_of(function)
     site = arch.entry_site(Redirect.DIRECT)
     guest = process.guest
-    room = guest.map(_PAGE, Rights.READ | Rights.EXECUTE, near=entry, reach=arch.branch_reach)
+    room = guest.find_room(_PAGE, near=entry, reach=arch.branch_reach)
     code = guest.read(entry, _LONGEST_ENTRY)
     moved = arch.trampoline(code, source_va=entry, trampoline_va=room, displaced=site.displaced)
-    guest.write_data(room, moved.code)
+    guest.map(room, _PAGE, Rights.READ | Rights.EXECUTE, moved.code)
     _jump(process, entry, room)
     return room
 

@@ -53,9 +53,9 @@ def detour(process: hotpatch.Process, function: str) -> None:
     guest, machine = process.guest, process.guest.machine
     entry = process.address_of(function)
     size = {Machine.X64: 5, Machine.ARM64: 4}[machine]
-    room = guest.map(0x1000, Rights.READ | Rights.EXECUTE, near=entry, reach=architecture(machine).branch_reach)
+    room = guest.find_room(0x1000, near=entry, reach=architecture(machine).branch_reach)
     moved = hotpatch.trampoline(machine, guest.read(entry, 32), source_va=entry, trampoline_va=room, displaced=size)
-    guest.write_data(room, moved.code)
+    guest.map(room, 0x1000, Rights.READ | Rights.EXECUTE, moved.code)
     guest.write_code(entry, guest.read(entry, size), jump(machine, entry, room))
 
 

@@ -110,8 +110,9 @@ def test_a_budget_that_is_used_up(machine, fixture_image):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_fault_in_a_call_is_raised_and_the_process_can_be_called_again(machine, fixture_image):
     process = Process(fixture_image("basic", machine))
-    spin = process.guest.map(0x1000, Rights.READ | Rights.EXECUTE, near=process.load_base, reach=1 << 24)
-    process.guest.write_data(spin, bytes.fromhex("ebfe") if machine is X64 else bytes.fromhex("00000014"))
+    spin = process.guest.find_room(0x1000, near=process.load_base, reach=1 << 24)
+    code = bytes.fromhex("ebfe") if machine is X64 else bytes.fromhex("00000014")
+    process.guest.map(spin, 0x1000, Rights.READ | Rights.EXECUTE, code)
     with pytest.raises(EmulatedFault) as raised:
         process.call_details(spin, budget=1000)
     assert (raised.value.fault.kind, raised.value.fault.pc) == (FaultKind.BUDGET, spin)

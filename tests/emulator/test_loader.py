@@ -91,7 +91,7 @@ def test_modules_that_want_the_same_place_get_others_with_room_behind_them():
     places = [module.va for module in guest.modules()]
     assert len(set(places)) == 4
     for va in places:
-        assert guest.map(0x10_0000, Rights.READ, near=Va(va + 0x5000), reach=(1 << 27) - 4)
+        assert guest.find_room(0x10_0000, near=Va(va + 0x5000), reach=(1 << 27) - 4)
 
 
 def test_a_file_without_relocations_stays_where_it_is():
@@ -268,8 +268,8 @@ def test_guarded_calls_pass(machine):
     assert guest.call(Va(check), [guest.module.va + TEXT], budget=10).instructions == 1
     if machine is Machine.X64:
         jump = assemble(machine, f"movabs rax, {guest.module.va + TEXT}\nmovabs r10, {dispatch}\njmp r10")
-        code = guest.map(0x1000, Rights.READ | Rights.EXECUTE, near=guest.module.va, reach=1 << 24)
-        guest.write_data(code, jump)
+        code = guest.find_room(0x1000, near=guest.module.va, reach=1 << 24)
+        guest.map(code, 0x1000, Rights.READ | Rights.EXECUTE, jump)
         assert guest.call(code, [], budget=10).value == 42
     else:
         assert dispatch == guest.module.va + TEXT + 0x80

@@ -161,37 +161,40 @@ def test_write_code_changes_no_right_and_what_runs(guest):
 def test_map_takes_the_nearest_free_place(guest, above):
     end = guest.module.va + guest.module.size
     near = Va(end if above else guest.module.va)
-    va = guest.map(5000, Rights.READ, near=near, reach=1 << 20, above=above)
+    va = guest.find_room(5000, near=near, reach=1 << 20, above=above)
+    guest.map(va, 5000, Rights.READ)
     assert not above or va == end + 0xFFF & -0x1000
     assert va % 0x1000 == 0
     assert abs(va - near) <= (0x2000 if not above else 0x1000)
     assert guest.read(va, 0x2000) == bytes(0x2000)
-    second = guest.map(100, Rights.READ, near=near, reach=1 << 20, above=above)
-    assert second != va
+    assert guest.find_room(100, near=near, reach=1 << 20, above=above) != va
+    with pytest.raises(HotpatchError):
+        guest.map(va, 100, Rights.READ)
     guest.unmap(va)
-    assert guest.map(5000, Rights.READ, near=near, reach=1 << 20, above=above) == va
+    assert guest.find_room(5000, near=near, reach=1 << 20, above=above) == va
 
 
 def test_map_below_when_nothing_is_free_above(guest):
     near = guest.module.va
-    va = guest.map(0x1000, Rights.READ, near=near, reach=0x2000, above=False)
+    va = guest.find_room(0x1000, near=near, reach=0x2000, above=False)
     assert near - 0x2000 <= va < near
 
 
 def test_map_out_of_reach_is_refused(guest):
     with pytest.raises(ApplyRefused) as refused:
-        guest.map(0x1000, Rights.READ, near=guest.module.va, reach=0x1000)
+        guest.find_room(0x1000, near=guest.module.va, reach=0x1000)
     assert refused.value.refusals[0].rule is Rule.NO_ADDRESS_SPACE
 
 
 def test_each_page_can_have_rights_of_its_own(guest):
     pages = (Rights.READ | Rights.EXECUTE, Rights.READ | Rights.WRITE)
-    va = guest.map(0x2000, pages, near=guest.module.va, reach=1 << 24)
-    guest.write_data(va, RETURN_7[guest.machine])
+    va = guest.find_room(0x2000, near=guest.module.va, reach=1 << 24)
+    guest.map(va, 0x2000, pages, RETURN_7[guest.machine])
+    assert guest.read(va, 0x2000) == RETURN_7[guest.machine].ljust(0x2000, b"\0")
     assert guest.call(va, [], budget=100).value == 7
     assert [region.rights for region in guest.regions() if va <= region.va < va + 0x2000] == list(pages)
     with pytest.raises(HotpatchError):
-        guest.map(0x2000, (pages[0], pages[0] | pages[1]), near=guest.module.va, reach=1 << 24)
+        guest.map(Va(va + 0x2000), 0x2000, (pages[0], pages[0] | pages[1]))
     guest.unmap(va)
     with pytest.raises(AccessError):
         guest.read(va, 1)
@@ -250,7 +253,8 @@ def test_a_snapshot_takes_code_rights_and_mappings_along(guest):
     clean = guest.snapshot()
     regions = guest.regions()
     guest.write_code(entry, code, RETURN_9[guest.machine])
-    mapped = guest.map(0x1000, Rights.READ, near=guest.module.va, reach=1 << 24)
+    mapped = guest.find_room(0x1000, near=guest.module.va, reach=1 << 24)
+    guest.map(mapped, 0x1000, Rights.READ)
     dirty = guest.snapshot()
     guest.restore(clean)
     assert guest.call(entry, [5, 6], budget=1000).value == before

@@ -202,7 +202,7 @@ class Fake:
         self.poke(va, new)
         self.flushed.append((va, len(new)))
 
-    def map(self, size: int, rights: PageRights, *, near: Va, reach: int, above: bool = True) -> Va:
+    def find_room(self, size: int, *, near: Va, reach: int, above: bool = True) -> Va:
         self._call()
         assert size % PAGE == 0
         taken = sorted([*self.reserved, *((block.va, block.end) for block in self.blocks.values())])
@@ -220,12 +220,16 @@ class Fake:
         ]
         if not free:
             raise ApplyRefused([Refusal(Rule.NO_ADDRESS_SPACE, None, None, "nothing is free")])
-        va = min(free, key=lambda start: (abs(start - near), start))
+        return Va(min(free, key=lambda start: (abs(start - near), start)))
+
+    def map(self, va: Va, size: int, rights: PageRights, content: bytes = b"") -> None:
+        self._call()
+        assert size % PAGE == 0
+        assert all(va + size <= block.va or block.end <= va for block in self.blocks.values())
         pages = [rights] * (size // PAGE) if isinstance(rights, Rights) else list(rights)
         assert len(pages) == size // PAGE
-        self.blocks[va] = Block(va, bytearray(size), pages)
+        self.blocks[va] = Block(va, bytearray(content.ljust(size, b"\0")), pages)
         self.owned.add(va)
-        return Va(va)
 
     def unmap(self, va: Va) -> None:
         self._call()

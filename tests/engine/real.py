@@ -1,9 +1,6 @@
-"""The emulated process as a target whose calls can be made to fail, and everything that there is of it, to compare."""
+"""Calls of an emulated process as a target that can be made to fail, and everything that there is of it, to compare."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 from hotpatch.emulator.guest import Guest
 from hotpatch.errors import HotpatchError
@@ -18,6 +15,7 @@ CALLS = (
     "read",
     "write_data",
     "write_code",
+    "find_room",
     "map",
     "unmap",
     "add_module",
@@ -32,44 +30,6 @@ CALLS = (
 
 class InjectedError(HotpatchError):
     """An injected failure of the target."""
-
-
-class Failing:
-    """``guest`` with call number ``fail_at`` failing: before it does anything, or (``late``) with its work done."""
-
-    def __init__(self, guest: Guest) -> None:
-        self.guest = guest
-        self.machine = guest.machine
-        self.thread_flags = guest.thread_flags
-        self.calls = 0
-        self.fail_at: int | None = None
-        self.late = False
-        self.failure: Callable[[], BaseException] = lambda: InjectedError("injected")
-        self.made: list[str] = []
-        self.failed = ""
-
-    @property
-    def clock(self) -> int:
-        return self.guest.clock
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in CALLS:
-            raise AttributeError(name)
-        real = getattr(self.guest, name)
-
-        def made(*args: object, **named: object) -> object:
-            self.calls += 1
-            self.made.append(name)
-            failing = self.calls == self.fail_at
-            self.failed = name if failing else self.failed
-            if failing and not (self.late and name in TOLD_BEFORE):
-                raise self.failure()
-            result = real(*args, **named)
-            if failing:
-                raise self.failure()
-            return result
-
-        return made
 
 
 def whole(guest: Guest) -> dict[str, object]:

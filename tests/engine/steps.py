@@ -51,7 +51,7 @@ KINDS = {
     "interrupt-late": Kind(lambda: KeyboardInterrupt(), TOLD_BEFORE, late=True),
     "memory": Kind(lambda: InjectedError("injected"), MEMORY, inside=True),
     "host-memory": Kind(lambda: MemoryError("of the host"), MEMORY, inside=True),
-    "no-address-space": Kind(no_address_space, ("map",), lasting=True),
+    "no-address-space": Kind(no_address_space, ("find_room",), lasting=True),
     "callback-fault": Kind(callback_fault, ("call_between",)),
 }
 

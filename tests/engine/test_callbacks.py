@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 import hotpatch
+from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
 from hotpatch.emulator.layout import THREAD_FLAGS
-from hotpatch.engine import Consistency, Engine
+from hotpatch.engine import Consistency
+from hotpatch.engine.target import PageRights
 from hotpatch.errors import RevertRefused, Rule
 from hotpatch.patch import Moment, loads
 from tests.mixing import Watch
 
-from .real import Failing, InjectedError, whole
-
-LIMIT = 400
+from .real import whole
+from .steps import Stepped
 
 
 @cache
@@ -132,31 +133,17 @@ def test_data_are_taken_over_once_at_any_instruction_of_a_call(machine: Machine,
         process.restore(start)
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_every_failure_takes_back_what_callbacks_did(machine: Machine, late: bool) -> None:
+def test_every_failure_takes_back_what_callbacks_did(machine: Machine) -> None:
     base, patch = parts("hooks", machine)
     process = hotpatch.Process(base)
     process.call("add_metres", 5)
-    target = Failing(process.guest)
-    engine = Engine(target)
-    applied = []
-    for operation in (lambda: applied.append(engine.apply(patch)), lambda: applied[0].revert()):
-        before, registry = whole(process.guest), engine.snapshot().copy()
-        target.late = late
-        for count in range(1, LIMIT):
-            target.calls, target.fail_at = 0, count
-            try:
-                operation()
-            except InjectedError:
-                after = whole(process.guest)
-                assert after | {"events": before["events"]} == before, target.failed
-                assert engine.snapshot() == registry
-            else:
-                break
-        else:
-            raise AssertionError("no end")
-        assert {"call_between", "checkpoint"} <= set(target.made)
+    here = Stepped(process.guest)
+    applied = here.fail(lambda: here.engine.apply(patch))
+    assert process.call("stored") == 500
+    here.fail(applied.revert)
     assert process.call("stored") == 5
+    assert {"call_between", "checkpoint"} <= here.made
+    assert {("target", "call_between"), ("callback-fault", "call_between")} <= here.failures
 
 
 BAD = {
@@ -171,15 +158,15 @@ def test_a_callback_that_faults_or_never_ends_takes_all_back(scene, machine: Mac
     process, patch = scene
     monkeypatch.setattr("hotpatch.engine.callbacks.BUDGET", 10_000)
     after = next(row for row in patch.callbacks if row.moment is Moment.AFTER_APPLY)
-    real = process.guest.write_data
+    real = process.guest.map
 
-    def write_data(va: int, data: bytes) -> None:
-        if len(data) > after.patch_rva:
+    def map_spoilt(va: Va, size: int, rights: PageRights, content: bytes) -> None:
+        if size == patch.image.size_of_image:
             code = BAD[machine][kind]
-            data = data[: after.patch_rva] + code + data[after.patch_rva + len(code) :]
-        real(va, data)
+            content = content[: after.patch_rva] + code + content[after.patch_rva + len(code) :]
+        real(va, size, rights, content)
 
-    monkeypatch.setattr(process.guest, "write_data", write_data)
+    monkeypatch.setattr(process.guest, "map", map_spoilt)
     before = whole(process.guest)
     with pytest.raises(hotpatch.ApplyRefused) as refused:
         process.apply(patch)

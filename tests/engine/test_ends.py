@@ -9,6 +9,7 @@ from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.engine import Consistency, PatchState
 from hotpatch.engine.registry import Operation
+from hotpatch.engine.target import PageRights
 from hotpatch.errors import ApplyRefused, FaultKind, Rule
 from hotpatch.patch import Moment
 
@@ -35,15 +36,15 @@ class Scene:
         process.call("add_metres", 5)
         row = next(row for row in self.patch.callbacks if row.moment is moment)
         self.symbol = moment.symbol
-        real = process.guest.write_data
+        real = process.guest.map
 
-        def write_data(va: int, data: bytes) -> None:
-            if len(data) > row.patch_rva:
+        def map_spoilt(va: Va, size: int, rights: PageRights, content: bytes) -> None:
+            if size == self.patch.image.size_of_image:
                 code = BODIES[machine][body]
-                data = data[: row.patch_rva] + code + data[row.patch_rva + len(code) :]
-            real(va, data)
+                content = content[: row.patch_rva] + code + content[row.patch_rva + len(code) :]
+            real(va, size, rights, content)
 
-        monkeypatch.setattr(process.guest, "write_data", write_data)
+        monkeypatch.setattr(process.guest, "map", map_spoilt)
 
     def thread_inside(self, *, new: bool) -> int:
         """A thread in the base's or the patch's ``add_metres``, which will count one metre."""

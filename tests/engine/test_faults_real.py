@@ -56,7 +56,8 @@ def test_apply_supersede_and_revert_change_all_or_nothing(machine: Machine, stra
     here, engine = scene.here, scene.engine
     patches = scene.patch({1: 111, 2: 222}, 1), scene.patch({2: 2222, 3: 3333}, 2)
     first = here.fail(lambda: engine.apply(patches[0]))
-    assert {"map", "write_data", "write_code", "add_module", "resolve_import", "event"} <= here.made
+    assert {"find_room", "map", "write_code", "add_module", "resolve_import", "event"} <= here.made
+    assert ("write_data" in here.made) is (strategy is Redirect.HPAT)
     assert ("set_registers" in here.made) is (strategy is Redirect.INLINE and machine is Machine.X64)
     assert scene.results() == [111, 222, 3]
     second = here.fail(lambda: engine.apply(patches[1]))
@@ -73,14 +74,14 @@ def test_apply_supersede_and_revert_change_all_or_nothing(machine: Machine, stra
         *((way, call) for way in ("target", "interrupt") for call in here.made - {"watch_modules"}),
         *((way, call) for way in ("memory", "host-memory") for call in ("map", "unmap", "write", "flush")),
         *(("interrupt-late", call) for call in here.made & {"write_data", "write_code", "set_registers"}),
-        ("no-address-space", "map"),
+        ("no-address-space", "find_room"),
     }
 
 
 @each_machine
 def test_no_address_space_and_out_of_reach_change_nothing(machine: Machine) -> None:
     scene = Scene(machine, Redirect.HPAT)
-    patch, real = scene.patch({1: 111}, 1), scene.guest.map
+    patch, real = scene.patch({1: 111}, 1), scene.guest.find_room
     for allowed in range(3):
         left = allowed
 
@@ -91,13 +92,13 @@ def test_no_address_space_and_out_of_reach_change_nothing(machine: Machine) -> N
             left = max(left - 1, 0)
             return real(*args, **named)
 
-        scene.guest.map = map_some
+        scene.guest.find_room = map_some
         before = scene.here.process(), scene.engine.snapshot()
         with pytest.raises(ApplyRefused) as refused:
             scene.engine.apply(patch)
         assert refused.value.refusals[0].rule is Rule.OUT_OF_REACH
         assert (scene.here.process(), scene.engine.snapshot()) == before
-    scene.guest.map = real
+    scene.guest.find_room = real
     applied = scene.engine.apply(patch)
     scene.guest.write_data(Va(scene.guest.module.va + entry(1)), b"\x00\x00\x00\x14")
     before = scene.here.process(), scene.engine.snapshot()

@@ -191,8 +191,8 @@ def test_where_a_hook_ends_is_named(machine: Machine) -> None:
         process = hotpatch.Process(base)
         entry, other = process.address_of("clamp"), process.address_of("total")
         to = entry + 8 if back else other
-        room = process.guest.map(0x1000, Rights.READ | Rights.EXECUTE, near=entry, reach=0x400_0000)
-        process.guest.write_data(room, jump(machine, room, to))
+        room = process.guest.find_room(0x1000, near=entry, reach=0x400_0000)
+        process.guest.map(room, 0x1000, Rights.READ | Rights.EXECUTE, jump(machine, room, to))
         hook = jump(machine, entry, room)
         process.guest.write_code(entry, process.guest.read(entry, len(hook)), hook)
         with pytest.raises(hotpatch.ApplyRefused) as refused:

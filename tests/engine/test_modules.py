@@ -167,13 +167,13 @@ def test_a_refused_load_changes_nothing_but_what_it_tells(machine: Machine, monk
     """With the patch refused, the process is the one that it would be without any patch."""
     plain, late = Late("late-module", machine), Late("late-module", machine)
     late.process.register(late.patch)
-    real = late.process.guest.map
+    real = late.process.guest.find_room
 
     def full(*args: object, **named: object) -> object:
         named["reach"] = 0
         return real(*args, **named)
 
-    monkeypatch.setattr(late.process.guest, "map", full)
+    monkeypatch.setattr(late.process.guest, "find_room", full)
     late.load()
     plain.load()
     assert [item.rule for item in late.process.refused] == [Rule.OUT_OF_REACH]
@@ -185,8 +185,8 @@ def test_a_registration_whose_load_was_refused_counts_for_what_is_applied_then(m
     """Else the two would be registered alike at the next unload, and one of them refused at each load from then on."""
     late = Late("unloaded-module", machine)
     registered = late.process.register(late.patch)
-    real = late.process.guest.map
-    monkeypatch.setattr(late.process.guest, "map", lambda *args, **named: real(*args, **named | {"reach": 0}))
+    real = late.process.guest.find_room
+    monkeypatch.setattr(late.process.guest, "find_room", lambda *args, **named: real(*args, **named | {"reach": 0}))
     handle = late.load()
     monkeypatch.undo()
     assert registered.state is PatchState.REGISTERED
