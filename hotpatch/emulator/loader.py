@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hotpatch.emulator.system import System
     from hotpatch.image import Image
-    from hotpatch.image.model import Section
+    from hotpatch.image.model import Import, Section
 
 _DEFAULT_COOKIE = 0x2B99_2DDF_A232
 """What an image's security cookie holds until somebody initialises it (Visual C++ run time, ``gs_cookie.c``)."""
@@ -93,7 +93,7 @@ def initialisation_order(modules: Sequence[Module]) -> list[Module]:
         if module.name in done or module.name in visiting:
             return
         visiting.add(module.name)
-        for entry in module.image.imports:
+        for entry in bound_at_load(module.image):
             needed = by_name.get(library_name(entry.library))
             if needed is not None:
                 visit(needed)
@@ -102,6 +102,11 @@ def initialisation_order(modules: Sequence[Module]) -> list[Module]:
     for module in modules:
         visit(module)
     return list(done.values())
+
+
+def bound_at_load(image: Image) -> list[Import]:
+    """Its imports but the delayed ones, which the program's own code binds at their first call."""
+    return [entry for entry in image.imports if not entry.delay]
 
 
 def resolve(system: System, library: str, name: str | None, ordinal: int | None, depth: int = 0) -> Va | None:
@@ -227,7 +232,7 @@ def _rights(image: Image, section: Section) -> Rights:
 
 
 def _bind(system: System, module: Module) -> None:
-    for entry in module.image.imports:
+    for entry in bound_at_load(module.image):
         va = resolve(system, entry.library, entry.name, entry.ordinal)
         if va is None:
             va = system.gates.unknown(library_name(entry.library), entry.name if entry.name is not None else f"#{entry.ordinal}")

@@ -200,7 +200,7 @@ def _closure(system: System, name: str) -> list[Image]:
         if image is None or wanted in present or wanted in visiting:
             return
         visiting.add(wanted)
-        for entry in image.imports:
+        for entry in loader.bound_at_load(image):
             visit(library_name(entry.library))
         found[wanted] = image
 
@@ -210,7 +210,7 @@ def _closure(system: System, name: str) -> list[Image]:
 
 def _needed(system: System, module: Module) -> set[int]:
     """VAs of the counted modules that a module imports."""
-    names = {library_name(entry.library) for entry in module.image.imports} - {module.name}
+    names = {library_name(entry.library) for entry in loader.bound_at_load(module.image)} - {module.name}
     return {other.va for other in system.modules() if other.name in names and other.va in system.loading.counted}
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from hotpatch.address import Va
 from hotpatch.arch import Machine
+from hotpatch.cases import find_case
 from hotpatch.emulator import layout
 from hotpatch.emulator.guest import Guest
 from hotpatch.engine.target import Rights
 from hotpatch.errors import EmulatedFault, FaultKind, HotpatchError, InputError
-from hotpatch.image import Image
+from hotpatch.image import Image, open_image
 from hotpatch.process import Process
 
 from .bare import MACHINES, assemble
@@ -37,16 +38,15 @@ def library(machine: Machine) -> Pe:
     return pe
 
 
-def caller(machine: Machine, name: str, symbols: list[str | int], *, delay: bool = False) -> tuple[Pe, dict[str | int, int]]:
+def caller(machine: Machine, name: str, symbols: list[str | int]) -> tuple[Pe, dict[str | int, int]]:
     pe = Pe(machine)
-    slots = pe.imports({name: symbols}, delay=delay)
+    slots = pe.imports({name: symbols})
     return pe, slots
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("delay", [False, True])
-def test_imports_are_bound_across_modules(machine, delay):
-    pe, slots = caller(machine, "HELPER.dll", ["eleven", 2, "thirtythree", "away", "back", "missing"], delay=delay)
+def test_imports_are_bound_across_modules(machine):
+    pe, slots = caller(machine, "HELPER.dll", ["eleven", 2, "thirtythree", "away", "back", "missing"])
     guest = Guest(pe.build("program.dll"), modules=[library(machine).build("helper.dll")])
     helper = guest.modules()[1]
     bound = {symbol: guest.system.read_word(guest.module.va + slot) for symbol, slot in slots.items()}
@@ -59,6 +59,18 @@ def test_imports_are_bound_across_modules(machine, delay):
     with pytest.raises(EmulatedFault) as raised:
         guest.call(Va(bound["missing"]), [], budget=10)
     assert raised.value.fault.kind is FaultKind.UNKNOWN_IMPORT
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_delayed_imports_are_bound_by_the_program_at_their_first_call(machine):
+    process = Process(open_image(find_case("delay-import").image(machine, "base")))
+    slots = {entry.name: Va(process.load_base + entry.slot) for entry in process.base.imports if entry.delay}
+    assert all(process.guest.system.module_at(process.guest.system.read_word(slot)) is process.guest.module for slot in slots.values())
+    first, second = process.call_details("upper", 97), process.call_details("upper", 97)
+    assert (first.value, second.value) == (65, 65)
+    assert first.instructions > second.instructions + 20
+    bound = {name for name, slot in slots.items() if process.guest.system.module_at(process.guest.system.read_word(slot)) is None}
+    assert bound == {"toupper"}
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -37,7 +37,7 @@ def logging(machine: Machine, number: int, result: int = 1, spin: int = 0) -> by
     return assemble(machine, text + RESULT[machine].format(result))
 
 
-def dll(machine: Machine, number: int, *needs: str, result: int = 1, spin: int = 0, tls: bool = False) -> Image:
+def dll(machine: Machine, number: int, *needs: str, result: int = 1, spin: int = 0, tls: bool = False, delay: bool = False) -> Image:
     """``d<number>.dll``, which notes when it is called and exports ``f``, which gives the number."""
     name = f"d{number}.dll"
     pe = Pe(machine, base=0x1_9000_0000, entry=TEXT)
@@ -45,7 +45,7 @@ def dll(machine: Machine, number: int, *needs: str, result: int = 1, spin: int =
     pe.put(TEXT + 0x100, assemble(machine, RESULT[machine].format(number)))
     pe.exports(name, [("f", TEXT + 0x100)])
     if needs:
-        pe.imports({need: ["f"] for need in needs})
+        pe.imports({need: ["f"] for need in needs}, delay=delay)
     if tls:
         pe.tls(b"template", 8, [])
     pe.pointer(DATA + 0x100, TEXT)
@@ -108,6 +108,15 @@ def test_what_is_needed_comes_first_and_goes_last(machine):
     kept = [region for region in program.guest.regions() if region.va < 0x2_0000_0000]
     assert kept == [region for region in regions if region.va < 0x2_0000_0000]
     assert [event.kind for event in program.guest.system.events[1:]] == ["load"] * 3 + ["unload"] * 3
+
+
+@each_machine
+def test_what_is_imported_late_does_not_come_along(machine):
+    program = Program(machine, dll(machine, 1, "d2.dll", delay=True), dll(machine, 2))
+    first = program.load("d1.dll")
+    assert (program.names, program.log) == (["d1.dll"], [(1, ATTACH)])
+    program.load("d2.dll")
+    assert [program.free(first), program.names] == [1, ["d2.dll"]]
 
 
 @each_machine
