@@ -151,11 +151,15 @@ def expected(call, phase: str, row: tuple[int, float, tuple[bytes, ...]]) -> int
     return value
 
 
+REDIRECTS = ("hpat", *(pytest.param(redirect, marks=pytest.mark.exhaustive) for redirect in ("direct", "inline")))
+
+
 class Programs:
     """One program of a case in every place, to be run again and again."""
 
     def __init__(self, given, name: str, number: int, machine: Machine) -> None:
         self.program = find_case(name).manifest.program[number]
+        self.patches: dict[tuple[int, str], hotpatch.Patch] = {}
         self.started = [self._start(placed(given, name, machine, pdb), load_base) for pdb, load_base in PLACES]
         self.total = self.started[0][1].run().instructions
 
@@ -164,19 +168,23 @@ class Programs:
         process.start()
         return one, process, process.snapshot()
 
-    def fresh(self, turn: int):
+    def fresh(self, turn: int, redirect: str):
         """Patch and process of a place."""
-        one, process, start = self.started[turn % len(self.started)]
+        place = turn % len(self.started)
+        one, process, start = self.started[place]
         process.restore(start)
-        return one.patch, process
+        if (place, redirect) not in self.patches:
+            self.patches[place, redirect] = hotpatch.build(one.diff, redirect=redirect)
+        return self.patches[place, redirect], process
 
 
+@pytest.mark.parametrize("redirect", REDIRECTS)
 @each_machine
 @pytest.mark.parametrize(("name", "number"), PROGRAMS)
-def test_programs_hold_what_holds_anywhere(given, name, number, machine) -> None:
+def test_programs_hold_what_holds_anywhere(given, name, number, machine, redirect) -> None:
     programs = Programs(given, name, number, machine)
     for turn, point in enumerate(seeded(programs.total, name, number, machine.value)):
-        patch, process = programs.fresh(turn)
+        patch, process = programs.fresh(turn, redirect)
         process.apply_at(point, patch)
         run = process.run()
         assert not process.refused, process.refused
@@ -189,12 +197,13 @@ def test_programs_hold_what_holds_anywhere(given, name, number, machine) -> None
 @each_machine
 @pytest.mark.parametrize(("name", "number"), PROGRAMS)
 def test_programs_may_be_patched_reverted_and_patched_again_anywhere(given, name, number, machine) -> None:
-    """At three points of a run. What is taken back may bring old answers back, so only ``either`` lines tell."""
+    """At three points of a run, by each redirect in turn. What is taken back may bring old answers back, so only ``either`` lines tell."""
     programs = Programs(given, name, number, machine)
     points = seeded(programs.total, "revert", name, number, machine.value)
     for turn, (first, second) in enumerate(zip(points[::2], points[1::2], strict=False)):
         third = (second + programs.total) // 2
-        patch, process = programs.fresh(turn)
+        # Shifted by one each time that the places have come round, so that each place has them all.
+        patch, process = programs.fresh(turn, ("hpat", "direct", "inline")[(turn + turn // len(PLACES)) % 3])
         process.apply_at(first, patch)
         process.revert_at(second, patch)
         process.apply_at(third, patch)
