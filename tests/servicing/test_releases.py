@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +14,12 @@ from hotpatch.servicing.releases import Catalogue, read_releases
 from hotpatch.servicing.server import Server
 from hotpatch.servicing.values import Month
 from tests.servicing.conftest import FOLDER
+from tests.wine import in_wine
 from tools import build_fixtures
 
 RELEASES = read_releases(FOLDER / "releases.toml")
 MONTHS = [release.month for release in RELEASES.release]
 HOTPATCH_MONTHS = [month for month in MONTHS if month.number % 3 != 1 and month.year == 2026]
-WINE = shutil.which("wine64") or "/usr/lib/wine/wine64"
 
 
 def test_there_is_a_release_for_every_month_of_the_year() -> None:
@@ -80,25 +77,15 @@ def test_a_month_without_a_release(catalogue: Catalogue) -> None:
 
 @pytest.mark.wine
 @pytest.mark.parametrize("month", ["2025-12", "2026-12"])
-def test_wine_answers_as_the_emulator_does(month: str, catalogue: Catalogue, tmp_path: Path) -> None:
-    if not Path(WINE).is_file():
-        pytest.skip("needs Wine: apt-get install wine64")
+def test_wine_answers_as_the_emulator_does(month: str, catalogue: Catalogue, wine_prefix: Path) -> None:
     requests = [*RELEASES.comparison, *(line for release in RELEASES.release for line in release.attack)]
     server = Server(catalogue.update(Machine.X64, Month.parse(month)), seed=1, workers=2)
     server.ask(requests)
     server.stop()
-    environment = os.environ | {"WINEPREFIX": str(tmp_path), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml=", "DISPLAY": ""}
-    done = subprocess.run(
-        [WINE, str(FOLDER / "server" / "x64" / f"{month}.exe"), "2"],
-        input="".join(f"{line}\n" for line in requests).encode(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        check=False,
-        timeout=180,
-    )
-    assert done.stdout.decode().replace("\r\n", "\n") == server.process.output
-    assert done.returncode == 0
+    stdin = "".join(f"{line}\n" for line in requests).encode()
+    code, output = in_wine(FOLDER / "server" / "x64" / f"{month}.exe", ("2",), stdin, wine_prefix)
+    assert output.replace("\r\n", "\n") == server.process.output
+    assert code == 0
 
 
 @pytest.mark.compiler
