@@ -288,9 +288,9 @@ class Guest:
         """See :class:`~hotpatch.engine.target.Target`."""
         mappings.unmap(self.system.memory, va)
 
-    def add_module(self, name: str, va: Va, image: Image) -> None:
+    def add_module(self, name: str, va: Va, image: Image, *, before: Va | None = None) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""
-        self.system.enlist(Module(name.lower(), va, image.size_of_image, image))
+        self.system.enlist(Module(name.lower(), va, image.size_of_image, image), before)
 
     def remove_module(self, va: Va) -> None:
         """See :class:`~hotpatch.engine.target.Target`."""

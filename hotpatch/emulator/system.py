@@ -255,9 +255,10 @@ class System:
         """In load order."""
         return tuple(self._modules)
 
-    def enlist(self, module: Module) -> None:
+    def enlist(self, module: Module, before: Va | None = None) -> None:
         """Make a module known, a patch image among them; whoever does that tells of it."""
-        self._modules.append(module)
+        places = [place for place, other in enumerate(self._modules) if other.va == before]
+        self._modules.insert(places[0] if places else len(self._modules), module)
 
     def remove(self, module: Module) -> None:
         """Forget a module."""

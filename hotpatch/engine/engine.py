@@ -157,18 +157,23 @@ class Engine:
         """Go on with what waits or is in transition, as far as threads let it now.
 
         To be called while no thread runs, and as often as may be: between slices, at system calls. It costs nothing where nothing waits.
+        Where the target fails meanwhile, :meth:`unheard` tells what was refused before.
         """
         if not self._registry.waiting and not self._registry.transitions:
             return _NOTHING
         refused: tuple[Refusal, ...] = ()
-        for waiting in tuple(self._registry.waiting.values()):
-            self._registry, found = course.go_on(self._target, self._locate, self._registry, waiting)
-            refused += found
-        for going in tuple(self._registry.transitions.values()):
-            self._registry, found = course.advance(self._target, self._locate, self._registry, going)
-            refused += found
-            if going.module not in self._registry.transitions:
-                self._vacate(going)
+        try:
+            for waiting in tuple(self._registry.waiting.values()):
+                self._registry, found = course.go_on(self._target, self._locate, self._registry, waiting)
+                refused += found
+            for going in tuple(self._registry.transitions.values()):
+                self._registry, found = course.advance(self._target, self._locate, self._registry, going)
+                refused += found
+                if going.module not in self._registry.transitions:
+                    self._vacate(going)
+        except BaseException:
+            self._registry.untold += refused
+            raise
         return Progress(bool(self._registry.waiting or self._registry.transitions), refused)
 
     def stand_still(self, applied: AppliedPatch) -> tuple[Refusal, ...]:
@@ -210,14 +215,17 @@ class Engine:
             registry = self._registry.copy()
             for module in modules:
                 presence.depart(step, self._target, registry, module)
+            with suppress(HotpatchError):  # collect() tries again
+                mappings = presence.leftovers(self._target, registry)
+                if mappings:
+                    step.keep("leftovers were given back")
+                for mapping in mappings:
+                    registry = give_back(self._target, registry, mapping)
             step.commit()
         self._registry = registry
-        with suppress(HotpatchError):  # collect() tries again
-            for mapping in presence.leftovers(self._target, registry):
-                self._registry = give_back(self._target, self._registry, mapping)
 
     def unheard(self) -> tuple[Refusal, ...]:
-        """What was refused because the program loaded or unloaded a module; each refusal is given once."""
+        """What was refused because the program loaded or unloaded a module, or by a :meth:`poll` that failed; each is given once."""
         refusals, self._registry.untold = self._registry.untold, ()
         return refusals
 

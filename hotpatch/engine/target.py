@@ -164,8 +164,11 @@ class Target(Protocol):
     def unmap(self, va: Va) -> None:
         """Give back what :meth:`map` mapped at ``va``."""
 
-    def add_module(self, name: str, va: Va, image: Image) -> None:
-        """Make a mapped patch image known, so that faults name its functions and stacks are walked with its unwind data."""
+    def add_module(self, name: str, va: Va, image: Image, *, before: Va | None = None) -> None:
+        """Make a mapped patch image known, so that faults name its functions and stacks are walked with its unwind data.
+
+        It comes last in load order, or right ``before`` the module at that address.
+        """
 
     def remove_module(self, va: Va) -> None:
         """Take back :meth:`add_module`."""

@@ -71,9 +71,13 @@ class Transaction:
         self._push("restore registers of thread", str(thread.id), self._target.set_registers, thread.id, before)
         self._target.set_registers(thread.id, registers)
 
+    def keep(self, what: str) -> None:
+        """Bring the target back to what it is now where this ends early, whoever changes it meanwhile; before ``what`` that is."""
+        self._push("bring back the process as it was before", what, self._target.checkpoint())
+
     def call(self, va: Va, arguments: Sequence[int], budget: int) -> int:
         """See :meth:`hotpatch.engine.target.Target.call_between`; whatever the function did is taken back with the rest."""
-        self._push("bring back the process as it was", "before a callback", self._target.checkpoint())
+        self.keep("a callback")
         return self._target.call_between(va, arguments, budget=budget)
 
     def add_module(self, name: str, va: Va, image: Image) -> None:
@@ -83,8 +87,10 @@ class Transaction:
 
     def remove_module(self, name: str, va: Va, image: Image) -> None:
         """See :meth:`hotpatch.engine.target.Target.remove_module`; ``name`` and ``image`` are what it was added with."""
+        order = [module.va for module in self._target.modules()]
+        following = next(iter(order[order.index(va) + 1 :]), None)
         self._target.remove_module(va)
-        self._push("add module", name, self._target.add_module, name, va, image)
+        self._push("add module", name, lambda: self._target.add_module(name, va, image, before=following))
 
     def adopt(self, inner: Transaction) -> None:
         """Take the changes and events of a transaction over that has ended well and was not committed."""

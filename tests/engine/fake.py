@@ -236,9 +236,10 @@ class Fake:
         self.owned.remove(va)
         del self.blocks[va]
 
-    def add_module(self, name: str, va: Va, image: Image) -> None:
+    def add_module(self, name: str, va: Va, image: Image, *, before: Va | None = None) -> None:
         self._call()
-        self.loaded.append(Module(name, va, image.size_of_image, image))
+        places = [module.va for module in self.loaded] + [before]
+        self.loaded.insert(places.index(before), Module(name, va, image.size_of_image, image))
 
     def remove_module(self, va: Va) -> None:
         self._call()
@@ -251,6 +252,10 @@ class Fake:
         self._call()
         address = self.exports.get((library, name or ""))
         return None if address is None else Va(address)
+
+    def checkpoint(self) -> Callable[[], None]:
+        self._call()
+        return self.moment()
 
     def event(self, kind: str, **details: object) -> None:
         self._call()

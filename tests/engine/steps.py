@@ -128,10 +128,10 @@ class Stepped:
     # what there is -----------------------------------------------------------------------------------------------------------------------
 
     def process(self) -> dict[str, object]:
-        """All of the process but what watchers have been told, and in which order modules came: one that is brought back comes last."""
+        """All of the process but what watchers have been told."""
         found = whole(self.guest)
         del found["events"]
-        return found | {"modules": frozenset((module.name, module.va) for module in self.guest.modules())}
+        return found
 
     def between(self) -> dict[str, object]:
         """Of the process what an operation of the engine changes."""

@@ -16,7 +16,7 @@ from .conftest import World, world
 from .fake import BLOCK, STACK, InjectedError
 from .late import images, patch_of
 from .run import call
-from .synthetic import entry
+from .synthetic import Recipe, base_image, entry, make
 
 QUIESCENT, PER_THREAD = Consistency.QUIESCENT, Consistency.PER_THREAD
 INSIDE = 4
@@ -328,3 +328,31 @@ def test_any_call_of_the_target_may_fail(machine, how):
     calls, wanted = end(None)
     for count in range(1, calls + 1):
         assert end(count)[1] == wanted, count
+
+
+def test_what_was_refused_of_one_module_is_told_where_another_fails(machine):
+    """Whichever call of the target fails."""
+    count = 0
+    while True:
+        count += 1
+        here = world(machine)
+        base = base_image(machine, stamp=0x5EED0002, first=100)
+        other = here.fake.load(base, here.module.va + 0x10_0000, "other.dll")
+        here.fake.thread(1, here.entry(1) + INSIDE)
+        here.fake.thread(2, other.va + entry(1) + INSIDE)
+        given_up = here.engine.apply(here.patch({1: 111}), QUIESCENT, wait=100)
+        here.engine.apply(make(Recipe(base, {1: 222})), QUIESCENT)
+        here.fake.clock = 100
+        here.fake.calls, here.fake.fail_at = 0, count
+        try:
+            found = here.engine.poll().refused
+        except InjectedError:
+            found = here.engine.unheard()
+        done = here.fake.calls < count
+        here.fake.fail_at = None
+        found += here.engine.poll().refused
+        assert [refusal.rule for refusal in found] == [Rule.NOT_QUIESCENT], count
+        assert given_up.state is PatchState.REFUSED
+        if done:
+            break
+    assert count > 5

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import hotpatch
+from hotpatch.address import Va
 from hotpatch.arch import Machine, Redirect
 from hotpatch.cases import find_case
 from hotpatch.cli.arguments import parse_argument
@@ -81,6 +82,41 @@ def test_a_registration_can_be_taken_back(machine: Machine) -> None:
         assert (applied.state, late.process.status().registered) == (PatchState.REVERTED, ())
         late.load()
         assert late.call("room", 4) == 4711
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, hotpatch.HotpatchError])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_unload_that_the_host_interrupts_has_not_been_or_goes_on(machine: Machine, monkeypatch, failure, number: int) -> None:
+    """While the engine gives back what it had mapped for the module. Where the target fails, ``collect`` does that later."""
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    applied = late.process.apply(late.patch)
+    guest, calls = late.process.guest, []
+    real = guest.unmap
+
+    def unmap(va: Va) -> None:
+        calls.append(va)
+        if len(calls) == number:
+            raise failure("injected")
+        real(va)
+
+    monkeypatch.setattr(guest, "unmap", unmap)
+    if failure is hotpatch.HotpatchError:
+        late.free(handle)
+    else:
+        regions = guest.regions()
+        with pytest.raises(failure):
+            late.free(handle)
+        assert guest.regions() == regions
+        assert applied.state is PatchState.APPLIED
+        assert late.module() is not None
+        entry = late.process.address_of("base!step")
+        assert late.process.status().functions[0].va == entry
+        host = next(thread for thread in guest.system.threads.values() if thread.host)
+        guest.kernel.step(host, 10_000)
+    assert (late.module(), applied.state, len(calls) >= number) == (None, PatchState.REGISTERED, True)
+    late.process.engine.collect()
+    assert late.process.status().kept == ()
 
 
 def test_a_process_is_clean_after_each_of_many_unloads(machine: Machine) -> None:
