@@ -22,12 +22,14 @@ from hotpatch.arch.base import (
     Machine,
     Redirect,
     Reference,
+    Row,
     Step,
     Trampoline,
     Use,
+    reference_of,
     step_of,
 )
-from hotpatch.arch.outline import Outline, Outlines
+from hotpatch.arch.outline import Outline, Outlines, is_inward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,10 +52,13 @@ __all__ = [
     "Outlines",
     "Redirect",
     "Reference",
+    "Row",
     "Step",
     "Trampoline",
     "Use",
     "architecture",
+    "is_inward",
+    "reference_of",
     "step_of",
 ]
 

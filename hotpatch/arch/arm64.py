@@ -25,7 +25,7 @@ from hotpatch.arch.common import LiteDecoder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, JumpTable, Redirect, Reference, Trampoline
+    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, JumpTable, Redirect, Row, Trampoline
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
 
@@ -82,10 +82,10 @@ class Arm64(Architecture):
             return None
         return arm64_fields.decode(form.kind, word, address)
 
-    def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
-        """See :func:`hotpatch.arch.arm64_references.references`."""
-        found = arm64_references.references(code, address, image_base)
-        if any(reference.use is Use.UNUSED for reference in found):
+    def rows(self, code: bytes, address: int, *, image_base: int = 0) -> Sequence[Row]:
+        """See :func:`hotpatch.arch.arm64_references.rows`."""
+        found = arm64_references.rows(code, address, image_base)
+        if Use.UNUSED in [row[4] for row in found]:
             return arm64_constants.confirm_unused(found, self.disassemble(code, address), CONVENTION)
         return found
 
@@ -105,7 +105,7 @@ class Arm64(Architecture):
         """See :mod:`hotpatch.arch.arm64_distances` for the form."""
         return arm64_distances.distance_tables(code, address, image_base)
 
-    def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
+    def mask(self, code: bytes, references: Sequence[Row]) -> bytes:
         """``code`` with the immediates of ``references`` zeroed."""
         return arm64_fields.mask(code, references)
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _COPIES_AND_FLAGS = (0xAA, 0x8B, 0x3A, 0xBA, 0x7A, 0xFA)
 """Data processing (register) that may copy an address, or writes the flags alone."""
@@ -41,7 +37,6 @@ JUMP, CALL, BRANCH, REGISTER, PAGE, ADDRESS, ADD, MEMORY, LITERAL, PLAIN, OTHER 
 
 _CLASS_OF_TOP = bytes(next((ord(name) for name, tops in _TOPS_BY_CLASS.items() if top in tops), ord(".")) for top in range(256))
 _DIRECT = re.compile(rb"[JCQAl]")
-ENDS_BLOCK = re.compile(rb"[JQR]")
 PAGES = re.compile(rb"P")
 _REGISTER_BRANCHES = re.compile(rb"R")
 
@@ -59,12 +54,13 @@ class Code:
         classes: A byte for each word, see ``_TOPS_BY_CLASS``.
     """
 
-    __slots__ = ("address", "classes", "words")
+    __slots__ = ("_direct", "address", "classes", "words")
 
     def __init__(self, code: bytes, address: int) -> None:
         """Split ``code``; bytes past the last whole word are left out."""
         count = len(code) // a64.WORD
         self.address = address
+        self._direct: list[tuple[int, a64.Form, int]] | None = None
         self.words: tuple[int, ...] = struct.unpack_from(f"<{count}I", code)
         self.classes = code[3 : count * a64.WORD : a64.WORD].translate(_CLASS_OF_TOP)
 
@@ -77,14 +73,25 @@ class Code:
         distance = address - self.address
         return distance >> 2 if 0 <= distance < len(self.words) * a64.WORD and not distance & 3 else None
 
-    def direct(self) -> Iterator[tuple[int, a64.Form, int]]:
+    def direct(self) -> list[tuple[int, a64.Form, int]]:
         """Word index, form and target of every PC-relative instruction but ADRP."""
-        address, words, form_of_top = self.address, self.words, a64.FORM_OF_TOP
-        for match in _DIRECT.finditer(self.classes):
-            index = match.start()
-            form = form_of_top[words[index] >> 24]
-            if form is not None:
-                yield index, form, fields.decode(form.kind, words[index], address + index * a64.WORD)
+        found = self._direct
+        if found is None:
+            found = self._direct = []
+            address, words, form_of_top, distances = self.address, self.words, a64.FORM_OF_TOP, fields.WORD_DISTANCE_OF_TOP
+            for match in _DIRECT.finditer(self.classes):
+                index = match.start()
+                word = words[index]
+                form = form_of_top[word >> 24]
+                distance = distances[word >> 24]
+                if form is None:
+                    continue
+                if distance is not None:  # what :func:`fields.decode` does, written out, because most references are of this kind
+                    place, mask, sign = distance
+                    found.append((index, form, address + ((index + ((word >> place & mask) ^ sign) - sign) << 2)))
+                else:
+                    found.append((index, form, fields.decode(form.kind, word, address + index * a64.WORD)))
+        return found
 
     def has_pages(self) -> bool:
         """Whether there is an ADRP."""
@@ -94,9 +101,13 @@ class Code:
         """Indices of the words that are ADRP."""
         return [match.start() for match in PAGES.finditer(self.classes)]
 
+    def register_branches(self) -> list[int]:
+        """Indices of the words that are jumps, calls and returns through registers."""
+        return [match.start() for match in _REGISTER_BRANCHES.finditer(self.classes)]
+
     def register_jumps(self) -> list[int]:
         """Indices of the words that are BR."""
-        return [m.start() for m in _REGISTER_BRANCHES.finditer(self.classes) if a64.is_branch_register(self.words[m.start()])]
+        return [index for index in self.register_branches() if a64.is_branch_register(self.words[index])]
 
     def may_read_table(self, jump: int) -> bool:
         """Whether the BR ``jump`` may go through a table, not a tail call's pointer.
@@ -109,8 +120,3 @@ class Code:
             if a64.written_registers(word) >> register & 1:
                 return word & 0xFF000000 == 0x8B000000 or word & 0xFFE00C00 == 0xF8600800
         return False
-
-    def branch_target(self, index: int) -> int | None:
-        """Index of the word that a direct jump or branch leads to, where it lies inside."""
-        form = a64.FORM_OF_TOP[self.words[index] >> 24]
-        return None if form is None else self.index(fields.decode(form.kind, self.words[index], self.site(index)))

@@ -11,7 +11,7 @@ from hotpatch.arch.constants import Effect, Follower, slot_name
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hotpatch.arch.base import CallingConvention, Instruction, Reference
+    from hotpatch.arch.base import CallingConvention, Instruction, Row
 
 VOLATILE = ("x0", "x1", "x16", "x17", "x18", "x30")
 """Registers that no code reads behind a call but for a result."""
@@ -41,19 +41,16 @@ def follower(instructions: Iterable[Instruction], convention: CallingConvention)
     return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken, _KEPT)
 
 
-def confirm_unused(
-    found: tuple[Reference, ...], instructions: Iterable[Instruction], convention: CallingConvention
-) -> tuple[Reference, ...]:
+def confirm_unused(found: Iterable[Row], instructions: Iterable[Instruction], convention: CallingConvention) -> tuple[Row, ...]:
     """``found`` with those parts of addresses that may be read after all, for all that is known of registers."""
     known = list(instructions)
     following = follower(known, convention)
     registers = {instruction.address - known[0].address: instruction.operands.partition(",")[0] for instruction in known}
     return tuple(
-        reference._replace(use=Use.PARTIAL)
-        if reference.use is Use.UNUSED
-        and not following.never_reads(reference.offset + reference.size, registers.get(reference.offset, "x0"))
-        else reference
-        for reference in found
+        (offset, size, field, kind, Use.PARTIAL, target, addend)
+        if use is Use.UNUSED and not following.never_reads(offset + size, registers.get(offset, "x0"))
+        else (offset, size, field, kind, use, target, addend)
+        for offset, size, field, kind, use, target, addend in found
     )
 
 

@@ -17,7 +17,7 @@ from hotpatch.errors import OutOfReach, Refusal, Refused, Rule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.arch.base import Reference
+    from hotpatch.arch.base import Row
 
 PAGE = 0x1000
 """Bytes of a page as ADRP counts them."""
@@ -60,12 +60,26 @@ _IMMEDIATES = {
     FixupKind.IMAGEREL_LOW12L: _Immediate(_IMM12, _MEMORY),
 }
 
+_KEPT_BITS = {kind: ~immediate.mask & 0xFFFFFFFF for kind, immediate in _IMMEDIATES.items()}
+_WORD = struct.Struct("<I")
+
 _WORD_DISTANCE = {  # bits of the signed distance in words, place of its lowest bit
     FixupKind.BRANCH26: (26, 0),
     FixupKind.BRANCH19: (19, 5),
     FixupKind.LITERAL19: (19, 5),
     FixupKind.BRANCH14: (14, 5),
 }
+
+
+def _distance_layout(form: a64.Form | None) -> tuple[int, int, int] | None:
+    if form is None or form.kind not in _WORD_DISTANCE:
+        return None
+    bits, place = _WORD_DISTANCE[form.kind]
+    return place, (1 << bits) - 1, 1 << bits - 1
+
+
+WORD_DISTANCE_OF_TOP = tuple(map(_distance_layout, a64.FORM_OF_TOP))
+"""By the top byte of a word whose field holds a distance in words: place of the field, and, moved to bit 0, its bits and its sign's."""
 
 _LOW_OF_ADD = (FixupKind.PAGEOFFSET_12A, FixupKind.IMAGEREL_LOW12A)
 _LOW_OF_MEMORY = (FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L)
@@ -152,16 +166,16 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int) -> int:
     return decode(kind, _word_of(kind, field, site), site, image_base)
 
 
-def mask(code: bytes, references: Sequence[Reference]) -> bytes:
+def mask(code: bytes, references: Sequence[Row]) -> bytes:
     """``code`` with the immediates of ``references`` zeroed."""
     masked = bytearray(code)
-    for reference in references:
-        at, size = reference.field, field_size(reference.kind)
-        if reference.kind in _DATA_FORMATS:
-            masked[at : at + size] = bytes(size)
+    for _, _, at, kind, _, _, _ in references:
+        kept = _KEPT_BITS.get(kind)
+        if kept is None:
+            masked[at : at + field_size(kind)] = bytes(field_size(kind))
         else:
-            word = int.from_bytes(masked[at : at + size], "little") & ~_IMMEDIATES[reference.kind].mask
-            masked[at : at + size] = word.to_bytes(size, "little")
+            word = _WORD.unpack_from(masked, at)[0]
+            _WORD.pack_into(masked, at, word & kept)
     return bytes(masked)
 
 

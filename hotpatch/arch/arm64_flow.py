@@ -9,7 +9,7 @@ is kept as unsure: a way may be none, behind a call that never returns.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_code as classes
@@ -17,7 +17,7 @@ from hotpatch.arch import arm64_facts as facts
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
-from hotpatch.arch.base import FixupKind, Flow
+from hotpatch.arch.base import FixupKind, Flow, Use
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +57,10 @@ class Analysis:
         self._pages = code.pages()
         self._following: list[tuple[int, int]] = []
         self._numbers: dict[int, int] = {}
+        self._makers: set[int] = set()
+        """Blocks that make facts of nothing, or lead elsewhere than ``_following`` says."""
+        self._found: dict[int, list[Completion]] = {}
+        """The completions of each block, as it was run last."""
         self._starts = self._split()
         self._before: dict[int, State] = {}
         self._unread: dict[int, State] = {}
@@ -67,10 +71,11 @@ class Analysis:
 
     def completions(self) -> list[Completion]:
         """Every completed address, and every escape of a page (kind PAGEBASE_REL21), in order of the code."""
-        sink: list[Completion] = []
-        for block in sorted(self._before):
-            self._run(block, sink)
-        return _settled(sink)
+        if self._spilled:  # what may be loaded from the stack is known only now
+            for block in self._before:
+                self._found[block] = []
+                self._run(block, self._found[block])
+        return _settled([one for block in sorted(self._found) for one in self._found[block]])
 
     def destinations(self) -> dict[int, Destination]:
         """What each jump through a table (by word index) goes to; ``tables`` must have been asked for."""
@@ -90,19 +95,17 @@ class Analysis:
         code, data, words = self._code, self._data, self._code.words
         starts = {0}
         ends: dict[int, tuple[bool, int | None]] = {}
-        for match in classes.ENDS_BLOCK.finditer(code.classes):
-            index = match.start()
-            if index in data:
-                continue
-            kind = code.classes[index]
-            if kind == classes.REGISTER:
-                ends[index] = (a64.flow_of(words[index]) in _FALLS_THROUGH, None)
-            else:
-                target = code.branch_target(index)
+        for index, form, address in code.direct():
+            if (form.use is Use.BRANCH or form.use is Use.JUMP) and index not in data:
+                target = code.index(address)
                 if target is not None:
                     starts.add(target)
-                ends[index] = (kind == classes.BRANCH and not a64.is_conditional_always(words[index]), target)
-            starts.add(index + 1)
+                ends[index] = (form.use is Use.BRANCH and not a64.is_conditional_always(words[index]), target)
+                starts.add(index + 1)
+        for index in code.register_branches():
+            if index not in data:
+                ends[index] = (a64.flow_of(words[index]) in _FALLS_THROUGH, None)
+                starts.add(index + 1)
         for index in data:
             starts.update((index, index + 1))
         for targets in self._edges.values():
@@ -116,6 +119,7 @@ class Analysis:
             next_block = numbers.get(end, -1) if falls and start not in data else -1
             self._following.append((next_block, -1 if target is None else numbers.get(target, -1)))
         self._numbers = numbers
+        self._makers = {bisect_right(ordered, index) - 1 for index in (*self._pages, *code.register_jumps())}
         return ordered
 
     def _end(self, block: int) -> int:
@@ -136,10 +140,16 @@ class Analysis:
                 self._spread([(block, facts.NO_FACTS)])
 
     def _spread(self, seeds: list[tuple[int, State]]) -> None:
+        before, following = self._before, self._following
+        makers, tables = self._makers, self._tables
         work = [block for block, state in seeds if self._join(block, state)]
         while work:
             block = work.pop()
-            work.extend(successor for successor, state in self._out(block) if self._join(successor, state))
+            if tables or before[block] or block in makers:
+                work.extend(successor for successor, state in self._out(block) if self._join(successor, state))
+                continue
+            fresh = [successor for successor in following[block] if successor >= 0 and before.get(successor, True)]
+            work.extend(successor for successor in fresh if self._join(successor, facts.NO_FACTS))
 
     def _join(self, block: int, state: State) -> bool:
         """Meet ``state`` into what holds before ``block``; whether that changed it."""
@@ -168,7 +178,10 @@ class Analysis:
 
     def _out(self, block: int) -> list[tuple[int, State]]:
         """Blocks that follow ``block``, with what holds on the way to each."""
-        state = self._run(block)
+        sink: list[Completion] | None = None if self._tables else []
+        state = self._run(block, sink)
+        if sink is not None:
+            self._found[block] = sink
         last = self._end(block) - 1
         if self._code.classes[last] == classes.REGISTER and a64.is_branch_register(self._code.words[last]):
             targets = self._edges.get(last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
@@ -9,18 +10,21 @@ from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_code import Code
 from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.arm64_tables import data_words, tables_inside
-from hotpatch.arch.base import FixupKind, Use, reference_of
+from hotpatch.arch.base import FixupKind, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from hotpatch.arch.base import JumpTable, Reference
+    from hotpatch.arch.base import JumpTable, Row
 
+_BEGINNING = (FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A)
+_IMAGE_RELATIVE = (FixupKind.IMAGEREL_LOW12A, FixupKind.IMAGEREL_LOW12L, FixupKind.IMAGEREL_HIGH12A)
+_OFFSET = itemgetter(0)
 LITERAL_BYTES = {0x18: 4, 0x58: 8, 0x98: 4, 0xD8: 0, 0x1C: 4, 0x5C: 8, 0x9C: 16}
 """Bytes that a load (literal) reads, by its top byte; PRFM reads none."""
 
 
-def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ...]:
+def rows(raw: bytes, address: int, image_base: int) -> list[Row]:
     """The references of ``raw``, by offset; those of one ADRP with the target of its first user first.
 
     Words that hold jump tables (found by :func:`hotpatch.arch.arm64_tables.tables_inside`) or literals are no instructions. An ADRP gives
@@ -36,13 +40,11 @@ def references(raw: bytes, address: int, image_base: int) -> tuple[Reference, ..
     """
     code = Code(raw, address)
     tables, data, direct = _read(code, raw, image_base)
-    found = [
-        reference_of(((offset := index * a64.WORD), a64.WORD, offset, form.kind, form.use, target, 0)) for index, form, target in direct
-    ]
+    found: list[Row] = [((offset := index * a64.WORD), a64.WORD, offset, form.kind, form.use, target, 0) for index, form, target in direct]
     if code.has_pages():
         found += _page_references(code, image_base, tables, data)
-        found.sort(key=_offset)
-    return tuple(found)
+        found.sort(key=_OFFSET)
+    return found
 
 
 def branches(raw: bytes, address: int, start: int) -> Iterator[tuple[int, int, Use]]:
@@ -61,16 +63,12 @@ def _read(code: Code, raw: bytes, image_base: int) -> tuple[tuple[JumpTable, ...
     """The tables in ``code``, whose bytes are ``raw``, the words that hold no instructions, and the PC-relative instructions but ADRP."""
     tables = tables_inside(code, raw, image_base) if code.register_jumps() else ()
     data = data_words(code, tables)
-    direct = [row for row in code.direct() if row[0] not in data]
+    direct = [row for row in code.direct() if row[0] not in data] if data else code.direct()
     literals = _literal_words(code, direct)
     if literals:
         data |= literals
         direct = [row for row in direct if row[0] not in data]
     return tables, data, direct
-
-
-def _offset(reference: Reference) -> int:
-    return reference.offset
 
 
 def _literal_words(code: Code, direct: Iterable[tuple[int, a64.Form, int]]) -> frozenset[int]:
@@ -84,35 +82,32 @@ def _literal_words(code: Code, direct: Iterable[tuple[int, a64.Form, int]]) -> f
     return frozenset(words)
 
 
-def _page_references(code: Code, image_base: int, tables: tuple[JumpTable, ...], data: frozenset[int]) -> list[Reference]:
+def _page_references(code: Code, image_base: int, tables: tuple[JumpTable, ...], data: frozenset[int]) -> list[Row]:
     edges = {
         table.jump // a64.WORD: tuple(sorted({index for target in table.targets if (index := code.index(target)) is not None}))
         for table in tables
     }
-    found: list[Reference] = []
-    targets: dict[int, dict[tuple[int, Use], None]] = {index: {} for index in _pages(code, data)}
+    found: list[Row] = []
+    targets: dict[int, dict[tuple[int, Use], None]] = {index: {} for index in code.pages() if index not in data}
     image_pages: dict[int, dict[tuple[int, Use], None]] = {}
-    for completion in Analysis(code, image_base=image_base, edges=edges, data=data).completions():
-        relative = completion.kind in (FixupKind.IMAGEREL_LOW12A, FixupKind.IMAGEREL_LOW12L, FixupKind.IMAGEREL_HIGH12A)
-        escapes = completion.kind in (FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A)
-        for site in sorted(completion.sites):
-            (image_pages if relative else targets).setdefault(site, {})[completion.target, Use.PARTIAL if escapes else Use.DATA] = None
+    for user, sites, kind, target, _, _ in Analysis(code, image_base=image_base, edges=edges, data=data).completions():
+        escapes = kind in _BEGINNING
+        pages = image_pages if kind in _IMAGE_RELATIVE else targets
+        for site in sorted(sites) if len(sites) > 1 else sites:
+            pages.setdefault(site, {})[target, Use.PARTIAL if escapes else Use.DATA] = None
         if not escapes:
-            found.append(_reference(completion.user, completion.kind, completion.target))
+            found.append(_row(user, kind, target))
     for site, named in targets.items():
-        page = fields.decode(FixupKind.PAGEBASE_REL21, code.words[site], code.site(site))
-        found += [_reference(site, FixupKind.PAGEBASE_REL21, target, use) for target, use in named]
         if not named:
-            found.append(_reference(site, FixupKind.PAGEBASE_REL21, page, Use.UNUSED))
+            page = fields.decode(FixupKind.PAGEBASE_REL21, code.words[site], code.site(site))
+            found.append(_row(site, FixupKind.PAGEBASE_REL21, page, Use.UNUSED))
+        for target, use in named:
+            found.append(_row(site, FixupKind.PAGEBASE_REL21, target, use))
     for site, named in image_pages.items():
-        found += [_reference(site, FixupKind.IMAGEREL_HIGH12A, target, use) for target, use in named]
+        found += [_row(site, FixupKind.IMAGEREL_HIGH12A, target, use) for target, use in named]
     return found
 
 
-def _pages(code: Code, data: frozenset[int]) -> list[int]:
-    return [index for index in code.pages() if index not in data]
-
-
-def _reference(index: int, kind: FixupKind, target: int, use: Use = Use.DATA) -> Reference:
+def _row(index: int, kind: FixupKind, target: int, use: Use = Use.DATA) -> Row:
     offset = index * a64.WORD
-    return reference_of((offset, a64.WORD, offset, kind, use, target, 0))
+    return offset, a64.WORD, offset, kind, use, target, 0

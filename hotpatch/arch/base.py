@@ -170,8 +170,11 @@ class Reference(NamedTuple):
     addend: int = 0
 
 
-reference_of: Callable[[tuple[int, int, int, FixupKind, Use, int, int]], Reference] = partial(tuple.__new__, Reference)
-"""``Reference._make`` without a Python frame, where thousands are made."""
+Row = tuple[int, int, int, FixupKind, Use, int, int]
+"""What a :class:`Reference` holds, by place: of tens of thousands, few are ever asked for by name."""
+
+reference_of: Callable[[Row], Reference] = partial(tuple.__new__, Reference)
+"""``Reference._make`` without a Python frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,13 +339,17 @@ class Architecture(ABC):
         first = next(iter(self.disassemble(code[:LONGEST_INSTRUCTION], address)), None)
         return first.target if first is not None and first.flow is Flow.JUMP else None
 
-    @abstractmethod
     def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
         """Every operand of ``code`` that names an address, inside or outside of it, by offset.
 
         ``image_base`` is the image's base in the caller's space (0 when ``address`` is an RVA): arithmetic on a register that holds it
         gives ADDR32NB references.
         """
+        return tuple(map(reference_of, self.rows(code, address, image_base=image_base)))
+
+    @abstractmethod
+    def rows(self, code: bytes, address: int, *, image_base: int = 0) -> Sequence[Row]:
+        """What :meth:`references` gives, as plain tuples."""
 
     @abstractmethod
     def jump_tables(
@@ -365,7 +372,7 @@ class Architecture(ABC):
         """The tables in whose entries ``code`` finds distances from the table itself, by address; jump tables of that form among them."""
 
     @abstractmethod
-    def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
+    def mask(self, code: bytes, references: Sequence[Row]) -> bytes:
         """``code`` with the field of each of ``references`` zeroed (for Arm64: only the immediate's bits)."""
 
     @abstractmethod
@@ -380,7 +387,7 @@ class Architecture(ABC):
     def reread(self, outline: Outline, code: bytes, address: int, *, image_base: int = 0) -> tuple[int, ...] | None:
         """Where the outward references of ``code``, which has the exemplary ``outline``, lead; ``None`` where only decoding can tell.
 
-        With these, :meth:`Outline.at` gives what :meth:`references` does.
+        They lead where the outward ones of :meth:`references` do.
         """
 
     @abstractmethod

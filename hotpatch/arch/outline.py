@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind, Use, reference_of
+from hotpatch.arch.base import FixupKind, Use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.arch.base import Architecture, Reference
+    from hotpatch.arch.base import Architecture, Row
 
 _DISTANCES = frozenset(
     {FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21}
 )
 """Kinds whose field holds the distance to the target: unchanged when code and target move together."""
+_TARGET = itemgetter(5)
+
+
+def is_inward(row: Row, start: int, end: int) -> bool:
+    """Whether the field of a reference in the code from ``start`` to ``end`` stays as it is when all of that moves."""
+    return start <= row[5] < end and row[3] in _DISTANCES
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -25,9 +32,9 @@ class Outline:
     Attributes:
         address: Of the stretch.
         code: Its bytes.
-        references: All of them, by offset.
-        outward: Indices of the outward ones.
-        masked: The code with their fields zeroed.
+        outward: The outward references, by offset.
+        inner: Where the others lead, by distance from ``address``.
+        masked: The code with the fields of the outward ones zeroed.
         kept: The bits of the code (as a little-endian number) that belong to none of them.
         forms: Offset, kind and use of each outward one, those apart whose address nothing uses.
         used: Which of the outward ones (by place among them) stand in ``forms``; ``None``: all.
@@ -35,56 +42,41 @@ class Outline:
 
     address: int
     code: bytes
-    references: tuple[Reference, ...]
-    outward: tuple[int, ...]
+    outward: tuple[Row, ...]
+    inner: tuple[int, ...]
     masked: bytes
     kept: int
     forms: tuple[tuple[int, FixupKind, Use], ...]
     used: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, architecture: Architecture, code: bytes, address: int, references: tuple[Reference, ...]) -> Outline:
+    def of(cls, architecture: Architecture, code: bytes, address: int, references: Sequence[Row]) -> Outline:
         """The outline of ``code`` at ``address``, which refers to ``references``."""
-        end = address + len(code)
-        outward = tuple(
-            [
-                index
-                for index, (_, _, _, kind, _, target, _) in enumerate(references)
-                if not address <= target < end or kind not in _DISTANCES
-            ]
-        )
+        size = len(code)
+        end = address + size
+        outward, inner = [], []
+        for row in references:
+            if address <= row[5] < end and row[3] in _DISTANCES:
+                inner.append(row[5] - address)
+            else:
+                outward.append(row)
         if not outward:
-            return cls(address, code, references, outward, code, (1 << 8 * len(code)) - 1, (), None)
-        fields = [references[index] for index in outward]
-        forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in fields if use is not Use.UNUSED])
-        all_used = len(forms) == len(fields)
-        used = None if all_used else tuple([place for place, one in enumerate(fields) if one.use is not Use.UNUSED])
-        kept = int.from_bytes(architecture.mask(b"\xff" * len(code), fields), "little")
-        masked = (int.from_bytes(code, "little") & kept).to_bytes(len(code), "little")
-        return cls(address, code, references, outward, masked, kept, forms, used)
+            return cls(address, code, (), tuple(inner), code, (1 << 8 * size) - 1, (), None)
+        forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in outward if use is not Use.UNUSED])
+        all_used = len(forms) == len(outward)
+        used = None if all_used else tuple([place for place, row in enumerate(outward) if row[4] is not Use.UNUSED])
+        kept = int.from_bytes(architecture.mask(b"\xff" * size, outward), "little")
+        masked = (int.from_bytes(code, "little") & kept).to_bytes(size, "little")
+        return cls(address, code, tuple(outward), tuple(inner), masked, kept, forms, used)
 
     def leads(self) -> tuple[int, ...]:
         """Where the outward ones lead in the stretch that this was made of."""
-        return tuple([self.references[index].target for index in self.outward])
-
-    def at(self, address: int, leads: Sequence[int]) -> tuple[Reference, ...]:
-        """The references of code with this outline at ``address`` whose outward ones lead to ``leads``."""
-        shift = address - self.address
-        found = [
-            reference_of((offset, size, field, kind, use, target + shift, addend))
-            for offset, size, field, kind, use, target, addend in self.references
-        ]
-        for index, lead in zip(self.outward, leads, strict=True):
-            offset, size, field, kind, use, _, addend = found[index]
-            found[index] = reference_of((offset, size, field, kind, use, lead, addend))
-        return tuple(found)
+        return tuple(map(_TARGET, self.outward))
 
     def still_outward(self, leads: Sequence[int], address: int) -> bool:
         """Whether the distances that lead to ``leads`` from code at ``address`` lead out where they did: else this is not its outline."""
         end = address + len(self.masked)
-        references = self.references
-        inward = [index for index, lead in zip(self.outward, leads, strict=True) if address <= lead < end]
-        return all(references[index].kind not in _DISTANCES for index in inward)
+        return not any(address <= lead < end and row[3] in _DISTANCES for row, lead in zip(self.outward, leads, strict=True))
 
 
 class Outlines:

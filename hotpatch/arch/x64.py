@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Instruction,
         JumpTable,
         Redirect,
-        Reference,
+        Row,
         Step,
         Trampoline,
     )
@@ -74,9 +74,9 @@ class X64(Architecture):
                 return address + 1 + width + int.from_bytes(code[1 : 1 + width], "little", signed=True)
         return super().first_jump(code, address)
 
-    def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
+    def rows(self, code: bytes, address: int, *, image_base: int = 0) -> Sequence[Row]:
         """See :meth:`Architecture.references`."""
-        return x64_references.references(code, address, image_base)
+        return x64_references.rows(code, address, image_base)
 
     def jump_tables(
         self,
@@ -94,7 +94,7 @@ class X64(Architecture):
         """See :meth:`Architecture.distance_tables`."""
         return x64_distances.distance_tables(code, address, image_base)
 
-    def mask(self, code: bytes, references: Sequence[Reference]) -> bytes:
+    def mask(self, code: bytes, references: Sequence[Row]) -> bytes:
         """See :meth:`Architecture.mask`."""
         return x64_binding.mask(code, references)
 

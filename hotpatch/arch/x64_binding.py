@@ -12,7 +12,7 @@ from hotpatch.errors import HotpatchError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.arch.base import Reference
+    from hotpatch.arch.base import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int = 0) -> in
     return int.from_bytes(field, "little", signed=layout.lowest < 0) + _origin(kind, site, layout.size, image_base)
 
 
-def mask(code: bytes, references: Sequence[Reference]) -> bytes:
+def mask(code: bytes, references: Sequence[Row]) -> bytes:
     """``code`` with the field of each of ``references`` zeroed."""
     masked = bytearray(code)
     for _, _, field, kind, _, _, _ in references:

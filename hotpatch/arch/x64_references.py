@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_image_base
-from hotpatch.arch.base import FixupKind, Flow, Instruction, Step, Use, reference_of
+from hotpatch.arch.base import FixupKind, Flow, Instruction, Step, Use
 from hotpatch.arch.common import text
 from hotpatch.arch.x64_scan import scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hotpatch.arch.base import Reference
+    from hotpatch.arch.base import Row
     from hotpatch.arch.common import Rows
 
 _USES = {
@@ -53,24 +53,23 @@ def _flow(number: int, at: int, size: int, encoded: bytes) -> tuple[Flow, int | 
     return flow, at + size + int.from_bytes(encoded[offset : offset + width], "little", signed=True)
 
 
-def references(code: bytes, address: int, image_base: int = 0) -> tuple[Reference, ...]:
+def rows(code: bytes, address: int, image_base: int = 0) -> tuple[Row, ...]:
     """Every operand that names an address, by offset.
 
     Direct branches and RIP-relative operands come from one sweep over the bytes; functions that load the image base into a register are
     interpreted once more for the displacements that are RVAs (:mod:`hotpatch.arch.x64_image_base`).
     """
     known = scan(code, address)
-    found = known.references if known is not None else decoded(encoding.decoder().rows(code, address), code, address)
-    targets = [reference.target for reference in found]
-    if image_base not in targets or not any(one.target == image_base and one.use is Use.DATA for one in found):
+    found = known.rows if known is not None else decoded(encoding.decoder().rows(code, address), code, address)
+    if image_base not in [row[5] for row in found] or not any(row[5] == image_base and row[4] is Use.DATA for row in found):
         return found
-    rows = encoding.decoder().rows(code, address)
-    return tuple(sorted((*found, *x64_image_base.image_relative(rows, address, image_base)), key=itemgetter(2)))
+    decoded_rows = encoding.decoder().rows(code, address)
+    return tuple(sorted((*found, *x64_image_base.image_relative(decoded_rows, address, image_base)), key=itemgetter(2)))
 
 
-def decoded(rows: Rows, code: bytes, address: int) -> tuple[Reference, ...]:
+def decoded(rows: Rows, code: bytes, address: int) -> tuple[Row, ...]:
     """The direct branches and RIP-relative operands of ``rows``, by offset."""
-    found: list[tuple[int, int, int, FixupKind, Use, int, int]] = []
+    found: list[Row] = []
     uses = {position: _USES[number] for position, number in enumerate(rows.numbers()) if number in _USES}
     relative = frozenset(rows.holding(encoding.RIP_RELATIVE))
     for position in sorted(relative.union(uses)):
@@ -86,4 +85,4 @@ def decoded(rows: Rows, code: bytes, address: int) -> tuple[Reference, ...]:
             target = at + size + int.from_bytes(encoded[start : start + width], "little", signed=True)
             kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
             found.append((offset, size, offset + start, kind, uses[position], target, 0))
-    return tuple(map(reference_of, found))
+    return tuple(found)

@@ -22,9 +22,9 @@ _SHORT = struct.Struct("<b").unpack_from
 
 def is_exemplary(outline: Outline, image_base: int) -> bool:
     """Nothing in it jumps through a table, and nothing loads the image base."""
-    if MAY_DISPATCH.search(outline.masked):
+    if MAY_DISPATCH.search(outline.masked) or outline.address <= image_base < outline.address + len(outline.code):
         return False
-    return all(kind in _DISTANCES and target != image_base for _, _, _, kind, _, target, _ in outline.references)
+    return image_base not in outline.leads() and all(row[3] in _DISTANCES for row in outline.outward)
 
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
@@ -33,9 +33,7 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
     if address <= image_base < end:
         return None
     leads = []
-    references = outline.references
-    for index in outline.outward:
-        _, _, field, kind, _, _, addend = references[index]
+    for _, _, field, kind, _, _, addend in outline.outward:
         if kind is FixupKind.REL32:
             lead = address + field + 4 - addend + _NEAR(code, field)[0]
         else:

@@ -10,11 +10,13 @@ import struct
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from hotpatch.arch.base import FixupKind, Reference, Use, reference_of
+from hotpatch.arch.base import FixupKind, Use
 from hotpatch.arch.x64_forms import FORMS, REGISTERS, Form, Lead, Operand, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+    from hotpatch.arch.base import Row
 
 _SIB = 4
 """As the base register: a SIB byte follows."""
@@ -38,11 +40,11 @@ class Scan(NamedTuple):
     """What refers to addresses in code that the scan understood.
 
     Attributes:
-        references: Direct branches and RIP-relative operands, by offset.
+        rows: Direct branches and RIP-relative operands, by offset.
         dispatches: Whether there is an indirect jump through anything but a RIP-relative pointer.
     """
 
-    references: tuple[Reference, ...]
+    rows: tuple[Row, ...]
     dispatches: bool
 
 
@@ -50,14 +52,14 @@ class Scan(NamedTuple):
 def scan(code: bytes, address: int) -> Scan | None:
     """The direct branches and RIP-relative operands of ``code``; ``None`` where it holds something that only the decoder knows."""
     step, stops = _expression()
-    found: list[tuple[int, int, int, FixupKind, Use, int, int]] = []
+    found: list[Row] = []
     dispatches = False
     at = 0
     while True:
         match = step(code, at)
         group = match.lastindex
         if group is None:
-            return Scan(tuple(map(reference_of, found)), dispatches) if match.end() == len(code) else None
+            return Scan(tuple(found), dispatches) if match.end() == len(code) else None
         start, field = match.span(group)
         at = match.end()
         kind, use, width = stops[group]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind, Use, architecture
+from hotpatch.arch import FixupKind, Use, architecture, is_inward
 from hotpatch.differ.distances import distance_targets, may_be_distances
 from hotpatch.differ.lines import Line, Lines, Token
 from hotpatch.differ.parts import CONSTANT, ENTRY, NOTHING, POINTER_SIZE, WRITABLE, Body, Place, PlaceKind, position_in
@@ -105,8 +105,7 @@ class View:
         lines = Lines()
         share = self._tokens.setdefault
         for part, (stretch, references) in enumerate(zip(body.function.ranges, self.image.references(body.function), strict=True)):
-            outward = frozenset(self.image.outline(stretch).outward)
-            inward = {reference.offset: reference for index, reference in enumerate(references) if index not in outward}
+            inward = {reference.offset: reference for reference in references if is_inward(reference, *stretch)}
             masked = self.architecture.mask(body.masked[part], tuple(inward.values())) if inward else body.masked[part]
             lines.begin_part()
             for instruction in self.image.instructions_in(stretch):

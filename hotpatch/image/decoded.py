@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from hotpatch.arch import Outline, Outlines
+from hotpatch.arch import FixupKind, Outline, Outlines, reference_of
 from hotpatch.image.flow import decode_between, pieces_between
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from hotpatch.arch import Instruction, JumpTable, Reference
+    from hotpatch.arch import Instruction, JumpTable, Reference, Row
     from hotpatch.image.image import Image
     from hotpatch.image.model import Range
+
+_PARTIAL = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
+"""Kinds that hold a part of an address that other instructions complete."""
 
 
 class Decoded:
@@ -44,12 +47,17 @@ class Decoded:
         """What the code in ``part`` refers to, decoded once; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""
         found = self._references.get(part)
         if found is None:
-            found = self._outlines[part].at(part.start, self._leads[part]) if self._reread(part) else self._decode(part)
-            self._references[part] = found
+            found = self._references[part] = tuple(map(reference_of, self._rows(part)))
         return found
 
-    def _decode(self, part: Range) -> tuple[Reference, ...]:
-        decode = self.architecture.references
+    def targets_in(self, part: Range) -> Iterator[int]:
+        """What :meth:`references_in` leads to, those apart that hold a part of an address only."""
+        outline = self.outline(part)
+        yield from (part.start + distance for distance in outline.inner)
+        yield from (lead for row, lead in zip(outline.outward, self.leads(part), strict=True) if row[3] not in _PARTIAL)
+
+    def _rows(self, part: Range) -> Sequence[Row]:
+        decode = self.architecture.rows
         tables = self._holes_in(part)
         return decode_between(decode, self.code(part), part.start, tables) if tables else decode(self.code(part), part.start)
 
@@ -88,7 +96,7 @@ class Decoded:
         if found is None:
             if self._reread(part):
                 return self._outlines[part]
-            found = self._outlines[part] = Outline.of(self.architecture, self.code(part), part.start, self.references_in(part))
+            found = self._outlines[part] = Outline.of(self.architecture, self.code(part), part.start, self._rows(part))
         return found
 
     def leads(self, part: Range) -> tuple[int, ...]:

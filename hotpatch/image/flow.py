@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import LONGEST_INSTRUCTION, Flow, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from hotpatch.arch import Architecture, Reference, Step
+    from hotpatch.arch import Architecture, Row, Step
 
 ALIGNED = 8
 """Bytes; where nothing but a jump leads to an address that is no multiple of them, or nothing at all, no function begins there: compilers
@@ -216,12 +216,13 @@ def pieces_between(code: bytes, address: int, holes: Iterable[tuple[int, int]]) 
         start = max(start, min(after, end))
 
 
-def decode_between(
-    decode: Callable[[bytes, int], tuple[Reference, ...]], code: bytes, address: int, holes: Iterable[tuple[int, int]]
-) -> tuple[Reference, ...]:
+def decode_between(decode: Callable[[bytes, int], Sequence[Row]], code: bytes, address: int, holes: Iterable[tuple[int, int]]) -> list[Row]:
     """The references of ``code`` at ``address`` outside of ``holes`` (start and end addresses, sorted), by offset from ``address``."""
-    found: list[Reference] = []
+    found: list[Row] = []
     for start, piece in pieces_between(code, address, holes):
         shift = start - address
-        found += [one._replace(offset=one.offset + shift, field=one.field + shift) for one in decode(piece, start)]
-    return tuple(found)
+        found += [
+            (offset + shift, size, field + shift, kind, use, target, addend)
+            for offset, size, field, kind, use, target, addend in decode(piece, start)
+        ]
+    return found

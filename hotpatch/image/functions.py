@@ -235,13 +235,12 @@ class _Finder(Claims):
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)
             leads, outline = self.image.leads(part), self.image.outline(part)
-            for index, target in zip(outline.outward, leads, strict=True):
+            for (_, _, _, kind, use, _, _), target in zip(outline.outward, leads, strict=True):
                 if not low <= target < high:
                     self.constants.add(target)
                     continue
                 if start <= target < end:
                     continue
-                _, _, _, kind, use, _, _ = outline.references[index]
                 if use is Use.CALL:
                     calls.add(target)
                 elif use is Use.DATA:

@@ -6,7 +6,6 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind
 from hotpatch.image.metadata import metadata
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from hotpatch.image.model import Function, Range
 
 _POINTER_SIZE = 8
-_PARTIAL = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
-"""Kinds that hold a part of an address that other instructions complete."""
 _MOST_ROUNDS = 8
 """Tables bound one another, so that a shorter one can make another table known; each round may."""
 
@@ -58,7 +55,7 @@ def settle(image: Image, functions: tuple[Function, ...], decoded: Decoded, limi
     before = {part: tables for part, tables in known.items() if any(not table.exact for table in tables)}
     if not before:
         return
-    limits.add(_referenced(image, parts))
+    limits.add(_referenced(decoded, parts))
     for _ in range(_MOST_ROUNDS):
         limits.add(_starts(known, parts))
         again = {part: image.architecture.jump_tables(image.code(part), part.start, image.read, limit=limits.limit) for part in before}
@@ -84,11 +81,11 @@ def _edges(image: Image) -> Iterator[int]:
     yield from (export.rva for export in image.exports if export.rva is not None)
 
 
-def _referenced(image: Image, parts: Iterable[Range]) -> Iterator[int]:
+def _referenced(decoded: Decoded, parts: Iterable[Range]) -> Iterator[int]:
     """What code begins at and refers to."""
     for part in parts:
         yield part.start
-        yield from (reference.target for reference in image.references_in(part) if reference.kind not in _PARTIAL)
+        yield from decoded.targets_in(part)
 
 
 def _starts(known: Mapping[Range, tuple[JumpTable, ...]], parts: Iterable[Range]) -> Iterator[int]:

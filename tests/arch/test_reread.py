@@ -79,8 +79,9 @@ def test_reads_what_decoding_finds(case):
     assert arch.is_exemplary(outline)
     assert int.from_bytes(other, "little") & outline.kept == int.from_bytes(outline.masked, "little")
     leads = arch.reread(outline, other, ELSEWHERE)
-    assert outline.at(ELSEWHERE, leads) == arch.references(other, ELSEWHERE)
-    assert outline.at(BASE, outline.leads()) == outline.references
+    decoded = Outline.of(arch, other, ELSEWHERE, arch.rows(other, ELSEWHERE))
+    assert leads == decoded.leads()
+    assert (outline.forms, outline.inner, outline.masked) == (decoded.forms, decoded.inner, decoded.masked)
 
 
 @pytest.mark.parametrize("case", DIFFER)

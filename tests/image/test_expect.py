@@ -27,7 +27,8 @@ def test_expecting_another_image_changes_nothing(base, other, pdb):
         assert told.references(function) == untold.references(function)
         assert told.jump_tables(function) == untold.jump_tables(function)
         for part in function.ranges:
-            assert told.outline(part).outward == untold.outline(part).outward
+            assert told.outline(part).forms == untold.outline(part).forms
+            assert told.leads(part) == untold.leads(part)
             assert told.outline(part).masked == untold.outline(part).masked
 
 
@@ -36,9 +37,9 @@ def test_most_code_is_not_decoded_again(monkeypatch):
     base, fixed = map(open_image, paths)
     fixed.expect(base)
     decoded = []
-    references = type(fixed.architecture).references
+    rows = type(fixed.architecture).rows
     monkeypatch.setattr(
-        type(fixed.architecture), "references", lambda self, code, address: decoded.append(len(code)) or references(self, code, address)
+        type(fixed.architecture), "rows", lambda self, code, address: decoded.append(len(code)) or rows(self, code, address)
     )
     size = sum(function.size for function in fixed.functions)
     assert 0 < sum(decoded) < size / 2

@@ -12,7 +12,7 @@ from hotpatch.arch import Flow
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch.common import holds
 from hotpatch.arch.x64_forms import FORMS, Operand, numbers
-from hotpatch.arch.x64_references import decoded, references
+from hotpatch.arch.x64_references import decoded, rows
 from hotpatch.arch.x64_scan import scan
 
 AT = 0x140001000
@@ -87,7 +87,7 @@ def test_scan_of_form(form):
     code = b"".join(code for code, _ in encodings(form, leads(form)[:2], operands(form)))
     found = scan(code, AT)
     assert found is not None
-    assert found.references == decoded(encoding.decoder().rows(code, AT), code, AT)
+    assert found.rows == decoded(encoding.decoder().rows(code, AT), code, AT)
     assert not found.dispatches
 
 
@@ -100,14 +100,14 @@ SOME = tuple(code for form in FORMS for code, _ in list(encodings(form, leads(fo
 def test_scan_of_code(code):
     found = scan(code, AT)
     assert found is not None
-    assert found.references == decoded(encoding.decoder().rows(code, AT), code, AT)
+    assert found.rows == decoded(encoding.decoder().rows(code, AT), code, AT)
 
 
 @given(st.lists(st.one_of(st.sampled_from(SOME + BRANCHES * 20), st.binary(max_size=3)), max_size=40).map(b"".join))
 @settings(max_examples=1000, deadline=None)
 def test_scan_of_anything(code):
     found = scan(code, AT)
-    assert found is None or found.references == decoded(encoding.decoder().rows(code, AT), code, AT)
+    assert found is None or found.rows == decoded(encoding.decoder().rows(code, AT), code, AT)
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_left_to_the_decoder(code):
     """Forms that the table leaves out, instructions cut short, and what is none."""
     raw = bytes.fromhex(code)
     assert scan(raw, AT) is None
-    assert references(raw, AT) == decoded(encoding.decoder().rows(raw, AT), raw, AT)
+    assert rows(raw, AT) == decoded(encoding.decoder().rows(raw, AT), raw, AT)
