@@ -17,6 +17,7 @@ from hotpatch.arch import (
     arm64_reread,
     arm64_tables,
     arm64_trampoline,
+    walks,
 )
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine, Step, Use
@@ -124,6 +125,10 @@ class Arm64(Architecture):
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""
         return arm64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
+
+    def accesses_onward(self, code: bytes, address: int, offset: int) -> bool:
+        """See :meth:`Architecture.accesses_onward`."""
+        return walks.accesses_onward(self.disassemble(code, address), address + offset, CONVENTION, arm64_constants.whole_register)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :func:`hotpatch.arch.arm64_fields.bind`."""

@@ -114,6 +114,11 @@ def _stack_access(mnemonic: str, operands: str) -> Effect | None:
     return Effect(copies=tuple(copies))
 
 
+def whole_register(name: str) -> str | None:
+    """The 64-bit general-purpose register of that name, or that it is the low half of."""
+    return _register(name) if re.fullmatch(r"[wx]\d+", name) else None
+
+
 def _register(name: str) -> str:
     return f"x{name[1:]}"
 

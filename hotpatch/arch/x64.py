@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.arch import x64_binding, x64_constants, x64_distances, x64_redirect, x64_references, x64_reread, x64_tables, x64_trampoline
+from hotpatch.arch import (
+    walks,
+    x64_binding,
+    x64_constants,
+    x64_distances,
+    x64_operands,
+    x64_redirect,
+    x64_references,
+    x64_reread,
+    x64_tables,
+    x64_trampoline,
+)
 from hotpatch.arch.base import Architecture, CallingConvention, Machine
 from hotpatch.arch.x64_padding import PADDING
 
@@ -113,6 +124,10 @@ class X64(Architecture):
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""
         return x64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
+
+    def accesses_onward(self, code: bytes, address: int, offset: int) -> bool:
+        """See :meth:`Architecture.accesses_onward`."""
+        return walks.accesses_onward(self.disassemble(code, address), address + offset, CONVENTION, x64_operands.PARENTS.get)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :meth:`Architecture.bind`; x64 fields are written whole, so what ``field`` holds does not matter."""

@@ -229,10 +229,19 @@ class Stretches:
             return own
         if symbol is not None:
             return own
-        if self._is_text(own) or rva in self._fixed.tables or rva in self._fixed.type_parts:
+        if rva in self._fixed.tables:
+            numbers = self._numbers_before(Rva(rva))
+            return Range(numbers.start, own.end) if numbers is not None else own
+        if self._is_text(own) or rva in self._fixed.type_parts:
             ending = self.ending_at(usage, Rva(rva))
             return Range(ending.start, own.end) if ending is not None else own
-        return self._run(own)
+        return self._whole(own)
+
+    def _whole(self, own: Range) -> Range:
+        """What is of one kind around what begins where ``own`` does, in images without symbols, and numbers that may end there."""
+        whole = self._run(own)
+        before = self._numbers_before(own.start) if whole.start == own.start else None
+        return whole if before is None or self._fixed.pointers(before.start, own.start) else Range(before.start, whole.end)
 
     def ending_at(self, usage: Usage, rva: Rva) -> Range | None:
         """Constants that end where a text or a jump table begins, if the function takes that address and uses them too."""
@@ -248,7 +257,7 @@ class Stretches:
     def _numbers_before(self, rva: Rva) -> Range | None:
         at = bisect_left(self._fixed.boundaries, rva) - 1
         start = self._fixed.boundaries[at] if at >= 0 else rva
-        known = start in self._fixed.tables or start in self._fixed.type_parts
+        known = start in self._fixed.tables or start in self._fixed.records
         if not self._constant(start) or known or self._is_text(Range(Rva(start), rva)):
             return None
         return Range(self._run(Range(Rva(start), rva)).start, rva)
@@ -257,7 +266,7 @@ class Stretches:
         """What travels for a pointer in data to where one constant ends and another may begin, unless the base has both in one piece."""
         if not self._diff.fixed.has_symbols:
             own = self._fixed.extent(target)
-            whole = own if self._is_text(own) or target in self._fixed.type_parts else self._run(own)
+            whole = own if self._is_text(own) or target in self._fixed.type_parts else self._whole(own)
             return None if whole.start == target or self._alike(whole, (target,)) else whole
         before, _ = self._ownership.neighbours(target)
         if before is None or not _is_end(before, target) or not self._constant(before.rva):

@@ -7,10 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.model import Body
+from hotpatch.builder.ownership import Usage
+from hotpatch.differ.matching import Evidence
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
-    from hotpatch.builder.ownership import Usage
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Section
@@ -75,6 +78,59 @@ class Positions:
         """How much further the base has the live datum at ``rva``; ``None`` where it has none."""
         there = self._diff.base_datum(Rva(rva))
         return None if there is None else there - rva
+
+    def is_borne_out(self, rva: int, base: int) -> bool:
+        """Whether what is matched just before or behind ``rva`` has moved as far as it and ``base`` lie apart.
+
+        True, too, where surer evidence than aligned instructions matches ``rva`` itself, and where nothing else is matched.
+        """
+        at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
+        if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
+            return True
+        match, section = self._diff.data[at], self._fixed.section(rva)
+        near = [
+            item for item in self._diff.data if item.writable and item is not match and section is not None and item.fixed in section.range
+        ]
+        below = [item.base - item.fixed for item in near if item.fixed < rva][-1:]
+        above = [item.base - item.fixed for item in near if item.fixed > rva][:1]
+        return not near or base - rva in (*below, *above)
+
+    def ending_place(self, rva: int) -> int | None:
+        """Where the base has the end of the live data that end where ``rva`` begins, if it has no other known place for ``rva`` there.
+
+        What nothing matches in between belongs to what is before it.
+        """
+        starts, section, own = self._fixed.boundaries, self._fixed.section(rva), self.displacement(rva)
+        at = bisect_left(starts, rva) - 1
+        while at >= 0 and rva - starts[at] <= _FARTHEST and self._fixed.section(starts[at]) is section:
+            displacement = self.displacement(starts[at])
+            if displacement is not None:
+                return None if displacement == own or self._is_number(starts[at]) else rva + displacement
+            at -= 1
+        return None
+
+    def _is_number(self, rva: int) -> bool:
+        """Whether the live datum there is short and no part of an array: nothing takes its address or one before it in the same piece."""
+        starts, displacement = self._fixed.boundaries, self.displacement(rva)
+        at = bisect_left(starts, rva)
+        if self._fixed.extent(rva).size > _BIAS:
+            return False
+        while at >= 0 and rva - starts[at] <= _FARTHEST and self.displacement(starts[at]) == displacement:
+            if starts[at] in self._taken_addresses:
+                return False
+            at -= 1
+        return True
+
+    @cached_property
+    def _taken_addresses(self) -> frozenset[int]:
+        """What code of the fixed image takes the address of, or has a pointer to."""
+        image = self._fixed.image
+        found = {int(target) for target in image.pointers.values()}
+        for function in image.functions:
+            body = body_of(image, function)
+            if isinstance(body, Body):
+                found |= Usage(image, body.sites).taken
+        return frozenset(found)
 
     def run_before(self, rva: int) -> Range | None:
         """What lies before ``rva`` that may be one piece with another place in the base than what begins at ``rva``, or with none.

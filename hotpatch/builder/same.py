@@ -53,7 +53,7 @@ class Sameness:
             return None
         if self._diff.base_datum(Rva(fixed)) == base:
             return self._datum_problem(base, fixed)
-        if self._beside_namesakes(base, fixed) or self._between_neighbours(base, fixed):
+        if self._beside_namesakes(base, fixed) or self._behind_a_neighbour(base, fixed):
             return None
         section = self._fixed.section_at(fixed)
         if section is not None and not section.writable and self._equal_constant(base, fixed):
@@ -80,14 +80,15 @@ class Sameness:
         places = [datum.rva for datum in self._base.data_symbols if datum.name == name]
         return min(places, key=lambda place: abs(place - near), default=-1)
 
-    def _between_neighbours(self, base: int, fixed: int) -> bool:
-        """Whether live data before and behind both, in images without symbols, have moved as far as these two lie apart."""
+    def _behind_a_neighbour(self, base: int, fixed: int) -> bool:
+        """Whether the live data before both, in images without symbols, have moved as far as these two lie apart.
+
+        It may be a part of those that nothing else refers to, or their end.
+        """
         if self._fixed.has_symbols and self._base.has_symbols:
             return False
         live = sorted((match.fixed, match.base) for match in self._diff.data if match.writable)
-        before = [there - here for here, there in live if here < fixed][-1:]
-        behind = [there - here for here, there in live if here > fixed][:1]
-        return before == behind == [base - fixed]
+        return [there - here for here, there in live if here < fixed][-1:] == [base - fixed]
 
     def _datum_problem(self, base: int, fixed: int) -> str | None:
         """A constant must be there as a whole; live data may differ, and the comparison has judged their layout."""

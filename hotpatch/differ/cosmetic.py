@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import FixupKind, Use
+from hotpatch.differ.endings import takes_another_end
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.texts import differ_in_provenance, version_numbers, versions, whole_text
 
@@ -106,6 +107,8 @@ class _Search:
         """The numbers in which a pair differs, if it differs in such and in texts of versions alone; ``None`` otherwise."""
         old, new = self.base.body(base), self.fixed.body(fixed)
         if [len(code) for code in old.masked] != [len(code) for code in new.masked] or len(old.links) != len(new.links):
+            return None
+        if takes_another_end(self.relation, old, new):
             return None
         literals: set[tuple[int, int]] = set()
         for there, here in zip(old.links, new.links, strict=True):

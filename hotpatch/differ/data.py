@@ -132,7 +132,7 @@ class _Search:
                 telling = [place for place, one in enumerate(pairs) if settled(one[0]) != one[1] and one not in self._idle]
                 if telling:
                     self._hear(votes, pair, [(old.link(place), new.link(place)) for place in telling], proof=True)
-        self._elect(votes, {})
+        self._elect(votes, {}, Evidence.VOTES)
         self.shifts = [
             Shift(self._label(pair[0]), *pair, tuple(site for _, site in sorted(sites.items())))
             for pair, sites in sorted(self._moved.items())
@@ -145,7 +145,8 @@ class _Search:
         for pair in sorted(self.matching.forward.items()):
             if self.base.body(pair[0]).masked != self.fixed.body(pair[1]).masked:
                 self._hear(votes, pair, aligned_links(self.base, self.fixed, *pair), proof=False)
-        self._elect(votes, {pair: _EQUAL_CONTENT_WEIGHT for pair in votes.pairs() if self._equal_content(*pair)})
+        weights = {pair: _EQUAL_CONTENT_WEIGHT for pair in votes.pairs() if self._equal_content(*pair)}
+        self._elect(votes, weights, Evidence.ALIGNMENT)
 
     def repeated_names(self) -> None:
         """One name several times, as static locals have: in their order, when they are equally many."""
@@ -300,10 +301,10 @@ class _Search:
         elif proof and self.pairs.get(starts[0]) == starts[1]:
             self._moved[pair].setdefault(site.base_function, site)
 
-    def _elect(self, votes: Votes, weight: Mapping[Pair, int]) -> None:
+    def _elect(self, votes: Votes, weight: Mapping[Pair, int], evidence: Evidence) -> None:
         winners, ties = votes.clear_winners(self.pairs, weight)
         for pair in winners:
-            self._pair(*pair, Evidence.VOTES)
+            self._pair(*pair, evidence)
         self.disputes += [Dispute(tie, tuple(votes.sites(pair) for pair in tie.pairs)) for tie in ties]
 
     def _pair(self, base: int, fixed: int, evidence: Evidence) -> None:

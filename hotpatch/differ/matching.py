@@ -24,6 +24,8 @@ class Evidence(StrEnum):
     FOLDED = "folded"
     CONTENT = "content"
     VOTES = "votes"
+    ALIGNMENT = "alignment"
+    """Instructions of changed functions that align refer to it."""
     IMPORT = "import"
     HEADERS = "headers"
 

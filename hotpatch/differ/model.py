@@ -68,7 +68,7 @@ class DatumMatch:
     """A stretch of data that both images have: ``fixed + i`` corresponds to ``base + i`` for ``0 ≤ i < size``.
 
     Attributes:
-        matched_by: ``name``, ``content``, ``votes``, ``import`` …
+        matched_by: ``name``, ``content``, ``votes``, ``alignment`` (the weakest), ``import`` …
         writable: Whether the base's lies in a writable section.
     """
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.cosmetic import cosmetic_pairs
+from hotpatch.differ.endings import takes_another_end
 from hotpatch.differ.inlines import Changes, explain
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import COSMETIC, FunctionMatch, Verdict
@@ -25,7 +26,7 @@ _ENTRY_BYTES = 16
 def verdict_of(relation: Correspondence, base_entry: int, fixed_entry: int) -> Verdict:
     """Identical, relocated or changed: the verdict on a pair."""
     old, new = relation.base.body(base_entry), relation.fixed.body(fixed_entry)
-    if old.masked != new.masked or not same_links(relation, old, new):
+    if old.masked != new.masked or not same_links(relation, old, new) or takes_another_end(relation, old, new):
         return Verdict.CHANGED
     return Verdict.IDENTICAL if old.code == new.code else Verdict.RELOCATED
 

@@ -14,7 +14,7 @@ from hotpatch.differ.distances import distance_targets, may_be_distances
 from hotpatch.differ.lines import Line, Lines, Token
 from hotpatch.differ.parts import CONSTANT, ENTRY, NOTHING, POINTER_SIZE, WRITABLE, Body, Place, PlaceKind, position_in
 from hotpatch.image import Datum, Function, Range, Section
-from hotpatch.image.metadata import delay_descriptors, metadata
+from hotpatch.image.metadata import UNWIND_HEAD, delay_descriptors, metadata
 from hotpatch.image.type_records import TypeRecord, type_record
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ class View:
         found.update(self.special_data.values())
         for ends in self.type_parts.items():
             found.update(ends)
-        for stretch in (*metadata(image), *image.import_address_tables):
-            found.update((stretch.start, stretch.end))
+        for stretch in self._metadata:
+            found.update(stretch)
         for start, size, _ in image.symbols.contributions:
             found.update((start, start + size))
         for one, following in may_be_distances(self, sorted(found)):
@@ -250,6 +250,16 @@ class View:
                 if end > site + POINTER_SIZE:
                     found[site + POINTER_SIZE] = end
         return found
+
+    @cached_property
+    def _metadata(self) -> tuple[Range, ...]:
+        return (*metadata(self.image), *self.image.import_address_tables)
+
+    @cached_property
+    def records(self) -> frozenset[int]:
+        """Where begins what the loader, the debugger, the unwinder or the C++ library reads, or its part that has no known size."""
+        partly = (stretch.end for stretch in self._metadata if stretch.size == UNWIND_HEAD)
+        return frozenset(self.type_parts) | {*partly, *(stretch.start for stretch in self._metadata)}
 
     @cached_property
     def special_data(self) -> Mapping[str, int]:

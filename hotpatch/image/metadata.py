@@ -28,6 +28,8 @@ _DELAY_DESCRIPTOR = struct.Struct("<4xI24x")
 _LONGEST_NAME = 260
 _THUNK = struct.Struct("<Q")
 _BY_ORDINAL = 1 << 63
+UNWIND_HEAD = 4
+"""Bytes of unwind information that :func:`metadata` knows of; how long it is depends on the machine."""
 _LIMIT = 0x10000
 """Entries of one table that are looked at."""
 
@@ -36,7 +38,7 @@ def metadata(image: Image) -> tuple[Range, ...]:
     """The ranges of data directories and of what they lead to, sorted; they may overlap. What has no known size is given one byte."""
     directories = check(image.data, image.path).directories
     found = {Range(Rva(rva), Rva(rva + size)) for index, (rva, size) in enumerate(directories) if rva and size and index != _CERTIFICATES}
-    found.update(Range(entry.info, Rva(entry.info + 4)) for entry in image.unwind_entries if entry.info is not None)
+    found.update(Range(entry.info, Rva(entry.info + UNWIND_HEAD)) for entry in image.unwind_entries if entry.info is not None)
     if len(directories) > _DEBUG:
         found.update(_debug(image, *directories[_DEBUG]))
     if len(directories) > _IMPORT:

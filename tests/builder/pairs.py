@@ -20,7 +20,6 @@ class Trial(Pair):
         imports: Of the patch itself.
         refused: The rule, where the builder refuses (with PDBs).
         refused_without: The rule, where it refuses without PDBs.
-        wrong_without: Whether the patch is known to be wrong without PDBs (docs/limits.md).
     """
 
     calls: tuple[tuple[str, ...], ...] = ()
@@ -29,7 +28,6 @@ class Trial(Pair):
     imports: tuple[str, ...] = ()
     refused: str | None = None
     refused_without: str | None = None
-    wrong_without: bool = False
 
 
 TRIALS: dict[str, Trial] = {
@@ -482,7 +480,6 @@ TRIALS: dict[str, Trial] = {
         """,
         calls=(("set", 3, 50), ("put", 3, 60), ("f", 1)),
         travels=("f",),
-        refused_without="unresolved-reference",
     ),
     "the-end-of-an-array-before-a-gap-is-handed-on": Trial(
         """
@@ -552,7 +549,6 @@ TRIALS: dict[str, Trial] = {
         calls=(("f", 1), ("get", 1)),
         travels=("f", "get"),
         carried=("any [constants]",),
-        wrong_without=True,
     ),
     "a-new-pointer-to-the-end-of-constants": Trial(
         """
@@ -599,7 +595,6 @@ TRIALS: dict[str, Trial] = {
         calls=(("set", 5, 50), ("f", 1), ("next", 3), ("f", 2)),
         travels=("f", "next"),
         carried=("data fresh",),
-        refused_without="unresolved-reference",
     ),
     "zeros-in-the-place-of-other-zeros": Trial(
         """
@@ -672,7 +667,6 @@ TRIALS: dict[str, Trial] = {
         """,
         calls=(("put", 3, 5), ("f", 8), ("f", 3)),
         travels=("f",),
-        wrong_without=True,
     ),
     "end-of-numbers-where-a-jump-table-begins": Trial(
         """

@@ -42,10 +42,8 @@ def check(paths, patch, calls):
 @pytest.mark.parametrize("pdb", ["auto", None], ids=["pdb", "no-pdb"])
 @each_machine
 @pytest.mark.parametrize("name", TRIALS)
-def test_trial(built, name, machine, pdb, request) -> None:
+def test_trial(built, name, machine, pdb) -> None:
     trial, paths = TRIALS[name], built(name, machine)
-    if trial.wrong_without and not pdb:
-        request.applymarker(pytest.mark.xfail(reason="known to be wrong without PDBs", strict=True))
     rule = trial.refused if pdb else trial.refused_without or trial.refused
     if rule is not None:
         with pytest.raises(NotHotpatchable) as refused:

@@ -138,6 +138,7 @@ PAIRS: dict[str, Pair] = {
         EXPORT NOINLINE u32 other(u32 i) { return others[i % 6]; }
         """,
         {"limit": "changed"},
+        with_pdb_only=("other",),
     ),
     "a-longer-constant-table": Pair(
         """

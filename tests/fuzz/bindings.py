@@ -13,6 +13,7 @@ from hotpatch.builder.callbacks import callback_functions
 from hotpatch.builder.model import BaseAddress, Body, CarriedAddress
 from hotpatch.builder.ownership import accesses
 from hotpatch.builder.select import select
+from hotpatch.differ import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -216,9 +217,10 @@ class _Judge:
         return f"{'/'.join(sorted(others))} takes the place of {'/'.join(sorted(names))}" if strangers else None
 
     def kept(self, travelling: frozenset[int]) -> Iterator[str]:
-        """Functions that stay though they are not what the fixed image has."""
+        """Functions that stay in use though they are not what the fixed image has."""
+        removed = {row.base.entry for row in self.diff.of(Verdict.REMOVED) if row.base}
         for name in sorted(self.base.functions.keys() & self.fixed.functions.keys()):
-            if self.base.rvas[name] not in travelling and not self._same_function(name, name):
+            if self.base.rvas[name] not in travelling | removed and not self._same_function(name, name):
                 yield f"{name} is left as it is"
 
 
