@@ -126,9 +126,9 @@ class Arm64(Architecture):
         """See :meth:`Architecture.never_reads`."""
         return arm64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
 
-    def accesses_onward(self, code: bytes, address: int, offset: int) -> bool:
-        """See :meth:`Architecture.accesses_onward`."""
-        return walks.accesses_onward(self.disassemble(code, address), address + offset, CONVENTION, arm64_constants.whole_register)
+    def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
+        """See :meth:`Architecture.goes_onward`."""
+        return walks.goes_onward(self.disassemble(code, address), address + offset, CONVENTION, arm64_constants.whole_register)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :func:`hotpatch.arch.arm64_fields.bind`."""

@@ -399,8 +399,8 @@ class Architecture(ABC):
         """Whether nothing for certain, and no call, reads what ``register`` (64 bits) holds before the instruction at ``offset``."""
 
     @abstractmethod
-    def accesses_onward(self, code: bytes, address: int, offset: int) -> bool:
-        """See :func:`hotpatch.arch.walks.accesses_onward`; ``offset`` is that of the instruction that takes the address (last)."""
+    def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
+        """See :func:`hotpatch.arch.walks.goes_onward`; ``offset`` is that of the instruction that takes the address (last)."""
 
     # binding -----------------------------------------------------------------------------------------------------------------------------
 

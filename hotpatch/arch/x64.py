@@ -125,9 +125,9 @@ class X64(Architecture):
         """See :meth:`Architecture.never_reads`."""
         return x64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
 
-    def accesses_onward(self, code: bytes, address: int, offset: int) -> bool:
-        """See :meth:`Architecture.accesses_onward`."""
-        return walks.accesses_onward(self.disassemble(code, address), address + offset, CONVENTION, x64_operands.PARENTS.get)
+    def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
+        """See :meth:`Architecture.goes_onward`."""
+        return walks.goes_onward(self.disassemble(code, address), address + offset, CONVENTION, x64_operands.PARENTS.get)
 
     def bind(self, kind: FixupKind, field: bytes, site: int, target: int, *, image_base: int = 0) -> bytes:
         """See :meth:`Architecture.bind`; x64 fields are written whole, so what ``field`` holds does not matter."""

@@ -71,4 +71,4 @@ def _may_end(view: View, body: Body, link: Link) -> bool:
         taken = first is not None and first.mnemonic == "lea"
     else:
         taken = link.kind in _TAKES
-    return taken and not view.architecture.accesses_onward(code, start, link.offset)
+    return taken and not view.architecture.goes_onward(code, start, link.offset)

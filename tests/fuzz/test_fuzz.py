@@ -42,11 +42,20 @@ ONCE_WRONG = (
     4149,
     100000,
     100003,
+    100102,
+    100110,
+    100142,
+    100150,
+    100160,
+    100165,
+    100197,
+    100249,
     100276,
 )
 """Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data
 in the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on;
-ends of arrays with middles, zeros in the place of others, new arrays in parts, ends at jump tables."""
+ends of arrays with middles, zeros in the place of others, new arrays in parts, ends at jump tables; data that changed code alone matches,
+ends where nothing is known, functions called under another's name."""
 
 
 @each_machine

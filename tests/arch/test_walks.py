@@ -1,0 +1,52 @@
+"""Which way code goes from an address that it takes first: to what begins there, or maybe back over what ends there."""
+
+import pytest
+
+from hotpatch.arch import Machine, architecture
+from hotpatch.arch.assembly import assemble
+
+X64, ARM64 = Machine.X64, Machine.ARM64
+START = 0x1000
+TAKEN = {X64: "lea rdx, [rip + 0x100]; ", ARM64: "add x8, x8, #0x100; "}
+ONWARD = {
+    "indexed": {X64: "mov eax, dword ptr [rdx + rcx*4]; ret", ARM64: "ldr w0, [x8, x9]; ret"},
+    "behind it, after a branch": {
+        X64: "test ecx, ecx; je 0x1020; movzx eax, byte ptr [rdx + 8]; ret",
+        ARM64: "cbz w1, 0x1020; ldrb w0, [x8, #8]; ret",
+    },
+    "an element's address": {X64: "lea rax, [rdx + rcx*8 + 16]; ret", ARM64: "add x0, x8, x1; ret"},
+    "the index counts on": {
+        X64: "xor ecx, ecx; add eax, dword ptr [rdx + rcx]; add rcx, 4; cmp rcx, 24; jne 0x1009; ret",
+        ARM64: "mov x9, #0; ldr w10, [x8, x9]; add x9, x9, #4; cmp x9, #24; b.ne 0x1008; ret",
+    },
+    "another number is negative": {X64: "mov r8, -5; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "mov w5, #-5; ldr w0, [x8, x9]; ret"},
+}
+MAYBE_BACK = {
+    "handed on": {X64: "mov rcx, rdx; call 0x2000; ret", ARM64: "mov x0, x8; bl 0x2000; ret"},
+    "in an argument's register": {X64: "call 0x2000; ret", ARM64: "bl 0x2000; ret"},
+    "the element before it": {X64: "mov eax, dword ptr [rdx - 4]; ret", ARM64: "ldur w0, [x8, #-4]; ret"},
+    "indexed before it": {X64: "mov eax, dword ptr [rdx + rcx*4 - 4]; ret", ARM64: "ldr w0, [x8, #-4]!; ret"},
+    "the index counts up to zero": {
+        X64: "mov rcx, -24; add eax, dword ptr [rdx + rcx]; add rcx, 4; jne 0x100e; ret",
+        ARM64: "mov x9, #-24; ldr w10, [x8, x9]; adds x9, x9, #4; b.ne 0x1008; ret",
+    },
+    "the index is a difference": {X64: "sub rcx, 6; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "sub x9, x1, #6; ldr w0, [x8, x9]; ret"},
+    "the index is turned": {X64: "neg rcx; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "neg x9, x9; ldr w0, [x8, x9]; ret"},
+    "less is added": {X64: "add rdx, -8; mov eax, dword ptr [rdx]; ret", ARM64: "sub x8, x8, #8; ldr w0, [x8]; ret"},
+}
+
+
+def goes_onward(machine: Machine, rest: str) -> bool:
+    return architecture(machine).goes_onward(assemble(machine, TAKEN[machine] + rest, START), START, 0)
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("name", ONWARD)
+def test_goes_onward(machine, name) -> None:
+    assert goes_onward(machine, ONWARD[name][machine])
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("name", MAYBE_BACK)
+def test_may_go_back(machine, name) -> None:
+    assert not goes_onward(machine, MAYBE_BACK[name][machine])
