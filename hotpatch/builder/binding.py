@@ -14,6 +14,7 @@ from hotpatch.builder.bodies import body_of, pointer_site
 from hotpatch.builder.counterparts import Counterparts
 from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
+from hotpatch.builder.doubts import Doubts
 from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
 from hotpatch.builder.novelty import Novelty
@@ -23,7 +24,6 @@ from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.differ import Verdict
-from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.differ.view import View
 from hotpatch.errors import Refusal, Rule
@@ -61,7 +61,7 @@ class _Binder:
     """The work list: functions and data to take along, and what was found out about their references."""
 
     def __init__(self, diff: ImageDiff, selected: frozenset[Rva]) -> None:
-        self.diff, self.base, self.fixed, self.selected = diff, diff.base, diff.fixed, selected
+        self.diff, self.base, self.fixed = diff, diff.base, diff.fixed
         self.view = View(diff.fixed)
         self.base_view = View(diff.base)
         self.novelty = Novelty(diff, self.view, self.base_view)
@@ -69,6 +69,7 @@ class _Binder:
         self.ownership = Ownership(diff, self.view, self.base_view)
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view)
+        self.doubts = Doubts(diff, self.positions, selected)
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
@@ -305,17 +306,10 @@ class _Binder:
         if row is None or row.base is None:
             return CarriedAddress(target)
         if target == owner.entry:
-            return self._entry(row, row.base)
+            return self.doubts.entry(row, row.base)
         if owner.entry in self._carried:
             return CarriedAddress(target)
         return self._middle(row, row.base, owner, target)
-
-    def _entry(self, row: FunctionMatch, base: Function) -> Destination | str:
-        """The entry of a base function; one that differs and stays as it is must be known by its name to be the same."""
-        stays = row.verdict is Verdict.CHANGED and base.entry not in self.selected and not row.is_cosmetic
-        if stays and row.matched_by != Evidence.NAME and not (self.fixed.has_symbols and self.base.has_symbols):
-            return f"{base.label} differs, stays as it is, and may be another function than the one that is called; list it with --only too"
-        return BaseAddress(base.entry)
 
     def _middle(self, row: FunctionMatch, base: Function, owner: Function, target: Rva) -> Destination | str:
         """A place inside of a base function, where that function is the same there."""
@@ -362,25 +356,6 @@ class _Binder:
         self.outside[target] = self.positions.new_run(target)
         return CarriedAddress(target)
 
-    def _guessed(self, usage: Usage | None, site: Site, matched: Rva | None) -> Destination | str | None:
-        """A live address without a name that may be something else than what the comparison holds it for; ``None`` where it may not."""
-        target = site.target
-        if matched is not None and not self.positions.is_borne_out(target, matched):
-            return f"0x{target:x} may be the datum at 0x{matched:x} of the base, as changed code alone says, but nothing around it does"
-        if usage is not None and not usage.takes(self.fixed, site):
-            return None
-        place = self.positions.ending_place(target)
-        if usage is not None:
-            rival = self.positions.rival(usage, target) if matched is not None else None
-            if rival is not None:
-                return f"0x{target:x} may be a datum of its own or the end of the one at 0x{rival:x}, and the base has these elsewhere"
-        if place is None or (matched is None and usage is not None and target in usage.accessed):
-            return None
-        told = usage.told(target, {place} if matched is None else {place, matched}) if usage is not None else None
-        if told is not None:
-            return BaseAddress(Rva(told))
-        return f"0x{target:x} may be a datum of its own or the end of the one that the base has before 0x{place:x}"
-
     def _data(self, function: Function | None, site: Site) -> Destination | str:
         target = site.target
         section = self.fixed.section_at(target)
@@ -408,10 +383,9 @@ class _Binder:
         taken = section.writable and usage is not None and usage.takes(self.fixed, site) and self.view.symbol(target) is None
         if matched is not None and taken and self.positions.is_scattered(target):
             return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
-        if section.writable and not (self.fixed.has_symbols and self.base.has_symbols) and self.view.symbol(target) is None:
-            found = self._guessed(usage, site, matched)
-            if found is not None:
-                return found
+        doubt = self.doubts.live(usage, site, matched) if section.writable and self.view.symbol(target) is None else None
+        if doubt is not None:
+            return doubt
         if matched is not None and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
         if section.executable:

@@ -87,13 +87,19 @@ class Positions:
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
         if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
             return True
-        match, section = self._diff.data[at], self._fixed.section(rva)
+        near = self.displacements_around(rva)
+        return not near or base - rva in near
+
+    def displacements_around(self, rva: int) -> tuple[int, ...]:
+        """How much further the base has the live data just before and just behind the one at ``rva``, where it has them."""
+        at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
+        own, section = self._diff.data[at] if at >= 0 else None, self._fixed.section(rva)
         near = [
-            item for item in self._diff.data if item.writable and item is not match and section is not None and item.fixed in section.range
+            item for item in self._diff.data if item.writable and item is not own and section is not None and item.fixed in section.range
         ]
         below = [item.base - item.fixed for item in near if item.fixed < rva][-1:]
         above = [item.base - item.fixed for item in near if item.fixed > rva][:1]
-        return not near or base - rva in (*below, *above)
+        return (*below, *above)
 
     def ending_place(self, rva: int) -> int | None:
         """Where the base has the end of the live data that end where ``rva`` begins, if it has no other known place for ``rva`` there.

@@ -1,0 +1,66 @@
+"""What the comparison holds for the same without names, and may be something else after all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.builder.model import BaseAddress
+from hotpatch.differ import Verdict
+from hotpatch.differ.matching import Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from hotpatch.builder.model import Destination, Site
+    from hotpatch.builder.ownership import Usage
+    from hotpatch.builder.positions import Positions
+    from hotpatch.differ import FunctionMatch, ImageDiff
+    from hotpatch.image import Function
+
+
+class Doubts:
+    """Judges matches that nothing but code says."""
+
+    def __init__(self, diff: ImageDiff, positions: Positions, selected: Collection[Rva]) -> None:
+        """Judge by ``diff`` and ``positions``; ``selected``: the entries of the base's functions that are replaced."""
+        self._fixed, self._positions, self._selected = diff.fixed, positions, selected
+        self._named = diff.fixed.has_symbols and diff.base.has_symbols
+
+    def entry(self, row: FunctionMatch, base: Function) -> Destination | str:
+        """The entry of a base function; one that differs and stays as it is must be known by its name to be the same."""
+        stays = row.verdict is Verdict.CHANGED and base.entry not in self._selected and not row.is_cosmetic
+        if stays and row.matched_by != Evidence.NAME and not self._named:
+            return (
+                f"{base.label} differs, stays as it is, and is matched by {row.matched_by}, not by its name, so that it may be another "
+                "function than the one that is called; list it with --only too"
+            )
+        return BaseAddress(base.entry)
+
+    def live(self, usage: Usage | None, site: Site, matched: Rva | None) -> Destination | str | None:
+        """A live address without a name that may be something else than what the comparison holds it for; ``None`` where it may not.
+
+        ``usage`` is ``None`` for a pointer in data, ``matched`` where the comparison has nothing for it.
+        """
+        if self._named:
+            return None
+        target, positions = site.target, self._positions
+        if matched is not None and not positions.is_borne_out(target, matched):
+            near = " and ".join(f"{displacement:+#x}" for displacement in positions.displacements_around(target))
+            return (
+                f"0x{target:x} may be the datum at 0x{matched:x} of the base, as changed code alone says, but that is "
+                f"{matched - target:+#x} from it, and what is next to it lies {near} from where it was"
+            )
+        if usage is not None and not usage.takes(self._fixed, site):
+            return None
+        place = positions.ending_place(target)
+        rival = positions.rival(usage, target) if usage is not None and matched is not None else None
+        if rival is not None:
+            return f"0x{target:x} may be a datum of its own or the end of the one at 0x{rival:x}, and the base has these elsewhere"
+        if place is None or (matched is None and usage is not None and target in usage.accessed):
+            return None
+        told = usage.told(target, {place} if matched is None else {place, matched}) if usage is not None else None
+        if told is not None:
+            return BaseAddress(Rva(told))
+        own = "not known to be in the base" if matched is None else f"at 0x{matched:x} of the base"
+        return f"0x{target:x} may be a datum of its own, {own}, or the end of the one before it, which is at 0x{place:x}"
