@@ -351,20 +351,15 @@ class Cpu:
         self._interrupts.append(HALT)
         return self._interrupted(counted)
 
-    def watch(self, first: int, last: int, seen: list[tuple[int, int]]) -> int:
-        """Append VA and size of what the program reads or writes from ``first`` to ``last`` to ``seen``, until :meth:`unwatch`; slow."""
+    def watch(self, first: int, last: int, touched: Callable[[int, int], None]) -> None:
+        """Tell ``touched`` VA and size of whatever the program reads or writes from ``first`` to ``last`` from now on; slow."""
 
-        def touched(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> None:
-            seen.append((address, size))
+        def told(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> None:
+            touched(address, size)
 
         # Code that was translated without the hook goes on without it.
         self._uc.ctl_flush_tb()
-        return self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, touched, None, first, last)
-
-    def unwatch(self, hook: int) -> None:
-        """End a :meth:`watch`."""
-        self._uc.hook_del(hook)
-        self._uc.ctl_flush_tb()
+        self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, told, None, first, last)
 
     def _failed(self, code: int) -> Slice:
         counted, pc = int(self._counter.value), Va(self.pc)

@@ -6,14 +6,15 @@ pages come into being when the function touches them. A call out of the function
 goes on with a result that the seed gives; only small callees without calls, the same in both images, are run (stack probes, cookie checks).
 Compared are the calls in order, with callee, argument registers, the first words of the stack and what pointers into the function's own
 frame point to; how the run ended; result registers and the registers that a callee keeps; and all memory outside of the stack whose content
-has changed, and the caller's words on the stack. Addresses that lie in an image are mapped through the correlation of the two images.
+has changed, and the caller's words on the stack; where the code should be the same instruction by instruction, also which data of the image
+each instruction came upon (globals are as the loader leaves them, so often all zero), and which way each branch would have gone.
+Addresses that lie in an image are mapped through the correlation of the two images.
 
 What is not seen: paths that no seed takes (``coverage`` says which share of the instructions ran); stores that leave memory as it was;
 vector registers beyond the first result and the arguments; what callees do, and so everything that only they would do with wrong data;
 addresses inside of things that only one image has, which are taken for each other; addresses that are reckoned from things which
-the function refers to and lie outside of them; a wrong datum of the image that holds what the right one holds (globals are as the loader
-leaves them, before any code of the module or callback of the patch ran, so often zero); structured exceptions. A run of more than
-:data:`~hotpatch.verifier.micro_run.RUN_BUDGET` instructions compares only the calls that it made.
+the function refers to and lie outside of them; structured exceptions. A run of more than
+:data:`~hotpatch.verifier.micro_run.RUN_BUDGET` instructions compares only the calls that it made, its branches and what it touched.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from hotpatch.differ import Verdict, diff_images
 from hotpatch.errors import FaultKind, HotpatchError
 from hotpatch.patch import CarriedKind
 from hotpatch.process import Process
-from hotpatch.verifier.micro_compare import Correlation
+from hotpatch.verifier.micro_compare import Comparison
+from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_doubts import Doubts
 from hotpatch.verifier.micro_model import Difference, MicroOutcome, MicroReport
 from hotpatch.verifier.micro_paths import Explorer, Replay, Shape
@@ -211,7 +213,7 @@ class MicroExecution:
         if base is None or fixed is None:
             raise HotpatchError("a function that only one image has cannot be compared; give rows that have both")
         theirs = self._fixed_runner()
-        there = self._there(fixed, theirs)
+        there, comparison = self._there(fixed, theirs), Comparison(correlation, fixed, own)
         shape = self._shape(fixed, theirs.process.load_base)
         alike = patched or row.verdict is not Verdict.CHANGED
         constants = _constants(self._fixed, fixed) if alike else _constants(self._base, base) + _constants(self._fixed, fixed)
@@ -247,12 +249,10 @@ class MicroExecution:
                 left_out[_ASTRAY] += 1
                 doubted += 1
                 continue
-            doubts = Doubts(
-                theirs, self._moved_runner, partial(self._there, fixed), scenery, forced, other, correlation, fixed, (runner, place)
-            )
+            doubts = Doubts(theirs, self._moved_runner, partial(self._there, fixed), scenery, forced, other, correlation, fixed, mine)
             # What is compared stands in the processes until they run again, which doubts make them do.
             doubtful: dict[str, None] = {}
-            for difference in list(islice(correlation.differences(mine, other, fixed, own), _DIFFERENCES)):
+            for difference in list(islice(comparison.differences(mine, other, alike=alike), _DIFFERENCES)):
                 doubt = doubts.about(difference)
                 if doubt is None:
                     found = seed, difference

@@ -2,241 +2,68 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.arch import Use
-from hotpatch.differ import Verdict
-from hotpatch.emulator.memory import PAGE, AccessError
-from hotpatch.engine.mapping import ORIGINAL_PREFIX, SUPPORT_LIBRARY
+from hotpatch.emulator.memory import AccessError
 from hotpatch.errors import FaultKind
-from hotpatch.image import Range
 from hotpatch.verifier.micro_model import Difference
 from hotpatch.verifier.micro_run import RUN_BUDGET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from hotpatch.differ import ImageDiff
-    from hotpatch.engine import AppliedPatch
-    from hotpatch.image import Function, Image
+    from hotpatch.image import Function
     from hotpatch.process import Process
+    from hotpatch.verifier.micro_correlation import Correlation
     from hotpatch.verifier.micro_run import Observed
 
 _WORD = 8
-_HALF = 1 << 32
 _SHORT = RUN_BUDGET // 8
 """A run of no more instructions than this has another end than one that exceeds its budget."""
 _LOST = frozenset({FaultKind.BUDGET.value})
 
 
-class Correlation:
-    """What is what: addresses of a process of the base, patched or not, and of one of the fixed image."""
+class Comparison:
+    """Two runs, of ``function`` of the fixed image and of its counterpart, whose code is at ``own`` (VAs)."""
 
-    def __init__(self, diff: ImageDiff, mine: Process, theirs: Process, applied: AppliedPatch | None, patch_va: Va | None) -> None:
-        """Compare ``mine`` (with what is ``applied``, its image at ``patch_va``, if anything is) with ``theirs``."""
-        self.diff = diff
-        self.mine, self.theirs = mine, theirs
-        patch = None if applied is None else applied.patch
-        self.patch, self.patch_va = patch, patch_va
-        self._new = {} if patch is None else {function.patch_rva: function.base_rva for function in patch.functions}
-        self._originals = {} if applied is None else {applied.original(each.base_rva): each.name for each in applied.patch.functions}
-        self._patch_end = 0 if patch is None or patch_va is None else patch_va + patch.image.size_of_image
+    def __init__(self, correlation: Correlation, function: Function, own: range) -> None:
+        self._correlation, self._function, self._own = correlation, function, own
+        self._mine, self._theirs = correlation.mine, correlation.theirs
 
-    # addresses ---------------------------------------------------------------------------------------------------------------------------
+    def differences(self, mine: Observed, theirs: Observed, *, alike: bool) -> Iterator[Difference]:
+        """The differences of two runs, whose processes still stand as they left them, those of calls first.
 
-    def meant(self, fixed: int) -> int | None:
-        """Where the base has what the fixed image has at an RVA."""
-        image = self.diff.fixed
-        if fixed < image.headers_size:
-            return fixed
-        entry = self.diff.base_entries.get(Rva(fixed))
-        if entry is not None:
-            return entry
-        datum = self.diff.base_datum(Rva(fixed))
-        if datum is not None:
-            return datum
-        function = image.function_at(fixed)
-        match = None if function is None else self._untouched.get(function.entry)
-        return None if match is None or function is None or len(function.ranges) > 1 else match + fixed - function.entry
+        Where the code should be ``alike``, instruction by instruction, also of what it came upon on the way: data and branches.
+        """
+        yield from self._outcomes(mine, theirs)
+        if alike:
+            yield from self._ways(mine, theirs)
 
-    def counterpart(self, base: int) -> int | None:
-        """Where the fixed image has what the base has at an RVA: a function's entry, or data."""
-        if base < self.diff.base.headers_size:
-            return base
-        entry = self._entries.get(base)
-        if entry is not None:
-            return entry
-        starts, data = self._data
-        at = bisect_right(starts, base) - 1
-        if at >= 0 and base < data[at].base + data[at].size:
-            return data[at].fixed + base - data[at].base
-        return None
+    def _ways(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
+        for number, (one, other) in enumerate(zip(mine.turns, theirs.turns, strict=False)):
+            if one != other:
+                ways = ("straight on", "taken")
+                yield Difference(f"branch {number + 1}", ways[one], ways[other], (one, other), ("turns", number))
+                break
+        for number, (first, second) in enumerate(zip(mine.own, theirs.own, strict=False)):
+            (one, size), (other, width) = first, second
+            if size != width or not self._same_place(one, other, size):
+                yield Difference(f"access {number + 1} of data", self._shown(one), self._shown(other), (one, other), ("own", number, 0))
+                return
 
-    def same(self, mine: int, theirs: int, function: Function, own: range) -> bool:
-        """Whether two values mean the same, in runs of ``function`` of the fixed image, whose counterpart's code is at ``own`` (VAs)."""
-        fixed = theirs - self.theirs.load_base
-        if not 0 <= fixed < self.diff.fixed.size_of_image:
-            if mine == theirs:
-                return True
-            one, other = self.mine.guest.system.gates.at(mine), self.theirs.guest.system.gates.at(theirs)
-            if one is not None and other is not None:
-                return one.label == other.label
-            if other is not None and (original := self._originals.get(Va(mine))) is not None:
-                # The patch is bound to the trampoline; in a process of the fixed image nobody provides the import.
-                return other.label == f"{SUPPORT_LIBRARY}!{ORIGINAL_PREFIX}{original}"
-            return theirs < _HALF and 0 < theirs < self.diff.fixed.size_of_image and self.meant(theirs) == mine
-        if mine in own:
-            return fixed == function.entry if mine == own.start else self.diff.fixed.function_at(fixed) == function
-        meant = self.meant(fixed)
-        if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self._patch_end:
-            rva = mine - self.patch_va
-            if rva in self._new:
-                return (self._new[Rva(rva)], fixed) in self.diff.pairs
-            return meant is None or (self._constant(self.diff.fixed, fixed) and self._constant(self.patch.image, rva))
-        base = mine - self.mine.load_base
-        if not 0 <= base < self.diff.base.size_of_image:
-            return False
-        if meant == base or (base, fixed) in self.diff.pairs:
+    def _same_place(self, mine: int, theirs: int, size: int) -> bool:
+        """Whether the same datum lies at both places, constants that are the same, or what is compared where it leads to."""
+        fixed = theirs - self._theirs.load_base
+        if self._same(mine, theirs) or Rva(fixed) in self._correlation.diff.fixed.imports_by_slot:
             return True
-        if meant is None and self.counterpart(base) is None:
-            return self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
-        if meant is not None and (fixed in self._starts or fixed in self._targets(function)) and not base % PAGE == 0 == fixed % PAGE:
-            return False
-        if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
-            # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
+        section = self._correlation.diff.fixed.section_at(fixed)
+        if section is not None and not section.writable and self._correlation.alike(mine, theirs, size):
             return True
-        return base - fixed in self._distances(function)
+        return any(fixed in table for table in self._correlation.tables(self._function))
 
-    def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
-        """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""
-        return fixed not in self._targets(function) and base - fixed in self._distances(function)
-
-    def _may_be_same(self, base: int, fixed: int) -> bool:
-        """Whether things that nothing matches can be each other: constants without addresses in them must begin alike."""
-        images = ((self.diff.base, base), (self.diff.fixed, fixed))
-        if not all(self._constant(image, rva) and not image.relocations_in(Range(Rva(rva), Rva(rva + _WORD))) for image, rva in images):
-            return True
-        one, other = (image.read(rva, _WORD).partition(b"\0")[0] for image, rva in images)
-        return one == other
-
-    @staticmethod
-    def _constant(image: Image, rva: int) -> bool:
-        section = image.section_at(rva)
-        return section is not None and not section.writable and not section.executable
-
-    def reach(self, function: Function, called: Iterable[Rva]) -> tuple[frozenset[int], list[int]]:
-        """Which of the fixed image's data ``function`` and those that it called or goes on in refer to, and where all known begin; RVAs."""
-        image = self.diff.fixed
-        goes_on = {one.target for part in image.references(function) for one in part if one.use in {Use.JUMP, Use.BRANCH}}
-        others = (*map(image.function_of_entry, called), *map(image.function_at, sorted(goes_on)))
-        users = [function, *(other for other in others if other is not None)]
-        targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
-        starts = sorted(self._edges | targets | {table.stop for user in users for table in self._tables(user)})
-        return frozenset(starts[max(bisect_right(starts, target) - 1, 0)] for target in targets), starts
-
-    def holds_the_same(self, fixed: int, size: int, function: Function) -> bool:
-        """Whether the images hold the same where ``function`` of the fixed one reads or writes ``size`` bytes, as far as data match."""
-        image, base = self.diff.fixed, self.diff.base
-        if fixed < image.headers_size:
-            return False
-        section, meant = image.section_at(fixed), self.diff.base_datum(Rva(fixed))
-        slot = Rva(fixed) in image.imports_by_slot
-        if meant is None or section is None or section.executable or slot or any(fixed in table for table in self._tables(function)):
-            return True
-        return self._alike(base, meant, fixed, size)
-
-    def beside(self, theirs: int, function: Function) -> frozenset[int]:
-        """Where the base may have what lies at ``theirs``, by how far from it all else lies that ``function`` refers to; VAs."""
-        return frozenset(theirs - self.theirs.load_base + self.mine.load_base + distance for distance in self._distances(function))
-
-    def alike(self, mine: int, theirs: int, size: int) -> bool:
-        """Whether both sides hold the same before anything has run, ``mine`` in the base or in the patch image; VAs."""
-        fixed = theirs - self.theirs.load_base
-        if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self._patch_end:
-            return self._alike(self.patch.image, mine - self.patch_va, fixed, size)
-        base = mine - self.mine.load_base
-        return 0 <= base < self.diff.base.size_of_image and self._alike(self.diff.base, base, fixed, size)
-
-    def _alike(self, image: Image, rva: int, fixed: int, size: int) -> bool:
-        """Whether ``image`` holds what the fixed image does: the same bytes, pointers to the same thing, slots of the same import."""
-        other = self.diff.fixed
-        if size > _WORD:
-            halves = ((at, min(_WORD, size - at)) for at in range(0, size, _WORD))
-            return all(self._alike(image, rva + at, fixed + at, part) for at, part in halves)
-        slots = [each.imports_by_slot.get(Rva(at - at % _WORD)) for each, at in ((image, rva), (other, fixed))]
-        if any(slots):
-            return len({slot.label if slot else "" for slot in slots}) == 1
-        one, two = other.pointers.get(Rva(fixed)), image.pointers.get(Rva(rva))
-        if one is not None and two is not None and image is self.diff.base:
-            return self.meant(one) == two
-        return image.read(rva, size) == other.read(fixed, size) and (one is None) == (two is None)
-
-    @cached_property
-    def _starts(self) -> frozenset[int]:
-        """Where matched data and functions of the fixed image begin."""
-        return frozenset(match.fixed for match in self.diff.data) | frozenset(self.diff.base_entries)
-
-    @cached_property
-    def _edges(self) -> frozenset[int]:
-        """Where matched data of the fixed image begin and end."""
-        return frozenset(edge for match in self.diff.data for edge in (match.fixed, match.fixed + match.size))
-
-    def _tables(self, function: Function) -> tuple[range, ...]:
-        """Tables of distances, which are not the same bytes in two images; looked for once, which takes long in large functions."""
-        if function.entry not in self._known_tables:
-            self._known_tables[function.entry] = tuple(self._find_tables(function))
-        return self._known_tables[function.entry]
-
-    def _find_tables(self, function: Function) -> Iterator[range]:
-        image = self.diff.fixed
-        for part in function.ranges:
-            yield from (range(table.address, table.address + table.size) for table in image.jump_tables_in(part))
-            for table in image.architecture.distance_tables(image.code(part), part.start):
-                if table.count is not None:
-                    yield range(table.address, table.address + table.entry_size * table.count)
-
-    def _targets(self, function: Function) -> set[int]:
-        return {int(reference.target) for part in self.diff.fixed.references(function) for reference in part}
-
-    def _distances(self, function: Function) -> frozenset[int]:
-        """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
-        if function.entry not in self._known_distances:
-            targets = self._targets(function)
-            found = ((self.meant(target), target) for target in targets)
-            self._known_distances[function.entry] = frozenset(meant - target for meant, target in found if meant is not None)
-        return self._known_distances[function.entry]
-
-    @cached_property
-    def _known_tables(self) -> dict[Rva, tuple[range, ...]]:
-        return {}
-
-    @cached_property
-    def _known_distances(self) -> dict[Rva, frozenset[int]]:
-        return {}
-
-    @cached_property
-    def _untouched(self) -> dict[Rva, Rva]:
-        kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
-        return {row.fixed.entry: row.base.entry for row in self.diff.functions if row.base and row.fixed and row.verdict in kept}
-
-    @cached_property
-    def _entries(self) -> dict[int, int]:
-        return {ours: theirs for theirs, ours in self.diff.base_entries.items()}
-
-    @cached_property
-    def _data(self) -> tuple[list[int], list[_Match]]:
-        data = sorted((_Match(match.base, match.fixed, match.size) for match in self.diff.data), key=lambda match: match.base)
-        return [match.base for match in data], data
-
-    # runs --------------------------------------------------------------------------------------------------------------------------------
-
-    def differences(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
-        """The differences of two runs, whose processes still stand as they left them, those of calls first."""
+    def _outcomes(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
         lost = mine.end in _LOST or theirs.end in _LOST
         if (mine.end in _LOST) != (theirs.end in _LOST) and min(mine.executed, theirs.executed) < _SHORT:
             yield Difference("end", mine.end, theirs.end)
@@ -248,11 +75,11 @@ class Correlation:
                     yield Difference(f"call {number + 1}", shown[0], shown[1])
                 return
             what = f"call {number + 1}"
-            yield from self._values(f"{what}, callee", (one.callee,), (other.callee,), function, own, ("calls", number, "callee"))
-            yield from self._values(f"{what}, argument", one.words, other.words, function, own, ("calls", number, "words"))
+            yield from self._values(f"{what}, callee", (one.callee,), (other.callee,), ("calls", number, "callee"))
+            yield from self._values(f"{what}, argument", one.words, other.words, ("calls", number, "words"))
             for at, (first, second) in enumerate(zip(one.pointed, other.pointed, strict=False)):
-                yield from self._values(f"{what}, in the frame", first, second, function, own, ("calls", number, "pointed", at))
-            yield from self._values(f"{what}, float", one.floats, other.floats, function, own, ("calls", number, "floats"))
+                yield from self._values(f"{what}, in the frame", first, second, ("calls", number, "pointed", at))
+            yield from self._values(f"{what}, float", one.floats, other.floats, ("calls", number, "floats"))
         if lost:
             return
         if mine.end != theirs.end:
@@ -260,74 +87,72 @@ class Correlation:
         if (mine.address is None) != (theirs.address is None):
             yield Difference("faulting address", str(mine.address), str(theirs.address))
         elif mine.address is not None and theirs.address is not None:
-            yield from self._values("faulting address", (mine.address,), (theirs.address,), function, own, ("address",))
-        yield from self._values("result", mine.words[:1], theirs.words[:1], function, own, ("words",))
-        yield from self._values("kept register", mine.words[1:], theirs.words[1:], function, own, ("kept",))
-        yield from self._values("float result", (mine.float_bits,), (theirs.float_bits,), function, own, ("float_bits",))
-        yield from self._written(mine, theirs, function, own)
+            yield from self._values("faulting address", (mine.address,), (theirs.address,), ("address",))
+        yield from self._values("result", mine.words[:1], theirs.words[:1], ("words",))
+        yield from self._values("kept register", mine.words[1:], theirs.words[1:], ("kept",))
+        yield from self._values("float result", (mine.float_bits,), (theirs.float_bits,), ("float_bits",))
+        yield from self._written(mine, theirs)
 
-    def _values(
-        self, what: str, mine: Sequence[int], theirs: Sequence[int], function: Function, own: range, place: tuple[str | int, ...]
-    ) -> Iterator[Difference]:
+    def _values(self, what: str, mine: Sequence[int], theirs: Sequence[int], place: tuple[str | int, ...]) -> Iterator[Difference]:
         for index, (one, other) in enumerate(zip(mine, theirs, strict=False)):
-            if not self.same(one, other, function, own):
+            if not self._same(one, other):
                 name = what if len(mine) == 1 else f"{what} {index + 1}"
                 single = place[-1] in ("callee", "address", "float_bits")
                 yield Difference(name, self._shown(one), self._shown(other), (one, other), place if single else (*place, index))
 
-    def _written(self, mine: Observed, theirs: Observed, function: Function, own: range) -> Iterator[Difference]:
+    def _written(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
         ours: dict[int, int] = {}
         new: tuple[set[int], set[int]] = (set(), set())
         for va in mine.written:
-            base = va - self.mine.load_base
-            inside = 0 <= base < self.diff.base.size_of_image
-            carried = self.patch_va is not None and self.patch_va <= va < self._patch_end
-            if carried or (inside and self.counterpart(base) is None):
+            base = va - self._mine.load_base
+            inside = 0 <= base < self._correlation.diff.base.size_of_image
+            carried = self._correlation.patch_va is not None and self._correlation.patch_va <= va < self._correlation.patch_end
+            if carried or (inside and self._correlation.counterpart(base) is None):
                 new[0].add(va & -_WORD)
             else:
                 ours[va] = va
         others: dict[int, int] = {}
         for va in theirs.written:
-            fixed = va - self.theirs.load_base
-            if 0 <= fixed < self.diff.fixed.size_of_image:
-                meant = self.meant(fixed)
+            fixed = va - self._theirs.load_base
+            if 0 <= fixed < self._correlation.diff.fixed.size_of_image:
+                meant = self._correlation.meant(fixed)
                 if meant is None:
                     new[1].add(va & -_WORD)
                 else:
-                    others[self.mine.load_base + meant] = va
+                    others[self._mine.load_base + meant] = va
             else:
                 others[va] = va
         for va in sorted(ours.keys() | others.keys()):
             one, other = ours.get(va), others.get(va)
             if one is not None and other is not None and mine.written[one] == theirs.written[other]:
                 continue
-            base = va - self.mine.load_base
-            if other is None and 0 <= base < self.diff.base.size_of_image:
-                counterpart = self.counterpart(base)
-                other = None if counterpart is None else self.theirs.load_base + counterpart
+            base = va - self._mine.load_base
+            if other is None and 0 <= base < self._correlation.diff.base.size_of_image:
+                counterpart = self._correlation.counterpart(base)
+                other = None if counterpart is None else self._theirs.load_base + counterpart
             start = va & -_WORD
-            first, second = self._word(self.mine, start), self._word(self.theirs, (va if other is None else other) - (va - start))
-            alike = first is not None and second is not None and self.same(first, second, function, own)
-            if not alike and not self._astride(one, other, va, function, own):
+            first, second = self._word(self._mine, start), self._word(self._theirs, (va if other is None else other) - (va - start))
+            alike = first is not None and second is not None and self._same(first, second)
+            if not alike and not self._astride(one, other, va):
                 values = (first or 0, second or 0)
                 there = start if other is None else other - (va - start)
                 yield Difference(
                     f"written at {self._shown(start)}", self._shown(values[0]), self._shown(values[1]), values, ("written", there)
                 )
         for at, second_at in zip_longest(sorted(new[0]), sorted(new[1])):
-            first = None if at is None else self._word(self.mine, at)
-            second = None if second_at is None else self._word(self.theirs, second_at)
-            if first is None or second is None or not self.same(first, second, function, own):
+            first = None if at is None else self._word(self._mine, at)
+            second = None if second_at is None else self._word(self._theirs, second_at)
+            if first is None or second is None or not self._same(first, second):
                 shown = ["nothing" if value is None else self._shown(value) for value in (first, second)]
                 yield Difference("written to data that only one of them has", shown[0], shown[1])
                 return
 
-    def _astride(self, one: int | None, other: int | None, va: int, function: Function, own: range) -> bool:
+    def _astride(self, one: int | None, other: int | None, va: int) -> bool:
         """Whether a written byte belongs to an address that lies across words and means the same on both sides."""
         mine, theirs = (va if one is None else one), (va if other is None else other)
         for back in range(_WORD):
-            first, second = self._word(self.mine, mine - back), self._word(self.theirs, theirs - back)
-            if first is not None and second is not None and first != second and self.same(first, second, function, own):
+            first, second = self._word(self._mine, mine - back), self._word(self._theirs, theirs - back)
+            if first is not None and second is not None and first != second and self._same(first, second):
                 return True
         return False
 
@@ -340,20 +165,16 @@ class Correlation:
 
     def _shown(self, value: int) -> str:
         where = ""
-        if self.patch_va is not None and self.patch_va <= value < self._patch_end:
-            where = f" (patch+0x{value - self.patch_va:x})"
-        elif 0 <= value - self.mine.load_base < self.diff.base.size_of_image:
-            where = f" (image+0x{value - self.mine.load_base:x})"
-        elif (gate := self.mine.guest.system.gates.at(value)) is not None:
+        if self._correlation.patch_va is not None and self._correlation.patch_va <= value < self._correlation.patch_end:
+            where = f" (patch+0x{value - self._correlation.patch_va:x})"
+        elif 0 <= value - self._mine.load_base < self._correlation.diff.base.size_of_image:
+            where = f" (image+0x{value - self._mine.load_base:x})"
+        elif (gate := self._mine.guest.system.gates.at(value)) is not None:
             where = f" ({gate.label})"
         return f"0x{value:x}{where}"
 
-
-@dataclass(frozen=True, slots=True)
-class _Match:
-    base: int
-    fixed: int
-    size: int
+    def _same(self, mine: int, theirs: int) -> bool:
+        return self._correlation.same(mine, theirs, self._function, self._own)
 
 
 def value_at(observed: Observed, place: tuple[str | int, ...]) -> object:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from hotpatch.image import Function
-    from hotpatch.verifier.micro_compare import Correlation
+    from hotpatch.verifier.micro_correlation import Correlation
     from hotpatch.verifier.micro_model import Difference
     from hotpatch.verifier.micro_run import Observed, Place, Runner
     from hotpatch.verifier.micro_scenery import Scenery
@@ -44,9 +44,9 @@ class Doubts:
         first: Observed,
         correlation: Correlation,
         fixed: Function,
-        mine: tuple[Runner, Place],
+        mine: Observed,
     ) -> None:
-        """``place`` says where ``fixed`` is in a process, ``mine`` where the other side's function is; ``forced`` is how they were led."""
+        """``place`` says where ``fixed`` is in a process; ``forced`` is how the runs were led; ``mine`` is the other side's."""
         self._theirs, self._elsewhere, self._place = theirs, elsewhere, place
         self._scenery, self._forced, self._first = scenery, forced, first
         self._correlation, self._fixed, self._mine = correlation, fixed, mine
@@ -59,9 +59,9 @@ class Doubts:
             return _OFTEN
         return _PLACE if self._depends(difference) else None
 
-    def _again(self, runner: Runner, watch: list[tuple[int, int]] | None = None) -> Observed:
+    def _again(self, runner: Runner) -> Observed:
         place = self._place(runner)
-        return runner.run(place, self._scenery, Replay(self._forced, place.body), watch=watch)
+        return runner.run(place, self._scenery, Replay(self._forced, place.body))
 
     @cached_property
     def _repeats(self) -> bool:
@@ -77,14 +77,12 @@ class Doubts:
 
     @cached_property
     def _stray(self) -> bool:
-        touched: list[tuple[int, int]] = []
-        self._again(self._theirs, touched)
         start = self._theirs.process.load_base
         called = {Rva(call.callee - start) for call in self._first.calls}
         allowed, starts = self._correlation.reach(self._fixed, called)
-        for number, (va, size) in enumerate(touched):
-            beside = starts and starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed
-            if beside and not self._found_the_same(number, va, size):
+        for number, (va, size) in enumerate(self._first.touched):
+            beside = bool(starts) and starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed
+            if not self._found_the_same(number, va, size) and (beside or self._beyond(number, va)):
                 return True
             if not self._correlation.holds_the_same(va - start, size, self._fixed):
                 return True
@@ -92,22 +90,21 @@ class Doubts:
 
     def _found_the_same(self, number: int, va: int, size: int) -> bool:
         """Whether the other side came upon the same where this one came to ``va``, which no reference explains, as ``number``-th of all."""
-        others = self._others
+        others = self._mine.touched
         if number < len(others) and others[number][1] == size and self._correlation.alike(others[number][0], va, size):
             return True
         places = self._correlation.beside(va, self._fixed)
         return any((place, size) in self._other_places and self._correlation.alike(place, va, size) for place in places)
 
-    @cached_property
-    def _others(self) -> list[tuple[int, int]]:
-        touched: list[tuple[int, int]] = []
-        runner, place = self._mine
-        runner.run(place, self._scenery, Replay(self._forced, place.body), watch=touched)
-        return touched
+    def _beyond(self, number: int, va: int) -> bool:
+        """Whether an access that a reference explains by its place goes past what is there."""
+        others = self._mine.touched
+        past = number < len(others) and self._correlation.is_past_carried(others[number][0], va, self._fixed)
+        return past or self._correlation.is_plain_code(va, self._fixed)
 
     @cached_property
     def _other_places(self) -> frozenset[tuple[int, int]]:
-        return frozenset(self._others)
+        return frozenset(self._mine.touched)
 
     def _depends(self, difference: Difference) -> bool:
         """Whether the value is another where the image lies elsewhere, and is no address in the image."""

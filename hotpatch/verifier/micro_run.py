@@ -64,6 +64,9 @@ class Observed:
         written: Bytes that are not what they were, by VA: outside of the stack, and of the caller's part of it.
         executed: Instructions.
         visited: Their addresses, of the function's own.
+        touched: VAs and sizes of what it read and wrote in the module and the patch, callees that were run included.
+        own: Of these, what the function's own instructions did.
+        turns: At each of its conditional branches, whether it would have branched had nobody led it.
     """
 
     end: str = ""
@@ -74,6 +77,9 @@ class Observed:
     written: dict[int, int] = field(default_factory=dict)
     executed: int = 0
     visited: set[int] = field(default_factory=set)
+    touched: list[tuple[int, int]] = field(default_factory=list)
+    own: list[tuple[int, int]] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -140,6 +146,10 @@ class Runner:
         # The model lists its flags last.
         self._registers = [name for name in guest.system.cpu.model.general[:-1] if name not in fixed]
         self._sentinel = guest.system.gates.callback
+        self._touched: list[tuple[int, int]] = []
+        for span in (range(guest.module.va, guest.module.va + guest.module.size), patch):
+            if span:
+                guest.system.cpu.watch(span.start, span.stop - 1, lambda va, size: self._touched.append((va, size)))
 
     def _supply(self, page: int) -> bytes | None:
         content = self._scenery.page(page)
@@ -147,14 +157,13 @@ class Runner:
             self._supplied[page] = content
         return content
 
-    def run(self, place: Place, scenery: Scenery, guide: Guide | None = None, *, watch: list[tuple[int, int]] | None = None) -> Observed:
+    def run(self, place: Place, scenery: Scenery, guide: Guide | None = None) -> Observed:
         """Run the function once, from the process's own state.
 
         Args:
             place: Where it is.
             scenery: What it runs on.
             guide: Leads it at branches.
-            watch: Takes VAs and sizes of what it reads and writes in the module and the patch; watching is slow.
 
         Raises:
             RedirectError: A call of it does not get to its body.
@@ -177,10 +186,8 @@ class Runner:
         system.memory.write(sp - _STALE, scenery.word(120).to_bytes(8, "little") * (_STALE // 8))
         self._arrive(place)
         seen = Observed()
-        hooks = [] if watch is None else [cpu.watch(span.start, span.stop - 1, watch) for span in self._watched]
+        self._touched = seen.touched
         self._go(place, seen, scenery, sp, guide)
-        for hook in hooks:
-            cpu.unwatch(hook)
         if seen.end == "returned":
             # Where the link register holds the return address, nothing else shows that the stack pointer is wrong.
             kept = convention.preserved if convention.link is None else (*convention.preserved, convention.sp)
@@ -210,17 +217,22 @@ class Runner:
             if block is None:
                 seen.end, seen.address = FaultKind.ILLEGAL_INSTRUCTION.value, cpu.pc
                 return
+            before, own = len(seen.touched), not leaves and not calling
             done = cpu.run(len(block.addresses))
             seen.executed += done.executed
-            if not leaves and not calling:
+            if own:
                 seen.visited.update(block.addresses[: done.executed])
+                seen.own += seen.touched[before:]
             trap = done.trap
             if trap is not None and (trap.access != "execute" or not done.executed):
                 # Code that runs into a page that is not there stops before its first instruction, again and again.
                 seen.end, seen.address = trap.kind.value, trap.address
                 return
             pc = cpu.pc
-            if guide is not None and block.flow in _TURNS and done.executed == len(block.addresses) and not leaves and not calling:
+            turns = own and block.flow in _TURNS and done.executed == len(block.addresses)
+            if turns and block.flow is Flow.BRANCH:
+                seen.turns.append(int(pc == block.target))
+            if guide is not None and turns:
                 turned = guide.turn(block, pc)
                 if turned != pc:
                     cpu.pc = pc = turned

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import hotpatch
@@ -72,3 +74,45 @@ def test_another_stack_pointer_at_the_return_is_a_difference(popped: int, outcom
     execution = MicroExecution(*images)
     (report,) = execution.unpatched(execution.diff.functions)
     assert report.outcome is outcome, report.text
+
+
+def _relocated(machine: Machine, codes: tuple[str, str]) -> hotpatch.verifier.MicroReport:
+    """Of a function said to be only relocated."""
+    images = []
+    for code in codes:
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, code, TEXT))
+        pe.exports("walk.dll", [("walk", TEXT), ("one", DATA), ("two", DATA + 0x10), ("behind", DATA + 0x20)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (row,) = execution.diff.functions
+    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED)])
+    return report
+
+
+READS = {Machine.X64: "mov rax, qword ptr [rip + {distance}]; ret", Machine.ARM64: "adrp x9, 0x3000; ldr x0, [x9, #{low}]; ret"}
+
+
+@each_machine
+@pytest.mark.parametrize(("low", "outcome"), [(0, MicroOutcome.AGREE), (16, MicroOutcome.DIFFER)])
+def test_another_datum_that_holds_the_same_is_a_difference(machine: Machine, low: int, outcome: MicroOutcome) -> None:
+    first, second = (READS[machine].format(low=at, distance=DATA + at - TEXT - 7) for at in (0, low))
+    report = _relocated(machine, (first, second))
+    assert report.outcome is outcome, report.text
+    assert report.difference is None or report.difference.what == "access 1 of data"
+
+
+BRANCHES = {
+    Machine.X64: "mov eax, 1; cmp rcx, 5; {condition} 0x100f; ret; int3; int3; int3; ret",
+    Machine.ARM64: "mov x8, x0; mov x0, #1; cmp x8, #5; {condition} 0x1014; ret; ret",
+}
+
+
+@each_machine
+@pytest.mark.parametrize(("other", "outcome"), [("same", MicroOutcome.AGREE), ("inverted", MicroOutcome.DIFFER)])
+def test_another_way_to_the_same_result_is_a_difference(machine: Machine, other: str, outcome: MicroOutcome) -> None:
+    conditions = {Machine.X64: ("je", "jne"), Machine.ARM64: ("b.eq", "b.ne")}[machine]
+    codes = [BRANCHES[machine].format(condition=conditions[at]) for at in (0, other == "inverted")]
+    report = _relocated(machine, (codes[0], codes[1]))
+    assert report.outcome is outcome, report.text
+    assert report.difference is None or report.difference.what == "branch 1"

@@ -1,0 +1,261 @@
+"""What is what in two processes, one of the base and one of the fixed image, where everything lies differently in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva, Va
+from hotpatch.arch import Use
+from hotpatch.differ import Verdict
+from hotpatch.emulator.memory import PAGE
+from hotpatch.engine.mapping import ORIGINAL_PREFIX, SUPPORT_LIBRARY
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from hotpatch.differ import ImageDiff
+    from hotpatch.engine import AppliedPatch
+    from hotpatch.image import Function, Image
+    from hotpatch.process import Process
+
+_WORD = 8
+_HALF = 1 << 32
+
+
+class Correlation:
+    """What is what: addresses of a process of the base, patched or not, and of one of the fixed image."""
+
+    def __init__(self, diff: ImageDiff, mine: Process, theirs: Process, applied: AppliedPatch | None, patch_va: Va | None) -> None:
+        """Compare ``mine`` (with what is ``applied``, its image at ``patch_va``, if anything is) with ``theirs``."""
+        self.diff = diff
+        self.mine, self.theirs = mine, theirs
+        patch = None if applied is None else applied.patch
+        self.patch, self.patch_va = patch, patch_va
+        self._new = {} if patch is None else {function.patch_rva: function.base_rva for function in patch.functions}
+        self._originals = {} if applied is None else {applied.original(each.base_rva): each.name for each in applied.patch.functions}
+        self.patch_end = 0 if patch is None or patch_va is None else patch_va + patch.image.size_of_image
+
+    # addresses ---------------------------------------------------------------------------------------------------------------------------
+
+    def meant(self, fixed: int) -> int | None:
+        """Where the base has what the fixed image has at an RVA."""
+        image = self.diff.fixed
+        if fixed < image.headers_size:
+            return fixed
+        entry = self.diff.base_entries.get(Rva(fixed))
+        if entry is not None:
+            return entry
+        datum = self.diff.base_datum(Rva(fixed))
+        if datum is not None:
+            return datum
+        function = image.function_at(fixed)
+        match = None if function is None else self._untouched.get(function.entry)
+        return None if match is None or function is None or len(function.ranges) > 1 else match + fixed - function.entry
+
+    def counterpart(self, base: int) -> int | None:
+        """Where the fixed image has what the base has at an RVA: a function's entry, or data."""
+        if base < self.diff.base.headers_size:
+            return base
+        entry = self._entries.get(base)
+        if entry is not None:
+            return entry
+        starts, data = self._data
+        at = bisect_right(starts, base) - 1
+        if at >= 0 and base < data[at].base + data[at].size:
+            return data[at].fixed + base - data[at].base
+        return None
+
+    def same(self, mine: int, theirs: int, function: Function, own: range) -> bool:
+        """Whether two values mean the same, in runs of ``function`` of the fixed image, whose counterpart's code is at ``own`` (VAs)."""
+        fixed = theirs - self.theirs.load_base
+        if not 0 <= fixed < self.diff.fixed.size_of_image:
+            if mine == theirs:
+                return True
+            one, other = self.mine.guest.system.gates.at(mine), self.theirs.guest.system.gates.at(theirs)
+            if one is not None and other is not None:
+                return one.label == other.label
+            if other is not None and (original := self._originals.get(Va(mine))) is not None:
+                # The patch is bound to the trampoline; in a process of the fixed image nobody provides the import.
+                return other.label == f"{SUPPORT_LIBRARY}!{ORIGINAL_PREFIX}{original}"
+            return theirs < _HALF and 0 < theirs < self.diff.fixed.size_of_image and self.meant(theirs) == mine
+        if mine in own:
+            return fixed == function.entry if mine == own.start else self.diff.fixed.function_at(fixed) == function
+        meant = self.meant(fixed)
+        if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self.patch_end:
+            rva = mine - self.patch_va
+            if rva in self._new:
+                return (self._new[Rva(rva)], fixed) in self.diff.pairs
+            return meant is None or (self._constant(self.diff.fixed, fixed) and self._constant(self.patch.image, rva))
+        base = mine - self.mine.load_base
+        if not 0 <= base < self.diff.base.size_of_image:
+            return False
+        if meant == base or (base, fixed) in self.diff.pairs:
+            return True
+        if meant is None and self.counterpart(base) is None:
+            return self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
+        if meant is not None and (fixed in self._starts or fixed in self._targets(function)) and not base % PAGE == 0 == fixed % PAGE:
+            return False
+        if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
+            # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
+            return True
+        return base - fixed in self._distances(function)
+
+    def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
+        """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""
+        return fixed not in self._targets(function) and base - fixed in self._distances(function)
+
+    def _may_be_same(self, base: int, fixed: int) -> bool:
+        """Whether things that nothing matches can be each other: constants without addresses in them must begin alike."""
+        images = ((self.diff.base, base), (self.diff.fixed, fixed))
+        if not all(self._constant(image, rva) and not image.relocations_in(Range(Rva(rva), Rva(rva + _WORD))) for image, rva in images):
+            return True
+        one, other = (image.read(rva, _WORD).partition(b"\0")[0] for image, rva in images)
+        return one == other
+
+    @staticmethod
+    def _constant(image: Image, rva: int) -> bool:
+        section = image.section_at(rva)
+        return section is not None and not section.writable and not section.executable
+
+    def reach(self, function: Function, called: Iterable[Rva]) -> tuple[frozenset[int], list[int]]:
+        """Which of the fixed image's data ``function`` and those that it called or goes on in refer to, and where all known begin; RVAs."""
+        image = self.diff.fixed
+        goes_on = {one.target for part in image.references(function) for one in part if one.use in {Use.JUMP, Use.BRANCH}}
+        others = (*map(image.function_of_entry, called), *map(image.function_at, sorted(goes_on)))
+        users = [function, *(other for other in others if other is not None)]
+        targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
+        starts = sorted(self._edges | targets | {table.stop for user in users for table in self.tables(user)})
+        return frozenset(starts[max(bisect_right(starts, target) - 1, 0)] for target in targets), starts
+
+    def holds_the_same(self, fixed: int, size: int, function: Function) -> bool:
+        """Whether the images hold the same where ``function`` of the fixed one reads or writes ``size`` bytes, as far as data match."""
+        image, base = self.diff.fixed, self.diff.base
+        if fixed < image.headers_size:
+            return False
+        section, meant = image.section_at(fixed), self.diff.base_datum(Rva(fixed))
+        slot = Rva(fixed) in image.imports_by_slot
+        if meant is None or section is None or section.executable or slot or any(fixed in table for table in self.tables(function)):
+            return True
+        return self._alike(base, meant, fixed, size)
+
+    def beside(self, theirs: int, function: Function) -> frozenset[int]:
+        """Where the base may have what lies at ``theirs``, by how far from it all else lies that ``function`` refers to; VAs."""
+        return frozenset(theirs - self.theirs.load_base + self.mine.load_base + distance for distance in self._distances(function))
+
+    def is_past_carried(self, mine: int, theirs: int, function: Function) -> bool:
+        """Whether the patch carries something that ``function`` refers to just as far from ``mine`` as it lies from ``theirs``, VAs.
+
+        Where the two sides hold something else there, that ends before.
+        """
+        if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end:
+            return False
+        fixed, there = theirs - self.theirs.load_base, mine - self.patch_va
+        before = (fixed - target for target in self._targets(function) if target < fixed)
+        return any(
+            any(item.patch_rva <= there - distance < item.patch_rva + item.size for item in self.patch.carried)
+            and self.alike(mine - distance, theirs - distance, _WORD)
+            for distance in before
+        )
+
+    def is_plain_code(self, theirs: int, function: Function) -> bool:
+        """Whether instructions are at ``theirs``, and no table of ``function``."""
+        fixed = theirs - self.theirs.load_base
+        section = self.diff.fixed.section_at(fixed)
+        return section is not None and section.executable and not any(fixed in table for table in self.tables(function))
+
+    def alike(self, mine: int, theirs: int, size: int) -> bool:
+        """Whether both sides hold the same before anything has run, ``mine`` in the base or in the patch image; VAs."""
+        fixed = theirs - self.theirs.load_base
+        if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self.patch_end:
+            return self._alike(self.patch.image, mine - self.patch_va, fixed, size)
+        base = mine - self.mine.load_base
+        return 0 <= base < self.diff.base.size_of_image and self._alike(self.diff.base, base, fixed, size)
+
+    def _alike(self, image: Image, rva: int, fixed: int, size: int) -> bool:
+        """Whether ``image`` holds what the fixed image does: the same bytes, pointers to the same thing, slots of the same import."""
+        other = self.diff.fixed
+        if size > _WORD:
+            halves = ((at, min(_WORD, size - at)) for at in range(0, size, _WORD))
+            return all(self._alike(image, rva + at, fixed + at, part) for at, part in halves)
+        slots = [each.imports_by_slot.get(Rva(at - at % _WORD)) for each, at in ((image, rva), (other, fixed))]
+        if any(slots):
+            return len({slot.label if slot else "" for slot in slots}) == 1
+        one, two = other.pointers.get(Rva(fixed)), image.pointers.get(Rva(rva))
+        if one is not None and two is not None and image is self.diff.base:
+            return self.meant(one) == two
+        return image.read(rva, size) == other.read(fixed, size) and (one is None) == (two is None)
+
+    @cached_property
+    def _starts(self) -> frozenset[int]:
+        """Where matched data and functions of the fixed image begin."""
+        return frozenset(match.fixed for match in self.diff.data) | frozenset(self.diff.base_entries)
+
+    @cached_property
+    def _edges(self) -> frozenset[int]:
+        """Where matched data of the fixed image begin and end."""
+        return frozenset(edge for match in self.diff.data for edge in (match.fixed, match.fixed + match.size))
+
+    def tables(self, function: Function) -> tuple[range, ...]:
+        """Tables of distances, which are not the same bytes in two images; looked for once, which takes long in large functions."""
+        if function.entry not in self._known_tables:
+            self._known_tables[function.entry] = tuple(self._find_tables(function))
+        return self._known_tables[function.entry]
+
+    def _find_tables(self, function: Function) -> Iterator[range]:
+        image = self.diff.fixed
+        for part in function.ranges:
+            yield from (range(table.address, table.address + table.size) for table in image.jump_tables_in(part))
+            for table in image.architecture.distance_tables(image.code(part), part.start):
+                if table.count is not None:
+                    yield range(table.address, table.address + table.entry_size * table.count)
+
+    def _targets(self, function: Function) -> frozenset[int]:
+        if function.entry not in self._known_targets:
+            found = (int(reference.target) for part in self.diff.fixed.references(function) for reference in part)
+            self._known_targets[function.entry] = frozenset(found)
+        return self._known_targets[function.entry]
+
+    def _distances(self, function: Function) -> frozenset[int]:
+        """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
+        if function.entry not in self._known_distances:
+            targets = self._targets(function)
+            found = ((self.meant(target), target) for target in targets)
+            self._known_distances[function.entry] = frozenset(meant - target for meant, target in found if meant is not None)
+        return self._known_distances[function.entry]
+
+    @cached_property
+    def _known_tables(self) -> dict[Rva, tuple[range, ...]]:
+        return {}
+
+    @cached_property
+    def _known_targets(self) -> dict[Rva, frozenset[int]]:
+        return {}
+
+    @cached_property
+    def _known_distances(self) -> dict[Rva, frozenset[int]]:
+        return {}
+
+    @cached_property
+    def _untouched(self) -> dict[Rva, Rva]:
+        kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
+        return {row.fixed.entry: row.base.entry for row in self.diff.functions if row.base and row.fixed and row.verdict in kept}
+
+    @cached_property
+    def _entries(self) -> dict[int, int]:
+        return {ours: theirs for theirs, ours in self.diff.base_entries.items()}
+
+    @cached_property
+    def _data(self) -> tuple[list[int], list[_Match]]:
+        data = sorted((_Match(match.base, match.fixed, match.size) for match in self.diff.data), key=lambda match: match.base)
+        return [match.base for match in data], data
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    base: int
+    fixed: int
+    size: int
