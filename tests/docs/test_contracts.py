@@ -63,3 +63,35 @@ def below(rooms: set[str], allowed: dict[str, set[str]]) -> set[str]:
         found |= rooms
         rooms = set().union(*(allowed.get(room, set()) for room in found))
     return found
+
+
+LIBRARIES = {
+    "capstone": {"arch"},
+    "keystone": {"arch"},
+    "unicorn": {"emulator"},
+    "lief": {"image"},
+    "purepdb": {"image"},
+    "jinja2": {"report"},
+    "rich": {"report", "cli"},
+    "cyclopts": {"cli"},
+}
+"""Which rooms know a library: the engine, above all, does not know the emulator's."""
+IMPORT = re.compile(r"^\s*(?:from ([\w.]+) import (.+)|import ([\w.]+))|import_module\(\"(\w+)\"\)", re.MULTILINE)
+
+
+def imports(room: str) -> set[tuple[str, str]]:
+    """What a room's files import: module, and what is taken from it."""
+    place = ROOT / "hotpatch" / room
+    files = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+    return {(one[0] or one[2] or one[3], one[1]) for path in files for one in IMPORT.findall(path.read_text(encoding="utf-8"))}
+
+
+def test_each_library_is_known_to_its_rooms_alone() -> None:
+    users = {name: {room for room in ROOMS if any(module.split(".")[0] == name for module, _ in imports(room))} for name in LIBRARIES}
+    assert users == LIBRARIES
+
+
+def test_no_room_goes_round_by_the_package_s_own_names() -> None:
+    """``hotpatch.build`` and its kin are loaded on first use, which import-linter cannot see."""
+    taken = {(room, what) for room in ROOMS for module, what in imports(room) if module == "hotpatch"}
+    assert {what for _, what in taken} == {"__version__"}
