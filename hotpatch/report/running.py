@@ -163,7 +163,8 @@ def run_text(document: RunDocument) -> RenderableType:
         parts.append(_status(document.status))
     if document.fault:
         parts.append(fault_text(document.fault))
-    state = "still running" if document.exit_code is None else f"exit code {document.exit_code}"
+    unfinished = "stopped by the fault" if document.fault else "still running"
+    state = unfinished if document.exit_code is None else f"exit code {document.exit_code}"
     if document.threads:
         state += f" after {counted(document.instructions, 'instruction')}, {counted(document.threads, 'thread')}"
         parts.append(Text(state))

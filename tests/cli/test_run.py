@@ -142,6 +142,7 @@ def test_fault(ask: Ask, image, machine, tmp_path: Path) -> None:
     text = ask("run", path)
     assert (text.code, text.err) == (1, "")
     assert "fault unknown-import" in text.out
+    assert text.out.splitlines()[-1].startswith("stopped by the fault after ")
     assert "SetIvent" in text.out
 
 
