@@ -67,7 +67,14 @@ def check_patch(base: Image, fixed: Image, patch: Patch, diff: ImageDiff | None 
 
 
 def verify_functions(
-    base: Image, patch: Patch, *, fixed: Image, functions: Sequence[str] = (), seeds: int | None = None, seed: int = 0
+    base: Image,
+    patch: Patch,
+    *,
+    fixed: Image,
+    functions: Sequence[str] = (),
+    seeds: int | None = None,
+    seed: int = 0,
+    diff: ImageDiff | None = None,
 ) -> VerifyReport:
     """Run functions that travel in the patched base and in the fixed image on the same made-up state; see :mod:`hotpatch.verifier.micro`.
 
@@ -81,6 +88,7 @@ def verify_functions(
         functions: Names, or ``rva:0x…`` of the base; all that travel when empty.
         seeds: States tried for each function, at least 1; by default 48, fewer for patches of many functions.
         seed: The first of them.
+        diff: Of the two images, where it is there already.
 
     Raises:
         ApplyRefused: The patch does not go in.
@@ -94,7 +102,7 @@ def verify_functions(
     for name, entry in only.items():
         if entry not in travelling:
             raise InputError(name, "does not travel in this patch, so that there is nothing to compare; hotpatch inspect lists what does")
-    execution = MicroExecution(base, fixed, patch, seed=seed)
+    execution = MicroExecution(base, fixed, patch, diff=diff, seed=seed)
     reports = execution.travelling(frozenset(only.values()) if functions else None, seeds=seeds)
     if not functions:
         reports += tuple(report for report in execution.unpatched(execution.left_out()) if report.difference is not None)

@@ -17,6 +17,7 @@ class Built:
     base: hotpatch.Image
     fixed: hotpatch.Image
     patch: hotpatch.Patch
+    diff: hotpatch.ImageDiff
 
     def verify(self, calls, patch=None, fixed=None, **options):
         return hotpatch.verify(self.base, patch or self.patch, fixed=fixed or self.fixed, calls=calls, **options)
@@ -29,6 +30,7 @@ def built():
     @cache
     def make(name: str, machine: str, redirect: str = "hpat") -> Built:
         base, fixed = (hotpatch.open(find_case(name).image(Machine(machine), side)) for side in ("base", "fixed"))
-        return Built(base, fixed, hotpatch.build(hotpatch.diff(base, fixed), redirect=redirect))
+        diff = hotpatch.diff(base, fixed)
+        return Built(base, fixed, hotpatch.build(diff, redirect=redirect), diff)
 
     return make
