@@ -268,8 +268,9 @@ class Memory:
         Raises:
             AccessError: With the first byte that it has not.
         """
+        wanted = int(rights)  # flags of enum.py are a tenth of a run slower
         for region, start, _ in self._pieces(va, size, access):
-            if region.rights & rights != rights:
+            if int(region.rights) & wanted != wanted:
                 raise AccessError(start, access)
 
     # snapshots ---------------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 import hotpatch
@@ -13,6 +15,8 @@ from tests.verifier.mutants import mutants
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 CASES = ("state-kept", "overflow-check", "mutual-recursion", "new-constant", "recursion", "new-import")
+MOST, SEED = 12, 5
+"""Of one case on one machine, where each has seven on average and three have two dozen or more."""
 LEAST = 0.75
 """Share of all mutants of the shipped cases that is found: 0.80 when this was written, of 334. Others lead to what another input alone
 shows: one entry of a table, a limit that is one off."""
@@ -30,12 +34,17 @@ def _is_found(given, patch: hotpatch.Patch) -> bool:
         return [each.rule for each in refusal.refusals] == ["callback-fault"]
 
 
-def _survivors(given) -> tuple[int, list[str]]:
-    """How many mutants a case has, and which are not found; its right patch passes (a function that never returns: without a verdict)."""
+def _survivors(given, most: int | None = None) -> tuple[int, list[str]]:
+    """How many mutants a case has, a seeded ``most`` of them, and which are not found.
+
+    Its right patch passes (a function that never returns: without a verdict).
+    """
     right = _verify(given, given.patch)
     assert right.ok, right.violations
     assert {report.outcome for report in right.functions} <= {MicroOutcome.AGREE, MicroOutcome.INCONCLUSIVE}
     made = list(mutants(given.base, given.patch))
+    if most is not None and len(made) > most:
+        made = random.Random(SEED).sample(made, most)
     return len(made), [what for what, patch in made if not _is_found(given, patch)]
 
 
@@ -59,7 +68,7 @@ def test_most_mutants_of_all_cases_are_found(built, machine: Machine) -> None:
             given = built(case, machine)
         except (hotpatch.Refused, NothingToDo):
             continue
-        made, survivors = _survivors(given)
+        made, survivors = _survivors(given, MOST)
         count, missed = count + made, missed + len(survivors)
-    assert count > 150
+    assert count > 300
     assert (count - missed) / count >= LEAST
