@@ -106,6 +106,11 @@ def test_ci_takes_the_test_command_from_the_readme():
     assert "pytest" in taken.stdout
 
 
+def test_ci_runs_all_that_the_test_command_leaves_out():
+    (line,) = (line for line in text(".ci/run").splitlines() if "exhaustive" in line)
+    assert re.fullmatch(r"\S+ -m pytest -q -n 2 --dist worksteal -m exhaustive", line), "no paths, no -k"
+
+
 @pytest.mark.skipif("HOTPATCH_CI" not in os.environ, reason="installs the package and its dependencies anew; CI does it")
 def test_set_up_shows_the_demo(tmp_path):
     checkout = tmp_path / "checkout"
