@@ -39,6 +39,8 @@ _CLASS_OF_TOP = bytes(next((ord(name) for name, tops in _TOPS_BY_CLASS.items() i
 _DIRECT = re.compile(rb"[JCQAl]")
 PAGES = re.compile(rb"P")
 _REGISTER_BRANCHES = re.compile(rb"R")
+MAY_JUMP = re.compile(rb"[\x00\x20\x40\x60\x80\xa0\xc0\xe0][\x00-\x03]\x1f\xd6")
+"""BR, wherever it may stand in the bytes: most functions have none, and then no table."""
 
 
 _NEAR = 32

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_code import Code
+from hotpatch.arch.arm64_code import MAY_JUMP, Code
 from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.arm64_tables import data_words, tables_inside
 from hotpatch.arch.base import FixupKind, Use
@@ -61,7 +61,7 @@ def branches(raw: bytes, address: int, start: int) -> Iterator[tuple[int, int, U
 
 def _read(code: Code, raw: bytes, image_base: int) -> tuple[tuple[JumpTable, ...], frozenset[int], list[tuple[int, a64.Form, int]]]:
     """The tables in ``code``, whose bytes are ``raw``, the words that hold no instructions, and the PC-relative instructions but ADRP."""
-    tables = tables_inside(code, raw, image_base) if code.register_jumps() else ()
+    tables = tables_inside(code, raw, image_base) if MAY_JUMP.search(raw) else ()
     data = data_words(code, tables)
     direct = [row for row in code.direct() if row[0] not in data] if data else code.direct()
     literals = _literal_words(code, direct)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_code import Code
+from hotpatch.arch.arm64_code import MAY_JUMP, Code
 from hotpatch.arch.base import FixupKind
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
     """Nothing in it jumps through a table, and nothing makes the image base's page."""
     if any(row[3] in _RELATIVE for row in outline.outward):
         return False
+    if not MAY_JUMP.search(outline.code):
+        return True
     code = Code(outline.masked, outline.address)
     return not any(code.may_read_table(jump) for jump in code.register_jumps())
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_code import Code
+from hotpatch.arch.arm64_code import MAY_JUMP, Code
 from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.base import JumpTable
 
@@ -38,7 +38,7 @@ def jump_tables(
     code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int, limit: _Limit = None
 ) -> tuple[JumpTable, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.jump_tables`."""
-    return _tables(Code(code, address), read, image_base, limit)
+    return _tables(Code(code, address), read, image_base, limit) if MAY_JUMP.search(code) else ()
 
 
 def tables_inside(code: Code, raw: bytes, image_base: int) -> tuple[JumpTable, ...]:

@@ -64,7 +64,7 @@ class View:
         targets: list[int] = []
         for part in function.ranges:
             start, end = part
-            outline, leads = image.outline(part), image.leads(part)
+            _, outline, leads = image.reading(part)
             raw = image.code(part)
             raw = outline.code if raw == outline.code else raw
             bare = outline.masked

@@ -231,10 +231,10 @@ class _Finder(Claims):
             owner = self.owner[start]
             branches = []
             part = Range(Rva(start), Rva(end))
-            for table in self.image.jump_tables_in(part):
+            tables, outline, leads = self.image.reading(part)
+            for table in tables:
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)
-            leads, outline = self.image.leads(part), self.image.outline(part)
             for (_, _, _, kind, use, _, _), target in zip(outline.outward, leads, strict=True):
                 if not low <= target < high:
                     self.constants.add(target)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hotpatch.arch import Architecture, Instruction, JumpTable, Machine, Outline, Reference
+    from hotpatch.image.decoded import Reading
     from hotpatch.image.model import (
         BaseIdentity,
         Datum,
@@ -384,11 +385,15 @@ class Image:
 
     def outline(self, part: Range) -> Outline:
         """The code in ``part`` apart from where it leads; its ``outward`` holds for :meth:`references_in` of ``part``."""
-        return self._decoded.outline(part)
+        return self._decoded.reading(part).outline
 
     def leads(self, part: Range) -> tuple[int, ...]:
         """Where the outward references of :meth:`outline` of ``part`` lead."""
-        return self._decoded.leads(part)
+        return self._decoded.reading(part).leads
+
+    def reading(self, part: Range) -> Reading:
+        """The tables, the outline and the leads of ``part`` in one."""
+        return self._decoded.reading(part)
 
     def expect(self, other: Image) -> None:
         """Before functions are looked for: most code is that of ``other``, but for where it leads.
@@ -403,7 +408,7 @@ class Image:
 
     def jump_tables_in(self, part: Range) -> tuple[JumpTable, ...]:
         """The tables that indirect jumps in ``part`` go through."""
-        return self._decoded.jump_tables_in(part)
+        return self._decoded.reading(part).tables
 
     def padding_before(self, function: Function) -> int:
         """Bytes of whole filler instructions right before the entry that belong to no function and no datum."""
