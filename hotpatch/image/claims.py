@@ -18,6 +18,7 @@ class Claims:
         end: Of each, by start.
         owner: The entry of the function that each belongs to, by start.
         owned: The starts by owner.
+        fresh: The starts of ranges that are new, or end elsewhere than before, since somebody emptied it.
         low: Where executable sections begin.
         high: Where they end.
     """
@@ -28,6 +29,7 @@ class Claims:
         self.end: dict[int, int] = {}
         self.owner: dict[int, int] = {}
         self.owned: dict[int, set[int]] = {}
+        self.fresh: set[int] = set()
         self.executable: tuple[Range, ...] = tuple(section.range for section in image.sections if section.executable)
         self.low = min((part.start for part in self.executable), default=0)
         self.high = max((part.end for part in self.executable), default=0)
@@ -62,6 +64,7 @@ class Claims:
             stop = min(end, self.starts[index]) if index < len(self.starts) else end
             insort(self.starts, start)
             self.end[start] = stop
+            self.fresh.add(start)
             self.give(start, owner)
             start = stop
 
@@ -72,6 +75,7 @@ class Claims:
             return
         insort(self.starts, at)
         self.end[at], self.end[inside] = self.end[inside], at
+        self.fresh.update((at, inside))
         self.give(at, at)
 
     def give(self, start: int, owner: int) -> None:
@@ -85,6 +89,7 @@ class Claims:
     def forget(self, owner: int) -> list[int]:
         """Give up what ``owner`` has; where its ranges began."""
         starts = sorted(self.owned.pop(owner, ()))
+        self.fresh.difference_update(starts)
         for start in starts:
             del self.starts[bisect_left(self.starts, start)]
             del self.end[start], self.owner[start]

@@ -58,7 +58,6 @@ class _Finder(Claims):
         self.image = image
         self.source: dict[int, int] = {}
         self.unsized: set[int] = set()
-        self.decoded: dict[int, int] = {}
         self.branches: dict[int, tuple[int, ...]] = {}
         self.falls: dict[tuple[int, int], bool] = {}
         self.tables: set[int] = set()
@@ -175,8 +174,7 @@ class _Finder(Claims):
 
     def _forget(self, owner: int) -> None:
         """Give up the bounds of a function that were only followed, so that they are followed anew with what is known now."""
-        for start in self.forget(owner):
-            self.decoded.pop(start, None)
+        self.forget(owner)
 
     # code --------------------------------------------------------------------------------------------------------------------------------
 
@@ -222,31 +220,27 @@ class _Finder(Claims):
         """Call and tail-call targets, and addresses taken, of ranges not looked at yet."""
         calls: set[int] = set()
         taken: set[int] = set()
-        low, high = self.low, self.high
-        for start in list(self.starts):
+        low, high, constants, data = self.low, self.high, self.constants, self.data
+        fresh, self.fresh = sorted(self.fresh), set()
+        for start in fresh:
             end = self.end[start]
-            if self.decoded.get(start) == end:
-                continue
-            self.decoded[start] = end
             owner = self.owner[start]
             branches = []
-            part = Range(Rva(start), Rva(end))
-            tables, outline, leads = self.image.reading(part)
+            tables, outline, leads = self.image.reading(Range(Rva(start), Rva(end)))
             for table in tables:
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)
             for (_, _, _, kind, use, _, _), target in zip(outline.outward, leads, strict=True):
                 if not low <= target < high:
-                    self.constants.add(target)
+                    constants.add(target)
+                elif start <= target < end:
                     continue
-                if start <= target < end:
-                    continue
-                if use is Use.CALL:
+                elif use is Use.CALL:
                     calls.add(target)
                 elif use is Use.DATA:
                     if kind in _POINTER_KINDS:
                         taken.add(target)
-                    self.data.add(target)
+                    data.add(target)
                 elif use is Use.BRANCH or (use is Use.JUMP and target == end and self._is_last_step(target)):
                     branches.append(target)
                 elif use is Use.JUMP:
@@ -383,8 +377,8 @@ class _Finder(Claims):
     def _extend(self, start: int, owner: int, following: int | None = None) -> bool:
         """Claim the code at ``start``, which is nobody's and goes on to ``following`` at most, for ``owner``."""
         index = bisect_right(self.starts, start)
-        section = next(part for part in self.executable if start in part)
-        limit = min(section.end, following or section.end, self.starts[index] if index < len(self.starts) else section.end)
+        section_end = next(high for low, high in self.executable if low <= start < high)
+        limit = min(section_end, following or section_end, self.starts[index] if index < len(self.starts) else section_end)
         code = self.image.read(start, limit - start)
         end = end_of_function(self.image.architecture, code, start, self.unsized, self.image.read, self.image.table_limit)
         if end is None:
@@ -403,11 +397,19 @@ class _Finder(Claims):
 
         Linkers keep what an object file brings along unless each of its functions is a section of its own.
         """
-        gaps = [(self.end[start], following) for start, following in pairwise([*self.starts, self.high]) if self.end[start] < following]
-        fresh = [entry for gap in gaps for entry in whole_functions(self.image, gap, self.unsized, self.data | self.tables, self._is_entry)]
+        data = self.data | self.tables
+        fresh = [entry for gap in self._gaps() for entry in whole_functions(self.image, gap, self.unsized, data, self._is_entry)]
         for entry in fresh:
             self._start(entry, FunctionSource.GAP, cuts=False)
         return bool(fresh)
+
+    def _gaps(self) -> Iterator[tuple[int, int]]:
+        """Where code that is nobody's begins behind a function, and where it ends."""
+        for section in self.executable:
+            starts = self.starts[bisect_left(self.starts, section.start) : bisect_left(self.starts, section.end)]
+            for start, following in pairwise([*starts, section.end]):
+                if self.end[start] < following:
+                    yield self.end[start], following
 
     def take_thrown(self) -> bool:
         """Take what destroys and copies objects that are thrown, which nothing else may lead to; whether there was any."""

@@ -21,15 +21,12 @@ def whole_functions(
 
     Args:
         image: The image.
-        gap: Start and end, as RVAs.
+        gap: Start and end, as RVAs in one section.
         starts: Known entries, as :func:`hotpatch.image.flow.end_of_function` takes them.
         data: Addresses that code reads from or takes: no function that nothing leads to begins there.
         is_entry: Whether a known function begins at an address.
     """
-    section = next((section.range for section in image.sections if section.executable and gap[0] in section.range), None)
-    if section is None:
-        return []
-    start, end = gap[0], min(gap[1], section.end)
+    start, end = gap
     architecture = image.architecture
     found: list[int] = []
     while start < end:
