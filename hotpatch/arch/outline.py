@@ -17,6 +17,7 @@ _DISTANCES = frozenset(
     {FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21}
 )
 """Kinds whose field holds the distance to the target: unchanged when code and target move together."""
+_PAGE = FixupKind.PAGEBASE_REL21
 _TARGET = itemgetter(5)
 
 
@@ -38,6 +39,7 @@ class Outline:
         kept: The bits of the code (as a little-endian number) that belong to none of them.
         forms: Offset, kind and use of each outward one, those apart whose address nothing uses.
         used: Which of the outward ones (by place among them) stand in ``forms``; ``None``: all.
+        wholes: Which of ``forms`` (by place) give a whole address, not its page alone; ``None``: all.
     """
 
     address: int
@@ -48,6 +50,7 @@ class Outline:
     kept: int
     forms: tuple[tuple[int, FixupKind, Use], ...]
     used: tuple[int, ...] | None
+    wholes: tuple[int, ...] | None
 
     @classmethod
     def of(cls, architecture: Architecture, code: bytes, address: int, references: Sequence[Row]) -> Outline:
@@ -61,13 +64,15 @@ class Outline:
             else:
                 outward.append(row)
         if not outward:
-            return cls(address, code, (), tuple(inner), code, (1 << 8 * size) - 1, (), None)
+            return cls(address, code, (), tuple(inner), code, (1 << 8 * size) - 1, (), None, None)
         forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in outward if use is not Use.UNUSED])
         all_used = len(forms) == len(outward)
         used = None if all_used else tuple([place for place, row in enumerate(outward) if row[4] is not Use.UNUSED])
         kept = int.from_bytes(architecture.mask(b"\xff" * size, outward), "little")
         masked = (int.from_bytes(code, "little") & kept).to_bytes(size, "little")
-        return cls(address, code, tuple(outward), tuple(inner), masked, kept, forms, used)
+        kinds = [row[3] for row in outward]
+        wholes = tuple([place for place, form in enumerate(forms) if form[1] is not _PAGE]) if _PAGE in kinds else None
+        return cls(address, code, tuple(outward), tuple(inner), masked, kept, forms, used, wholes)
 
     def leads(self) -> tuple[int, ...]:
         """Where the outward ones lead in the stretch that this was made of."""

@@ -27,7 +27,8 @@ class Constants:
     def __init__(self, relation: Correspondence, matching: Matching) -> None:
         """Search under ``relation``."""
         self._relation, self._matching = relation, matching
-        self._seen: set[Pair] = set()
+        self._seen: set[Pair] = set(matching.forward.items())
+        """Pairs that need not be looked at any more, those of functions among them."""
         self.found: dict[int, tuple[int, int, Evidence]] = {}
         """Fixed start → base start, size in bytes, evidence."""
 
@@ -51,8 +52,8 @@ class Constants:
             pairs: Iterable[Pair] = zip(views[0].body(base).targets, views[1].body(fixed).targets, strict=False)
         else:
             pairs = [(old.target, new.target) for old, new in aligned_links(*views, base, fixed)]
-        settled, seen = self._matching.forward.get, self._seen
-        for pair in [pair for pair in pairs if settled(pair[0]) != pair[1] and pair not in seen]:
+        seen = self._seen
+        for pair in [pair for pair in pairs if pair not in seen]:
             seen.add(pair)
             if views[0].place(pair[0]).kind is PlaceKind.CONSTANT is views[1].place(pair[1]).kind:
                 yield pair

@@ -141,17 +141,20 @@ class _Correlator:
 
     def _strong_votes(self) -> bool:
         """Two functions of the same body refer to the same things, operand by operand."""
-        settled, heard = self.matching.forward.get, self._heard_data
+        told = self._heard_data.union(self.matching.forward.items())
         for base, fixed in sorted(self.matching.forward.items()):
             if base in self._heard:
                 continue
             self._heard.add(base)
             if self._same_body(base, fixed):
                 old, new = self.base.body(base), self.fixed.body(fixed)
-                pairs = zip(old.targets, new.targets, strict=False)
-                # most are settled: asked here, too, before links are made of them
-                for place in [place for place, pair in enumerate(pairs) if settled(pair[0]) != pair[1] and pair not in heard]:
-                    self._hear(self.votes, old.link(place), new.link(place), base, fixed)
+                # most are told, and asked for together before links are made of any
+                if not told.issuperset(zip(old.targets, new.targets, strict=False)):
+                    for place, pair in enumerate(zip(old.targets, new.targets, strict=False)):
+                        if pair not in told:
+                            self._hear(self.votes, old.link(place), new.link(place), base, fixed)
+                            if pair in self._heard_data:
+                                told.add(pair)
         return self._elect(self.votes)
 
     def _weak_votes(self) -> bool:

@@ -52,7 +52,7 @@ class Correspondence:
         """Judge by ``matching`` for functions and ``live`` for writable data."""
         self.base, self.fixed, self.matching, self.live = base, fixed, matching, live
         self._known: dict[Pair, bool] = {}
-        self._proven: set[Pair] = set()
+        self._proven: set[Pair] = {pair for pair in matching.forward.items() if pair[0] not in base.tables}
         """Pairs for which :meth:`same_link` holds, whatever goes there."""
         self._aligned: dict[Pair, Mapping[Position, Position]] = {}
         self._roles = {rva: role for role, rva in base.special_data.items()}, {rva: role for role, rva in fixed.special_data.items()}
@@ -85,9 +85,11 @@ class Correspondence:
 
     def same_links(self, old: Body, new: Body) -> bool:
         """Whether :meth:`same_link` holds for all links of two bodies of the same forms."""
-        proven, settled, tables = self._proven, self.matching.forward.get, self.base.tables
+        proven = self._proven
+        if proven.issuperset(zip(old.targets, new.targets, strict=True)):
+            return True
         for place, pair in enumerate(zip(old.targets, new.targets, strict=True)):
-            if pair in proven or (settled(pair[0]) == pair[1] and pair[0] not in tables):
+            if pair in proven:
                 continue
             if not self.same_link(old.link(place), new.link(place)):
                 return False

@@ -124,14 +124,13 @@ class _Search:
     def proven(self) -> None:
         """What functions of the same body refer to."""
         votes = Votes()
-        settled = self.matching.forward.get
+        idle = self._idle
+        idle.update(self.matching.forward.items())
         for pair in sorted(self.matching.forward.items()):
             old, new = self.base.body(pair[0]), self.fixed.body(pair[1])
-            if old.masked == new.masked:
-                pairs = zip(old.targets, new.targets, strict=False)
-                telling = [place for place, one in enumerate(pairs) if settled(one[0]) != one[1] and one not in self._idle]
-                if telling:
-                    self._hear(votes, pair, [(old.link(place), new.link(place)) for place in telling], proof=True)
+            if old.masked == new.masked and not idle.issuperset(zip(old.targets, new.targets, strict=False)):
+                telling = [place for place, one in enumerate(zip(old.targets, new.targets, strict=False)) if one not in idle]
+                self._hear(votes, pair, [(old.link(place), new.link(place)) for place in telling], proof=True)
         self._elect(votes, {}, Evidence.VOTES)
         self.shifts = [
             Shift(self._label(pair[0]), *pair, tuple(site for _, site in sorted(sites.items())))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hotpatch.arch import FixupKind, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from hotpatch.arch import JumpTable
     from hotpatch.image import Function, Import
@@ -88,6 +88,7 @@ class Body:
             differ at most in where they lead.
         forms: Of the links of each range, by offset.
         targets: Of all links, in that order.
+        whole_targets: Of those links that give a whole address, not its page alone.
     """
 
     function: Function
@@ -95,6 +96,7 @@ class Body:
     masked: tuple[bytes, ...]
     forms: tuple[tuple[Form, ...], ...]
     targets: tuple[int, ...]
+    whole_targets: tuple[int, ...]
 
     @cached_property
     def links(self) -> tuple[Link, ...]:
@@ -109,12 +111,6 @@ class Body:
             place -= len(self.forms[part])
             part += 1
         return link_of((part, *self.forms[part][place], target))
-
-    @cached_property
-    def whole_targets(self) -> Collection[int]:
-        """The targets of those links that give a whole address, not its page alone."""
-        kinds = [kind for forms in self.forms for _, kind, _ in forms]
-        return [target for kind, target in zip(kinds, self.targets, strict=True) if kind is not FixupKind.PAGEBASE_REL21]
 
 
 def position_in(function: Function, rva: int) -> Position:

@@ -61,7 +61,8 @@ class View:
     def _body(self, function: Function) -> Body:
         image, starts = self.image, self._table_starts
         code, masked, forms = [], [], []
-        targets: list[int] = []
+        targets: tuple[int, ...] = ()
+        wholes: tuple[int, ...] = ()
         for part in function.ranges:
             start, end = part
             _, outline, leads = image.reading(part)
@@ -74,8 +75,11 @@ class View:
             code.append(raw)
             masked.append(bare)
             forms.append(outline.forms)
-            targets += leads if outline.used is None else [leads[place] for place in outline.used]
-        return Body(function, tuple(code), tuple(masked), tuple(forms), tuple(targets))
+            if outline.used is not None:
+                leads = tuple([leads[place] for place in outline.used])
+            targets += leads
+            wholes += leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
+        return Body(function, tuple(code), tuple(masked), tuple(forms), targets, wholes)
 
     @cached_property
     def tables(self) -> Mapping[int, tuple[Function, JumpTable]]:
@@ -195,10 +199,7 @@ class View:
     def boundaries(self) -> tuple[int, ...]:
         """Every address at which a datum may start or must end, sorted: what anything refers to, symbols, slots, tables, sections."""
         image = self.image
-        found: set[int] = set()
-        for function in image.functions:
-            found.update(self.body(function.entry).whole_targets)
-        found.update(image.pointers.values())
+        found = set(self.referenced)
         found.update(datum.rva for datum in image.data_symbols)
         found.update(datum.rva + datum.size for datum in image.data_symbols if datum.size)
         found.update(export.rva for export in image.exports if export.rva is not None)
@@ -224,14 +225,17 @@ class View:
         return tuple(sorted(found))
 
     @cached_property
+    def referenced(self) -> frozenset[int]:
+        """Every address that code or a relocated pointer refers to."""
+        targets = [self.body(function.entry).whole_targets for function in self.image.functions]
+        return frozenset(self.image.pointers.values()).union(*targets)
+
+    @cached_property
     def type_records(self) -> Mapping[int, TypeRecord]:
         """What describes C++ classes and thrown objects, of all that pointers and code refer to, by RVA."""
         image = self.image
-        targets = set(image.pointers.values())
-        for function in image.functions:
-            targets.update(self.body(function.entry).whole_targets)
         constants = [section.range for section in image.sections if not section.executable and not section.writable]
-        places = [target for target in targets for low, high in constants if low <= target < high]
+        places = [target for target in self.referenced for low, high in constants if low <= target < high]
         return {place: record for place in places if (record := type_record(image, place)) is not None}
 
     @cached_property
