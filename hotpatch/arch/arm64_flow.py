@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _FALLS_THROUGH = frozenset((Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH, Flow.TRAP))
 _COMPLETING = (FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L)
 _OPERATIONS = (classes.OTHER, classes.PLAIN)
+_OF_FEW_REGISTERS = (classes.PLAIN, classes.MEMORY, classes.ADD)
+"""Classes of words that use no registers but Rd (or Rt), Rn and, where they are plain, Rm."""
 
 
 class Analysis:
@@ -55,10 +57,13 @@ class Analysis:
         self._data = data
         self._tables = tables
         self._pages = code.pages()
+        self._ends: dict[int, tuple[bool, int | None]] = {}
         self._following: list[tuple[int, int]] = []
         self._numbers: dict[int, int] = {}
         self._makers: set[int] = set()
         """Blocks that make facts of nothing, or lead elsewhere than ``_following`` says."""
+        self._apart: dict[int, tuple[State, list[Completion]]] = {}
+        """What holds behind a block before which nothing is known, and the completions in it; of those that load pages."""
         self._found: dict[int, list[Completion]] = {}
         """The completions of each block, as it was run last."""
         self._starts = self._split()
@@ -91,10 +96,9 @@ class Analysis:
     # blocks ------------------------------------------------------------------------------------------------------------------------------
 
     def _split(self) -> list[int]:
-        """Where blocks start; notes which blocks each of them leads to by itself: the next one and a branch's target, -1 for neither."""
+        """Where blocks start; notes which words end blocks, by how and where they lead on."""
         code, data, words = self._code, self._data, self._code.words
-        starts = {0}
-        ends: dict[int, tuple[bool, int | None]] = {}
+        starts, ends = {0}, self._ends
         for index, form, address in code.direct():
             if (form.use is Use.BRANCH or form.use is Use.JUMP) and index not in data:
                 target = code.index(address)
@@ -110,17 +114,22 @@ class Analysis:
             starts.update((index, index + 1))
         for targets in self._edges.values():
             starts.update(targets)
-        ordered = sorted(start for start in starts if start < len(words))
-        numbers = {start: number for number, start in enumerate(ordered) if start not in data}
-        self._following = []
-        for number, start in enumerate(ordered):
-            end = ordered[number + 1] if number + 1 < len(ordered) else len(words)
+        return sorted(start for start in starts if start < len(words))
+
+    def _connect(self) -> None:
+        """Note which blocks each of them leads to by itself: the next one and a branch's target, -1 for neither."""
+        starts, data, ends = self._starts, self._data, self._ends
+        numbers = {start: number for number, start in enumerate(starts) if start not in data}
+        for number, start in enumerate(starts):
+            end = self._end(number)
             falls, target = ends.get(end - 1, (True, None))
             next_block = numbers.get(end, -1) if falls and start not in data else -1
             self._following.append((next_block, -1 if target is None else numbers.get(target, -1)))
         self._numbers = numbers
-        self._makers = {bisect_right(ordered, index) - 1 for index in (*self._pages, *code.register_jumps())}
-        return ordered
+        self._makers = {self._block_of(index) for index in (*self._pages, *self._code.register_jumps())}
+
+    def _block_of(self, index: int) -> int:
+        return bisect_right(self._starts, index) - 1
 
     def _end(self, block: int) -> int:
         return self._starts[block + 1] if block + 1 < len(self._starts) else len(self._code.words)
@@ -131,6 +140,9 @@ class Analysis:
     # the fixed point ---------------------------------------------------------------------------------------------------------------------
 
     def _solve(self) -> None:
+        if not self._tables and self._solve_apart():
+            return
+        self._connect()
         self._spread([(0, facts.NO_FACTS)])
         if len(self._before) == len(self._numbers):
             return
@@ -138,6 +150,17 @@ class Analysis:
         for block in self._numbers.values():
             if block not in self._before:
                 self._spread([(block, facts.NO_FACTS)])
+
+    def _solve_apart(self) -> bool:
+        """Run each block that loads a page by itself; whether that is all, because none leaves a fact to those that follow."""
+        for block in sorted({self._block_of(index) for index in self._pages if index not in self._data}):
+            found = self._found[block] = []
+            self._before[block] = facts.NO_FACTS
+            self._apart[block] = self._run(block, found), found
+        if not self._spilled and not any(state for state, _ in self._apart.values()):
+            return True
+        self._before.clear()
+        return False
 
     def _spread(self, seeds: list[tuple[int, State]]) -> None:
         before, following = self._before, self._following
@@ -148,8 +171,13 @@ class Analysis:
             if tables or before[block] or block in makers:
                 work.extend(successor for successor, state in self._out(block) if self._join(successor, state))
                 continue
-            fresh = [successor for successor in following[block] if successor >= 0 and before.get(successor, True)]
-            work.extend(successor for successor in fresh if self._join(successor, facts.NO_FACTS))
+            for successor in following[block]:
+                known = before.get(successor) if successor >= 0 else facts.NO_FACTS
+                if known is None:
+                    before[successor] = facts.NO_FACTS
+                    work.append(successor)
+                elif known and self._join(successor, facts.NO_FACTS):
+                    work.append(successor)
 
     def _join(self, block: int, state: State) -> bool:
         """Meet ``state`` into what holds before ``block``; whether that changed it."""
@@ -178,10 +206,13 @@ class Analysis:
 
     def _out(self, block: int) -> list[tuple[int, State]]:
         """Blocks that follow ``block``, with what holds on the way to each."""
-        sink: list[Completion] | None = None if self._tables else []
-        state = self._run(block, sink)
-        if sink is not None:
-            self._found[block] = sink
+        if block in self._apart and not self._before[block]:
+            state, self._found[block] = self._apart[block]
+        elif self._tables:
+            state = self._run(block)
+        else:
+            self._found[block] = []
+            state = self._run(block, self._found[block])
         last = self._end(block) - 1
         if self._code.classes[last] == classes.REGISTER and a64.is_branch_register(self._code.words[last]):
             targets = self._edges.get(last)
@@ -216,10 +247,10 @@ class Analysis:
                     break
                 index = pages[at]
             word, kind = words[index], kinds[index]
-            if self._spilled and kind != classes.MEMORY:
-                self._forget_slots(state, index, word, sink)
-            if kind == classes.PLAIN and sink is None and not tables:
-                state.pop(word & 31, None)
+            if self._spilled:
+                if kind != classes.MEMORY:
+                    self._forget_slots(state, index, word, sink)
+            elif not tables and kind in _OF_FEW_REGISTERS and not _concerns(state, word, kind):
                 index += 1
                 continue
             made = self._made(state, index, word, kind, sink)
@@ -336,6 +367,11 @@ class Analysis:
         elif call or a64.writes_flags(word):
             state.pop(facts.FLAGS, None)
         return made
+
+
+def _concerns(state: State, word: int, kind: int) -> bool:
+    """Whether ``word``, one of :data:`_OF_FEW_REGISTERS`, uses a register that something is known of."""
+    return word & 31 in state or word >> 5 & 31 in state or (kind == classes.PLAIN and word >> 16 & 31 in state)
 
 
 def _settled(found: list[Completion]) -> list[Completion]:

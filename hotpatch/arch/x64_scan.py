@@ -90,7 +90,7 @@ def _expression() -> tuple[Callable[[bytes, int], re.Match[bytes]], dict[int, _M
         heads = _factored([form for form in memory if form.immediate == rest], _relative)
         stops.append((b"(%b)....%b" % (heads, b"." * rest), (FixupKind.REL32, Use.DATA, 4)))
     stops.append((b"(%b)" % _factored([_JUMP], _tail), (FixupKind.REL32, Use.JUMP, 0)))
-    pattern = re.compile(b"%b*%b?" % (_factored((*FORMS, _CALL), _tail), _any_of([stop for stop, _ in stops])), re.DOTALL)
+    pattern = re.compile(b"%b*+%b?" % (_factored((*FORMS, _CALL), _tail), _any_of([stop for stop, _ in stops])), re.DOTALL)
     # it always matches: what it begins with may be nothing
     return cast("Callable[[bytes, int], re.Match[bytes]]", pattern.match), {group: meaning for group, (_, meaning) in enumerate(stops, 1)}
 
