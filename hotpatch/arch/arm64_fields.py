@@ -123,12 +123,19 @@ def decode(kind: FixupKind, word: int, site: int, image_base: int = 0) -> int:
     if kind in _WORD_DISTANCE:
         bits, place = _WORD_DISTANCE[kind]
         return site + (a64.sign_extend(word >> place & (1 << bits) - 1, bits) << 2)
-    if kind in (FixupKind.REL21, FixupKind.PAGEBASE_REL21):
-        distance = a64.sign_extend((word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3, 21)
-        return site + distance if kind is FixupKind.REL21 else (site >> 12) + distance << 12
+    if kind is FixupKind.PAGEBASE_REL21:
+        return page(word, site)
+    if kind is FixupKind.REL21:
+        return site + a64.sign_extend((word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3, 21)
     if kind is FixupKind.IMAGEREL_HIGH12A:
         return image_base + (a64.immediate12(word) << 12)
     return a64.immediate12(word) << (a64.access_scale(word) if kind in _LOW_OF_MEMORY else 0)
+
+
+def page(word: int, site: int) -> int:
+    """The page that the ADRP ``word`` at ``site`` gives."""
+    distance = word >> 3 & 0x1FFFFC | word >> 29 & 3
+    return (site >> 12) + (distance ^ 1 << 20) - (1 << 20) << 12
 
 
 def field_size(kind: FixupKind) -> int:

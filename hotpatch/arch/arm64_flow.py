@@ -266,7 +266,7 @@ class Analysis:
     def _made(self, state: State, index: int, word: int, kind: int, sink: list[Completion] | None) -> Fact | None:
         """The fact about Rd that ``word`` makes of the facts in ``state``, which it leaves alone."""
         if kind == classes.PAGE:
-            return Page(fields.decode(FixupKind.PAGEBASE_REL21, word, self._code.site(index)), frozenset((index,)))
+            return Page(fields.page(word, self._code.site(index)), frozenset((index,)))
         if kind == classes.MEMORY and a64.rn(word) == a64.STACK_POINTER:
             return self._made_by_slot(state, index, word, sink)
         if not state:

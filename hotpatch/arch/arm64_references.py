@@ -99,7 +99,7 @@ def _page_references(code: Code, image_base: int, tables: tuple[JumpTable, ...],
             found.append(_row(user, kind, target))
     for site, named in targets.items():
         if not named:
-            page = fields.decode(FixupKind.PAGEBASE_REL21, code.words[site], code.site(site))
+            page = fields.page(code.words[site], code.site(site))
             found.append(_row(site, FixupKind.PAGEBASE_REL21, page, Use.UNUSED))
         for target, use in named:
             found.append(_row(site, FixupKind.PAGEBASE_REL21, target, use))

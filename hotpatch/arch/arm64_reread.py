@@ -58,36 +58,29 @@ def _complete(outline: Outline, leads: list[int], image_base: int) -> bool:
 
     Not where the relation of the outline's pages and addresses to those of the code is not one to one, or one is the image base's page.
     """
-    pages = _pages(outline, leads, image_base)
-    if pages is None:
-        return False
-    wholes: dict[tuple[int, int], int] = {(page, page): new for page, new in pages.items()}  # a page may also be used as it is
-    for place, (offset, _, _, kind, _, target, _) in enumerate(outline.outward):
-        if kind in _LOW:
-            page = target - fields.decode(kind, _word(outline, offset), 0)
-            whole = leads[place] = pages[page] + leads[place]
-            if wholes.setdefault((page, target), whole) != whole:
-                return False
-    if len({(page, new) for (page, _), new in wholes.items()}) != len(wholes):
-        return False
-    for place, (offset, _, _, kind, _, target, _) in enumerate(outline.outward):
-        if kind is _PAGE:
-            leads[place] = wholes[fields.decode(_PAGE, _word(outline, offset), outline.address + offset), target]
-    return True
-
-
-def _pages(outline: Outline, leads: list[int], image_base: int) -> dict[int, int] | None:
-    """The outline's page → that of the code; ``None`` where the relation is not one to one or has the image base's page."""
+    words = struct.unpack_from(f"<{len(outline.code) // a64.WORD}I", outline.code)
     pages: dict[int, int] = {}
-    for (offset, _, _, kind, _, _, _), new in zip(outline.outward, leads, strict=True):
+    begun: list[tuple[int, int, int]] = []
+    ended: list[tuple[int, int, int]] = []
+    for place, (offset, _, _, kind, _, target, _) in enumerate(outline.outward):
         if kind is _PAGE:
-            old = fields.decode(_PAGE, _word(outline, offset), outline.address + offset)
-            if pages.setdefault(old, new) != new:
-                return None
+            page = fields.page(words[offset >> 2], outline.address + offset)
+            if pages.setdefault(page, leads[place]) != leads[place]:
+                return False
+            begun.append((place, page, target))
+        elif kind in _LOW:
+            ended.append((place, target - fields.decode(kind, words[offset >> 2], 0), target))
     news = set(pages.values())
     base = image_base & _PAGE_MASK
-    return pages if len(news) == len(pages) and base not in pages and base not in news else None
-
-
-def _word(outline: Outline, offset: int) -> int:
-    return int.from_bytes(outline.code[offset : offset + a64.WORD], "little")
+    if len(news) < len(pages) or base in pages or base in news:
+        return False
+    wholes: dict[tuple[int, int], int] = {(page, page): new for page, new in pages.items()}  # a page may also be used as it is
+    for place, page, target in ended:
+        leads[place] += pages[page]
+        if wholes.setdefault((page, target), leads[place]) != leads[place]:
+            return False
+    if len({(page, new) for (page, _), new in wholes.items()}) != len(wholes):
+        return False
+    for place, page, target in begun:
+        leads[place] = wholes[page, target]
+    return True

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch.base import FixupKind, Use
 
@@ -26,8 +25,7 @@ def is_inward(row: Row, start: int, end: int) -> bool:
     return start <= row[5] < end and row[3] in _DISTANCES
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Outline:
+class Outline(NamedTuple):
     """A stretch of code with the fields of its outward references set apart; one is outward where its field changes as the stretch moves.
 
     Attributes:

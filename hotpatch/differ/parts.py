@@ -107,6 +107,8 @@ class Body:
     def link(self, place: int) -> Link:
         """One of ``links``."""
         target, part = self.targets[place], 0
+        if len(self.forms) == 1:
+            return link_of((0, *self.forms[0][place], target))
         while place >= len(self.forms[part]):
             place -= len(self.forms[part])
             part += 1

@@ -51,18 +51,20 @@ class Claims:
 
     def claim(self, start: int, end: int, owner: int) -> None:
         """Give ``owner`` what is still free of ``start`` to ``end``."""
-        section_end = next((high for low, high in self.executable if low <= start < high), None)
-        if section_end is None:
+        for low, high in self.executable:
+            if low <= start < high:
+                end = min(end, high)
+                break
+        else:
             return
-        end = min(end, section_end)
+        starts = self.starts
         while start < end:
-            inside = self.containing(start)
-            if inside is not None:
-                start = self.end[inside]
+            index = bisect_right(starts, start)
+            if index and start < self.end[starts[index - 1]]:
+                start = self.end[starts[index - 1]]
                 continue
-            index = bisect_left(self.starts, start)
-            stop = min(end, self.starts[index]) if index < len(self.starts) else end
-            insort(self.starts, start)
+            stop = min(end, starts[index]) if index < len(starts) else end
+            starts.insert(index, start)
             self.end[start] = stop
             self.fresh.add(start)
             self.give(start, owner)
@@ -84,7 +86,11 @@ class Claims:
         if known is not None:
             self.owned[known].discard(start)
         self.owner[start] = owner
-        self.owned.setdefault(owner, set()).add(start)
+        owned = self.owned.get(owner)
+        if owned is None:
+            self.owned[owner] = {start}
+        else:
+            owned.add(start)
 
     def forget(self, owner: int) -> list[int]:
         """Give up what ``owner`` has; where its ranges began."""
