@@ -54,6 +54,8 @@ class Correspondence:
         self._known: dict[Pair, bool] = {}
         self._proven: set[Pair] = {pair for pair in matching.forward.items() if pair[0] not in base.tables}
         """Pairs for which :meth:`same_link` holds, whatever goes there."""
+        self.alike_before: set[Pair] = set(matching.forward.items())
+        """Pairs before which no different numbers end, functions among them (:mod:`hotpatch.differ.endings`)."""
         self._aligned: dict[Pair, Mapping[Position, Position]] = {}
         self._roles = {rva: role for role, rva in base.special_data.items()}, {rva: role for role, rva in fixed.special_data.items()}
 

@@ -24,14 +24,19 @@ def takes_another_end(relation: Correspondence, old: Body, new: Body) -> bool:
     base, fixed = relation.base, relation.fixed
     if base.image.has_symbols and fixed.image.has_symbols:
         return False
-    settled = relation.matching.forward.get
+    alike = relation.alike_before
+    if alike.issuperset(zip(old.targets, new.targets, strict=True)):
+        return False
     for place, pair in enumerate(zip(old.targets, new.targets, strict=True)):
-        if settled(pair[0]) == pair[1]:
+        if pair in alike:
             continue
         first, second = _numbers_before(base, old, pair[0]), _numbers_before(fixed, new, pair[1])
         size = min(len(first), len(second))
-        if size and first[-size:] != second[-size:] and _may_end(fixed, new, new.link(place)):
-            return True
+        if size and first[-size:] != second[-size:]:
+            if _may_end(fixed, new, new.link(place)):
+                return True
+        elif base.place(pair[0]).table is None is fixed.place(pair[1]).table:  # of a table it matters whose it is
+            alike.add(pair)
     return False
 
 
