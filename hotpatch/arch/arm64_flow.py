@@ -9,15 +9,16 @@ is kept as unsure: a way may be none, behind a call that never returns.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_code as classes
 from hotpatch.arch import arm64_facts as facts
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.arm64_blocks import Blocks
 from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
-from hotpatch.arch.base import FixupKind, Flow, Use
+from hotpatch.arch.base import FixupKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from hotpatch.arch.arm64_code import Code
     from hotpatch.arch.arm64_facts import Fact
 
-_FALLS_THROUGH = frozenset((Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH, Flow.TRAP))
 _COMPLETING = (FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L)
 _OPERATIONS = (classes.OTHER, classes.PLAIN)
 _OF_FEW_REGISTERS = (classes.PLAIN, classes.MEMORY, classes.ADD)
@@ -57,7 +57,6 @@ class Analysis:
         self._data = data
         self._tables = tables
         self._pages = code.pages()
-        self._ends: dict[int, tuple[bool, int | None]] = {}
         self._following: list[tuple[int, int]] = []
         self._numbers: dict[int, int] = {}
         self._makers: set[int] = set()
@@ -66,7 +65,7 @@ class Analysis:
         """What holds behind a block before which nothing is known, and the completions in it; of those that load pages."""
         self._found: dict[int, list[Completion]] = {}
         """The completions of each block, as it was run last."""
-        self._starts = self._split()
+        self._blocks = Blocks(code, edges, data)
         self._before: dict[int, State] = {}
         self._unread: dict[int, State] = {}
         self._spilled: dict[int, dict[Fact, None]] = {}
@@ -86,53 +85,12 @@ class Analysis:
         """What each jump through a table (by word index) goes to; ``tables`` must have been asked for."""
         found = {}
         for block in sorted(self._before):
-            last = self._end(block) - 1
+            last = self._blocks.end(block) - 1
             if self._is_register_jump(last):
                 destination = _destination(self._run(block), self._code.words[last])
                 if destination is not None:
                     found[last] = destination
         return found
-
-    # blocks ------------------------------------------------------------------------------------------------------------------------------
-
-    def _split(self) -> list[int]:
-        """Where blocks start; notes which words end blocks, by how and where they lead on."""
-        code, data, words = self._code, self._data, self._code.words
-        starts, ends = {0}, self._ends
-        for index, form, address in code.direct():
-            if (form.use is Use.BRANCH or form.use is Use.JUMP) and index not in data:
-                target = code.index(address)
-                if target is not None:
-                    starts.add(target)
-                ends[index] = (form.use is Use.BRANCH and not a64.is_conditional_always(words[index]), target)
-                starts.add(index + 1)
-        for index in code.register_branches():
-            if index not in data:
-                ends[index] = (a64.flow_of(words[index]) in _FALLS_THROUGH, None)
-                starts.add(index + 1)
-        for index in data:
-            starts.update((index, index + 1))
-        for targets in self._edges.values():
-            starts.update(targets)
-        return sorted(start for start in starts if start < len(words))
-
-    def _connect(self) -> None:
-        """Note which blocks each of them leads to by itself: the next one and a branch's target, -1 for neither."""
-        starts, data, ends = self._starts, self._data, self._ends
-        numbers = {start: number for number, start in enumerate(starts) if start not in data}
-        for number, start in enumerate(starts):
-            end = self._end(number)
-            falls, target = ends.get(end - 1, (True, None))
-            next_block = numbers.get(end, -1) if falls and start not in data else -1
-            self._following.append((next_block, -1 if target is None else numbers.get(target, -1)))
-        self._numbers = numbers
-        self._makers = {self._block_of(index) for index in (*self._pages, *self._code.register_jumps())}
-
-    def _block_of(self, index: int) -> int:
-        return bisect_right(self._starts, index) - 1
-
-    def _end(self, block: int) -> int:
-        return self._starts[block + 1] if block + 1 < len(self._starts) else len(self._code.words)
 
     def _is_register_jump(self, index: int) -> bool:
         return self._code.classes[index] == classes.REGISTER and a64.is_branch_register(self._code.words[index])
@@ -142,7 +100,8 @@ class Analysis:
     def _solve(self) -> None:
         if not self._tables and self._solve_apart():
             return
-        self._connect()
+        self._numbers, self._following = self._blocks.connections()
+        self._makers = {self._blocks.of(index) for index in (*self._pages, *self._code.register_jumps())}
         self._spread([(0, facts.NO_FACTS)])
         if len(self._before) == len(self._numbers):
             return
@@ -153,7 +112,7 @@ class Analysis:
 
     def _solve_apart(self) -> bool:
         """Run each block that loads a page by itself; whether that is all, because none leaves a fact to those that follow."""
-        for block in sorted({self._block_of(index) for index in self._pages if index not in self._data}):
+        for block in sorted({self._blocks.of(index) for index in self._pages if index not in self._data}):
             found = self._found[block] = []
             self._before[block] = facts.NO_FACTS
             self._apart[block] = self._run(block, found), found
@@ -213,7 +172,7 @@ class Analysis:
         else:
             self._found[block] = []
             state = self._run(block, self._found[block])
-        last = self._end(block) - 1
+        last = self._blocks.end(block) - 1
         if self._code.classes[last] == classes.REGISTER and a64.is_branch_register(self._code.words[last]):
             targets = self._edges.get(last)
             if targets is not None:
@@ -232,7 +191,7 @@ class Analysis:
     def _run(self, block: int, sink: list[Completion] | None = None) -> State:
         """What holds behind ``block``; completions on the way go to ``sink``."""
         words, kinds, pages, tables = self._code.words, self._code.classes, self._pages, self._tables
-        index, end = self._starts[block], self._end(block)
+        index, end = self._blocks.starts[block], self._blocks.end(block)
         state = self._before[block]
         every = tables or (sink is not None and bool(self._spilled))
         if not state and not every:

@@ -1,0 +1,68 @@
+"""Arm64: a function's basic blocks, and which of them each leads to by itself."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.base import Flow, Use
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.arch.arm64_code import Code
+
+_FALLS_THROUGH = frozenset((Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH, Flow.TRAP))
+
+
+class Blocks:
+    """Blocks by number, in the code's order; calls do not end them.
+
+    Attributes:
+        starts: Index of the first word of each.
+    """
+
+    __slots__ = ("_code", "_data", "_ends", "starts")
+
+    def __init__(self, code: Code, edges: Mapping[int, tuple[int, ...]], data: frozenset[int]) -> None:
+        """Divide ``code``, whose jumps through tables lead along ``edges``; words that are ``data`` are blocks that nothing leads to."""
+        self._code, self._data = code, data
+        self._ends: dict[int, tuple[bool, int | None]] = {}
+        """Of each word that ends a block: whether control goes on behind it, and where else it leads."""
+        starts, ends, words = {0}, self._ends, code.words
+        for index, form, address in code.direct():
+            if (form.use is Use.BRANCH or form.use is Use.JUMP) and index not in data:
+                target = code.index(address)
+                if target is not None:
+                    starts.add(target)
+                ends[index] = (form.use is Use.BRANCH and not a64.is_conditional_always(words[index]), target)
+                starts.add(index + 1)
+        for index in code.register_branches():
+            if index not in data:
+                ends[index] = (a64.flow_of(words[index]) in _FALLS_THROUGH, None)
+                starts.add(index + 1)
+        for index in data:
+            starts.update((index, index + 1))
+        for targets in edges.values():
+            starts.update(targets)
+        self.starts = sorted(start for start in starts if start < len(words))
+
+    def end(self, block: int) -> int:
+        """One past the last word of ``block``."""
+        return self.starts[block + 1] if block + 1 < len(self.starts) else len(self._code.words)
+
+    def of(self, index: int) -> int:
+        """The block that a word lies in."""
+        return bisect_right(self.starts, index) - 1
+
+    def connections(self) -> tuple[dict[int, int], list[tuple[int, int]]]:
+        """The block that begins at each word, data apart; and of each block the next one and a branch's target, -1 for neither."""
+        starts, data = self.starts, self._data
+        numbers = {start: number for number, start in enumerate(starts) if start not in data}
+        following = []
+        for start, end in zip(starts, [*starts[1:], len(self._code.words)], strict=True):
+            falls, target = self._ends.get(end - 1, (True, None))
+            next_block = numbers.get(end, -1) if falls and start not in data else -1
+            following.append((next_block, -1 if target is None else numbers.get(target, -1)))
+        return numbers, following
