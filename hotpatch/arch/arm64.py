@@ -38,6 +38,7 @@ CONVENTION = CallingConvention(
     positional=False,
     result="x0",
     float_result="q0",
+    float_preserved=range(8, 16),
     home_space=0,
     link="x30",
     preserved=(*(f"x{number}" for number in range(19, 29)), "x29"),

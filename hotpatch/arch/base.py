@@ -280,6 +280,7 @@ class CallingConvention:
         positional: Whether integer and floating-point arguments share positions (x64).
         result: Integer result register.
         float_result: Floating-point result register.
+        float_preserved: Numbers of the floating-point registers that a callee keeps, of Arm64's the low 64 bits.
         home_space: Bytes that the caller leaves above the return address (x64: 32).
         link: Register with the return address, or ``None`` where it is on the stack.
         preserved: Integer registers that a callee keeps.
@@ -293,6 +294,7 @@ class CallingConvention:
     positional: bool
     result: str
     float_result: str
+    float_preserved: range
     home_space: int
     link: str | None
     preserved: tuple[str, ...]

@@ -43,6 +43,7 @@ CONVENTION = CallingConvention(
     positional=True,
     result="rax",
     float_result="xmm0",
+    float_preserved=range(6, 16),
     home_space=32,
     link=None,
     preserved=("rbx", "rbp", "rdi", "rsi", "r12", "r13", "r14", "r15", "rsp"),

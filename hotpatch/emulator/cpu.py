@@ -103,6 +103,8 @@ class CpuModel(Protocol):
     """Unicorn's identifier of each register, by name."""
     general: tuple[str, ...]
     """Integer registers, stack pointer, program counter and flags, as a thread is shown."""
+    condition_flags: int
+    """Bits of the flags that instructions compute."""
     pc: str
     sp: str
     nop: bytes

@@ -43,6 +43,7 @@ class Arm64Cpu:
         for name in (*_INTEGER, *_VECTORS, "sp", "pc", "nzcv", "fpcr", "cpacr_el1")
     }
     general = (*_INTEGER, "sp", "pc", "nzcv")
+    condition_flags = 0xF000_0000
     pc = "pc"
     sp = "sp"
     nop = bytes.fromhex("1f2003d5")

@@ -48,6 +48,7 @@ class X64Cpu:
         }
     }
     general = (*_INTEGER, "rip", "rflags")
+    condition_flags = 0x8D5
     pc = "rip"
     sp = "rsp"
     nop = b"\x90"

@@ -13,6 +13,8 @@ from hotpatch.emulator.layout import GATE_LIMIT, GATE_SIZE, GATE_VA
 from hotpatch.emulator.win32 import functions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hotpatch.emulator.win32.call import Api
 
 
@@ -37,6 +39,7 @@ class Gates:
         provided = functions()
         self._gates = [CALLBACK, THREAD, *(Gate(name, provided[name]) for name in sorted(provided))]
         self._index = {gate.label: at for at, gate in enumerate(self._gates)}
+        self._provided = len(self._gates)
 
     @property
     def callback(self) -> Va:
@@ -60,6 +63,12 @@ class Gates:
         if at == len(self._gates):
             self._gates.append(Gate(label, None))
         return Va(GATE_VA + GATE_SIZE * at)
+
+    def arrange(self, labels: Sequence[str]) -> None:
+        """Give those that nobody provides new VAs, those of ``labels`` first: they are the same in every process then."""
+        rest = [gate.label for gate in self._gates[self._provided :] if gate.label not in labels]
+        self._gates[self._provided :] = [Gate(label, None) for label in (*labels, *rest)]
+        self._index = {gate.label: at for at, gate in enumerate(self._gates)}
 
     def at(self, va: int) -> Gate | None:
         """The gate at exactly ``va``."""

@@ -21,7 +21,7 @@ from hotpatch.engine.target import Module, Region, Rights, Thread
 from hotpatch.errors import ApplyRefused, EmulatedFault, HotpatchError, InputError, Refusal, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hotpatch.arch import Machine
     from hotpatch.emulator.schedule import Schedule
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hotpatch.emulator.threads import GuestThread
     from hotpatch.engine.target import ModuleWatcher, PageRights
     from hotpatch.errors import Fault, StackFrame
-    from hotpatch.image import Image
+    from hotpatch.image import Image, Import
 
 START_BUDGET = 50_000_000
 """Instructions that the start-up of DLLs may take."""
@@ -332,6 +332,13 @@ class Guest:
     def provide(self, supply: Supply) -> None:
         """Ask ``supply`` from now on for pages that the program touches and that are not mapped; a snapshot takes its answers along."""
         self.system.supplies.append(supply)
+
+    def arrange_imports(self, imports: Iterable[Import]) -> None:
+        """Bind the image anew: those of ``imports`` that nobody provides get VAs that are the same in every process given the same."""
+        symbols = {_symbol(library_name(item.library), item.name, item.ordinal): item for item in imports}
+        unknown = (key for key, item in symbols.items() if loader.resolve(self.system, item.library, item.name, item.ordinal) is None)
+        self.system.gates.arrange(["!".join(key) for key in sorted(unknown)])
+        loader.bind(self.system, self.module)
 
     def reset_data(self) -> None:
         """Give the image's writable data, thread-local ones too, what the loader left there, before the start-up ran."""

@@ -104,7 +104,7 @@ class MicroExecution:
         """
         if self._patch is None:
             return ()
-        process = Process(self._base)
+        process = self._process(self._base)
         stand_in(process, self._patch)
         applied = process.apply(self._patch)
         status = process.status().patches[-1]
@@ -141,7 +141,7 @@ class MicroExecution:
         if not wanted:
             return ()
         if self._unpatched is None:
-            process = Process(self._base)
+            process = self._process(self._base)
             self._unpatched = Runner(process), Correlation(self.diff, process, self._fixed_runner().process, None, None)
         runner, correlation = self._unpatched
         start, count = runner.process.load_base, min(seeds, self._count(len(wanted)))
@@ -171,9 +171,15 @@ class MicroExecution:
     def _count(functions: int) -> int:
         return max(_FEWEST, min(SEEDS, _RUNS // max(functions, 1)))
 
+    def _process(self, image: Image, load_base: int | None = None) -> Process:
+        """A process in which imports have the same addresses as in all others of this pair."""
+        process = Process(image, load_base=load_base)
+        process.guest.arrange_imports((*self._base.imports, *self._fixed.imports))
+        return process
+
     def _fixed_runner(self) -> Runner:
         if self._theirs is None:
-            self._theirs = Runner(Process(self._fixed, load_base=Process(self._base).load_base))
+            self._theirs = Runner(self._process(self._fixed, Process(self._base).load_base))
         return self._theirs
 
     def _plain(self, function: Function, start: int, *, base: bool) -> Place:
@@ -295,7 +301,7 @@ class MicroExecution:
         """The fixed image where it lies elsewhere; ``None`` if it cannot."""
         if self._elsewhere is None:
             try:
-                self._elsewhere = Runner(Process(self._fixed, load_base=_ELSEWHERE))
+                self._elsewhere = Runner(self._process(self._fixed, _ELSEWHERE))
             except HotpatchError:
                 return None
         return self._elsewhere

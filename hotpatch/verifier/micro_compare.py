@@ -91,6 +91,7 @@ class Comparison:
         yield from self._values("result", mine.words[:1], theirs.words[:1], ("words",))
         yield from self._values("kept register", mine.words[1:], theirs.words[1:], ("kept",))
         yield from self._values("float result", (mine.float_bits,), (theirs.float_bits,), ("float_bits",))
+        yield from self._values("kept float register", mine.floats, theirs.floats, ("floats",))
         yield from self._written(mine, theirs)
 
     def _values(self, what: str, mine: Sequence[int], theirs: Sequence[int], place: tuple[str | int, ...]) -> Iterator[Difference]:

@@ -60,6 +60,7 @@ class Observed:
         address: Of a fault, a VA.
         words: Result register, then those that a callee keeps; only where it returned.
         float_bits: The floating-point result register, all of it.
+        floats: Of the floating-point registers that a callee keeps, the low 64 bits; only where it returned.
         calls: In order.
         written: Bytes that are not what they were, by VA: outside of the stack, and of the caller's part of it.
         executed: Instructions.
@@ -73,6 +74,7 @@ class Observed:
     address: int | None = None
     words: tuple[int, ...] = ()
     float_bits: int = 0
+    floats: tuple[int, ...] = ()
     calls: list[Seen] = field(default_factory=list)
     written: dict[int, int] = field(default_factory=dict)
     executed: int = 0
@@ -176,8 +178,10 @@ class Runner:
         guest.begin_call(place.call, [0] * (len(convention.integer_arguments) + 8))
         for index, name in enumerate(self._registers):
             cpu.set(name, scenery.register(index))
-        for index in range(len(convention.float_arguments)):
+        for index in (*range(len(convention.float_arguments)), *convention.float_preserved):
             cpu.model.write_float(cpu, index, scenery.float_bits(index))
+        flags = cpu.model.general[-1]
+        cpu.set(flags, cpu.get(flags) & ~cpu.model.condition_flags | scenery.word(110) & cpu.model.condition_flags)
         sp = cpu.get(convention.sp)
         above = sp + (0 if convention.link else 8) + convention.home_space
         for index in range(8):
@@ -193,6 +197,7 @@ class Runner:
             kept = convention.preserved if convention.link is None else (*convention.preserved, convention.sp)
             seen.words = tuple(cpu.get(name) for name in (convention.result, *kept))
             seen.float_bits = cpu.get(convention.float_result)
+            seen.floats = tuple(cpu.model.read_float(cpu, index) for index in convention.float_preserved)
         for va, before in [*self._data, *self._supplied.items(), (above, caller)]:
             seen.written.update(_changes(before, system.memory.read(va, len(before)), va))
         return seen

@@ -24,6 +24,8 @@ _POOL = 48
 """Different ones of them in one scenery, at most."""
 _HELD = 0.75
 """Share of registers that hold a constant or a small number, at every other seed."""
+_RELATED = 0.2
+"""Share of these that hold something that gives a constant together with another register."""
 _SMALL = 8
 CONSTANTS = 64
 """Of a function that are used at most."""
@@ -60,6 +62,10 @@ class Scenery:
         draw = Random(self._seed << 8 | index)
         if draw.random() >= _HELD:
             return self.word(index)
+        if index and self._constants and draw.random() < _RELATED:
+            # What two arguments are compared to after one step: their sum, difference or bits that differ.
+            other, constant = self.register(draw.randrange(index)), _near(draw, self._constants)
+            return draw.choice((other ^ constant, other + constant, other - constant, constant - other)) & _MASK
         return _near(draw, self._constants) if self._constants and draw.random() < 0.5 else draw.randrange(-_SMALL, 2 * _SMALL) & _MASK
 
     def float_bits(self, index: int) -> int:

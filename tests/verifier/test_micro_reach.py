@@ -116,3 +116,47 @@ def test_another_way_to_the_same_result_is_a_difference(machine: Machine, other:
     report = _relocated(machine, (codes[0], codes[1]))
     assert report.outcome is outcome, report.text
     assert report.difference is None or report.difference.what == "branch 1"
+
+
+@each_machine
+def test_a_float_register_that_callees_keep_is_compared(machine: Machine) -> None:
+    codes = {Machine.X64: ("movaps xmm6, xmm6; ret", "movaps xmm6, xmm1; ret"), Machine.ARM64: ("fmov d8, d8; ret", "fmov d8, d1; ret")}
+    report = _relocated(machine, codes[machine])
+    assert report.difference is not None
+    assert report.difference.what == "kept float register 1"
+
+
+SLOT = {
+    Machine.X64: "mov rax, qword ptr [rip + {distance}]; and rax, 0xff0; ret",
+    Machine.ARM64: "adrp x9, 0x2000; ldr x0, [x9, #{low}]; and x0, x0, #0xff0; ret",
+}
+
+
+@each_machine
+def test_an_import_has_the_same_address_on_both_sides(machine: Machine) -> None:
+    """Whatever stands before it, so that a part of its address is the same as well."""
+    images = []
+    for names in (["one", "two"], ["two", "more", "one"]):
+        pe = Pe(machine)
+        slot = pe.imports({"far.dll": names})["one"]
+        pe.put(TEXT, assemble(machine, SLOT[machine].format(distance=slot - TEXT - 7, low=slot - 0x2000), TEXT))
+        pe.exports("walk.dll", [("walk", TEXT)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched(execution.diff.functions)
+    assert report.outcome is MicroOutcome.AGREE, report.text
+
+
+@pytest.mark.parametrize(("at", "outcome"), [(0x200, MicroOutcome.AGREE), (0x300, MicroOutcome.DIFFER)])
+def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroOutcome) -> None:
+    images = []
+    for datum, loaded in ((0x100, 0x100), (0x200, at)):
+        pe = Pe(Machine.X64)
+        pe.put(TEXT, assemble(Machine.X64, f"lea rax, [rip + {DATA + loaded - TEXT - 7}]; mov al, 1; ret", TEXT))
+        pe.exports(
+            "walk.dll", [("walk", TEXT), ("one", DATA + datum), ("two", DATA + datum + 16), ("far", DATA + 0x300), ("end", DATA + 0x400)]
+        )
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
+    assert report.outcome is outcome, report.text
