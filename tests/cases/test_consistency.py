@@ -40,7 +40,7 @@ OF_THREADS = {
     "tls",
     "unwind",
 }
-FEW, FEW_STEPPED = range(2), range(2)
+FEW = range(2)
 FULL_THREADS, FULL = range(200), range(5)
 each_machine = pytest.mark.parametrize("machine", Machine)
 each_model = pytest.mark.parametrize("model", list(Consistency))
@@ -248,10 +248,10 @@ def test_at_every_step_of_a_transition(given, name, machine, model) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
 @each_machine
-@pytest.mark.parametrize("name", sorted(OF_THREADS))
-def test_at_every_step(given, name, machine, model) -> None:
-    run = Run(given(name, machine, True), 0)
-    for seed in FEW_STEPPED:
+@each_program
+def test_at_every_step(given, name, number, machine, model) -> None:
+    run = Run(given(name, machine, True), number)
+    for seed in FULL:
         point = run.begin(seed).randrange(run.total)
         step_through(run, model, seed, point, 5000)
 
