@@ -342,8 +342,9 @@ class _Check:
         """Every replaced function is replaced by its counterpart, and the base is as the patch expects it."""
         carried = {row.patch_rva for row in self.patch.carried if row.kind is CarriedKind.FUNCTION}
         carried |= {row.patch_rva for row in self.patch.functions}
+        placed = {self.placement.of(body.function.entry): body.function for body in self.bound.bodies}
         for row in self.patch.functions:
-            fixed = next((body.function for body in self.bound.bodies if self.placement.of(body.function.entry) == row.patch_rva), None)
+            fixed = placed.get(row.patch_rva)
             if fixed is None or not self.same.is_pair(row.base_rva, fixed.entry):
                 yield self._wrong(fixed, row.base_rva, f"0x{row.base_rva:x} of the base is replaced by another function")
             expected = self.diff.base.read(row.base_rva - len(row.padding_bytes), len(row.padding_bytes) + len(row.entry_bytes))

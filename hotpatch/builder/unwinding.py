@@ -33,7 +33,8 @@ class UnwindData:
 
 def entries_of(image: Image, body: Body) -> tuple[UnwindEntry, ...]:
     """The function-table entries that begin in the body's blocks."""
-    return tuple(entry for entry in image.unwind_entries if any(entry.range.start in block for block in body.blocks))
+    found = (entry for block in body.blocks for entry in image.unwind_entries_in(block))
+    return tuple(sorted(dict.fromkeys(found), key=lambda entry: entry.range.start))
 
 
 def carry(image: Image, body: Body) -> tuple[tuple[CarriedUnwind, ...], tuple[Refusal, ...]]:

@@ -315,6 +315,11 @@ class Image:
             return None
         return self.unwind_entries[index]
 
+    def unwind_entries_in(self, part: Range) -> tuple[UnwindEntry, ...]:
+        """The function-table entries that begin in ``part``."""
+        starts = self._unwind_starts
+        return self.unwind_entries[bisect_left(starts, part.start) : bisect_left(starts, part.end)]
+
     @cached_property
     def cffi_names(self) -> Mapping[Rva, tuple[str, ...]]:
         """Functions that a cffi module's own table names."""
