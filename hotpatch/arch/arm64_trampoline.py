@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
@@ -92,6 +93,12 @@ def trampoline(code: bytes, source_va: int, trampoline_va: int, displaced: int, 
     return mover.move()
 
 
+@lru_cache(maxsize=1 << 10)
+def _decodable(decoder: LiteDecoder, code: bytes) -> int:
+    """Instructions of ``code`` up to the first word that is none; remembered, since many functions begin alike."""
+    return len(decoder.rows(code, 0))
+
+
 @dataclass(slots=True)
 class _Mover:
     code: bytes
@@ -116,7 +123,7 @@ class _Mover:
     def check(self) -> None:
         """Refuse what cannot be moved, whatever the distance."""
         end = self.count * a64.WORD
-        decoded = len(self.decoder.rows(self.code[:end], self.source_va))
+        decoded = _decodable(self.decoder, self.code[:end])
         if decoded < self.count:
             raise self._refused(
                 Rule.UNDECODABLE, decoded, "is no known instruction; leave the function out, or redirect it where it is decodable"

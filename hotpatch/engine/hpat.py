@@ -31,6 +31,7 @@ SLOTS_PER_TABLE = HPAT_POINTER_DISTANCE // HPAT_SLOT_SIZE
 TABLE_SIZE = 2 * HPAT_POINTER_DISTANCE
 """Bytes of a code page with its pointer page."""
 POINTER_SIZE = 8
+_ALL = tuple(range(SLOTS_PER_TABLE - 1, -1, -1))
 _PAGES = (Rights.READ | Rights.EXECUTE, Rights.READ)
 
 
@@ -101,4 +102,4 @@ def _map_table(step: Transaction, target: Target, arch: Architecture, site: Site
     va = find_place(target, TABLE_SIZE, entry, entry, arch.branch_reach, forward=True)
     step.map(va, TABLE_SIZE, _PAGES, arch.hpat_slot() * SLOTS_PER_TABLE)
     step.event("map", what="hpat", va=va, size=TABLE_SIZE, module=site.module)
-    return HpatTable(va, list(range(SLOTS_PER_TABLE - 1, -1, -1)))
+    return HpatTable(va, list(_ALL))

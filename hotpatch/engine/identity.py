@@ -7,6 +7,7 @@ normalised read-only sections, with our own redirects undone first (:class:`hotp
 from __future__ import annotations
 
 import hashlib
+from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from hotpatch.patch import Patch
 
 _HEADER_FIELDS = ("time_date_stamp", "checksum", "size_of_image")
+_HEADER = attrgetter(*_HEADER_FIELDS)
 
 
 def is_build(image: Image, patch: Patch) -> bool:
     """Whether an image's headers are those of the patch's base."""
-    return {name: getattr(image, name) for name in _HEADER_FIELDS} == _expected(patch)
+    return _HEADER(image) == _HEADER(patch.base)
 
 
 def is_base(module: Module, patch: Patch) -> bool:

@@ -71,7 +71,8 @@ def find_place(target: Target, size: int, low: Va, high: Va, reach: int, *, forw
 
 def image_key(module: Module, patch: Patch) -> ImageKey:
     """What a patch's image is known by."""
-    return ImageKey(module.va, hashlib.sha256(patch.data).hexdigest())
+    digest = patch.image.sha256 if patch.image.data is patch.data else hashlib.sha256(patch.data).hexdigest()
+    return ImageKey(module.va, digest)
 
 
 def map_patch(
