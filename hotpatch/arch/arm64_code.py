@@ -99,6 +99,10 @@ class Code:
         """Whether there is an ADRP."""
         return b"P" in self.classes
 
+    def has_literals(self) -> bool:
+        """Whether there is a load (literal)."""
+        return b"l" in self.classes
+
     def pages(self) -> list[int]:
         """Indices of the words that are ADRP."""
         return [match.start() for match in PAGES.finditer(self.classes)]

@@ -64,7 +64,7 @@ def _read(code: Code, raw: bytes, image_base: int) -> tuple[tuple[JumpTable, ...
     tables = tables_inside(code, raw, image_base) if MAY_JUMP.search(raw) else ()
     data = data_words(code, tables)
     direct = [row for row in code.direct() if row[0] not in data] if data else code.direct()
-    literals = _literal_words(code, direct)
+    literals = _literal_words(code, direct) if code.has_literals() else frozenset()
     if literals:
         data |= literals
         direct = [row for row in direct if row[0] not in data]

@@ -20,7 +20,7 @@ from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.votes import Site, Tie, Votes
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.parts import Link
@@ -141,11 +141,16 @@ class _Search:
     def probable(self) -> None:
         """What aligned instructions of changed functions refer to."""
         votes = Votes()
-        for pair in sorted(self.matching.forward.items()):
-            if self.base.body(pair[0]).masked != self.fixed.body(pair[1]).masked:
-                self._hear(votes, pair, aligned_links(self.base, self.fixed, *pair), proof=False)
+        for pair in self._unlike:
+            self._hear(votes, pair, aligned_links(self.base, self.fixed, *pair), proof=False)
         weights = {pair: _EQUAL_CONTENT_WEIGHT for pair in votes.pairs() if self._equal_content(*pair)}
         self._elect(votes, weights, Evidence.ALIGNMENT)
+
+    @cached_property
+    def _unlike(self) -> Sequence[Pair]:
+        """The functions whose bodies differ."""
+        pairs = sorted(self.matching.forward.items())
+        return [pair for pair in pairs if self.base.body(pair[0]).masked != self.fixed.body(pair[1]).masked]
 
     def repeated_names(self) -> None:
         """One name several times, as static locals have: in their order, when they are equally many."""
@@ -162,9 +167,7 @@ class _Search:
 
         Zeros are alike in most live data, so they tell only where all that is open in either version of a function has such a place.
         """
-        for pair in sorted(self.matching.forward.items()):
-            if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
-                continue
+        for pair in self._unlike:
             lost = _open_targets(self.base, pair[0], self.pairs)
             gained = set(_open_targets(self.fixed, pair[1], self._taken))
             places = {base: fixed for base in lost if (fixed := self._same_place(base)) in gained}
@@ -198,9 +201,7 @@ class _Search:
         """Constants with pointers that changed functions refer to alike, and are the same but for where these lead."""
         partners: dict[int, set[int]] = defaultdict(set)
         claims: dict[int, set[int]] = defaultdict(set)
-        for pair in sorted(self.matching.forward.items()):
-            if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
-                continue
+        for pair in self._unlike:
             for old, new in aligned_links(self.base, self.fixed, *pair):
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_equal_constants(old.target, new.target):
                     partners[old.target].add(new.target)
