@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 from functools import cached_property
 from sys import intern
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture, is_inward
@@ -339,12 +338,6 @@ class View:
         return bytes(masked)
 
 
-_VIEWS: WeakKeyDictionary[Image, View] = WeakKeyDictionary()
-
-
 def view_of(image: Image) -> View:
     """The view of ``image``; the same one each time, as long as the image lives."""
-    view = _VIEWS.get(image)
-    if view is None:
-        view = _VIEWS[image] = View(image)
-    return view
+    return image.kept(View)

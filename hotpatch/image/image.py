@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Redirect, Use, architecture
@@ -25,7 +25,7 @@ from hotpatch.image.pdata import read_function_table
 from hotpatch.image.tables import TableLimits, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from hotpatch.arch import Architecture, Instruction, JumpTable, Machine, Outline, Reference
     from hotpatch.image.decoded import Reading
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hotpatch.image.parse import CoffSymbol, Parsed
 
 _PADDING_LIMIT = 4096
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ class Image:
     parsed: Parsed = field(repr=False)
     symbols: Symbols = field(repr=False)
     pdb_path: str | None = None
+    _kept: dict[object, object] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         """Its name, machine and identity."""
@@ -78,6 +80,13 @@ class Image:
         parsed = parse(data, name)
         refuse_hybrid(parsed.hybrid, name)
         return cls(name, data, parsed, pdb or Symbols())
+
+    def kept(self, make: Callable[[Image], _T]) -> _T:
+        """What ``make`` makes of the image: made once, and kept as long as the image is."""
+        found = self._kept.get(make)
+        if found is None:
+            found = self._kept[make] = make(self)
+        return cast("_T", found)
 
     # headers and tables ------------------------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -37,3 +39,14 @@ def test_ten_times_the_functions_take_about_ten_times_as_long(machine) -> None:
     count, changed, many = _changed(machine, 10_000)
     assert (count, changed) == (10_000, CHANGED)
     assert many < 25 * few
+
+
+@pytest.mark.parametrize("machine", list(Machine))
+def test_images_that_were_compared_are_freed_with_the_comparison(machine) -> None:
+    images = [Image.from_bytes(make(machine, 10, fixed=fixed)) for fixed in (False, True)]
+    diff = diff_images(*images)
+    alive = [ref(image) for image in images]
+    assert diff.base is alive[0]()
+    del images, diff
+    gc.collect()
+    assert [image() for image in alive] == [None, None]
