@@ -12,7 +12,7 @@ from hotpatch.engine.registry import ImageKey, MappedImage
 from hotpatch.engine.target import Rights
 from hotpatch.errors import ApplyRefused, OutOfReach, Refusal, Rule
 from hotpatch.image import SectionFlags
-from hotpatch.patch import Space
+from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY, Space
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +27,6 @@ PAGE = 0x1000
 """Bytes of a page, the same on both machines under Windows."""
 VENEER_SIZE = 16
 """Bytes from one veneer behind a patch image to the next."""
-SUPPORT_LIBRARY = "hotpatch.dll"
-"""What a patch's C source imports from whoever patches: originals, shadow data. No such file exists."""
-ORIGINAL_PREFIX = "hotpatch_original_"
 _ADDRESS_SIZE = 8
 
 

@@ -5,6 +5,8 @@ from hotpatch.patch.imports import ImportTable, import_table
 from hotpatch.patch.info import HotPatchBase, HotPatchInfo, hot_patch_info
 from hotpatch.patch.layout import ChunkType
 from hotpatch.patch.model import (
+    ORIGINAL_PREFIX,
+    SUPPORT_LIBRARY,
     Callback,
     Carried,
     CarriedKind,
@@ -23,8 +25,10 @@ from hotpatch.patch.records import Record
 
 __all__ = [
     "IMAGE_BASE",
+    "ORIGINAL_PREFIX",
     "SECTION_ALIGNMENT",
     "SECTION_NAME",
+    "SUPPORT_LIBRARY",
     "Callback",
     "Carried",
     "CarriedKind",

@@ -88,6 +88,12 @@ class Fixup:
     addend: int
 
 
+SUPPORT_LIBRARY = "hotpatch.dll"
+"""What a patch's C source imports from whoever patches: originals, shadow data. No such file exists."""
+ORIGINAL_PREFIX = "hotpatch_original_"
+"""Of the name that it imports a function's original by."""
+
+
 @dataclass(frozen=True, slots=True)
 class PatchImport:
     """An import that the base lacks: ``slot`` in the patch image gets the address of ``library!name``."""

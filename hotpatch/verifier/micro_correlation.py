@@ -11,8 +11,8 @@ from hotpatch.address import Rva, Va
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
 from hotpatch.emulator.memory import PAGE
-from hotpatch.engine.mapping import ORIGINAL_PREFIX, SUPPORT_LIBRARY
 from hotpatch.image import Range
+from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

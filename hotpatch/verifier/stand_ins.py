@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.emulator.libraries import host_library, library_name
-from hotpatch.engine.mapping import SUPPORT_LIBRARY
+from hotpatch.patch import SUPPORT_LIBRARY
 
 if TYPE_CHECKING:
     from hotpatch.patch import Patch
