@@ -9,7 +9,7 @@ from unicorn.unicorn_const import UC_ARCH_ARM64, UC_HOOK_INSN, UC_MODE_ARM
 
 from hotpatch.arch import Machine
 from hotpatch.emulator.binding import new_engine
-from hotpatch.emulator.cpu import HALT, Interrupt
+from hotpatch.emulator.cpu_model import HALT, Interrupt
 from hotpatch.errors import FaultKind
 
 if TYPE_CHECKING:

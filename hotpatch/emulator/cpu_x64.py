@@ -10,7 +10,7 @@ from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_64
 
 from hotpatch.arch import Machine
 from hotpatch.emulator.binding import new_engine
-from hotpatch.emulator.cpu import HALT, SYSTEM_CALL, Interrupt
+from hotpatch.emulator.cpu_model import HALT, SYSTEM_CALL, Interrupt
 from hotpatch.emulator.repeats import RepeatForm
 from hotpatch.errors import FaultKind
 

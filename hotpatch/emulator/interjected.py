@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hotpatch.emulator import faults
 from hotpatch.emulator.calls import lay_out
 from hotpatch.emulator.layout import THREAD_FLAGS
-from hotpatch.emulator.loading import BETWEEN
+from hotpatch.emulator.loader_state import BETWEEN
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.errors import EmulatedFault, FaultKind
 

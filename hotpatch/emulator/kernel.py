@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
 from hotpatch.emulator import faults
-from hotpatch.emulator.cpu import Trap
+from hotpatch.emulator.cpu_model import Trap
 from hotpatch.emulator.exception_records import record_of
 from hotpatch.emulator.exceptions import raise_exception
 from hotpatch.emulator.frames import standing

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from hotpatch.emulator.heap import HeapState
     from hotpatch.emulator.kernel import Alarm, Kernel
-    from hotpatch.emulator.loading import LoaderState
+    from hotpatch.emulator.loader_state import LoaderState
     from hotpatch.emulator.memory import MemorySnapshot
     from hotpatch.emulator.objects import HandleState
     from hotpatch.emulator.system import Counters, ProcessEvent, System

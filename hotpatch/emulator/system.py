@@ -15,7 +15,7 @@ from hotpatch.emulator.cpu import Cpu
 from hotpatch.emulator.gates import Gates
 from hotpatch.emulator.heap import Heap
 from hotpatch.emulator.layout import PEB, TEB
-from hotpatch.emulator.loading import LoaderState
+from hotpatch.emulator.loader_state import LoaderState
 from hotpatch.emulator.memory import PAGE, AccessError, Memory, RegionKind
 from hotpatch.emulator.objects import HandleTable, Mutex, ProcessObject, Stream, StreamObject, ThreadObject
 from hotpatch.emulator.parameters import Settings, map_parameters

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from hotpatch.address import Va
     from hotpatch.arch import Instruction
     from hotpatch.emulator.snapshots import GuestSnapshot
-    from hotpatch.engine import AppliedPatch
     from hotpatch.engine.registry import Registry
-    from hotpatch.errors import Fault, Refusal, StackFrame
+    from hotpatch.errors import Fault, StackFrame
+    from hotpatch.process.patches import PatchesState
 
 
 class Buffer:
@@ -138,8 +138,5 @@ class ProcessSnapshot:
 
     guest: GuestSnapshot
     engine: Registry
-    applied: tuple[AppliedAt, ...]
-    refused: tuple[Refusal, ...]
+    patches: PatchesState
     last: CallResult | None
-    handles: tuple[AppliedPatch, ...]
-    awaited: tuple[AppliedPatch, ...]

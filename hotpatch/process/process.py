@@ -15,6 +15,7 @@ from hotpatch.engine.identity import is_build
 from hotpatch.errors import ApplyRefused, InputError, Refusal, Refused, RevertRefused, Rule
 from hotpatch.process.model import AppliedAt, Argument, CallResult, PendingCall, ProcessSnapshot, RunResult, ThreadView
 from hotpatch.process.passing import passed
+from hotpatch.process.patches import Patches
 from hotpatch.process.views import thread_views
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ BUDGET = 1_000_000_000
 
 _STRIDE = 1000
 """Instructions that :meth:`Process.wait` may run past the end of what it waits for."""
-_GONE = frozenset({PatchState.REVERTED, PatchState.REVERSED, PatchState.REFUSED})
-"""States of a patch that does not stand any more, or never did."""
-_TO_COME = frozenset({PatchState.WAITING, PatchState.REGISTERED})
-"""States of a patch that does not stand yet."""
 
 
 class Process:
@@ -45,7 +42,6 @@ class Process:
     Attributes:
         guest: The emulated process (it implements :class:`hotpatch.engine.Target`).
         engine: The engine that patches it.
-        applied: Patches that :meth:`apply_at` put in.
         last: Details of the last :meth:`call`.
     """
 
@@ -102,12 +98,8 @@ class Process:
         self.guest.system.locator = lambda va: knower.locate(va)
         watcher = weakref.proxy(self)
         self.guest.kernel.on_slice = lambda: watcher._poll()
-        self.applied: list[AppliedAt] = []
-        self._refused: list[Refusal] = []
+        self._patches = Patches(self.guest)
         self.last: CallResult | None = None
-        self._handles: list[AppliedPatch] = []
-        self._awaited: tuple[AppliedPatch, ...] = ()
-        """Of :meth:`apply_at`, and not in yet."""
 
     # what it is --------------------------------------------------------------------------------------------------------------------------
 
@@ -149,8 +141,13 @@ class Process:
     @property
     def refused(self) -> tuple[Refusal, ...]:
         """What :meth:`apply_at` and :meth:`revert_at` met, and patches that wait for a module, as that was loaded or unloaded."""
-        self._refused += self.engine.unheard()
-        return tuple(self._refused)
+        self._patches.refused += self.engine.unheard()
+        return tuple(self._patches.refused)
+
+    @property
+    def applied(self) -> list[AppliedAt]:
+        """Patches that :meth:`apply_at` put in."""
+        return self._patches.applied
 
     @property
     def threads(self) -> int:
@@ -313,8 +310,7 @@ class Process:
             InputError: There is no such consistency.
         """
         applied = self.engine.apply(patch, consistency=self._consistency(consistency), wait=wait)
-        self._handles.append(applied)
-        return applied
+        return self._patches.given(applied)
 
     def register(self, patch: Patch, consistency: Consistency | str | None = None, *, wait: int | None = None) -> AppliedPatch:
         """Apply a patch as :meth:`apply`, or, while its module is not loaded, have it go in when that is, before any code of that runs.
@@ -326,8 +322,7 @@ class Process:
             InputError: There is no such consistency.
         """
         registered = self.engine.register(patch, consistency=self._consistency(consistency), wait=wait)
-        self._handles.append(registered)
-        return registered
+        return self._patches.given(registered)
 
     def offers(self, patch: Patch) -> bool:
         """Whether a DLL that the program may load later is the patch's base."""
@@ -357,7 +352,7 @@ class Process:
             if self.instructions == before:
                 break
         if self.instructions < last and not self.finished:
-            self._refuse(self.engine.stand_still(applied))
+            self._patches.refuse(self.engine.stand_still(applied))
         if applied.state is PatchState.REFUSED:
             raise ApplyRefused(applied.refusals)
         return applied.state
@@ -390,10 +385,9 @@ class Process:
             try:
                 applied = (self.register if self.offers(patch) else self.apply)(patch, how, wait=wait)
             except Refused as refused:
-                self._refuse(refused.refusals)
+                self._patches.refuse(refused.refusals)
             else:
-                self._awaited = (*self._awaited, applied)
-                self._note()
+                self._patches.expect(applied)
 
         self.guest.at(instructions, action)
 
@@ -401,14 +395,14 @@ class Process:
         """Take a patch back at an instruction count, as :meth:`revert`; the newest application of it that stands or is on its way."""
 
         def action() -> None:
-            standing = [applied for applied in self._handles if applied.patch is patch and applied.state not in _GONE]
+            newest = self._patches.newest(patch)
             try:
-                if not standing:
+                if newest is None:
                     reason = f"{patch.image.name} is not applied after {instructions} instructions; revert it later, or apply it earlier"
                     raise RevertRefused([Refusal(Rule.NOT_APPLIED, None, None, reason, {"at": instructions})])
-                self.revert(standing[-1], wait=wait)
+                self.revert(newest, wait=wait)
             except Refused as refused:
-                self._refuse(refused.refusals)
+                self._patches.refuse(refused.refusals)
 
         self.guest.at(instructions, action)
 
@@ -416,23 +410,15 @@ class Process:
 
     def snapshot(self) -> ProcessSnapshot:
         """The process and its patches as they are; can be restored any number of times, in any order."""
-        refused = self.refused  # before the engine's own copy is made, which must not hold them too
-        return ProcessSnapshot(
-            self.guest.snapshot(),
-            self.engine.snapshot(),
-            tuple(self.applied),
-            refused,
-            self.last,
-            tuple(self._handles),
-            self._awaited,
-        )
+        self._patches.refused += self.engine.unheard()  # before the engine's own copy is made, which must not hold them too
+        return ProcessSnapshot(self.guest.snapshot(), self.engine.snapshot(), self._patches.state(), self.last)
 
     def restore(self, snapshot: ProcessSnapshot) -> None:
         """The process and its patches as :meth:`snapshot` found them."""
         self.guest.restore(snapshot.guest)
         self.engine.restore(snapshot.engine)
-        self.applied[:], self._refused[:], self.last = snapshot.applied, snapshot.refused, snapshot.last
-        self._handles[:], self._awaited = snapshot.handles, snapshot.awaited
+        self._patches.restore(snapshot.patches)
+        self.last = snapshot.last
 
     def stop_view(self) -> tuple[ThreadView, ...]:
         """Every living thread as it stands: registers, the next instructions, stack."""
@@ -451,22 +437,6 @@ class Process:
     def _poll(self) -> bool:
         """Let the engine go on with what waits for threads; whether something still does."""
         progress = self.engine.poll()
-        self._refuse(progress.refused)
-        if self._awaited:
-            self._note()
+        self._patches.refuse(progress.refused)
+        self._patches.note()
         return progress.busy
-
-    def _note(self) -> None:
-        """Remember which patches of :meth:`apply_at` have gone in."""
-        waiting = []
-        for applied in self._awaited:
-            if applied.state in _TO_COME:
-                waiting.append(applied)
-            elif applied.state not in _GONE:
-                self.applied.append(AppliedAt(applied.patch.image.name, self.instructions, len(applied.patch.functions)))
-        self._awaited = tuple(waiting)
-
-    def _refuse(self, refusals: Sequence[Refusal]) -> None:
-        self._refused.extend(refusals)
-        for refusal in refusals:
-            self.guest.event("refused", rule=refusal.rule.value, function=refusal.function, reason=refusal.reason)
