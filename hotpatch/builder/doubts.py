@@ -30,7 +30,8 @@ class Doubts:
     def entry(self, row: FunctionMatch, base: Function) -> Destination | str:
         """The entry of a base function; one that differs and stays as it is must be known by its name to be the same."""
         stays = row.verdict is Verdict.CHANGED and base.entry not in self._selected and not row.is_cosmetic
-        if stays and row.matched_by != Evidence.NAME and not self._named:
+        known = row.matched_by == Evidence.NAME or (self._named and row.fixed is not None and set(base.names) & set(row.fixed.names))
+        if stays and not known:
             return (
                 f"{base.label} differs, stays as it is, and is matched by {row.matched_by}, not by its name, so that it may be another "
                 "function than the one that is called; list it with --only too"

@@ -229,19 +229,19 @@ class Stretches:
             return own
         if symbol is not None:
             return own
-        if rva in self._fixed.tables:
-            numbers = self._numbers_before(Rva(rva))
-            return Range(numbers.start, own.end) if numbers is not None else own
-        if self._is_text(own) or rva in self._fixed.type_parts:
+        if rva in self._fixed.type_parts:
             ending = self.ending_at(usage, Rva(rva))
+            return Range(ending.start, own.end) if ending is not None else own
+        if self._is_text(own) or rva in self._fixed.tables:
+            ending = self.ending_at(usage, Rva(rva)) or self._bare_numbers_before(Rva(rva))
             return Range(ending.start, own.end) if ending is not None else own
         return self._whole(own)
 
     def _whole(self, own: Range) -> Range:
         """What is of one kind around what begins where ``own`` does, in images without symbols, and numbers that may end there."""
         whole = self._run(own)
-        before = self._numbers_before(own.start) if whole.start == own.start else None
-        return whole if before is None or self._fixed.pointers(before.start, own.start) else Range(before.start, whole.end)
+        before = self._bare_numbers_before(own.start) if whole.start == own.start else None
+        return whole if before is None else Range(before.start, whole.end)
 
     def ending_at(self, usage: Usage, rva: Rva) -> Range | None:
         """Constants that end where a text or a jump table begins, if the function takes that address and uses them too."""
@@ -261,6 +261,11 @@ class Stretches:
         if not self._constant(start) or known or self._is_text(Range(Rva(start), rva)):
             return None
         return Range(self._run(Range(Rva(start), rva)).start, rva)
+
+    def _bare_numbers_before(self, rva: Rva) -> Range | None:
+        """The same, if there are no pointers among them: a copy of numbers is as good as they are."""
+        found = self._numbers_before(rva)
+        return None if found is None or self._fixed.pointers(found.start, rva) else found
 
     def around(self, target: int) -> Range | None:
         """What travels for a pointer in data to where one constant ends and another may begin, unless the base has both in one piece."""

@@ -668,6 +668,14 @@ TRIALS: dict[str, Trial] = {
         calls=(("put", 3, 5), ("f", 8), ("f", 3)),
         travels=("f",),
     ),
+    "another-function-in-the-place-of-a-lost-one": Trial(
+        """
+        «NOINLINE u64 span(u64 x) { return x * 3 + (x >> 4); }|NOINLINE u64 spell(u64 x) { return x * 3 + (x >> 4) + 7; }»
+        EXPORT NOINLINE u64 f(u64 x) { return OPAQUE(«span|spell»(x)) «|* 3»; }
+        """,
+        calls=(("f", 1), ("f", 300)),
+        travels=("f", "span"),
+    ),
     "end-of-numbers-where-a-jump-table-begins": Trial(
         """
         static const u32 weights[16] = {9, 8, 7, 6, 5, 4, 3, 2, 19, 18, 17, 16, 15, 14, 13, 12};

@@ -65,6 +65,15 @@ def test_trial(built, name, machine, pdb) -> None:
     check(paths, patch, trial.calls)
 
 
+@pytest.mark.parametrize("pdb", ["auto", None], ids=["pdb", "no-pdb"])
+@each_machine
+def test_a_call_of_a_new_function_in_the_place_of_one_that_stays(built, machine, pdb) -> None:
+    diff = diff_images(*(open_image(path, pdb=pdb) for path in built("another-function-in-the-place-of-a-lost-one", machine)))
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff, only=("f",))
+    assert [refusal.rule for refusal in refused.value.refusals] == ["unresolved-reference"]
+
+
 @each_machine
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", [name for name, trial in TRIALS.items() if trial.calls])

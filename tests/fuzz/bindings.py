@@ -16,7 +16,7 @@ from hotpatch.builder.select import select
 from hotpatch.differ import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.builder.model import Bound, Destination, Link, Site
     from hotpatch.differ import ImageDiff
@@ -35,16 +35,16 @@ def misbound(diff: ImageDiff, only: Sequence[str], base: Truth, fixed: Truth, us
     """
     selected, _ = select(diff, only)
     bound, _ = bind(diff, selected, callback_functions(diff).values())
-    judge = _Judge(diff, base, fixed, used)
-    problems = [text for link in bound.links if (text := judge.link(bound, link))]
     travelling = {item.base.entry: item.fixed.entry for item in selected}
+    judge = _Judge(diff, base, fixed, used, travelling)
+    problems = [text for link in bound.links if (text := judge.link(bound, link))]
     problems += [text for pair in travelling.items() if (text := judge.replaced(*pair))]
     return problems if only else problems + list(judge.kept(frozenset(travelling)))
 
 
 class _Judge:
-    def __init__(self, diff: ImageDiff, base: Truth, fixed: Truth, used: frozenset[int]) -> None:
-        self.diff, self.base, self.fixed, self.used = diff, base, fixed, used
+    def __init__(self, diff: ImageDiff, base: Truth, fixed: Truth, used: frozenset[int], travelling: Mapping[int, int]) -> None:
+        self.diff, self.base, self.fixed, self.used, self.travelling = diff, base, fixed, used, travelling
         self._open: set[tuple[str, str, int]] = set()
 
     # references --------------------------------------------------------------------------------------------------------------------------
@@ -135,6 +135,8 @@ class _Judge:
     def _same_code(self, name: str, addend: int, rva: int) -> bool:
         owner, offset = self.fixed.within(name)
         entry = rva - addend - offset
+        if owner in self.fixed.at(self.travelling.get(entry, -1)) and not self.base.at(entry) & self.fixed.functions.keys():
+            return True  # as if renamed: the new one takes the place of one that is gone
         return owner in self.base.at(entry) or any(
             self._same_function(one, owner) for one in self.base.at(entry) if one in self.base.functions
         )
