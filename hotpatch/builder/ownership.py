@@ -263,9 +263,13 @@ class Stretches:
         return Range(self._run(Range(Rva(start), rva)).start, rva)
 
     def _bare_numbers_before(self, rva: Rva) -> Range | None:
-        """The same, if there are no pointers among them: a copy of numbers is as good as they are."""
+        """The same, but behind the last pointer among them: a copy of numbers is as good as they are."""
         found = self._numbers_before(rva)
-        return None if found is None or self._fixed.pointers(found.start, rva) else found
+        sites = self._fixed.pointers(found.start, rva) if found is not None else ()
+        if found is None or not sites:
+            return found
+        start = Rva(found.start + sites[-1] + _POINTER_SIZE)
+        return Range(start, rva) if start < rva else None
 
     def around(self, target: int) -> Range | None:
         """What travels for a pointer in data to where one constant ends and another may begin, unless the base has both in one piece."""
@@ -282,7 +286,9 @@ class Stretches:
         return None if self._alike(part, (before.rva, target)) else part
 
     def _is_text(self, part: Range) -> bool:
-        """Whether a text begins there: what ends in zero and is printable, behind the zero that ends another."""
+        """Whether a text, no pointer, begins there: what ends in zero and is printable, behind the zero that ends another."""
+        if self._fixed.pointers(part.start, part.start + _POINTER_SIZE):
+            return False
         raw = self._diff.fixed.read(part.start, part.size)
         text = raw.split(b"\0", 1)[0]
         printable = len(text) > 1 and b"\0" in raw and all(32 <= byte < 127 for byte in text)

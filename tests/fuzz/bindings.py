@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Bound, Destination, Link, Site
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Image
-    from tests.fuzz.truth import Relocation, Truth
+    from tests.fuzz.truth import Chunk, Truth
 
 _PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 _X64 = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
@@ -188,17 +188,21 @@ class _Judge:
         """Whether two functions are the same code that refers to the same things."""
         old, new = self.base.functions[base], self.fixed.functions[fixed]
         key = (fixed, base, -1)
-        if key in self._open or old.raw != new.raw or old.relocations.keys() != new.relocations.keys():
+        if key in self._open or old.bare != new.bare or old.relocations.keys() != new.relocations.keys():
             return key in self._open
         self._open.add(key)
         sites = _sites(self.diff.fixed, self.fixed.rvas[fixed])
-        pairs = [(offset, old.relocations[offset], item) for offset, item in new.relocations.items()]
-        alike = all(
-            one.kind == other.kind and self._same_reference(one, other, sites.get(self.fixed.rvas[fixed] + at)) for at, one, other in pairs
-        )
+        start = self.fixed.rvas[fixed]
+        alike = all(self._same_reference((old, new), at, sites.get(start + at)) for at in new.relocations)
         return alike or self._close(key)
 
-    def _same_reference(self, old: Relocation, new: Relocation, site: Site | None) -> bool:
+    def _same_reference(self, chunks: tuple[Chunk, Chunk], at: int, site: Site | None) -> bool:
+        """Whether the fields at offset ``at`` of two functions name the same; live data may be parts of a variable in one image only."""
+        old, new = (chunk.relocations[at] for chunk in chunks)
+        addends = [chunk.addend(at) for chunk in chunks]
+        live = new.symbol in self.fixed.rvas and self.fixed.home[new.symbol].is_live
+        if old.kind != new.kind or (addends[0] != addends[1] and not (live and old.symbol in self.base.rvas)):
+            return False
         if new.symbol not in self.fixed.rvas or old.symbol not in self.base.rvas:
             there, here = (side.home.get(one.symbol) for side, one in ((self.base, old), (self.fixed, new)))
             return there is not None and here is not None and there.raw == here.raw
@@ -206,7 +210,7 @@ class _Judge:
         if here.is_code:
             return self._same_code(new.symbol, 0, there)
         if here.is_live:
-            return there in [place for place, _ in self._live_places(new.symbol, 0)] or self._is_unclear(new.symbol)
+            return there + addends[0] in [place for place, _ in self._live_places(new.symbol, addends[1])] or self._is_unclear(new.symbol)
         if site is None or site.kind in _PAGES:
             return True
         width, addend = _width(self.diff.fixed, site), site.target - self.fixed.rvas[new.symbol]

@@ -52,6 +52,8 @@ ONCE_WRONG = (
     100249,
     100276,
     100323,
+    100387,
+    100391,
 )
 """Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data
 in the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on;

@@ -48,6 +48,10 @@ class Part(NamedTuple):
     namesakes: int
 
 
+_IMMEDIATES = {"PAGEBASE_REL21": 0x60FFFFE0, "PAGEOFFSET_12A": 0x3FFC00, "PAGEOFFSET_12L": 0x3FFC00}
+"""The bits of an Arm64 instruction that hold an addend, by kind of relocation."""
+
+
 class Relocation(NamedTuple):
     """A field of a section: its kind, the section and the symbol that it names."""
 
@@ -63,6 +67,19 @@ class Chunk:
     raw: bytes
     relocations: Mapping[int, Relocation]
     symbols: dict[str, int] = field(default_factory=dict)
+
+    def addend(self, at: int) -> int:
+        """What the field there adds to its symbol, in bytes."""
+        return _addend(self.raw[at:], self.relocations[at].kind)
+
+    @cached_property
+    def bare(self) -> bytes:
+        """Its bytes without addends."""
+        found = bytearray(self.raw)
+        for at, item in self.relocations.items():
+            mask = 0xFFFFFFFF if item.kind.startswith("REL32") else _IMMEDIATES.get(item.kind, 0)
+            found[at : at + 4] = (int.from_bytes(found[at : at + 4], "little") & ~mask).to_bytes(4, "little")
+        return bytes(found)
 
     @property
     def is_code(self) -> bool:
@@ -118,7 +135,7 @@ class Truth:
         there = self.home.get(found.symbol)
         if found.symbol in self.rvas or there is None or there.is_code or there.is_live:
             return None
-        return there.raw[there.symbols[found.symbol] + _addend(chunk.raw[rva - start :], found.kind) :]
+        return there.raw[there.symbols[found.symbol] + chunk.addend(rva - start) :]
 
     def size(self, name: str) -> int:
         """Bytes from a symbol to the next, alignment at the end left out."""
