@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
-from itertools import pairwise
+from functools import cache
 
 import pytest
 import unicorn
@@ -56,10 +56,16 @@ class Calls:
         process = self.process
         process.restore(self.start)
         process.apply_at(point, self.patch)
-        rows = [process.call_details(call.function, *map(parse_argument, call.args)) for call in self.calls]
+        rows = list(map(self.make, range(len(self.calls))))
         assert not process.refused, process.refused
         assert len(process.applied) == (point < self.total)
-        return [(row.value, row.float_value, row.buffers) for row in rows]
+        return rows
+
+    def make(self, number: int) -> tuple[int, float, tuple[bytes, ...]]:
+        """One call, and what it gives."""
+        call = self.calls[number]
+        row = self.process.call_details(call.function, *map(parse_argument, call.args))
+        return row.value, row.float_value, row.buffers
 
 
 def entries(given) -> tuple[list[int], int]:
@@ -119,12 +125,25 @@ def wholly_old_or_wholly_new(calls: Calls, points: list[int]) -> None:
 @each_machine
 @pytest.mark.parametrize("name", WITH_CALLS)
 def test_at_every_instruction(given, name, machine) -> None:
+    """From each call on: what came before it is the same wherever the patch goes in later."""
     calls = Calls(given(name, machine, True), "hpat")
-    bounds = [-1, *calls.entries, calls.total]
-    for low, entry in pairwise(bounds):
-        reference = calls.results(entry)
-        for point in range(low + 1, entry):
-            assert calls.results(point) == reference, f"after {point} instructions; the next patched call begins after {entry}"
+    reference = cache(calls.results)
+    process, here, before, tried = calls.process, calls.start, [], 0
+    for number in range(len(calls.calls)):
+        process.restore(here)
+        begun, row = process.instructions, calls.make(number)
+        ended, behind = process.instructions, process.snapshot()
+        for point in range(begun, ended):
+            index = bisect_left(calls.entries, point)
+            entry = calls.entries[index] if index < len(calls.entries) else calls.total
+            process.restore(here)
+            process.apply_at(point, calls.patch)
+            results = [*before, *map(calls.make, range(number, len(calls.calls)))]
+            assert not process.refused
+            assert results == reference(entry), f"after {point} instructions; the next patched call begins after {entry}"
+        before.append(row)
+        here, tried = behind, tried + ended - begun
+    assert tried == calls.total
 
 
 @each_machine
