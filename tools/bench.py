@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 MANY = 100
 MOST = 10_000
 """Functions of the largest patch that is measured."""
-FRESH = 100
+FRESH = 150
 """Processes in which a patch of one function is applied."""
 GROWTH = (100, 1000, 10_000)
 """Functions of the synthetic pairs that are compared."""
