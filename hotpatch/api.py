@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from hotpatch.arch import Machine, Redirect, architecture
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, expect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from os import PathLike
 
     from hotpatch.arch import Trampoline
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _ADDRESS_SPACE = 1 << 64
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_BYTES = (bytes, bytearray, memoryview)
 
 
 def open(path: str | PathLike[str]) -> Image:
@@ -38,10 +40,12 @@ def diff(base: Image, fixed: Image) -> ImageDiff:
     """Decide which function and datum of ``base`` is which of ``fixed``, and what changed.
 
     Raises:
+        InputError: One of them is no image.
         Refused: The machines differ (rule machine-differs).
     """
     from hotpatch.differ import diff_images
 
+    _expect_images(base, fixed)
     return diff_images(base, fixed)
 
 
@@ -71,11 +75,15 @@ def build(
     Raises:
         NotHotpatchable: With every refusal in ``.refusals``.
         NothingToDo: There is no functional change.
-        InputError: ``redirect``, ``sequence`` or a name in ``only`` or ``allow`` is none, or one of these two is a text.
+        InputError: ``diff`` is none, ``redirect``, ``sequence`` or a name in ``only`` or ``allow`` is none, or one of these two is a text.
     """
     from hotpatch.builder import build_patch
+    from hotpatch.differ import ImageDiff
     from hotpatch.patch import Terms
 
+    expect(diff, ImageDiff, "an ImageDiff", "compare two images first: hotpatch.diff(base, fixed)")
+    expect(sequence, int, "an int", "number patches from 1")
+    expect(state_version, int, "an int", "number versions from 1; 0 says that there are none")
     _not_text(only=only, allow=allow)
     terms = Terms(state_version, obligatory, can_roll_back)
     return build_patch(diff, only=tuple(only), sequence=sequence, redirect=_one_of(Redirect, redirect), allow=tuple(allow), terms=terms)
@@ -122,19 +130,27 @@ def verify(
         seed: Without ``calls``: the first of them.
 
     Raises:
-        InputError: A call or function cannot be made or run, or options of the one mode are given with the other.
+        InputError: A call or function cannot be made or run, or options of the one mode are given with the other; ``calls`` or one of them
+            is a text; something is no image or no patch.
         HotpatchError: A call could not be made at all.
-        InputError: ``calls`` or one of them is a text.
     """
+    from hotpatch.patch import Patch
     from hotpatch.verifier import verify_calls, verify_functions
 
+    _expect_images(base, fixed)
+    expect(patch, Patch, "a Patch", "hotpatch.build makes one and hotpatch.load reads one")
+    _not_text(functions=functions)
     if calls is None:
         return verify_functions(base, patch, fixed=fixed, functions=functions, seeds=seeds, seed=seed)
     if functions or seeds is not None:
         raise InputError("functions and seeds", "belong to verification without calls; leave either them or the calls out")
     _not_text(calls=calls)
+    expect(calls, Sequence, "a list of calls", 'write calls=[("function", 1, …)]')
     for call in calls:
         _not_text(call=call)
+        expect(call, Sequence, "a call", 'write it as ("function", 1, …)')
+        if not call:
+            raise InputError("call=()", 'names no function; write it as ("function", 1, …)')
     return verify_calls(base, patch, fixed=fixed, calls=calls, bound=bound)
 
 
@@ -147,6 +163,9 @@ def trampoline(machine: Machine | str, code: bytes, *, source_va: int, trampolin
         CannotRelocate: With the rule, the instruction and its bytes.
         InputError: The machine is none, or an address or size cannot be.
     """
+    expect(code, _BYTES, "bytes", "give the code as it stands in memory")
+    for name, number in (("source_va", source_va), ("trampoline_va", trampoline_va), ("displaced", displaced)):
+        expect(number, int, "an int", f"give {name} as a number")
     for name, va in (("source_va", source_va), ("trampoline_va", trampoline_va)):
         if not 0 <= va < _ADDRESS_SPACE:
             raise InputError(f"{name} {va:#x}", "is no address; use one from 0 to 2**64 - 1")
@@ -163,7 +182,21 @@ def assemble(machine: Machine | str, text: str, va: int) -> bytes:
     """
     from hotpatch.arch.assembly import assemble as checked
 
+    expect(text, str, "a str", 'write instructions, such as "ret"')
+    expect(va, int, "an int", "give the address as a number")
     return checked(_one_of(Machine, machine), text, va)
+
+
+def _expect_images(*images: object) -> None:
+    """Refuse what is no image, above all paths.
+
+    Raises:
+        InputError: One is none.
+    """
+    from hotpatch.image import Image
+
+    for image in images:
+        expect(image, Image, "an Image", "hotpatch.open reads one from a file")
 
 
 def _not_text(**given: object) -> None:

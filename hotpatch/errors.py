@@ -110,6 +110,16 @@ class InputError(HotpatchError):
         self.problem = problem
 
 
+def expect(value: object, kind: type | tuple[type, ...], what: str, do: str) -> None:
+    """Refuse a ``value`` that is not of ``kind``, which is ``what`` in words, and say what to ``do``.
+
+    Raises:
+        InputError: It is of another kind.
+    """
+    if not isinstance(value, kind):
+        raise InputError(repr(value), f"is of type {type(value).__name__}, but {what} is wanted; {do}")
+
+
 class NothingToDo(HotpatchError):  # noqa: N818  the outcome is not an error, only an end
     """The two builds do not differ in function (exit code 3)."""
 

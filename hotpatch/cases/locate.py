@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from hotpatch.cases.model import MANIFEST, Case, read_case
@@ -10,6 +11,7 @@ from hotpatch.errors import InputError
 PACKAGED = "_fixtures"
 """Folder inside the package that a wheel's ``force-include`` puts the fixtures into."""
 CHECKOUT = "fixtures"
+_NEAR_NAMES = 5
 
 
 def fixtures_folder() -> Path:
@@ -44,10 +46,12 @@ def find_case(name: str, folder: Path | None = None) -> Case:
     """The case called ``name``.
 
     Raises:
-        InputError: There is none; the message lists those that there are.
+        InputError: There is none; the message has near names.
     """
     root = folder or fixtures_folder()
     names = case_names(root)
     if name not in names:
-        raise InputError(name, f"no such case; there are: {', '.join(names)}")
+        near = get_close_matches(name, names, _NEAR_NAMES, 0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch cases lists those that there are"
+        raise InputError(name, f"no such case; {hint}")
     return read_case(root / name)

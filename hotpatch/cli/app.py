@@ -101,7 +101,7 @@ servicing = App(
     name="servicing",
     help="The service around the mechanism: calendar, eligibility, what a policy brings to its devices, and devices that live through it.",
     help_format="plaintext",
-    help_epilogue="Start with: hotpatch servicing simulate",
+    help_epilogue="Example:\nhotpatch servicing simulate january-to-april",
 )
 app.command(servicing)
 for name, (home, summary, example, takes) in SERVICING.items():

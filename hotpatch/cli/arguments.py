@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arguments import parse_argument, parse_count
 from hotpatch.errors import InputError
+from hotpatch.process import BUDGET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PatchAt", "load_base_of", "parse_argument", "parse_count", "parse_patch"]
+__all__ = ["PatchAt", "load_base_of", "parse_argument", "parse_budget", "parse_count", "parse_patch"]
 
 _COUNT = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]+")
 
@@ -41,6 +42,18 @@ def parse_patch(text: str, *, needs_at: bool = False) -> PatchAt:
     if mark and not Path(text).exists():
         raise InputError(text, "is neither a file nor a file and an instruction count; write PATCH or PATCH@N, such as fix.dll@4000")
     return PatchAt(text, None)
+
+
+def parse_budget(typed: str | None) -> int:
+    """``--budget`` in instructions; the package's own where it was not given.
+
+    Raises:
+        InputError: It is no number, or 0.
+    """
+    budget = BUDGET if typed is None else parse_count(typed, "--budget")
+    if budget < 1:
+        raise InputError(f"--budget {typed!r}", "leaves nothing to run; write a number of instructions from 1")
+    return budget
 
 
 @contextmanager

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 100_000
 """Columns when standard output is no terminal: one line stays one line, whatever reads them."""
+_PAGE_WIDTH = 80
+"""The same for what is a page to be read: tables and sentences."""
 
 
 @Parameter(name="*")
@@ -29,7 +31,8 @@ class Options:
 
     Attributes:
         json: Print one JSON document instead of text.
-        quiet: Print nothing but what was asked for, refusals and errors; build, demo and verify then print nothing when all is well.
+        quiet: Print nothing but what was asked for, refusals and errors; build, demo and verify then print nothing when all is well,
+            nor does diff --html.
         verbose: Also print what is being done, on standard error.
         color: Colour the text: when it goes to a terminal (auto), always, or never. NO_COLOR is honoured.
     """
@@ -77,12 +80,12 @@ class Output:
             markup=False,
         )
 
-    def result(self, document: Document, text: RenderableType) -> None:
+    def result(self, document: Document, text: RenderableType, *, page: bool = False) -> None:
         """Print ``document`` where JSON was asked for, else ``text``."""
         if self.options.json:
             self.document(document)
         else:
-            self.text(text)
+            self.text(text, page=page)
 
     def document(self, document: Document) -> None:
         """Print one JSON document."""
@@ -90,13 +93,13 @@ class Output:
 
         sys.stdout.write(encode(document) + "\n")
 
-    def text(self, text: RenderableType) -> None:
-        """Print text."""
+    def text(self, text: RenderableType, *, page: bool = False) -> None:
+        """Print text; a ``page`` has 80 columns where there is no terminal."""
         if sys.stdout.isatty():
             self.stdout.print(text, crop=False)
             return
         with self.stdout.capture() as captured:
-            self.stdout.print(text, crop=False)
+            self.stdout.print(text, crop=False, width=_PAGE_WIDTH if page else None)
         lines = captured.get().splitlines()
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import open_pair, path_of
+from hotpatch.cli.numbers import Integer
 from hotpatch.cli.outcome import Exit, one_line
 from hotpatch.errors import InputError, NothingToDo, Refused
 
@@ -55,7 +56,7 @@ def diff(
         base: The build that runs.
         fixed: The build with the fix.
         function: Show both versions of this function (a name, or rva:0x… in the base) side by side: the basic blocks that differ.
-        html: Also write one self-contained page to this file.
+        html: Also write one self-contained page to this file; with --quiet nothing else.
         all: List identical and relocated functions too; of one function, all blocks.
         options: Of every verb.
     """
@@ -73,6 +74,8 @@ def diff(
 
         write_atomically(html, diff_page(found, document).encode())
         out.log(f"wrote {html}")
+        if options.quiet and not options.json:
+            return Exit.DONE
     if listing is not None and function is not None:
         from hotpatch.report.side_text import SideBySide
 
@@ -89,10 +92,10 @@ def build(
     *,
     output: Annotated[str, Parameter(name=["--output", "-o"], metavar="PATCH")],
     only: Annotated[list[str] | None, Many, Parameter(metavar="FUNCTION")] = None,
-    sequence: Annotated[int, Parameter(metavar="N")] = 1,
+    sequence: Integer = 1,
     redirect: Literal["hpat", "direct", "inline"] = "hpat",
     allow: Annotated[list[str] | None, Many, Parameter(metavar="RULE")] = None,
-    state_version: Annotated[int, Parameter(metavar="N")] = 0,
+    state_version: Integer = 0,
     obligatory: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     no_roll_back: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,

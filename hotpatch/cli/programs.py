@@ -6,10 +6,11 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import contents, load_for, open_for
+from hotpatch.cli.numbers import Count, Integer
 from hotpatch.cli.outcome import Exit
 from hotpatch.errors import EmulatedFault, Refused
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from hotpatch.report.documents import CallDocument, RunDocument
 
 Many = Parameter(negative=(), consume_multiple=False)
-Wait = Annotated[int | None, Parameter(validator=validators.Number(gte=0), metavar="N")]
 _OPTIONS = (
     *(
         "--patch",
@@ -53,9 +53,9 @@ def call(
     available: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
     load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
     stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
-    seed: Annotated[int, Parameter(metavar="N")] = 0,
+    seed: Integer = 0,
     consistency: ConsistencyName = "immediate",
-    wait: Wait = None,
+    wait: Count | None = None,
     budget: Annotated[str | None, Parameter(metavar="N")] = None,
     options: Options = DEFAULT,
 ) -> int:
@@ -122,9 +122,9 @@ def run(
     available: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
     load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
     stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
-    seed: Annotated[int, Parameter(metavar="N")] = 0,
+    seed: Integer = 0,
     consistency: ConsistencyName = "immediate",
-    wait: Wait = None,
+    wait: Count | None = None,
     budget: Annotated[str | None, Parameter(metavar="N")] = None,
     options: Options = DEFAULT,
 ) -> int:
@@ -169,7 +169,7 @@ def run(
             process.run() if stop is None else process.run_until(stop)
         _warn_of_pending(out, process)
         document = running.run(process, None if stop is None else process.stop_view())
-    out.result(document, running.run_text(document))
+    out.result(document, running.run_text(document), page=True)
     return _ended(document)
 
 
@@ -232,9 +232,9 @@ def _process(
     arguments: Sequence[str] = (),
 ) -> Process:
     from hotpatch.api import open
-    from hotpatch.cli.arguments import load_base_of, parse_count
+    from hotpatch.cli.arguments import load_base_of, parse_budget
     from hotpatch.engine import Consistency
-    from hotpatch.process import BUDGET, Process
+    from hotpatch.process import Process
 
     program = open(image)
     with load_base_of(load_base) as base:
@@ -247,5 +247,5 @@ def _process(
             stdin=contents(stdin),
             args=arguments,
             consistency=Consistency(consistency),
-            budget=BUDGET if budget is None else parse_count(budget, "--budget"),
+            budget=parse_budget(budget),
         )

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import path_of
+from hotpatch.cli.numbers import Integer, Year
 from hotpatch.cli.outcome import Exit
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ Many = Parameter(negative=(), consume_multiple=False)
 
 
 def calendar(
-    year: int = 2026, /, *, unplanned: Annotated[list[str] | None, Many, Parameter(metavar="MONTH")] = None, options: Options = DEFAULT
+    year: Year = 2026, /, *, unplanned: Annotated[list[str] | None, Many, Parameter(metavar="MONTH")] = None, options: Options = DEFAULT
 ) -> int:
     """Show which months bring a baseline with a restart and which a hotpatch without, and when.
 
@@ -32,7 +33,7 @@ def calendar(
     from hotpatch.report import servicing_text as text
 
     document = report.calendar(year, _calendar(unplanned).year(year))
-    Output(options).result(document, text.calendar(document))
+    Output(options).result(document, text.calendar(document), page=True)
     return Exit.DONE
 
 
@@ -69,7 +70,7 @@ def eligible(
     when = Month.parse(month) if month is not None else months.next_hotpatch(known.updated)
     verdict = judge(known, when, rules=read_rules(rules), calendar=months, policy=chosen)
     document = report.eligible(verdict, chosen)
-    Output(options).result(document, text.eligible(document))
+    Output(options).result(document, text.eligible(document), page=True)
     return Exit.DONE if verdict.eligible else Exit.REFUSED
 
 
@@ -105,11 +106,11 @@ def offer(
     months, said = _calendar(unplanned), read_rules(rules)
     offers = decide(chosen, known, when, rules=said, calendar=months)
     document = report.offer(chosen, months.row(when), said.name, offers)
-    Output(options).result(document, text.offer(document))
+    Output(options).result(document, text.offer(document), page=True)
     return Exit.DONE
 
 
-def simulate(scenario: str = "january-to-april", /, *, seed: Annotated[int, Parameter(metavar="N")] = 0, options: Options = DEFAULT) -> int:
+def simulate(scenario: str = "january-to-april", /, *, seed: Integer = 0, options: Options = DEFAULT) -> int:
     """Let devices live through a scenario: a real server on each, patched or restarted as its policy decides, and attacked.
 
     Args:
@@ -127,7 +128,7 @@ def simulate(scenario: str = "january-to-april", /, *, seed: Annotated[int, Para
     with out.progress(f"living through {scenario}"):
         result = live(read_scenario(scenario, fixtures_folder() / "servicing"), seed=seed)
     document = report.simulate(result)
-    out.result(document, text.simulate(document))
+    out.result(document, text.simulate(document), page=True)
     return Exit.DONE if result.equivalent else Exit.COUNTEREXAMPLE
 
 

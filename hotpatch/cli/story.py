@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import path_of
+from hotpatch.cli.numbers import Integer
 from hotpatch.cli.outcome import Exit
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hotpatch.cases.story import Step, StepKind
 
 PROMPT = "[press Enter] "
-"""What ``demo --step`` writes to standard error where it waits."""
+"""What ``demo --step`` writes to standard error where it waits, if somebody is at a terminal."""
 
 
 def cases(*, options: Options = DEFAULT) -> int:
@@ -41,7 +42,7 @@ def cases(*, options: Options = DEFAULT) -> int:
             for case in load_cases()
         ]
     )
-    Output(options).result(document, text.cases(document))
+    Output(options).result(document, text.cases(document), page=True)
     return Exit.DONE
 
 
@@ -52,7 +53,7 @@ def demo(
     arch: Literal["x64", "arm64"] | None = None,
     step: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     wheels: Annotated[str | None, Parameter(name="--from"), Parameter(metavar="DIR")] = None,
-    seed: Annotated[int, Parameter(metavar="N")] = 0,
+    seed: Integer = 0,
     options: Options = DEFAULT,
 ) -> int:
     """Tell the whole story on a shipped case: the bug shows, the patch goes in while the program runs, the bug is gone, and back.
@@ -101,14 +102,20 @@ def _paced(steps: Iterator[Step], out: Output, *, wait: bool) -> Iterator[Step]:
     for item in steps:
         if wait and _is_event(item.kind, before):
             sys.stdout.flush()
-            sys.stderr.write(PROMPT)
-            sys.stderr.flush()
+            if _somebody_is_there():
+                sys.stderr.write(PROMPT)
+                sys.stderr.flush()
             if not sys.stdin.readline():
                 wait = False
                 out.log("no more input; the story goes on by itself")
         yield item
         before = item.kind
         sys.stdout.flush()
+
+
+def _somebody_is_there() -> bool:
+    """Whether a prompt would be seen and could be answered."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _is_event(kind: StepKind, before: StepKind | None) -> bool:

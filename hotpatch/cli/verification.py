@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import contents, load_for, open_for, open_pair
+from hotpatch.cli.numbers import Integer, Positive
 from hotpatch.cli.outcome import Exit
 from hotpatch.errors import InputError
 
@@ -30,11 +31,11 @@ def verify(
     module: Annotated[list[str] | None, Many, Parameter(metavar="FILE")] = None,
     load_base: Annotated[str | None, Parameter(metavar="VA")] = None,
     stdin: Annotated[str | None, Parameter(metavar="FILE")] = None,
-    seed: Annotated[int, Parameter(metavar="N")] = 0,
-    bound: Annotated[int | None, Parameter(metavar="N")] = None,
+    seed: Integer = 0,
+    bound: Positive | None = None,
     budget: Annotated[str | None, Parameter(metavar="N")] = None,
     function: Annotated[list[str] | None, Many, Parameter(metavar="FUNCTION")] = None,
-    seeds: Annotated[int | None, Parameter(metavar="N")] = None,
+    seeds: Positive | None = None,
     options: Options = DEFAULT,
 ) -> int:
     """Compare a patched build with the fixed one: by calls, with the patch going in at every boundary, or function by function.
@@ -59,8 +60,7 @@ def verify(
         seeds: Without calls: how many made-up states each function is run on; by default 48, fewer where many functions travel.
         options: Of every verb.
     """
-    from hotpatch.cli.arguments import load_base_of, parse_count
-    from hotpatch.process import BUDGET
+    from hotpatch.cli.arguments import load_base_of, parse_budget
     from hotpatch.report import verify as report_of
     from hotpatch.verifier import Surroundings, verify_calls, verify_functions
 
@@ -73,8 +73,7 @@ def verify(
         if calls:
             modules = tuple(open_for(path, images[0], base) for path in module or ())
             with load_base_of(load_base) as va:
-                limit = BUDGET if budget is None else parse_count(budget, "--budget")
-                surroundings = Surroundings(va, modules, contents(stdin), seed, limit)
+                surroundings = Surroundings(va, modules, contents(stdin), seed, parse_budget(budget))
                 report = verify_calls(
                     images[0], loaded, fixed=images[1], calls=calls, bound=_BOUND if bound is None else bound, surroundings=surroundings
                 )
@@ -86,7 +85,7 @@ def verify(
     for missed in sorted({item.call for item in report.calls} - {item.call for item in report.calls if item.entries}):
         out.warn(f"{missed} enters none of the patched functions, so it shows nothing about the patch")
     if options.json or not options.quiet or not report.ok:
-        out.result(document, report_of.render(report))
+        out.result(document, report_of.render(report), page=True)
     return Exit.DONE if report.ok else Exit.COUNTEREXAMPLE
 
 

@@ -17,7 +17,7 @@ from hotpatch.engine.plan import plan
 from hotpatch.engine.registry import Registry, SiteKey
 from hotpatch.engine.stacking import Stacking
 from hotpatch.engine.transaction import Transaction
-from hotpatch.errors import ApplyRefused, HotpatchError, Refusal, Refused, RevertRefused, Rule
+from hotpatch.errors import ApplyRefused, HotpatchError, InputError, Refusal, Refused, RevertRefused, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,13 @@ class Engine:
     """
 
     def __init__(self, target: Target) -> None:
-        """Work on ``target``, which has no patches yet."""
+        """Work on ``target``, which has no patches yet.
+
+        Raises:
+            InputError: It is none.
+        """
+        if not hasattr(target, "write_code"):
+            raise InputError(repr(target), "is no Target; of a Process use process.apply, or process.engine")
         self._target = target
         self._registry = Registry()
         self._locator: tuple[Registry, Locator] | None = None

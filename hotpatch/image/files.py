@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError
-
-if TYPE_CHECKING:
-    from os import PathLike
+from hotpatch.errors import InputError, expect
 
 
 def read_file(path: str | PathLike[str]) -> bytes:
@@ -19,6 +16,7 @@ def read_file(path: str | PathLike[str]) -> bytes:
     Raises:
         InputError: It is missing, unreadable, a folder or a device; the message names it as it was given.
     """
+    expect(path, (str, PathLike), "a path", "give a str or a Path")
     subject = str(path)
     if not subject:
         raise InputError(subject, "names no file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError, Refusal, Refused, Rule
+from hotpatch.errors import InputError, Refusal, Refused, Rule, expect
 
 if TYPE_CHECKING:
     from hotpatch.address import Rva
@@ -24,6 +24,7 @@ def function_named(image: Image, text: str) -> Function:
         InputError: The text names nothing, or no RVA stands behind ``rva:``.
         Refused: There is none, or several (rule no-such-function).
     """
+    expect(text, str, "a function's name", "write an export, a symbol, or rva:0x1234")
     if not text:
         raise InputError(text, "names no function; write an export, a symbol, or rva:0x1234")
     if text.startswith(_RVA_PREFIX):
@@ -46,7 +47,7 @@ def function_named(image: Image, text: str) -> Function:
     names = sorted({name for function in image.functions for name in function.names})
     same = [name for name in names if name.casefold() == text.casefold()]
     near = same or get_close_matches(text, names, _NEAR_NAMES, 0.5)
-    hint = f"near names are {', '.join(near)}" if near else "hotpatch inspect lists what it has"
+    hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has"
     raise _refused(text, None, f"{image.name} has no function called {text}; {hint}.", {"near": near} if near else {})
 
 

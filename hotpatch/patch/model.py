@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, expect
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from hotpatch.address import Rva
     from hotpatch.arch import FixupKind, Machine, Redirect
     from hotpatch.image import BaseIdentity, Image
@@ -202,6 +201,9 @@ class Patch:
         Raises:
             InputError: It cannot be written.
         """
+        expect(path, (str, PathLike), "a path", "give a str or a Path")
+        if not str(path):
+            raise InputError("", "names no file")
         try:
             Path(path).write_bytes(self.data)
         except (OSError, ValueError) as error:

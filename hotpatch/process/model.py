@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, expect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,7 @@ class Buffer:
         Raises:
             InputError: ``size`` is negative or absurd.
         """
+        expect(size, int, "a number of bytes", "Buffer(64) has 64; bytes can be passed as they are")
         if not 0 <= size <= 1 << 30:
             raise InputError(f"buffer of {size} bytes", "a buffer has 0 to 2**30 bytes")
         self.data = bytes(size)

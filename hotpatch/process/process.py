@@ -10,9 +10,11 @@ from hotpatch.address import Va
 from hotpatch.emulator.commandline import join_command_line
 from hotpatch.emulator.guest import Guest
 from hotpatch.emulator.parameters import Settings
-from hotpatch.engine import Consistency, Engine, PatchState
+from hotpatch.engine import AppliedPatch, Consistency, Engine, PatchState
 from hotpatch.engine.identity import is_build
-from hotpatch.errors import ApplyRefused, InputError, Refusal, Refused, RevertRefused, Rule
+from hotpatch.errors import ApplyRefused, InputError, Refusal, Refused, RevertRefused, Rule, expect
+from hotpatch.image import Image
+from hotpatch.patch import Patch
 from hotpatch.process.model import AppliedAt, Argument, CallResult, PendingCall, ProcessSnapshot, RunResult, ThreadView
 from hotpatch.process.passing import passed
 from hotpatch.process.patches import Patches
@@ -24,16 +26,26 @@ if TYPE_CHECKING:
     from hotpatch.arch import Machine
     from hotpatch.emulator.schedule import Schedule
     from hotpatch.emulator.system import ProcessEvent
-    from hotpatch.engine import AppliedPatch, Status
+    from hotpatch.engine import Status
     from hotpatch.errors import Fault
-    from hotpatch.image import Image
-    from hotpatch.patch import Patch
 
 BUDGET = 1_000_000_000
 """Instructions after which a call or a whole run is given up (fault instruction-budget), unless said otherwise."""
 
+_NO_BUDGET = "is none; give the number of instructions after which the program is given up, at least 1"
 _STRIDE = 1000
 """Instructions that :meth:`Process.wait` may run past the end of what it waits for."""
+
+
+def _expect_patch(patch: object, wait: int | None) -> None:
+    """Refuse what is no patch, above all paths, and a wait that ends before it begins.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
+    expect(patch, Patch, "a Patch", "hotpatch.build makes one and hotpatch.load reads one")
+    if wait is not None and wait < 0:
+        raise InputError(f"wait {wait}", "is negative; give a number of instructions from 0")
 
 
 class Process:
@@ -62,7 +74,7 @@ class Process:
         more_input: bool = False,
         args: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
-        consistency: Consistency = Consistency.IMMEDIATE,
+        consistency: Consistency | str = Consistency.IMMEDIATE,
         schedule: Schedule | None = None,
         budget: int = BUDGET,
     ) -> None:
@@ -84,12 +96,23 @@ class Process:
             budget: Instructions after which a call or a whole run is given up.
 
         Raises:
-            InputError: An image cannot be loaded.
+            InputError: An image cannot be loaded, or something given is of another kind.
             EmulatedFault: A DLL's start-up faulted.
         """
+        for name, images in (("modules", modules), ("available", available)):
+            expect(images, (list, tuple), "a list of images", f"write {name}=[…]")
+        for image in (base, *modules, *available):
+            expect(image, Image, "an Image", "hotpatch.open reads one from a file")
+        for name, number in (("load_base", load_base), ("seed", seed), ("budget", budget)):
+            expect(number, (int, type(None)) if name == "load_base" else int, "an int", f"give {name} as a number")
+        expect(stdin, (bytes, bytearray, memoryview), "bytes", "encode the text")
+        if isinstance(args, str):
+            raise InputError(repr(args), f"is one text where a list is wanted; write args=[{args!r}]")
+        if budget < 1:
+            raise InputError(f"budget {budget}", _NO_BUDGET)
         settings = Settings(join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin), more_input)
         self.base = base
-        self.consistency = consistency
+        self.consistency = self._consistency(consistency)
         self.budget = budget
         base_va = None if load_base is None else Va(load_base)
         self.guest = Guest(base, load_base=base_va, modules=modules, available=available, seed=seed, settings=settings, schedule=schedule)
@@ -163,6 +186,7 @@ class Process:
         """
         if isinstance(function, int):
             return Va(function)
+        expect(function, str, "a name or an address", "give a str or an int")
         library, bang, name = function.rpartition("!")
         module = self.guest.module
         if bang:
@@ -192,7 +216,9 @@ class Process:
         return self.call_details(function, *args).value
 
     def call_details(self, function: str | int, *args: Argument, budget: int | None = None) -> CallResult:
-        """As :meth:`call`, with everything that the call gave."""
+        """As :meth:`call`, with everything that the call gave; given up after ``budget`` instructions, the process's where ``None``."""
+        if budget is not None and budget < 1:
+            raise InputError(f"budget {budget}", _NO_BUDGET)
         return self.finish_call(self.begin_call(function, *args), budget=budget)
 
     def begin_call(self, function: str | int, *args: Argument) -> PendingCall:
@@ -309,6 +335,7 @@ class Process:
             ApplyRefused: With every reason; the process is as it was.
             InputError: There is no such consistency.
         """
+        _expect_patch(patch, wait)
         applied = self.engine.apply(patch, consistency=self._consistency(consistency), wait=wait)
         return self._patches.given(applied)
 
@@ -321,6 +348,7 @@ class Process:
             ApplyRefused: As :meth:`apply`, or another build of the module is loaded (wrong-base).
             InputError: There is no such consistency.
         """
+        _expect_patch(patch, wait)
         registered = self.engine.register(patch, consistency=self._consistency(consistency), wait=wait)
         return self._patches.given(registered)
 
@@ -335,6 +363,7 @@ class Process:
             RevertRefused: With every reason; the process is as it was.
             InputError: There is no such consistency.
         """
+        expect(applied, AppliedPatch, "an AppliedPatch", "Process.apply gives one")
         self.engine.revert(applied, None if consistency is None else self._consistency(consistency), wait)
 
     def wait(self, applied: AppliedPatch, n: int | None = None) -> PatchState:
@@ -379,6 +408,7 @@ class Process:
         One for a DLL that the program may load later is registered, as :meth:`register`. :attr:`applied` and :attr:`refused` tell what
         came of it.
         """
+        _expect_patch(patch, wait)
         how = self._consistency(consistency)
 
         def action() -> None:
@@ -393,6 +423,7 @@ class Process:
 
     def revert_at(self, instructions: int, patch: Patch, *, wait: int | None = None) -> None:
         """Take a patch back at an instruction count, as :meth:`revert`; the newest application of it that stands or is on its way."""
+        _expect_patch(patch, wait)
 
         def action() -> None:
             newest = self._patches.newest(patch)

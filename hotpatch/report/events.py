@@ -64,7 +64,7 @@ def _redirect(event: Mapping[str, Any]) -> str:
 
 
 def _refused(event: Mapping[str, Any]) -> str:
-    return ", ".join(str(event[key]) for key in ("rule", "function") if event.get(key))
+    return ", ".join(str(event[key]) for key in ("rule", "function") if event.get(key)) + f": {event['reason']}"
 
 
 def _move(event: Mapping[str, Any]) -> str:
@@ -74,7 +74,9 @@ def _move(event: Mapping[str, Any]) -> str:
 def _wait(event: Mapping[str, Any]) -> str:
     if event.get("called_off"):
         return f"{event['patch']}, sequence {event['sequence']}: called off"
-    return f"{event['patch']}, sequence {event['sequence']}: {event['operation']} waits for {_held(event)}, until {event['until']}"
+    return (
+        f"{event['patch']}, sequence {event['sequence']}: {event['operation']} waits for {_held(event)}, until instruction {event['until']}"
+    )
 
 
 def _transition(event: Mapping[str, Any]) -> str:

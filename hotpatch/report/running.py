@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _REGISTERS_A_LINE = 4
 _REGISTER_COLUMNS = 25
+_STATE = 8
+"""Columns of a function's state, with what it waits for."""
 _BUFFER_LINE = 16
 _BUFFER_SHOWN = 256
 """Bytes of a buffer that text shows; the document has them all."""
@@ -105,7 +107,7 @@ def call_text(document: CallDocument) -> RenderableType:
     """A call for people."""
     parts: list[RenderableType] = []
     if document.output:
-        parts.append(Text(document.output.rstrip("\n")))
+        parts.append(_verbatim(document.output))
     for item in document.applied:
         when = f"after {counted(item.at, 'instruction')}" if item.at else "before the first instruction"
         parts.append(Text(f"{item.patch}: {counted(item.functions, 'function')} patched {when}", style="cyan"))
@@ -120,6 +122,11 @@ def call_text(document: CallDocument) -> RenderableType:
     if document.fault:
         parts.append(fault_text(document.fault))
     return Group(*parts)
+
+
+def _verbatim(output: str) -> Text:
+    """What the program wrote, as it wrote it."""
+    return Text(output.rstrip("\n"), no_wrap=True, overflow="ignore")
 
 
 def _buffer(number: int, data: bytes) -> RenderableType:
@@ -153,10 +160,8 @@ def run_text(document: RunDocument) -> RenderableType:
     """A run for people: what the program wrote, what the engine did, how it ended."""
     parts: list[RenderableType] = []
     if document.output:
-        parts.append(Text(document.output.rstrip("\n")))
-    parts += [Text(line, style="cyan") for line in map(events.line, document.events) if line]
-    if document.refused:
-        parts.append(refusals(document.refused))
+        parts.append(_verbatim(document.output))
+    parts += _course(document)
     for item in document.stopped or ():
         parts.append(_stop_text(item))
     if document.stopped is not None:
@@ -171,6 +176,20 @@ def run_text(document: RunDocument) -> RenderableType:
     return Group(*parts)
 
 
+def _course(document: RunDocument) -> list[RenderableType]:
+    """What the engine did, and each refusal where it came."""
+    parts: list[RenderableType] = []
+    untold = list(document.refused)
+    for event in document.events:
+        refused = next((item for item in untold if event["kind"] == "refused" and event["reason"] == item.reason), None)
+        if refused is not None:
+            untold.remove(refused)
+            parts.append(refusals([refused], at=event["at"]))
+        elif line := events.line(event):
+            parts.append(Text(line, style="cyan", no_wrap=True, overflow="ignore"))
+    return [*parts, refusals(untold)] if untold else parts
+
+
 def _status(status: dict[str, Any]) -> RenderableType:
     """What is patched, where, by which patch, in which state."""
     functions = status["functions"]
@@ -179,7 +198,19 @@ def _status(status: dict[str, Any]) -> RenderableType:
     if not functions:
         return Group(Text("nothing is patched"), *changes)
     names = {patch["number"]: patch["name"] for patch in status["patches"]}
-    rows = table("patched", "module", "at", "by", "sequence", "state", "redirect", "leads to", right=("at", "sequence", "leads to"))
+    rows = table(
+        "patched",
+        "module",
+        "at",
+        "by",
+        "no.",
+        "state",
+        "redirect",
+        "leads to",
+        right=("at", "no.", "leads to"),
+        fold=("state",),
+        least=_STATE,
+    )
     for item in functions:
         rows.add_row(
             item["name"] or f"rva:0x{item['rva']:x}",
@@ -202,8 +233,9 @@ def _registered(item: Mapping[str, Any]) -> str:
 
 def _change(change: Mapping[str, Any]) -> list[Text]:
     """What is on its way, and on which side each thread is."""
-    until = "" if change["until"] is None else f", until {change['until']}"
-    head = f"{change['name']}, sequence {change['sequence']}: {change['operation']} {change['state']} since {change['since']}{until}"
+    until = "" if change["until"] is None else f", until instruction {change['until']}"
+    since = f"since instruction {change['since']}{until}"
+    head = f"{change['name']}, sequence {change['sequence']}: {change['operation']} {change['state']} {since}"
     rows = [
         f"    thread {item['thread']}: {item['side']}" + (f", kept by {item['function'] or '?'}" if item["stack"] else "")
         for item in change["threads"]
@@ -212,7 +244,8 @@ def _change(change: Mapping[str, Any]) -> list[Text]:
 
 
 def _stop_text(item: ThreadStopDocument) -> RenderableType:
-    head = f"thread {item.thread}, {item.state}{f', waits for {item.waits_for}' if item.waits_for else ''}, in {item.function or '?'}"
+    waits = f", waits for {item.waits_for}" if item.waits_for else ""
+    head = f"thread {item.thread}, {item.state}, in {item.function or '?'}{waits}"
     code = [Text(f"  {'→' if not at else ' '} {line}") for at, line in enumerate(item.code)]
     stack = [Text(f"    0x{frame.pc:x}  {frame.function or '?'}") for frame in item.stack]
     return Group(Text(head, style="bold"), Registers(item.registers), *code, Text("  stack"), *stack)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from hotpatch.report.text import table
@@ -42,6 +44,8 @@ _WHAT = {
     "withstood": "green",
 }
 """Styles; and the order in which things happen on one day."""
+_DEVICES = 14
+"""Columns of the names of those to whom one thing happens; more of them take more lines."""
 
 
 def calendar(document: CalendarDocument) -> RenderableType:
@@ -66,26 +70,40 @@ def eligible(document: EligibleDocument) -> RenderableType:
     assumed = "" if document.policy else " (a policy that allows hotpatch is assumed; give one with --policy)"
     policy = f", by the policy {document.policy!r}" if document.policy else ""
     head = Text.assemble((document.device, "bold"), ": ", verdict, f" for the hotpatch of {document.month}{policy}{assumed}")
-    rows = table("rule", "outcome", "the device has", "from")
+    rows = table("rule", "outcome", "the device has", "from", right=("from",), fold=("the device has",))
+    sources: dict[str, int] = {}
     for item in document.rules:
-        rows.add_row(item.rule, Text(item.outcome, style=_OUTCOME[item.outcome]), item.found, f"{item.source}, {item.date}")
-    return Group(head, rows, *_failures(document.rules))
+        number = sources.setdefault(f"{item.source}, {item.date}", len(sources) + 1)
+        rows.add_row(item.rule, Text(item.outcome, style=_OUTCOME[item.outcome]), item.found, str(number))
+    named = _hanging(*((f"from {number}:", source) for source, number in sources.items()), indent=0)
+    return Group(head, rows, named, *_failures(document.rules))
 
 
-def _failures(rules: Iterable[RuleDocument]) -> list[Text]:
-    """A failed rule takes three lines: the rule, why, what to do."""
-    return [
-        Text.assemble((item.rule, "bold red"), f": {item.requires}", "\n    why: ", item.reason or "", "\n    do:  ", item.remedy or "")
-        for item in rules
-        if item.outcome == "fails"
-    ]
+def _hanging(*rows: tuple[str, str], indent: int) -> RenderableType:
+    """Sentences, each behind a word that its further lines keep clear of."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for word, sentence in rows:
+        grid.add_row(word, sentence)
+    return Padding(grid, (0, 0, 0, indent))
+
+
+def _failures(rules: Iterable[RuleDocument], indent: int = 0) -> list[RenderableType]:
+    """A failed rule: what it wants, why it fails, what to do."""
+    parts: list[RenderableType] = []
+    for item in rules:
+        if item.outcome == "fails":
+            parts.append(Padding(Text.assemble((item.rule, "bold red"), f": {item.requires}"), (0, 0, 0, indent)))
+            parts.append(_hanging(("why:", item.reason or ""), ("do:", item.remedy or ""), indent=indent + 4))
+    return parts
 
 
 def offer(document: OfferDocument) -> RenderableType:
     """A row a device; then, for each, every rule."""
     kind = document.kind.replace("-", " ")
     head = Text(f"{document.policy}: {document.month}, a {kind} month, updates come on {document.release_day}", style="bold")
-    rows = table("device", "brings", "installed", "restart", "why")
+    rows = table("device", "brings", "installed", "restart", "why", fold=("why",), least=20)
     parts: list[RenderableType] = [head, rows]
     for item in document.offers:
         brings = Text(item.brings, style=_BRINGS[item.brings])
@@ -94,10 +112,9 @@ def offer(document: OfferDocument) -> RenderableType:
         holds = [rule.rule for rule in item.rules if rule.outcome == "holds"]
         rest = [rule.rule for rule in item.rules if rule.outcome == "not-applicable"]
         other = f"; not applicable: {', '.join(rest)}" if rest else ""
-        parts.append(Text.assemble("\n", (item.device, "bold"), f"\n  hold: {', '.join(holds) or 'none'}{other}"))
-        for line in _failures(item.rules):
-            line.pad_left(2)
-            parts.append(line)
+        parts.append(Text.assemble("\n", (item.device, "bold")))
+        parts.append(_hanging(("hold:", f"{', '.join(holds) or 'none'}{other}"), indent=2))
+        parts += _failures(item.rules, 2)
     return Group(*parts)
 
 
@@ -124,7 +141,8 @@ def _timeline(events: Sequence[EventDocument]) -> RenderableType:
     merged: dict[tuple[str, str, str], list[str]] = {}
     for event in events:
         merged.setdefault((event.day, event.what, event.text), []).append(event.device or "all")
-    rows = table("day", "device", "what", "")
+    rows = table("day", "device", "what", "", fold=("device", ""), least=_DEVICES)
+    rows.columns[1].max_width = _DEVICES
     order = list(_WHAT)
     last = ""
     for (day, what, text), devices in sorted(merged.items(), key=lambda item: (item[0][0], order.index(item[0][1]))):
@@ -143,19 +161,20 @@ def _devices(document: SimulateDocument) -> RenderableType:
 
 
 def _by_month(document: SimulateDocument) -> RenderableType:
-    numbers = ("restarts", "sessions dropped", "days exposed", "attacks", "process", "requests it has served")
-    rows = table("device", "month", "brings", *numbers, right=numbers)
+    numbers = ("restarts", "sessions\ndropped", "days\nexposed", "attacks", "process", "requests it\nhas served")
+    rows = table("device\nand month", "brings", *numbers, right=numbers)
     for device in document.devices:
+        rows.add_row(Text(device.device, style="bold"))
         for item in device.months:
             cells = (item.restarts, item.sessions_dropped, item.days_exposed, item.attacks, item.process, item.served)
-            rows.add_row(device.device, item.month, Text(item.brings, style=_BRINGS[item.brings]), *map(str, cells))
+            rows.add_row(f"  {item.month}", Text(item.brings, style=_BRINGS[item.brings]), *map(str, cells))
     return rows
 
 
 def _equivalence(document: SimulateDocument) -> list[Text]:
-    lines = []
+    lines = [Text("hotpatched servers against updated ones, asked the same:")] if document.equivalence else []
     for item in document.equivalence:
-        asked = f"{item.device}, {item.month}: hotpatched and updated server, {item.requests} requests, {item.hostile} of them hostile: "
+        asked = f"{item.device}, {item.month}: {item.requests} requests, {item.hostile} of them hostile: "
         if item.difference is None:
             lines.append(Text.assemble(asked, ("the same replies", "green")))
         else:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _VERDICT_STYLE = {"changed": "yellow", "added": "green", "removed": "red", "identical": "dim", "relocated": "dim"}
 _ADDRESSES = frozenset({"rva", "va", "address", "target", "targets", "pc", "start", "end", "site", "sites", "slot", "pointer", "entry"})
 """Words in the name of a detail that say that its number is an address."""
+_IN_THE_REASON = frozenset({"near"})
+"""Evidence that the reason of a refusal has in full; documents have it for programs."""
 _INDENT = (0, 0, 0, 4)
 _LEAST_FOLDED = 24
 """Columns that a cell which may fold keeps, however narrow the terminal is."""
@@ -45,18 +47,19 @@ class Rows(Table):
         super().add_row(*cells, style=style, end_section=end_section)
         for column, cell in zip(self.columns, cells, strict=False):
             if column.no_wrap:
-                column.min_width = max(column.min_width or 0, cell_len(str(column.header)), cell_len(str(cell or "")))
+                lines = [*str(column.header).split("\n"), *str(cell or "").split("\n")]
+                column.min_width = max(column.min_width or 0, *map(cell_len, lines))
 
 
-def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Rows:
-    """A table of ``columns``: those in ``right`` are numbers, those in ``fold`` may fold, all others keep their width."""
+def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = (), least: int = _LEAST_FOLDED) -> Rows:
+    """A table of ``columns``: those in ``right`` are numbers, those in ``fold`` may fold to ``least`` columns, others keep their width."""
     made = Rows(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         folds = column in fold
         made.add_column(
             column,
             no_wrap=not folds,
-            min_width=_LEAST_FOLDED if folds else None,
+            min_width=least if folds else None,
             overflow="fold" if folds else "crop",
             justify="right" if column in right else "left",
         )
@@ -73,16 +76,18 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def refusals(items: Iterable[RefusalDocument]) -> RenderableType:
-    """Each refusal: rule, place, sentence, evidence."""
+def refusals(items: Iterable[RefusalDocument], *, at: int | None = None) -> RenderableType:
+    """Each refusal: after how many instructions, where that is to be told, rule, place, sentence, evidence."""
     parts: list[RenderableType] = []
     for item in items:
         place = [item.function or "", hexadecimal(item.rva) if item.rva is not None else ""]
         where = "  ".join(word for word in place if word)
-        parts.append(Text.assemble(("refused ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))
+        when = f"[{at}] " if at is not None else ""
+        parts.append(Text.assemble(when, ("refused ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))
         parts.append(Padding(Text(item.reason), _INDENT))
-        if item.evidence:
-            parts.append(Padding(_evidence(item.evidence), _INDENT))
+        evidence = {key: value for key, value in item.evidence.items() if key not in _IN_THE_REASON}
+        if evidence:
+            parts.append(Padding(_evidence(evidence), _INDENT))
     return Group(*parts)
 
 
@@ -185,15 +190,18 @@ def build(document: BuildDocument) -> RenderableType:
 
 
 def micro(functions: Sequence[MicroFunctionDocument]) -> RenderableType:
-    """A row for each function that was run on made-up state."""
+    """A row for each function that was run on made-up state, and what there is to note."""
     numbers = ("rva", "runs", "agreed", "covered", "instructions")
-    rows = table("verdict", "function", *numbers, "notes", right=numbers, fold=("notes",))
+    rows = table("verdict", "function", *numbers, right=numbers)
+    notes = []
     for item in functions:
         covered = f"{item.covered:.0%}"
         name = item.name or f"rva:0x{item.base_rva:x}"
         cells = (hexadecimal(item.base_rva), str(item.runs), str(item.agreed), covered, str(item.instructions))
-        rows.add_row(item.verdict, name, *cells, "; ".join(item.notes))
-    return rows
+        rows.add_row(item.verdict, name, *cells)
+        if item.notes:
+            notes.append(Padding(Text(f"{name}: {'; '.join(item.notes)}"), _INDENT))
+    return Group(rows, *notes)
 
 
 def _checked(functions: Sequence[MicroFunctionDocument]) -> list[RenderableType]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hotpatch.verifier import MicroCheck, MicroReport, VerifyReport
 
 _VIOLATIONS_SHOWN = 20
+_LEAST_CALL = 14
+"""Columns that a call keeps, however narrow the terminal is."""
 
 
 def document(report: VerifyReport) -> VerifyDocument:
@@ -64,19 +66,20 @@ def checked(check: MicroCheck) -> list[MicroFunctionDocument]:
 
 def render(report: VerifyReport) -> RenderableType:
     """A row for each call and action, the counterexamples, what was refused, what was covered."""
-    numbers = ("instructions", "entries", "tried", "old", "new", "per call", "mixed", "wrong", "refused")
+    refused = ("refused",) if any(item.refused for item in report.calls) else ()
+    numbers = ("tried", "of", "entries", "old", "new", "per call", "mixed", "wrong", *refused)
     if report.functions:
         return Group(text.micro([micro_function(item) for item in report.functions]), *_violations(report), Text(_closing(report)))
-    rows = text.table("call", "patch", *numbers, right=numbers)
+    rows = text.table("call", "patch", *numbers, right=numbers, fold=("call",), least=_LEAST_CALL)
     for item in report.calls:
         rows.add_row(
             item.call,
-            {"apply": "applied", "revert": "reverted"}[item.action.value],
+            {"apply": "in", "revert": "out"}[item.action.value],
+            str(item.tried),
             str(item.instructions),
             str(item.entries),
-            str(item.tried),
             *(str(count) for count in item.outcomes.values()),
-            str(item.refused),
+            *((str(item.refused),) if refused else ()),
         )
     parts: list[RenderableType] = [rows, *_violations(report)]
     if report.refused:

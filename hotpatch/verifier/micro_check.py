@@ -96,7 +96,7 @@ def verify_functions(
         InputError: A function does not travel, or ``seeds`` is less than 1.
     """
     if seeds is not None and seeds < 1:
-        raise InputError(str(seeds), "no number of seeds; give at least 1")
+        raise InputError(f"seeds {seeds}", "is no number of seeds; give at least 1")
     travelling = {function.base_rva for function in patch.functions}
     only = {name: base.function_named(name).entry for name in functions}
     for name, entry in only.items():

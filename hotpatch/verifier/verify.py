@@ -61,7 +61,7 @@ def verify_calls(
         InputError: A call cannot be made, or starts threads.
     """
     if bound < 1:
-        raise InputError(str(bound), "no bound; give the number of boundaries to try, at least 1")
+        raise InputError(f"bound {bound}", "is none; give the number of boundaries to try, at least 1")
     if not calls:
         raise InputError("calls", "none given; verification needs at least one call")
     verification = _Verification(base, patch, fixed, bound, surroundings or Surroundings())

@@ -78,7 +78,9 @@ def test_stop_at(ask: Ask, image, patch, machine) -> None:
     others = [thread["thread"] for thread in found["stopped"][1:]]
     assert main["waits_for"] == "all of " + ", ".join(f"thread {number}" for number in others)
     text = ask(*command).out
-    assert f"waits for {main['waits_for']}, in WaitForMultipleObjects" in text
+    assert f"in WaitForMultipleObjects, waits for {main['waits_for']}" in text.replace("\n", " ")
+    threads = text[text.index("thread 2, ") : text.index("patched  ")]  # the table is as wide as the patch's name makes it
+    assert max(map(len, threads.splitlines())) <= 80
     patched = next(line for line in text.splitlines() if line.startswith("price "))
     assert patched.split()[1:2] + patched.split()[3:7] == ["base.exe", Path(fix).name, "1", "applied", "hpat"]
     assert text.endswith("still running after 2500 instructions, 7 threads\n")
@@ -112,7 +114,8 @@ def test_revert_of_what_is_not_applied(ask: Ask, image, patch, machine) -> None:
     assert [event["at"] for event in found["events"] if event["kind"] == "refused"] == [100]
     text = ask("run", image("many-threads", machine), "--patch", f"{fix}@2000", "--revert", f"{fix}@100")
     assert text.code == 4
-    assert "[100] refused   not-applied" in text.out
+    assert text.out.count("not-applied") == 1
+    assert f"\n[100] refused not-applied\n    {Path(fix).name} is not applied after 100 instructions" in text.out
 
 
 def test_second_patch_of_the_same_sequence_is_refused(ask: Ask, image, patch, machine) -> None:
@@ -207,7 +210,7 @@ def test_threads_change_over_one_by_one(ask: Ask, image, patch, machine) -> None
     assert (change["operation"], change["state"], change["until"]) == ("apply", "in-transition", None)
     assert {each["side"] for each in change["threads"]} == {"old", "new"}
     assert stopped["status"]["functions"][0]["waits_for"] == change["waits_for"]
-    assert "sequence 1: apply in-transition since 800" in ask(*command, "--stop-at", "810").out
+    assert "sequence 1: apply in-transition since instruction 800" in ask(*command, "--stop-at", "810").out
 
 
 def test_a_reversal_half_way(ask: Ask, image, patch, machine) -> None:

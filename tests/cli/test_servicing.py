@@ -158,7 +158,9 @@ def test_a_difference_ends_with_5(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_simulate_tells_a_story(ask: Ask) -> None:
-    text = ask("servicing", "simulate", "failed-hotpatch").out
+    shown = ask("servicing", "simulate", "failed-hotpatch").out
+    assert max(map(len, shown.splitlines())) <= 80
+    text = " ".join(shown.split())
     for part in (
         "foreign-hook",
         "1 hotpatch uninstalled before the restart",

@@ -49,8 +49,8 @@ EVENTS = {
         REDIRECT | {"change": "pointer", "va": 0x140006000, "padding": [], "function": None},
         ["[7] redirect  rva:0x12c0 goes to the new code, by its slot (hpat)", "    slot     0x140006000  486b → ebf9"],
     ),
-    "refused": ({"rule": "sequence", "function": None, "reason": "…"}, ["[7] refused   sequence"]),
-    "refused-function": ({"rule": "foreign-hook", "function": "price", "reason": "…"}, ["[7] refused   foreign-hook, price"]),
+    "refused": ({"rule": "sequence", "function": None, "reason": "…"}, ["[7] refused   sequence: …"]),
+    "refused-function": ({"rule": "foreign-hook", "function": "price", "reason": "…"}, ["[7] refused   foreign-hook, price: …"]),
     "move": (
         {"moved_thread": 3, "from": 0x1000, "to": 0x2000, "why": "stood in the padding"},
         ["[7] move      thread 3 from 0x1000 to 0x2000: it stood in the padding"],
@@ -59,7 +59,7 @@ EVENTS = {
     "other": ({"waiting_for": [2, 3], "va": 0x1000}, ["[7] other     waiting for 2, 3, va 0x1000"]),
     "wait": (
         {"patch": "fix.dll", "sequence": 1, "operation": "apply", "until": 900, "holders": [{"thread": 2, "function": "price"}]},
-        ["[7] wait      fix.dll, sequence 1: apply waits for thread 2 in price, until 900"],
+        ["[7] wait      fix.dll, sequence 1: apply waits for thread 2 in price, until instruction 900"],
     ),
     "wait-called-off": ({"patch": "fix.dll", "sequence": 1, "called_off": True}, ["[7] wait      fix.dll, sequence 1: called off"]),
     "transition-begin": (

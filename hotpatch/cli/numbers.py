@@ -1,0 +1,40 @@
+"""Numbers as options and arguments of verbs: decimal, ``0x…``, ``0o…`` or ``0b…``, and whole."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import Token
+
+NO_INTEGER = "is no integer; write 7 or 0x10"
+
+
+def _whole(_kind: object, tokens: Sequence[Token], *, least: int | None = None) -> int:
+    """The integer that was typed.
+
+    Raises:
+        ValueError: It is none, or less than ``least``.
+    """
+    try:
+        value = int(tokens[0].value, 0)
+    except ValueError:
+        raise ValueError(NO_INTEGER) from None
+    if least is not None and value < least:
+        raise ValueError(f"is less than {least}; write a number from {least}")
+    return value
+
+
+Integer = Annotated[int, Parameter(converter=_whole, metavar="N")]
+"""Any."""
+Count = Annotated[int, Parameter(converter=partial(_whole, least=0), metavar="N")]
+"""From 0."""
+Positive = Annotated[int, Parameter(converter=partial(_whole, least=1), metavar="N")]
+"""From 1."""
+Year = Annotated[int, Parameter(converter=_whole)]
+"""Without a name of its own in help: its argument's stands there."""
