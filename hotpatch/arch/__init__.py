@@ -29,7 +29,7 @@ from hotpatch.arch.base import (
     reference_of,
     step_of,
 )
-from hotpatch.arch.outline import Outline, Outlines, is_inward
+from hotpatch.arch.outline import Outline, Outlines, is_inward, pieces_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,7 @@ __all__ = [
     "Use",
     "architecture",
     "is_inward",
+    "pieces_between",
     "reference_of",
     "step_of",
 ]

@@ -84,9 +84,9 @@ class Arm64(Architecture):
             return None
         return arm64_fields.decode(form.kind, word, address)
 
-    def rows(self, code: bytes, address: int, *, image_base: int = 0) -> Sequence[Row]:
+    def rows(self, code: bytes, address: int, *, image_base: int = 0, holes: Sequence[tuple[int, int]] = ()) -> Sequence[Row]:
         """See :func:`hotpatch.arch.arm64_references.rows`."""
-        found = arm64_references.rows(code, address, image_base)
+        found = arm64_references.rows(code, address, image_base, holes)
         if Use.UNUSED in [row[4] for row in found]:
             return arm64_constants.confirm_unused(found, self.disassemble(code, address), CONVENTION)
         return found

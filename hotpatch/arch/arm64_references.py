@@ -24,10 +24,10 @@ LITERAL_BYTES = {0x18: 4, 0x58: 8, 0x98: 4, 0xD8: 0, 0x1C: 4, 0x5C: 8, 0x9C: 16}
 """Bytes that a load (literal) reads, by its top byte; PRFM reads none."""
 
 
-def rows(raw: bytes, address: int, image_base: int) -> list[Row]:
+def rows(raw: bytes, address: int, image_base: int, holes: Iterable[tuple[int, int]] = ()) -> list[Row]:
     """The references of ``raw``, by offset; those of one ADRP with the target of its first user first.
 
-    Words that hold jump tables (found by :func:`hotpatch.arch.arm64_tables.tables_inside`) or literals are no instructions. An ADRP gives
+    Words that hold jump tables (``holes``, and what :mod:`hotpatch.arch.arm64_tables` finds inside) or literals are none. An ADRP gives
     one PAGEBASE_REL21 for each target that its page is completed to, a partial one with the page where that escapes, and an unused one
     where nothing is seen to use it (:func:`hotpatch.arch.arm64_constants.confirm_unused` makes sure). Pages are followed through places on
     the stack that SP gives.
@@ -39,7 +39,7 @@ def rows(raw: bytes, address: int, image_base: int) -> list[Row]:
     in every build that keeps the layout of the block), and image-relative distances below 4096 (fields of the headers).
     """
     code = Code(raw, address)
-    tables, data, direct = _read(code, raw, image_base)
+    tables, data, direct = _read(code, raw, image_base, holes)
     found: list[Row] = [((offset := index * a64.WORD), a64.WORD, offset, form.kind, form.use, target, 0) for index, form, target in direct]
     if code.has_pages():
         found += _page_references(code, image_base, tables, data)
@@ -50,7 +50,7 @@ def rows(raw: bytes, address: int, image_base: int) -> list[Row]:
 def branches(raw: bytes, address: int, start: int) -> Iterator[tuple[int, int, Use]]:
     """Offset, target and use of direct jumps, branches and calls from byte ``start`` of ``raw`` on, and of all targets of tables in it."""
     code = Code(raw, address)
-    tables, _, direct = _read(code, raw, 0)
+    tables, _, direct = _read(code, raw, 0, ())
     for index, form, target in direct:
         if form.use is not Use.DATA and index * a64.WORD >= start:
             yield index * a64.WORD, target, form.use
@@ -59,10 +59,14 @@ def branches(raw: bytes, address: int, start: int) -> Iterator[tuple[int, int, U
             yield table.jump, target, Use.JUMP
 
 
-def _read(code: Code, raw: bytes, image_base: int) -> tuple[tuple[JumpTable, ...], frozenset[int], list[tuple[int, a64.Form, int]]]:
+def _read(
+    code: Code, raw: bytes, image_base: int, holes: Iterable[tuple[int, int]]
+) -> tuple[tuple[JumpTable, ...], frozenset[int], list[tuple[int, a64.Form, int]]]:
     """The tables in ``code``, whose bytes are ``raw``, the words that hold no instructions, and the PC-relative instructions but ADRP."""
     tables = tables_inside(code, raw, image_base) if MAY_JUMP.search(raw) else ()
     data = data_words(code, tables)
+    if holes:
+        data |= {index for start, end in holes for at in range(start, end, a64.WORD) if (index := code.index(at)) is not None}
     direct = [row for row in code.direct() if row[0] not in data] if data else code.direct()
     literals = _literal_words(code, direct) if code.has_literals() else frozenset()
     if literals:

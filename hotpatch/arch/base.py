@@ -341,16 +341,17 @@ class Architecture(ABC):
         first = next(iter(self.disassemble(code[:LONGEST_INSTRUCTION], address)), None)
         return first.target if first is not None and first.flow is Flow.JUMP else None
 
-    def references(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[Reference, ...]:
+    def references(self, code: bytes, address: int, *, image_base: int = 0, holes: Sequence[tuple[int, int]] = ()) -> tuple[Reference, ...]:
         """Every operand of ``code`` that names an address, inside or outside of it, by offset.
 
+        ``holes`` (start and end addresses, sorted) are no instructions: tables that stand in the code.
         ``image_base`` is the image's base in the caller's space (0 when ``address`` is an RVA): arithmetic on a register that holds it
         gives ADDR32NB references.
         """
-        return tuple(map(reference_of, self.rows(code, address, image_base=image_base)))
+        return tuple(map(reference_of, self.rows(code, address, image_base=image_base, holes=holes)))
 
     @abstractmethod
-    def rows(self, code: bytes, address: int, *, image_base: int = 0) -> Sequence[Row]:
+    def rows(self, code: bytes, address: int, *, image_base: int = 0, holes: Sequence[tuple[int, int]] = ()) -> Sequence[Row]:
         """What :meth:`references` gives, as plain tuples."""
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hotpatch.arch.base import FixupKind, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hotpatch.arch.base import Architecture, Row
 
@@ -23,6 +23,16 @@ _TARGET = itemgetter(5)
 def is_inward(row: Row, start: int, end: int) -> bool:
     """Whether the field of a reference in the code from ``start`` to ``end`` stays as it is when all of that moves."""
     return start <= row[5] < end and row[3] in _DISTANCES
+
+
+def pieces_between(code: bytes, address: int, holes: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    """The pieces of ``code`` at ``address`` outside of ``holes`` (start and end addresses, sorted): where each begins, and its bytes."""
+    start = address
+    end = address + len(code)
+    for hole, after in (*holes, (end, end)):
+        if hole > start:
+            yield start, code[start - address : hole - address]
+        start = max(start, min(after, end))
 
 
 class Outline(NamedTuple):

@@ -17,6 +17,7 @@ from hotpatch.arch import (
     x64_trampoline,
 )
 from hotpatch.arch.base import Architecture, CallingConvention, Machine
+from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
@@ -86,9 +87,15 @@ class X64(Architecture):
                 return address + 1 + width + int.from_bytes(code[1 : 1 + width], "little", signed=True)
         return super().first_jump(code, address)
 
-    def rows(self, code: bytes, address: int, *, image_base: int = 0) -> Sequence[Row]:
+    def rows(self, code: bytes, address: int, *, image_base: int = 0, holes: Sequence[tuple[int, int]] = ()) -> Sequence[Row]:
         """See :meth:`Architecture.references`."""
-        return x64_references.rows(code, address, image_base)
+        if not holes:
+            return x64_references.rows(code, address, image_base)
+        found: list[Row] = []
+        for start, piece in pieces_between(code, address, holes):
+            shift = start - address
+            found += [(row[0] + shift, row[1], row[2] + shift, *row[3:]) for row in x64_references.rows(piece, start, image_base)]
+        return found
 
     def jump_tables(
         self,

@@ -77,29 +77,51 @@ class State:
         """What ``place`` holds."""
         return self.values.get(place, Unknown(-1, place))
 
-    def join(self, other: State, block: int, image_base: int) -> bool:
-        """Merge ``other`` in, at the start of ``block``; whether anything changed."""
+    def join(self, other: State, block: int, image_base: int, masked: dict[Value, int]) -> bool:
+        """Merge ``other`` in, at the start of ``block``; whether anything changed.
+
+        A place that each way brings another value to is below the larger of their bounds; ``masked`` are those that no check gave.
+        """
         changed = False
+        fresh: dict[Value, int | None] = {}
         for place in self.values.keys() | other.values.keys():
             mine, theirs = self.get(place), other.get(place)
             if mine in (theirs, image_base):
                 continue
             merged: Value = image_base if theirs == image_base else Unknown(block, place)
+            fresh[merged] = self._common_bound(other, place, merged, masked)
             if merged != mine:
                 self.values[place] = merged
                 changed = True
-        for value, bound in list(self.bounds.items()):
-            wider = other.bounds.get(value)
+        for value in fresh.keys() | self.bounds.keys():
+            bound = self.bounds.get(value)
+            wider = fresh[value] if value in fresh else other.bounds.get(value)
+            if value not in fresh and wider is not None and bound is not None:
+                wider = max(wider, bound)
+            if wider == bound:
+                continue
+            changed = True
             if wider is None:
                 del self.bounds[value]
-                changed = True
-            elif wider > bound:
+            else:
                 self.bounds[value] = wider
-                changed = True
         if self.compared is not None and self.compared != other.compared:
             self.compared = None
             changed = True
         return changed
+
+    def _common_bound(self, other: State, place: str, merged: Value, masked: dict[Value, int]) -> int | None:
+        """What ``merged``, which ``place`` holds from here on, is below; ``None`` where an older value of that name is about."""
+        mine, theirs = self.get(place), other.get(place)
+        one, two = self.bounds.get(mine), other.bounds.get(theirs)
+        if one is None or two is None:
+            return None
+        if any(where != place and value == merged for state in (self, other) for where, value in state.values.items()):
+            return None
+        bound = max(one, two)
+        if masked.get(mine) == one or masked.get(theirs) == two:
+            masked[merged] = bound
+        return bound
 
 
 _COPIES = frozenset((x86.X86_INS_MOV, x86.X86_INS_MOVABS, x86.X86_INS_MOVZX, x86.X86_INS_MOVSX, x86.X86_INS_MOVSXD))
@@ -131,7 +153,7 @@ class Values(Analysis[State]):
 
     def merge(self, known: State, other: State, leader: int) -> bool:
         """See :meth:`State.join`."""
-        return known.join(other, self.blocks.addresses[leader], self.image_base)
+        return known.join(other, self.blocks.addresses[leader], self.image_base, self._masked)
 
     def along(self, state: State, position: int, *, taken: bool) -> State:
         """``state`` with what the branch at ``position`` tells about the value that was compared."""
@@ -146,6 +168,8 @@ class Values(Analysis[State]):
             number == (x86.X86_INS_JNE if taken else x86.X86_INS_JE) and state.bounds.get(value) == limit + 1
         ):
             state.bounds[value] = limit
+        elif number == (x86.X86_INS_JE if taken else x86.X86_INS_JNE):
+            state.bounds[value] = limit + 1
         return state
 
     def dispatches(self) -> list[Dispatch]:

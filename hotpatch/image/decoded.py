@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
-from hotpatch.arch import FixupKind, Outline, Outlines, reference_of
-from hotpatch.image.flow import decode_between, pieces_between
+from hotpatch.arch import FixupKind, Outline, Outlines, pieces_between, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,9 +72,7 @@ class Decoded:
         return image.table_limit(address, entry_size)
 
     def _rows(self, part: Range, code: bytes, tables: Iterable[JumpTable]) -> Sequence[Row]:
-        decode = self.architecture.rows
-        holes = self._holes_in(part, tables)
-        return decode_between(decode, code, part.start, holes) if holes else decode(code, part.start)
+        return self.architecture.rows(code, part.start, holes=self._holes_in(part, tables))
 
     def references_in(self, part: Range) -> tuple[Reference, ...]:
         """What the code in ``part`` refers to; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import LONGEST_INSTRUCTION, Flow, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator
 
-    from hotpatch.arch import Architecture, Row, Step
+    from hotpatch.arch import Architecture, Step
 
 ALIGNED = 8
 """Bytes; where nothing but a jump leads to an address that is no multiple of them, or nothing at all, no function begins there: compilers
@@ -204,25 +204,3 @@ def padding_length(architecture: Architecture, code: bytes) -> int:
                 reached.add(start)
                 least = min(least, start)
     return size - least
-
-
-def pieces_between(code: bytes, address: int, holes: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
-    """The pieces of ``code`` at ``address`` outside of ``holes`` (start and end addresses, sorted): where each begins, and its bytes."""
-    start = address
-    end = address + len(code)
-    for hole, after in (*holes, (end, end)):
-        if hole > start:
-            yield start, code[start - address : hole - address]
-        start = max(start, min(after, end))
-
-
-def decode_between(decode: Callable[[bytes, int], Sequence[Row]], code: bytes, address: int, holes: Iterable[tuple[int, int]]) -> list[Row]:
-    """The references of ``code`` at ``address`` outside of ``holes`` (start and end addresses, sorted), by offset from ``address``."""
-    found: list[Row] = []
-    for start, piece in pieces_between(code, address, holes):
-        shift = start - address
-        found += [
-            (offset + shift, size, field + shift, kind, use, target, addend)
-            for offset, size, field, kind, use, target, addend in decode(piece, start)
-        ]
-    return found

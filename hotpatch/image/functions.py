@@ -62,6 +62,10 @@ class _Finder(Claims):
         self.falls: dict[tuple[int, int], bool] = {}
         self.tables: set[int] = set()
         self.table_ends: set[int] = set()
+        self.cases: set[int] = set()
+        """What jump tables of known length lead to outside of the range that jumps."""
+        self.unbounded: dict[int, Range] = {}
+        """Ranges that jump through tables of unknown length, with all that they were read with."""
         self.pointers: set[int] = set()
         self.merged: dict[int, int] = {}
         self.data: set[int] = set()
@@ -221,15 +225,23 @@ class _Finder(Claims):
         calls: set[int] = set()
         taken: set[int] = set()
         low, high, constants, data = self.low, self.high, self.constants, self.data
-        fresh, self.fresh = sorted(self.fresh), set()
+        grown = (start for start, whole in self.unbounded.items() if start in self.end and self._whole(start) != whole)
+        fresh, self.fresh = sorted(self.fresh.union(grown)), set()
         for start in fresh:
             end = self.end[start]
             owner = self.owner[start]
-            branches = []
+            branches: list[int] = []
             tables, outline, leads = self.image.reading(Range(Rva(start), Rva(end)))
             for table in tables:
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)
+            if not all(table.exact for table in tables):
+                whole = self.unbounded[start] = self._whole(start)
+                tables = self.image.jump_tables_in(whole)
+            for table in tables:
+                cases = [target for target in table.targets if not start <= target < end] if table.exact else []
+                self.cases.update(cases)
+                branches += cases
             for (_, _, _, kind, use, _, _), target in zip(outline.outward, leads, strict=True):
                 if not low <= target < high:
                     constants.add(target)
@@ -250,6 +262,20 @@ class _Finder(Claims):
             self.branches[start] = tuple(branches)
         return sorted(filter(self.is_code, calls)), sorted(filter(self.is_code, taken))
 
+    def _whole(self, start: int) -> Range:
+        """The range at ``start`` with those of its function that touch it: what bounds the index of a table may stand in another."""
+        at, owner = bisect_left(self.starts, start), self.owner[start]
+        first, last = at, at
+        while first and self.owner[self.starts[first - 1]] == owner and self.end[self.starts[first - 1]] == self.starts[first]:
+            first -= 1
+        while (
+            last + 1 < len(self.starts)
+            and self.owner[self.starts[last + 1]] == owner
+            and self.end[self.starts[last]] == self.starts[last + 1]
+        ):
+            last += 1
+        return Range(Rva(self.starts[first]), Rva(self.end[self.starts[last]]))
+
     def _falls_to(self, rva: int, start: int) -> bool:
         """Whether control goes on, in the range at ``start``, to ``rva`` in its middle: then a jump there enters a tail that is shared."""
         code = self.image.read(start, rva - start)
@@ -262,7 +288,7 @@ class _Finder(Claims):
         return self.containing(rva) is None and is_last_step(self.image.architecture, self.image.read(rva, _LONGEST_FILLER), rva)
 
     def join(self) -> bool:
-        """Give a function the code that it falls or branches into and that nothing else leads to; whether there was any.
+        """Give a function the code that it falls, branches or switches into and that nothing else leads to; whether there was any.
 
         Compilers keep prologues out of short paths: what precedes and follows the part with a frame then has no entry in the function
         table, or one of its own.
@@ -280,7 +306,7 @@ class _Finder(Claims):
             if len(owners) != 1:
                 continue
             (owner,) = owners
-            if self._stands_alone(target, owner):
+            if target not in self.cases and self._stands_alone(target, owner):
                 self._start(target, FunctionSource.CALL, cuts=True)
                 joined = True
             elif inside is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hotpatch.arch import Machine, architecture
-from hotpatch.image.flow import decode_between, end_of_function, padding_length
+from hotpatch.image.flow import end_of_function, padding_length
 
 CC = "cc" * 8
 
@@ -63,11 +63,3 @@ PADDING = [
 @pytest.mark.parametrize(("machine", "code", "size"), PADDING, ids=[f"{row[0]}-{row[1]}" for row in PADDING])
 def test_padding(machine, code, size):
     assert padding_length(architecture(Machine(machine)), bytes.fromhex(code)) == size
-
-
-def test_tables_in_code_are_not_decoded():
-    x64 = architecture(Machine.X64)
-    code = bytes.fromhex("e8fb0f0000 c3 e8e8e8e8e8 e8f01f0000 c3")
-    found = decode_between(x64.references, code, 0x1000, [(0x1006, 0x100B)])
-    assert [(one.offset, one.field, one.target) for one in found] == [(0, 1, 0x2000), (11, 12, 0x3000)]
-    assert decode_between(x64.references, code[:6], 0x1000, [(0x1006, 0x2000)]) == x64.references(code[:6], 0x1000)

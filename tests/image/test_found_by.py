@@ -221,3 +221,19 @@ def test_blocks_of_exceptions_belong_to_what_they_stand_in(filler, is_function):
     assert (owner.entry == at) is is_function
     assert bool(owner.source & FunctionSource.EXCEPTION) is is_function
     assert len(owner.ranges) == 1
+
+
+def test_cases_of_a_switch_in_parts_of_their_own_are_no_functions():
+    """MSVC for Arm64 gives what returns by itself an entry of its own; what bounds the index may stand in another part than the jump."""
+    pe = Pe(Machine.ARM64)
+    pe.put(TEXT, bytes(0x80))
+    check = (0x7100081F, 0x54000049, 0xD65F03C0)  # cmp w0, #2; b.ls: to the next part; ret
+    jump = (0x10000149, 0x38A04929, 0x1000006A, 0x8B29C94A, 0xD61F0140, 0xD65F03C0)  # adr; ldrsb; adr; add; br; the first case: ret
+    second, third = (0x528000E0, 0xD65F03C0), (0x52800020, 0xD65F03C0)
+    start = TEXT + 0x10
+    pe.put(start, words(*check, *jump, *second, *third, bytes((0, 1, 3, 0))))
+    pe.exports("switch.dll", [("other", TEXT), ("switch", start)])
+    pe.put(TEXT, bytes.fromhex(RETURN))
+    rows = [(start, 3), (start + 0xC, 6), (start + 0x24, 2), (start + 0x2C, 3)]
+    _records(pe, *((at, count, "e4e4e4e4") for at, count in rows))
+    assert [function.ranges for function in pe.build("switch.dll").functions][1:] == [(Range(start, start + 0x38),)]

@@ -366,3 +366,10 @@ def test_a_page_on_one_of_two_ways(name: str):
     """A call that never returns leaves a way that no run takes; where the page is read behind it, the address must not be lost."""
     text, expected = JOINS[name]
     assert page_uses(text) == expected
+
+
+def test_literals_behind_a_table_are_no_instructions():
+    """MSVC puts a switch's table behind the function's code and 64-bit literals behind that; the words of one may look like a branch."""
+    code = struct.pack("<6I", 0x58000081, RET, 0x94000010, 0x94000010, 0x17EEF2FC, 0x00003DE0)
+    found = ARM64.references(code, 0x1000, holes=[(0x1008, 0x1010)])
+    assert [(one.offset, one.kind, one.target) for one in found] == [(0, K.LITERAL19, 0x1010)]

@@ -167,3 +167,10 @@ def test_disassemble_gives_text_and_stops():
         (0x1000, "mov", "rax, qword ptr [rip + 0xff9]"),
         (0x1007, "ret", ""),
     ]
+
+
+def test_tables_in_code_are_not_decoded():
+    code = bytes.fromhex("e8fb0f0000 c3 e8e8e8e8e8 e8f01f0000 c3")
+    found = X64.references(code, 0x1000, holes=[(0x1006, 0x100B)])
+    assert [(one.offset, one.field, one.target) for one in found] == [(0, 1, 0x2000), (11, 12, 0x3000)]
+    assert X64.references(code[:6], 0x1000, holes=[(0x1006, 0x2000)]) == X64.references(code[:6], 0x1000)
