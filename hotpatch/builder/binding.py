@@ -27,7 +27,7 @@ from hotpatch.differ import Verdict
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.differ.view import View
 from hotpatch.errors import Refusal, Rule
-from hotpatch.image import Range
+from hotpatch.image import DOS_HEADER_SIZE, Range
 from hotpatch.patch import CarriedKind
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ class _Binder:
     def _survey(self, function: Function, body: Body) -> None:
         """Find out what the function does with the addresses of data, and which constants it must have in one piece."""
         row = self.rows.get(function.entry)
-        counterparts = Counterparts(self.base_view, self.view, (row.base, function)) if row is not None and row.base is not None else None
+        counterparts = (
+            Counterparts(self.diff, self.base_view, self.view, (row.base, function)) if row is not None and row.base is not None else None
+        )
         usage = self.usage[function.entry] = Usage(self.fixed, body.sites, counterparts)
         special = {*self.view.special_data.values(), *self.fixed.imports_by_slot}
         apart = {
@@ -291,7 +293,9 @@ class _Binder:
             there = self.base_slots.get(slot.label)
             return BaseAddress(there) if there is not None else NewImport(slot)
         if 0 <= target < self.fixed.headers_size:
-            return BaseAddress(target) if target == 0 else "a reference into the image's headers, which differ between the images"
+            return (
+                BaseAddress(target) if target < DOS_HEADER_SIZE else "a reference into the image's headers, which differ between the images"
+            )
         owner = self.fixed.function_at(target)
         if owner is not None:
             return self._code(function, owner, site)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Rva
 from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import aligned_lines
 
@@ -25,22 +26,31 @@ _PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 class Counterparts:
     """The instructions of a function that only take an address, beside those of the base's version that are the same but for where to."""
 
-    def __init__(self, base: View, fixed: View, pair: tuple[Function, Function]) -> None:
+    def __init__(self, diff: ImageDiff, base: View, fixed: View, pair: tuple[Function, Function]) -> None:
         """Look at ``pair``, the function in the base and in the fixed image."""
-        self._base, self._fixed, self._pair = base, fixed, pair
+        self._diff, self._base, self._fixed, self._pair = diff, base, fixed, pair
 
     def told(self, target: int, places: Collection[int]) -> int | None:
         """The one of the base's ``places`` that stands where the function takes ``target``; ``None`` where that is not clear.
 
         It is clear where every instruction that takes ``target`` has a counterpart, these all take that place, and no others in the base's
-        version take any of ``places``: then nothing was inserted or left out that could have been paired instead.
+        version take any of ``places``: then nothing was inserted or left out that could have been paired instead. Others whose own
+        counterparts take what the base has at that place mean that.
         """
         here = self._taken[1].get(target, ())
         found = {self._lines.get(line) for line in here}
-        there = {(place, line) for place in places for line in self._taken[0].get(place, ())}
+        taken = ((place, line) for place in places for line in self._taken[0].get(place, ()))
+        there = {(place, line) for place, line in taken if not self._means_another(line, place, target)}
         chosen = {place for place, line in there if line in found}
         paired = None not in found and len(found) == len(here) == len(there) and {line for _, line in there} == found
         return chosen.pop() if here and paired and len(chosen) == 1 else None
+
+    def _means_another(self, line: int, place: int, target: int) -> bool:
+        """Whether the counterpart of a base instruction takes another address than ``target``, of what the base has at ``place``."""
+        return any(
+            other != target and line in (self._lines.get(new) for new in lines) and self._diff.base_datum(Rva(other)) == place
+            for other, lines in self._taken[1].items()
+        )
 
     @cached_property
     def _lines(self) -> Mapping[int, int]:

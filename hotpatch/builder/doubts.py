@@ -56,7 +56,7 @@ class Doubts:
             return None
         place = positions.ending_place(target)
         rival = positions.rival(usage, target) if usage is not None and matched is not None else None
-        if rival is not None:
+        if rival is not None and not self._told_from(usage, target, matched, rival):
             return f"0x{target:x} may be a datum of its own or the end of the one at 0x{rival:x}, and the base has these elsewhere"
         if place is None or (matched is None and usage is not None and target in usage.accessed):
             return None
@@ -65,3 +65,10 @@ class Doubts:
             return BaseAddress(Rva(told))
         own = "not known to be in the base" if matched is None else f"at 0x{matched:x} of the base"
         return f"0x{target:x} may be a datum of its own, {own}, or the end of the one before it, which is at 0x{place:x}"
+
+    def _told_from(self, usage: Usage | None, target: Rva, matched: Rva | None, rival: int) -> bool:
+        """Whether the base's version of the function shows that ``target`` is ``matched``, not the end of what begins at ``rival``."""
+        displacement = self._positions.displacement(rival)
+        if usage is None or matched is None or displacement is None:
+            return False
+        return usage.told(target, {matched, target + displacement}) == matched

@@ -23,6 +23,8 @@ _BIAS = 16
 _FARTHEST = 4096
 """Bytes; how far from a reference its datum is taken to reach."""
 _POINTER_SIZE = 8
+_WORDS = frozenset({"security cookie", "guard check pointer", "guard dispatch pointer", "tls index"})
+"""Roles of data that are one word each."""
 
 
 class Positions:
@@ -35,6 +37,11 @@ class Positions:
     @cached_property
     def _matches(self) -> tuple[tuple[int, int, int], ...]:
         return tuple((match.fixed, match.base, match.size) for match in self._diff.data if match.writable)
+
+    @cached_property
+    def _roles(self) -> frozenset[int]:
+        """Single words that the headers name, but for the beginning of thread-local data."""
+        return frozenset(rva for role, rva in self._fixed.special_data.items() if role in _WORDS)
 
     @cached_property
     def _taken(self) -> tuple[tuple[int, int], ...]:
@@ -67,6 +74,8 @@ class Positions:
 
         What is new cannot reach over what the base has.
         """
+        if target in self._roles:
+            return False
         at = bisect_right(self._matches, (target, self._base.image.size_of_image, 0))
         known = sum(self._matches[at - 1][::2]) - target if at else 0
         size = min(self._fixed.extent(target).size, known if known > 0 else self._base.image.size_of_image)

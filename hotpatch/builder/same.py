@@ -9,6 +9,7 @@ from hotpatch.arch import Use
 from hotpatch.builder.novelty import Novelty
 from hotpatch.differ import Verdict
 from hotpatch.differ.view import View
+from hotpatch.image import DOS_HEADER_SIZE
 
 if TYPE_CHECKING:
     from hotpatch.differ import ImageDiff
@@ -47,7 +48,7 @@ class Sameness:
         there, here = self._base.function_at(base), self._fixed.function_at(fixed)
         if here is not None:
             return self._function_problem(base, fixed, there, here)
-        if fixed == 0 and base == 0:
+        if 0 <= fixed == base < DOS_HEADER_SIZE:
             return None
         if self._roles[0].get(base) is not None and self._roles[0].get(base) == self._roles[1].get(fixed):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hotpatch.image.files import read_file
+from hotpatch.image.headers import DOS_HEADER_SIZE
 from hotpatch.image.identity import digest, normalise
 from hotpatch.image.image import Image
 from hotpatch.image.model import (
@@ -26,6 +27,7 @@ from hotpatch.image.model import (
 from hotpatch.image.opening import open_image
 
 __all__ = [
+    "DOS_HEADER_SIZE",
     "BaseIdentity",
     "Datum",
     "DatumSource",

@@ -31,6 +31,7 @@ _OTHER_MACHINES = {
 }
 
 _DOS = struct.Struct("<2s58xI")
+DOS_HEADER_SIZE = _DOS.size
 _COFF = struct.Struct("<4sHHIIIHH")
 _OPTIONAL = struct.Struct("<HBBIIIIIQII6HIIIIHHQQQQII")
 """``IMAGE_OPTIONAL_HEADER64`` up to the data directories (winnt.h)."""

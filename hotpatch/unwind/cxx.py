@@ -83,6 +83,16 @@ def is_version_3(image: Image, func_info: int) -> bool:
     return section is not None and not section.writable and image.u32(func_info) & _MAGIC_MASK in _MAGIC
 
 
+def maps_of_version_3(image: Image, func_info: int) -> tuple[int, ...]:
+    """Where the maps begin that ``FuncInfo`` of version 3 leads to: linkers lay them right behind the data that lead to it."""
+    if not is_version_3(image, func_info):
+        return ()
+    _, states, unwind, tries, try_map, ips, ip_map, *_ = _FUNC_INFO.unpack(
+        image.read(func_info, _FUNC_INFO.size).ljust(_FUNC_INFO.size, b"\0")
+    )
+    return tuple(start for count, start in ((states, unwind), (tries, try_map), (ips, ip_map)) if count)
+
+
 @dataclass
 class _Reader:
     image: Image

@@ -84,8 +84,7 @@ def _cxx_shape(image: Image, entry: UnwindEntry, data: int) -> tuple[int | None,
     """The same for a handler without a name that calls none with one (linked statically), where its data leaves no doubt."""
     func_info = image.u32(data)
     size = _extent(image, data)
-    if data < func_info:
-        size = min(size, func_info - data)
+    size = min([size, *(start - data for start in (func_info, *cxx.maps_of_version_3(image, func_info)) if start > data)])
     guarded = size > _I32.size
     if size not in (_I32.size, _I32.size + _cookie_size(image, data + _I32.size)):
         return None, False

@@ -77,6 +77,15 @@ def test_bytes_that_are_no_instruction(machine):
     assert Rule.UNDECODABLE in rules(diff)
 
 
+@each_machine
+def test_a_field_of_the_first_header_is_the_bases_own(machine):
+    """As the start-up code of Visual C++ reads where the other headers are: it means those of its own module."""
+    reads = {X64: "8b05" + (0x3C - 0x1016).to_bytes(4, "little", signed=True).hex() + "c3", ARM64: "e8fffff0003d40b9c0035fd6"}
+    base, fixed = (forge(machine, [Code("f", 16, code[machine])]) for code in (FIVE, reads))
+    diff = told(base, fixed, f="changed")
+    assert result(diff, build_patch(diff), "f") == int.from_bytes(base.mapped[0x3C:0x40], "little")
+
+
 def test_arm64_one_page_for_two_data_on_one_page():
     load_two = "080000d0000140b9010540b90000010bc0035fd6"
     fixed = forge(ARM64, [Code("f", 16, load_two)], [Data("a", 0, "0a000000"), Data("b", 4, "14000000")])

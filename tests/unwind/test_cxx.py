@@ -16,7 +16,7 @@ from hotpatch.builder import build_patch
 from hotpatch.differ import diff_images
 from hotpatch.errors import NotHotpatchable, Rule
 from hotpatch.image import Range, open_image
-from hotpatch.unwind import Meaning, cxx, unwinder
+from hotpatch.unwind import Meaning, cxx, handlers, unwinder
 from tests.unwind.test_walk import TARGETS
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class _Image:
 
     tables: bytes
     pointers: dict = field(default_factory=lambda: {0x3000: 0x2800})
+    unwind_entries: Sequence[object] = ()
     functions: Sequence[_Function] = tuple(
         _Function(start, (Range(Rva(start), Rva(start + size)),)) for start, size in ((0x1000, 0x100), (0x1100, 0x20), (0x1140, 0x20))
     )
@@ -202,6 +203,16 @@ def test_version_3_of_a_function_that_throws_nothing(flags, state, carried):
         return
     with pytest.raises(cxx.Malformed, match="state"):
         cxx.carry(image, _Entry(), 0x2000, 3)
+
+
+@pytest.mark.parametrize(("cookie", "form"), [((), (3, False)), ((-0x30,), (3, True)), ((-0x30, 0), (None, False))])
+def test_data_of_a_handler_without_a_name_ends_where_its_own_tables_begin(cookie, form):
+    """MSVC for Arm64, linked with its runtime: the maps of version 3 stand right behind the word that leads to ``FuncInfo``."""
+    data = struct.pack(f"<I{len(cookie)}i", 0x2000, *cookie)
+    info = struct.pack("<10i", 0x19930522, 1, 0x2100 + len(data), 0, 0, 1, IP_AT, -0x20, 0, 1)
+    places = struct.pack("<2i", 0x1000, -1)
+    image = _tables({0x2000: info, IP_AT: places, 0x2100: data + struct.pack("<2i", -1, 0x1140)})
+    assert handlers._cxx_shape(image, _Entry(), 0x2100) == form
 
 
 BROKEN = {
