@@ -24,7 +24,7 @@ from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instructio
 from hotpatch.arch.common import LiteDecoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, JumpTable, Redirect, Row, Trampoline
     from hotpatch.arch.constants import Constant
@@ -119,9 +119,9 @@ class Arm64(Architecture):
         """See :func:`hotpatch.arch.arm64_reread.reread`."""
         return arm64_reread.reread(outline, code, address, image_base)
 
-    def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
+    def constants(self, code: bytes, address: int, *, followed: Collection[int] | None = None) -> tuple[Constant, ...]:
         """See :meth:`Architecture.constants`; a number above 65,535 may lie in a literal pool."""
-        return arm64_constants.follower(self.disassemble(code, address), CONVENTION).constants()
+        return arm64_constants.follower(self.disassemble(code, address), CONVENTION).constants(followed)
 
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
@@ -394,8 +394,12 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
-        """The numbers that ``code`` loads, with the calls that get each as an argument and whether nothing else does."""
+    def constants(self, code: bytes, address: int, *, followed: Collection[int] | None = None) -> tuple[Constant, ...]:
+        """The numbers that ``code`` loads, with the calls that get each as an argument and whether nothing else does.
+
+        Where those at the offsets ``followed`` go is looked for; of others, nothing of that is known (``None``: of none). It takes as
+        long as the code behind each is.
+        """
 
     @abstractmethod
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:

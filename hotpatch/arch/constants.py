@@ -98,8 +98,8 @@ class Follower:
         self._index = {instruction.address: number for number, instruction in enumerate(instructions)}
         self._start = instructions[0].address if instructions else 0
 
-    def constants(self) -> tuple[Constant, ...]:
-        """Every number that is loaded, by offset."""
+    def constants(self, followed: Collection[int] | None = None) -> tuple[Constant, ...]:
+        """See :meth:`hotpatch.arch.base.Architecture.constants`; by offset."""
         found = []
         for number, effect in enumerate(self._effects):
             if effect.value is None or effect.keeps or not effect.writes:
@@ -108,7 +108,8 @@ class Follower:
             last, value = self._whole(number, place, effect.value)
             first = self._instructions[number]
             end = self._instructions[last].address + self._instructions[last].size
-            passed, only = (set(), False) if self._is_exposed(place) else self._follow(last + 1, place)
+            unknown = self._is_exposed(place) or (followed is not None and first.address - self._start not in followed)
+            passed, only = (set(), False) if unknown else self._follow(last + 1, place)
             found.append(
                 Constant(first.address - self._start, end - first.address, place, value, effect.is_literal, frozenset(passed), only)
             )

@@ -21,7 +21,7 @@ from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from hotpatch.arch.base import (
         CodeWrite,
@@ -125,9 +125,9 @@ class X64(Architecture):
         """See :func:`hotpatch.arch.x64_reread.reread`."""
         return x64_reread.reread(outline, code, address, image_base)
 
-    def constants(self, code: bytes, address: int) -> tuple[Constant, ...]:
+    def constants(self, code: bytes, address: int, *, followed: Collection[int] | None = None) -> tuple[Constant, ...]:
         """See :meth:`Architecture.constants`."""
-        return x64_constants.follower(self.disassemble(code, address), CONVENTION).constants()
+        return x64_constants.follower(self.disassemble(code, address), CONVENTION).constants(followed)
 
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""

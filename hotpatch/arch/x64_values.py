@@ -84,14 +84,19 @@ class State:
         """
         changed = False
         fresh: dict[Value, int | None] = {}
-        for place in self.values.keys() | other.values.keys():
-            mine, theirs = self.get(place), other.get(place)
+        values, others, bounded = self.values, other.values, bool(self.bounds)
+        for place in values.keys() | others.keys():
+            mine, theirs = values.get(place), others.get(place)
             if mine in (theirs, image_base):
                 continue
+            mine, theirs = Unknown(-1, place) if mine is None else mine, Unknown(-1, place) if theirs is None else theirs
+            if mine == theirs:
+                continue
             merged: Value = image_base if theirs == image_base else Unknown(block, place)
-            fresh[merged] = self._common_bound(other, place, merged, masked)
+            if bounded:
+                fresh[merged] = self._common_bound(other, place, merged, masked)
             if merged != mine:
-                self.values[place] = merged
+                values[place] = merged
                 changed = True
         for value in fresh.keys() | self.bounds.keys():
             bound = self.bounds.get(value)

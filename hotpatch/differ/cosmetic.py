@@ -20,7 +20,7 @@ from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.texts import differ_in_provenance, version_numbers, versions, whole_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.arch.constants import Constant, Passed
     from hotpatch.differ.correspond import Correspondence
@@ -146,25 +146,32 @@ class _Search:
     def _numbers_in(self, base: int, fixed: int, part: int, differing: Sequence[int], literals: set[int]) -> list[Number] | None:
         """The numbers of one range that account for every byte of ``differing`` and for the loads at ``literals``."""
         ranges = self.base.functions[base].ranges[part], self.fixed.functions[fixed].ranges[part]
-        there, here = _constants(self.base, base, part), _constants(self.fixed, fixed, part)
+        there, here = _constants(self.base, base, part, ()), _constants(self.fixed, fixed, part, ())
         if [(c.offset, c.size, c.place, c.is_literal) for c in there] != [(c.offset, c.size, c.place, c.is_literal) for c in here]:
             return None
         open_bytes = set(differing)
         open_loads = set(literals)
-        found: list[Number] = []
+        moved: dict[int, tuple[int, int]] = {}
         for old, new in zip(there, here, strict=True):
             values = _value(self.base, old), _value(self.fixed, new)
             if values[0] == values[1]:
                 continue
-            parameters = self._parameters(base, fixed, part, old, new)
+            moved[old.offset] = values
             open_bytes -= set(range(old.offset, old.offset + old.size))
             if old.is_literal:
                 at = old.value - ranges[0].start
                 open_bytes -= set(range(at, at + _LITERAL_BYTES))
                 open_loads.discard(old.offset)
-            known = self._known_line((ranges[0].start, ranges[1].start), old, *values)
-            found.append(Number(base, ranges[0].start + old.offset, *values, parameters, known))
-        return None if open_bytes or open_loads else found
+        if open_bytes or open_loads:
+            return None
+        found: list[Number] = []
+        for old, new in zip(_constants(self.base, base, part, moved), _constants(self.fixed, fixed, part, moved), strict=True):
+            if old.offset in moved:
+                values = moved[old.offset]
+                parameters = self._parameters(base, fixed, part, old, new)
+                known = self._known_line((ranges[0].start, ranges[1].start), old, *values)
+                found.append(Number(base, ranges[0].start + old.offset, *values, parameters, known))
+        return found
 
     def _parameters(self, base: int, fixed: int, part: int, old: Constant, new: Constant) -> frozenset[Parameter]:
         """The parameters that a number reaches, where it reaches nothing else."""
@@ -260,9 +267,9 @@ def provenance_only(base: View, fixed: View, old: int, new: int) -> bool:
     return there is not None and here is not None and there[1] == here[1] and differ_in_provenance(there[0], here[0])
 
 
-def _constants(view: View, entry: int, part: int) -> tuple[Constant, ...]:
+def _constants(view: View, entry: int, part: int, followed: Collection[int] | None = None) -> tuple[Constant, ...]:
     stretch = view.functions[entry].ranges[part]
-    return view.architecture.constants(view.image.code(stretch), stretch.start)
+    return view.architecture.constants(view.image.code(stretch), stretch.start, followed=followed)
 
 
 def _value(view: View, constant: Constant) -> int:

@@ -83,3 +83,13 @@ def test_arm64_literal():
     code = bytes.fromhex("60000018") + assemble(ARM64, "bl 0x2000; ret", START + 4) + (70000).to_bytes(4, "little")
     found = architecture(ARM64).constants(code, START)[0]
     assert (found.value, found.is_literal, found.only_passed) == (START + 12, True, True)
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_only_those_asked_for_are_followed(machine):
+    """It takes as long as the code behind each is: a function of thousands of numbers must not be gone through for every one."""
+    texts = CASES["a-tail-call"][0]
+    code = assemble(machine, texts[machine], START)
+    asked, others = (architecture(machine).constants(code, START, followed=offsets) for offsets in ((0,), ()))
+    assert asked == architecture(machine).constants(code, START)
+    assert [(one.value, one.passed, one.only_passed) for one in others] == [(1234, frozenset(), False)]

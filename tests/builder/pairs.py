@@ -495,7 +495,6 @@ TRIALS: dict[str, Trial] = {
         """,
         calls=(("set", 4, 50), ("put", 3, 60), ("f", 1)),
         travels=("f",),
-        refused_without="unresolved-reference",
     ),
     "the-end-of-an-array-is-handed-on-by-new-code-where-another-begins": Trial(
         """
