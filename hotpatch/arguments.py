@@ -57,12 +57,13 @@ def _integer(text: str, subject: str) -> int:
     return value
 
 
-def parse_count(text: str, subject: str) -> int:
-    """A non-negative integer, decimal or 0x….
+def parse_count(text: str, subject: str, least: int = 0) -> int:
+    """An integer from ``least``, which is 0 or more, decimal or 0x….
 
     Args:
         text: As it was typed.
         subject: What it stands for, such as ``--stop-at``, for the message.
+        least: The smallest that can be used.
 
     Raises:
         InputError: It is none.
@@ -72,5 +73,7 @@ def parse_count(text: str, subject: str) -> int:
     except ValueError as error:
         raise InputError(f"{subject} {text!r}", "is no integer; write 7 or 0x10") from error
     if value < 0:
-        raise InputError(f"{subject} {text!r}", "is negative; write a number from 0")
+        raise InputError(f"{subject} {text!r}", f"is negative; write a number from {least}")
+    if value < least:
+        raise InputError(f"{subject} {text!r}", f"is less than {least}; write a number from {least}")
     return value

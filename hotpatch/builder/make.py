@@ -58,9 +58,9 @@ def build_patch(
         InputError: ``sequence`` or ``allow`` cannot be used.
     """
     if not 1 <= sequence <= LARGEST_SEQUENCE:
-        raise InputError(str(sequence), f"a sequence number is between 1 and {LARGEST_SEQUENCE}")
+        raise InputError(f"sequence {sequence}", f"a sequence number is between 1 and {LARGEST_SEQUENCE}")
     if not 0 <= terms.state_version <= LARGEST_SEQUENCE:
-        raise InputError(str(terms.state_version), f"a state version is between 0 and {LARGEST_SEQUENCE}")
+        raise InputError(f"state version {terms.state_version}", f"a state version is between 0 and {LARGEST_SEQUENCE}")
     allowed = overrides(allow)
     selected, refusals = select(diff, only)
     refusals += check(diff, selected, allowed)

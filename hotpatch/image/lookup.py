@@ -47,8 +47,8 @@ def function_named(image: Image, text: str) -> Function:
     names = sorted({name for function in image.functions for name in function.names})
     same = [name for name in names if name.casefold() == text.casefold()]
     near = same or get_close_matches(text, names, _NEAR_NAMES, 0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has"
-    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}.", {"near": near} if near else {})
+    hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has."
+    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}", {"near": near} if near else {})
 
 
 def _by_rva(image: Image, text: str) -> Function:

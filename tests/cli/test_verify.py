@@ -150,7 +150,7 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
         (("--case", "no-such-case"), "no-such-case"),
         (("--case", "many-threads"), "has no calls"),
         (("--call", "clamp 1 2", "--bound", "0"), "--bound '0': is less than 1; write a number from 1"),
-        (("--call", "clamp 1 2", "--budget", "0"), "--budget '0': leaves nothing to run"),
+        (("--call", "clamp 1 2", "--budget", "0"), "--budget '0': is less than 1; write a number from 1"),
         (("--call", "clamp 1 2", "--load-base", "there"), "is no integer"),
         (("--call", "clamp 1 2", "--stdin", "no/such/file"), "no/such/file"),
     ],
