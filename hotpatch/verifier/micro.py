@@ -264,6 +264,8 @@ class MicroExecution:
                     found = seed, difference
                     break
                 doubtful[doubt] = None
+                if difference.is_parting:
+                    break
             if found:
                 break
             if doubtful:

@@ -84,6 +84,7 @@ class Comparison:
             return
         if mine.end != theirs.end:
             yield Difference("end", mine.end, theirs.end)
+            return
         if (mine.address is None) != (theirs.address is None):
             yield Difference("faulting address", str(mine.address), str(theirs.address))
         elif mine.address is not None and theirs.address is not None:

@@ -38,6 +38,11 @@ class Difference:
     values: tuple[int, int] | None = None
     place: tuple[str | int, ...] = ()
 
+    @property
+    def is_parting(self) -> bool:
+        """Whether the runs went different ways there, so that what else differs may come of that."""
+        return self.values is None or self.place[:1] == ("address",)
+
 
 @dataclass(frozen=True, slots=True)
 class MicroReport:

@@ -10,6 +10,9 @@ import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.arch.assembly import assemble
 from hotpatch.verifier import MicroExecution, MicroOutcome
+from hotpatch.verifier.micro_compare import Comparison
+from hotpatch.verifier.micro_correlation import Correlation
+from hotpatch.verifier.micro_run import Observed
 from tests.emulator.pe import DATA, TEXT, Pe
 
 each_machine = pytest.mark.parametrize("machine", Machine)
@@ -160,3 +163,16 @@ def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroO
     execution = MicroExecution(*images)
     (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
     assert report.outcome is outcome, report.text
+
+
+@each_machine
+def test_where_one_side_faults_results_are_not_compared(machine: Machine) -> None:
+    """Only one of them has any; why the other faulted is the difference."""
+    image = _image(machine, 2)
+    process = hotpatch.Process(image)
+    correlation = Correlation(hotpatch.diff(image, image), process, process, None, None)
+    start = process.load_base + TEXT
+    comparison = Comparison(correlation, image.functions[0], range(start, start + 4))
+    returned, faulted = Observed(end="returned", words=(1,), float_bits=1), Observed(end="access-violation", address=8)
+    (difference,) = comparison.differences(returned, faulted, alike=True)
+    assert (difference.what, difference.is_parting) == ("end", True)
