@@ -82,6 +82,10 @@ def test_programs(name: str, number: int, machine: Machine, whole: bool) -> None
         assert run.fault is None
 
 
+HALTED = ("delay-import", Machine.ARM64)
+"""The linker's code that calls the helper of delayed imports moves the stack and has no unwind data: walks end there, and say so."""
+
+
 @thoroughly
 @each_machine
 @pytest.mark.parametrize("name", CALLED)
@@ -99,7 +103,8 @@ def test_calls(name: str, machine: Machine, whole: bool) -> None:
             with suppress(hotpatch.EmulatedFault):
                 process.call_details(function, *arguments, budget=100_000 if whole else BEGINNING)
             executed += followed.executed
-            assert followed.problems == []
+            told = [problem for problem in followed.problems if (name, machine) != HALTED or "complete=False" not in problem]
+            assert told == []
         assert executed > 0
 
 
