@@ -9,6 +9,9 @@ from hotpatch.differ import Listings, Verdict
 from hotpatch.errors import InputError
 from hotpatch.report.page_parts import page_function
 
+_FEW = 50
+"""Changed functions that are shown with all their blocks, but for very long rows of unchanged ones."""
+
 if TYPE_CHECKING:
     from hotpatch.differ import ImageDiff
     from hotpatch.report.diff_documents import DiffDocument, FunctionVerdict
@@ -27,14 +30,15 @@ def diff_page(found: ImageDiff, document: DiffDocument) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("hotpatch.report").joinpath("templates/diff.html.j2").read_text(encoding="utf-8"))
     listings = Listings(found)
+    lean = sum(match.verdict is Verdict.CHANGED for match in found.functions) > _FEW
     functions = [
-        page_function(f"f{number}", _label(row), row, listings.of(match))
+        page_function(f"f{number}", _label(row), row, listings.of(match), lean=lean)
         for number, (row, match) in enumerate(zip(document.functions, found.functions, strict=True))
         if match.verdict is Verdict.CHANGED
     ]
     anchors = {id(function.row): function.anchor for function in functions}
     rows = [(row, _label(row), anchors.get(id(row))) for row in document.functions if row.verdict not in ("identical", "relocated")]
-    return template.render(document=document, rows=rows, functions=functions)
+    return template.render(document=document, rows=rows, functions=functions, lean=lean)
 
 
 def _label(row: FunctionVerdict) -> str:

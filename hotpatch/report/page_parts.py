@@ -79,9 +79,10 @@ class PageFunction:
     note: str
 
 
-def page_function(anchor: str, label: str, row: FunctionVerdict, listing: Listing) -> PageFunction:
-    """What the page shows of ``listing``."""
-    rows = [(shown, blocks, _is_there(shown, blocks)) for shown, blocks in stretches(listing.blocks)]
+def page_function(anchor: str, label: str, row: FunctionVerdict, listing: Listing, *, lean: bool = False) -> PageFunction:
+    """What the page shows of ``listing``; where it is ``lean``, of unchanged blocks that nothing stands beside only how many there are."""
+    most = 0 if lean else _MOST_UNFOLDED
+    rows = [(shown, blocks, shown or len(blocks) <= most) for shown, blocks in stretches(listing.blocks)]
     labels = frozenset(block.label for _, blocks, there in rows if there for block in blocks)
     parts = [
         PageStretch(shown, "" if shown else left_out(blocks), [_block(block, labels) for block in blocks] if there else [])
@@ -89,10 +90,6 @@ def page_function(anchor: str, label: str, row: FunctionVerdict, listing: Listin
     ]
     note = by_shape_note(listing.by_shape) if listing.by_shape else ""
     return PageFunction(anchor, label, row, flow_picture(listing), parts, note)
-
-
-def _is_there(shown: bool, blocks: Sequence[ListingBlock]) -> bool:
-    return shown or len(blocks) <= _MOST_UNFOLDED
 
 
 def _block(block: ListingBlock, labels: frozenset[str]) -> PageBlock:

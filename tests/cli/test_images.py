@@ -280,3 +280,22 @@ def test_build_says_which_imports_it_assumes(ask: Ask, image, machine, tmp_path:
     answer = ask(*command, "--json")
     assert (answer.code, answer.document("build")["assumed_imports"]) == (0, ["kernel32.dll!Slumb"])
     assert "assumed to be in the process, as the emulator does not know it: kernel32.dll!Slumb" in ask(*command).out
+
+
+def test_html_page_of_many_functions_counts_unchanged_blocks(
+    ask: Ask, image, machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hotpatch.report import page
+
+    pair = image("image-parser", machine), image("image-parser", machine, "fixed")
+    texts = []
+    for few in (50, 0):
+        monkeypatch.setattr(page, "_FEW", few)
+        out = tmp_path / f"{few}.html"
+        assert ask("diff", *pair, "--html", out, "-q").code == 0
+        texts.append(out.read_text("utf-8"))
+    whole, lean = texts
+    assert ("<details>" in whole, "blocks that did not change are counted" in whole) == (True, False)
+    assert ("<details>" in lean, "blocks that did not change are counted" in lean) == (False, True)
+    assert " unchanged blocks, B" in lean
+    assert len(lean) < len(whole)
