@@ -130,6 +130,7 @@ class Analysis:
             if tables or before[block] or block in makers:
                 work.extend(successor for successor, state in self._out(block) if self._join(successor, state))
                 continue
+            self._found.pop(block, None)  # of a run before which more was held for known
             for successor in following[block]:
                 known = before.get(successor) if successor >= 0 else facts.NO_FACTS
                 if known is None:

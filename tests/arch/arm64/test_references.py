@@ -248,6 +248,21 @@ def test_image_relative_add():
     assert found(*words)[2:] == [(8, "imagerel-high12a", 0x2010), (12, "imagerel-low12a", 0x2010)]
 
 
+# adrp x8, image base; add x8, x8, 0; add x9, x8, #5, lsl #12
+IMAGE_PAGE_IN_X9 = (0xF0FFFFE8, 0x91000108, 0x91401509)
+IMAGE_PAGE_ON_ONE_WAY = {
+    # cbz x2, page; mov x9, x1; b join; page: …; join: ldr w0, [x9, #0x10]
+    "taken": (0xB4000062, 0xAA0103E9, 0x14000004, *IMAGE_PAGE_IN_X9, 0xB9401120, RET),
+    # cbz x2, other; …; b join; other: mov x9, x1; join: ldr w0, [x9, #0x10]
+    "straight on": (0xB40000A2, *IMAGE_PAGE_IN_X9, 0x14000002, 0xAA0103E9, 0xB9401120, RET),
+}
+
+
+@pytest.mark.parametrize("way", IMAGE_PAGE_ON_ONE_WAY)
+def test_image_relative_arithmetic_on_one_of_two_ways_is_none(way: str):
+    assert [row for row in found(*IMAGE_PAGE_ON_ONE_WAY[way]) if row[1].startswith("imagerel")] == []
+
+
 def test_fields_of_the_headers_are_no_image_relative_references():
     # adrp x8, image base; add x11, x8, 0; ldrh w8, [x11]; ldr w8, [x11, #0x3c]
     assert found(0xF0FFFFE8, 0x9100010B, 0x79400168, 0xB9403D68) == [(0, "pagebase-rel21", 0), (4, "pageoffset-12a", 0)]
