@@ -154,9 +154,17 @@ class Memory:
         memory = mmap.mmap(-1, size)
         if content:
             memory[: len(content)] = content
-        for start, end, own in _stretches(size, rights, name):
-            held = content[start:end]
-            self._insert(self._region(va + start, end - start, own, kind, name, memory, start, held), held)
+        made: list[Region] = []
+        try:
+            for start, end, own in _stretches(size, rights, name):
+                held = content[start:end]
+                region = self._region(va + start, end - start, own, kind, name, memory, start, held)
+                self._insert(region, held)
+                made.append(region)
+        except BaseException:
+            for region in made:
+                self.unmap(region)
+            raise
 
     def unmap(self, region: Region) -> None:
         """Take a region away."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from hotpatch.address import Va
+from hotpatch.emulator.cpu import CpuError
 from hotpatch.emulator.guest import Guest
 from hotpatch.emulator.memory import AccessError, RegionKind
 from hotpatch.engine.target import Rights
@@ -198,6 +199,24 @@ def test_each_page_can_have_rights_of_its_own(guest):
     guest.unmap(va)
     with pytest.raises(AccessError):
         guest.read(va, 1)
+
+
+def test_a_mapping_of_which_a_part_cannot_be_is_none(guest, monkeypatch):
+    regions, cpu = guest.regions(), guest.system.cpu
+    va = guest.find_room(0x2000, near=guest.module.va, reach=1 << 24)
+    shown, once = cpu.map, iter([None])
+
+    def show(start, *rest):
+        if start != va and next(once, "later") is None:
+            raise CpuError("mapping", 1)
+        shown(start, *rest)
+
+    monkeypatch.setattr(cpu, "map", show)
+    with pytest.raises(CpuError):
+        guest.map(va, 0x2000, (Rights.READ | Rights.EXECUTE, Rights.READ), RETURN_7[guest.machine])
+    assert guest.regions() == regions
+    guest.map(va, 0x2000, (Rights.READ | Rights.EXECUTE, Rights.READ), RETURN_7[guest.machine])
+    assert guest.call(va, [], budget=100).value == 7
 
 
 def test_regions_cover_modules_without_overlap(guest):
