@@ -66,7 +66,8 @@ def _read(
     tables = tables_inside(code, raw, image_base) if MAY_JUMP.search(raw) else ()
     data = data_words(code, tables)
     if holes:
-        data |= {index for start, end in holes for at in range(start, end, a64.WORD) if (index := code.index(at)) is not None}
+        words = (at for start, end in holes for at in range(start - start % a64.WORD, end, a64.WORD))
+        data |= {index for at in words if (index := code.index(at)) is not None}
     direct = [row for row in code.direct() if row[0] not in data] if data else code.direct()
     literals = _literal_words(code, direct) if code.has_literals() else frozenset()
     if literals:

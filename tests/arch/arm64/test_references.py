@@ -280,6 +280,12 @@ def test_tables_inside_the_code_are_no_instructions():
     assert references == [(4, "branch19", 0x1020), (8, "rel21", 0x1028)]
 
 
+@pytest.mark.parametrize("start", range(0x1004, 0x1008))
+def test_holes_begin_at_any_byte(start: int):
+    code = struct.pack("<5I", NOP, *[0x94000010] * 3, RET)
+    assert [one.offset for one in ARM64.references(code, BASE, holes=[(start, 0x100C)])] == [12]
+
+
 def test_a_page_hoisted_over_a_switch_reaches_the_cases():
     # clang: adrp x21; cmp w0, #1; b.hi default; adrp/add table; adr; ldrh; add; br; case: ldr w9, [x21, #0x10]; ret; default: ret
     words = (
