@@ -100,15 +100,18 @@ class Correlation:
             return self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
         if meant is not None and (fixed in self._starts or fixed in self._targets(function)) and not base % PAGE == 0 == fixed % PAGE:
             return False
-        if fixed & _BYTE == base & _BYTE <= 1 and any(
-            (self.meant(at) or 0) // 256 == base // 256 for at in range(fixed & ~_BYTE, fixed | _BYTE)
-        ):
+        if fixed & _BYTE == base & _BYTE <= 1 and self._is_around(base, fixed):
             # An address of whose register the lowest byte was set: a truth value, above which nobody looks.
             return True
         if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
             # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
             return True
         return base - fixed in self._distances(function)
+
+    def _is_around(self, base: int, fixed: int) -> bool:
+        """Whether something lies at addresses that differ from these two in their lowest bytes alone."""
+        found = map(self.meant, range(fixed & ~_BYTE, (fixed | _BYTE) + 1))
+        return any(there | _BYTE == base | _BYTE for there in found if there is not None)
 
     def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
         """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""

@@ -166,6 +166,18 @@ def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroO
 
 
 @each_machine
+@pytest.mark.parametrize("lowest", [0, 1])
+def test_the_image_base_is_no_truth_value_of_what_nothing_matches(machine: Machine, lowest: int) -> None:
+    image = _image(machine, 2)
+    process = hotpatch.Process(image)
+    correlation = Correlation(hotpatch.diff(image, image), process, process, None, None)
+    unmatched = TEXT + 0x100 + lowest
+    assert correlation.meant(unmatched) is None
+    start = process.load_base
+    assert not correlation.same(start + lowest, start + unmatched, image.functions[0], range(0))
+
+
+@each_machine
 def test_where_one_side_faults_results_are_not_compared(machine: Machine) -> None:
     """Only one of them has any; why the other faulted is the difference."""
     image = _image(machine, 2)
