@@ -395,7 +395,7 @@ class Image:
 
     def instructions_in(self, part: Range) -> Iterator[Instruction]:
         """The instructions of ``part``, jump tables that stand in it left out; what cannot be decoded ends those up to the next table."""
-        return self._decoded.instructions_in(part)
+        yield from self._decoded.instructions_in(part)  # so that this image is there as long as it is asked
 
     def outline(self, part: Range) -> Outline:
         """The code in ``part`` apart from where it leads; its ``outward`` holds for :meth:`references_in` of ``part``."""

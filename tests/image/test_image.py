@@ -217,3 +217,10 @@ def test_relocations_of_a_range(built):
     assert built.relocations_in(everything) == built.relocations
     for section in built.sections:
         assert built.relocations_in(section.range) == tuple(site for site in built.relocations if site in section.range)
+
+
+def test_instructions_can_be_had_of_an_image_that_nobody_else_holds():
+    path = FIXTURES / "two-level-switch" / "arm64" / "base.dll"
+    (part,) = open_image(path).function_named("kind").ranges
+    found = open_image(path).instructions_in(part)
+    assert sum(instruction.size for instruction in found) == part.size
