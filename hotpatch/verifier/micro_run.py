@@ -118,9 +118,6 @@ class Runner:
     def __init__(self, process: Process, patch: range = range(0)) -> None:
         """``patch`` is where the image of one lies, VAs."""
         self.process = process
-        self._watched = [
-            span for span in (range(process.guest.module.va, process.guest.module.va + process.guest.module.size), patch) if span
-        ]
         guest = process.guest
         self._scenery = Scenery(0)
         self._supplied: dict[int, bytes] = {}
