@@ -84,6 +84,8 @@ class State:
         """
         changed = False
         fresh: dict[Value, int | None] = {}
+        renewed: dict[str, Value] = {}
+        """Kept apart, since bounds are told by what places hold before, and the places come in no order."""
         values, others, bounded = self.values, other.values, bool(self.bounds)
         for place in values.keys() | others.keys():
             mine, theirs = values.get(place), others.get(place)
@@ -96,8 +98,9 @@ class State:
             if bounded:
                 fresh[merged] = self._common_bound(other, place, merged, masked)
             if merged != mine:
-                values[place] = merged
+                renewed[place] = merged
                 changed = True
+        values.update(renewed)
         for value in fresh.keys() | self.bounds.keys():
             bound = self.bounds.get(value)
             wider = fresh[value] if value in fresh else other.bounds.get(value)

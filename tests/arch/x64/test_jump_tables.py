@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from itertools import permutations
 
 import pytest
 
 from hotpatch.arch import Machine, architecture
 from hotpatch.arch.common import code_spans
+from hotpatch.arch.x64_values import State, Unknown
 
 X64 = architecture(Machine.X64)
 AT, TABLE = 0x1000, 0x2000
@@ -131,3 +133,14 @@ def test_without_a_check_a_table_ends_where_the_image_says(code, count):
     (table,) = X64.jump_tables(bytes.fromhex(code), AT, Memory({TABLE: relative(*targets)}), limit=lambda at, size: at + 2 * size)
     assert len(table.targets) == count
     assert table.exact == (code is CLANG)
+
+
+@pytest.mark.parametrize("names", list(permutations(("rax", "rcx", "rdx", "rbx", "rsi", "rdi"), 2)), ids="-".join)
+def test_a_bound_at_a_join_does_not_depend_on_which_place_is_looked_at_first(names: tuple[str, str]):
+    """The second place still holds what the first did at this join before, so that its new value would be taken for that."""
+    first, second = names
+    older, other = Unknown(AT, first), Unknown(AT + 8, first)
+    known = State({first: Unknown(AT + 4, first), second: older}, {Unknown(AT + 4, first): 4, older: 9})
+    known.join(State({first: other}, {other: 6}), AT, 0, {})
+    assert known.values == {first: older, second: Unknown(AT, second)}
+    assert older not in known.bounds
