@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[a-z][a-z0-9]*")
 _IN_MEMORY = re.compile(r"\[([^\]]*)\]")
 _BACK = re.compile(r"- ?(?:0x)?\d|#-|0xf{4}")
-_TURNS = frozenset(["neg", "negs", "not", "mvn"])
+_TURNS = frozenset(["dec", "neg", "negs", "not", "mvn"])
 _TWO = 2
 """Operands of an addition whose result replaces one of the numbers added."""
 _LEAST = -(1 << 16)

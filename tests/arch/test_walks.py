@@ -32,6 +32,7 @@ MAYBE_BACK = {
     },
     "the index is a difference": {X64: "sub rcx, 6; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "sub x9, x1, #6; ldr w0, [x8, x9]; ret"},
     "the index is turned": {X64: "neg rcx; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "neg x9, x9; ldr w0, [x8, x9]; ret"},
+    "the index is one less": {X64: "dec rcx; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "sub x9, x9, #1; ldr w0, [x8, x9]; ret"},
     "less is added": {X64: "add rdx, -8; mov eax, dword ptr [rdx]; ret", ARM64: "sub x8, x8, #8; ldr w0, [x8]; ret"},
 }
 
