@@ -163,12 +163,23 @@ class Correlation:
         if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end:
             return False
         fixed, there = theirs - self.theirs.load_base, mine - self.patch_va
+        if fixed in self._targets(function) and there in self._named_in_patch(function):
+            return False  # both sides say so themselves, whatever lies before
         before = (fixed - target for target in self._targets(function) if target < fixed)
         return any(
             any(item.patch_rva <= there - distance < item.patch_rva + item.size for item in self.patch.carried)
             and self.alike(mine - distance, theirs - distance, _WORD)
             for distance in before
         )
+
+    def _named_in_patch(self, function: Function) -> frozenset[int]:
+        """What the code that travels for ``function`` refers to by itself, as RVAs of the patch image."""
+        if function.entry not in self._known_names and self.patch is not None:
+            image, base = self.patch.image, self.diff.base_entries.get(function.entry)
+            own = (image.function_at(rva) for rva, replaced in self._new.items() if replaced == base)
+            found = (reference.target for each in own if each is not None for part in image.references(each) for reference in part)
+            self._known_names[function.entry] = frozenset(map(int, found))
+        return self._known_names.get(function.entry, frozenset())
 
     def is_plain_code(self, theirs: int, function: Function) -> bool:
         """Whether instructions are at ``theirs``, and no table of ``function``."""
@@ -242,6 +253,10 @@ class Correlation:
 
     @cached_property
     def _known_targets(self) -> dict[Rva, frozenset[int]]:
+        return {}
+
+    @cached_property
+    def _known_names(self) -> dict[Rva, frozenset[int]]:
         return {}
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.arch.assembly import assemble
-from hotpatch.verifier import MicroExecution, MicroOutcome
+from hotpatch.verifier import MicroExecution, MicroOutcome, verify_functions
 from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_run import Observed
-from tests.emulator.pe import DATA, TEXT, Pe
+from tests.emulator.pe import DATA, RDATA, TEXT, Pe
+from tests.verifier.damage import with_code
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 BACKWARDS = {
@@ -163,6 +165,37 @@ def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroO
     execution = MicroExecution(*images)
     (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
     assert report.outcome is outcome, report.text
+
+
+TWO_CONSTANTS = {
+    Machine.X64: "mov rax, qword ptr [rip + 0x11f9]; add rax, qword ptr [rip + 0x1252]; ret",
+    Machine.ARM64: "adrp x9, 0x2000; ldr x0, [x9, #0x200]; ldr x1, [x9, #0x260]; add x0, x0, x1; ret",
+}
+"""Names two new constants, 0x60 bytes from each other, with some of the base's in between."""
+
+
+@each_machine
+def test_a_constant_bound_where_it_would_be_if_what_is_before_it_went_on_is_a_difference(machine: Machine) -> None:
+    images = []
+    nothing = "mov eax, 7; ret" if machine is Machine.X64 else "ret"
+    for code, first, last in ((nothing, 0, 0), (TWO_CONSTANTS[machine], 0x1111, 0x2222)):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, code, TEXT))
+        pe.put(RDATA + 0x200, struct.pack("<14Q", first, 1, *range(5, 15), last, 2))
+        pe.exports("walk.dll", [("walk", TEXT), ("between", RDATA + 0x210), ("behind", RDATA + 0x270)])
+        images.append(pe.build("walk.dll"))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    one, other = (item.patch_rva for item in patch.carried)
+    assert other - one != 0x60
+    rva = patch.functions[0].patch_rva
+    if machine is Machine.X64:
+        right, wrong = (struct.pack("<i", place - rva - 14) for place in (other, one + 0x60))
+        offset = 10
+    else:
+        right, wrong = (struct.pack("<I", 0xF9400121 | (place & 0xFFF) // 8 << 10) for place in (other, one + 0x60))
+        offset = 8
+    report = verify_functions(images[0], with_code(patch, offset, right.hex(), wrong.hex()), fixed=images[1])
+    assert [item.outcome for item in report.functions] == [MicroOutcome.DIFFER], report.functions[0].text
 
 
 @each_machine
