@@ -27,7 +27,7 @@ from hotpatch.image.tables import TableLimits, settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from hotpatch.arch import Architecture, Instruction, JumpTable, Machine, Outline, Reference
+    from hotpatch.arch import Architecture, Instruction, JumpTable, Machine, Reference
     from hotpatch.image.decoded import Reading
     from hotpatch.image.model import (
         BaseIdentity,
@@ -397,16 +397,8 @@ class Image:
         """The instructions of ``part``, jump tables that stand in it left out; what cannot be decoded ends those up to the next table."""
         yield from self._decoded.instructions_in(part)  # so that this image is there as long as it is asked
 
-    def outline(self, part: Range) -> Outline:
-        """The code in ``part`` apart from where it leads; its ``outward`` holds for :meth:`references_in` of ``part``."""
-        return self._decoded.reading(part).outline
-
-    def leads(self, part: Range) -> tuple[int, ...]:
-        """Where the outward references of :meth:`outline` of ``part`` lead."""
-        return self._decoded.reading(part).leads
-
     def reading(self, part: Range) -> Reading:
-        """The tables, the outline and the leads of ``part`` in one."""
+        """What the code in ``part`` was understood as: its tables, and what it is apart from where it leads."""
         return self._decoded.reading(part)
 
     def expect(self, other: Image) -> None:
