@@ -15,7 +15,7 @@ from hotpatch.process import BUDGET
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PatchAt", "load_base_of", "parse_argument", "parse_budget", "parse_count", "parse_patch"]
+__all__ = ["PatchAt", "is_at", "load_base_of", "parse_argument", "parse_budget", "parse_count", "parse_patch"]
 
 _COUNT = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]+")
 
@@ -42,6 +42,11 @@ def parse_patch(text: str, *, needs_at: bool = False) -> PatchAt:
     if mark and not Path(text).exists():
         raise InputError(text, "is neither a file nor a file and an instruction count; write PATCH or PATCH@N, such as fix.dll@4000")
     return PatchAt(text, None)
+
+
+def is_at(text: str) -> bool:
+    """Whether ``text`` is a lone ``@N``."""
+    return text.startswith("@") and _COUNT.fullmatch(text[1:]) is not None
 
 
 def parse_budget(typed: str | None) -> int:

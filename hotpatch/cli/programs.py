@@ -150,7 +150,7 @@ def run(
     from hotpatch.report import running
 
     out = Output(options)
-    _warn_of_options(out, arguments)
+    _warn_of_options(out, arguments, (*(patch or ()), *(revert or ())))
     stop = None if stop_at is None else parse_count(stop_at, "--stop-at")
     applies = [parse_patch(text) for text in patch or ()]
     reverts = [parse_patch(text, needs_at=True) for text in revert or ()]
@@ -173,9 +173,14 @@ def run(
     return _ended(document)
 
 
-def _warn_of_options(out: Output, arguments: Sequence[str]) -> None:
-    """Say which words go to the program although they look like options of this verb, misspelt."""
+def _warn_of_options(out: Output, arguments: Sequence[str], patches: Sequence[str]) -> None:
+    """Say which words go to the program although they look like options of this verb, misspelt, or like the count of one of ``patches``."""
+    from hotpatch.cli.arguments import is_at
+
+    countless = [path for path in patches if "@" not in path]
     for word in arguments:
+        if countless and is_at(word):
+            out.warn(f"{word} goes to the program; did you mean {countless[-1]}{word}, without a blank?")
         near = get_close_matches(word.partition("=")[0], _OPTIONS, 1, 0.8) if word.startswith("--") else ()
         if near:
             out.warn(f"{word} goes to the program; did you mean {near[0]}?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,13 @@ def test_a_misspelt_option_goes_to_the_program_with_a_warning(ask: Ask, files) -
     assert answer.code == 0
     assert answer.err == "hotpatch: warning: --stopat goes to the program; did you mean --stop-at?\n"
     assert ask("run", files["EXE"], "--unlike-any", "-9", "--", "x").err == ""
+
+
+def test_a_count_apart_from_its_patch_goes_to_the_program_with_a_warning(ask: Ask, files) -> None:
+    path = shutil.copy(files["PATCH"], "fix.dll")
+    answer = ask("run", files["EXE"], "--patch", path, "@300")
+    assert answer.err.splitlines()[0] == "hotpatch: warning: @300 goes to the program; did you mean fix.dll@300, without a blank?"
+    assert ask("run", files["EXE"], "@300", "@x").err == ""
 
 
 def test_every_option_of_run_is_known_to_that_warning() -> None:
