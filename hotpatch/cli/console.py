@@ -108,6 +108,11 @@ class Output:
         if self.options.verbose and not self.options.quiet:
             sys.stderr.write(f"hotpatch: {text}\n")
 
+    def tell(self, text: str) -> None:
+        """Say what was done, unless quiet or JSON was asked for; verbose wants it all the same."""
+        if not self.options.quiet and (self.options.verbose or not self.options.json):
+            sys.stderr.write(f"hotpatch: {text}\n")
+
     def warn(self, text: str) -> None:
         """Warn, unless quiet was asked for."""
         if not self.options.quiet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -12,6 +12,9 @@ from hotpatch.cli.files import open_pair, path_of
 from hotpatch.cli.numbers import Integer
 from hotpatch.cli.outcome import Exit, one_line
 from hotpatch.errors import InputError, NothingToDo, Refused
+
+if TYPE_CHECKING:
+    from hotpatch.image import Image
 
 Many = Parameter(negative=(), consume_multiple=False)
 
@@ -65,15 +68,17 @@ def diff(
 
     out = Output(options)
     with out.progress(f"comparing {base} with {fixed}"):
-        found = diff_images(*open_pair(base, fixed))
+        images = open_pair(base, fixed)
+        if html is not None:
+            _check_output(html, base, fixed, *images)
+        found = diff_images(*images)
         listing = None if function is None else comparison.listing_of(found, function)
         document = comparison.diff(found, listing)
     if html is not None:
-        _check_output(html, base, fixed)
         from hotpatch.report.page import diff_page
 
         write_atomically(html, diff_page(found, document).encode())
-        out.log(f"wrote {html}")
+        out.tell(f"wrote {html}")
         if options.quiet and not options.json:
             return Exit.DONE
     if listing is not None and function is not None:
@@ -123,7 +128,7 @@ def build(
 
     out = Output(options)
     images = open_pair(base, fixed)
-    _check_output(output, base, fixed)
+    _check_output(output, base, fixed, *images)
     checked = None
     stood_for: tuple[str, ...] = ()
     try:
@@ -181,16 +186,18 @@ def write_atomically(path: str, data: bytes) -> None:
         raise InputError(path, f"cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _check_output(path: str, *inputs: str) -> None:
+def _check_output(path: str, base: str, fixed: str, *images: Image) -> None:
     """Find out before the work whether its result can go there.
 
     Raises:
-        InputError: It is a folder, has none to be in, or is one of the inputs.
+        InputError: It is a folder, has none to be in, or is one of the inputs or the PDB of one.
     """
     target = path_of(path)
     if target.is_dir():
         raise InputError(path, "cannot be written: is a folder; name a file")
     if not target.parent.is_dir():
         raise InputError(path, f"cannot be written: there is no folder {target.parent}")
-    if any(target.exists() and target.samefile(other) for other in inputs):
-        raise InputError(path, "is one of the two builds; write the patch to another file")
+    if target.exists() and any(target.samefile(other) for other in (base, fixed)):
+        raise InputError(path, "is one of the two builds; write to another file")
+    if target.exists() and any(target.samefile(image.pdb_path) for image in images if image.pdb_path is not None):
+        raise InputError(path, "is the PDB of one of the two builds; write to another file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -157,8 +158,10 @@ def test_html_page_is_whole_and_self_contained(ask: Ask, image, machine, tmp_pat
     target = tmp_path / "diff.html"
     pair = image("basic", machine), image("basic", machine, "fixed")
     answer = ask("diff", *pair, "--html", target)
-    assert (answer.code, answer.err) == (0, "")
+    assert (answer.code, answer.err) == (0, f"hotpatch: wrote {target}\n")
     assert "clamp" in _page(target).text
+    for quiet in ("--json", "-q"):
+        assert ask("diff", *pair, "--html", target, quiet).err == ""
     first = target.read_bytes()
     ask("diff", *pair, "--html", target)
     assert target.read_bytes() == first
@@ -261,6 +264,18 @@ def test_output_that_cannot_be_written(ask: Ask, image, machine, tmp_path: Path)
         assert html.error.startswith(f"{target}: ")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"here before"
+
+
+def test_pdb_of_an_input_is_not_written_over(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = [shutil.copy(image("basic", machine, side), tmp_path) for side in ("base", "fixed")]
+    pdbs = [Path(shutil.copy(Path(image("basic", machine, side)).with_suffix(".pdb"), tmp_path)) for side in ("base", "fixed")]
+    for pdb in pdbs:
+        before = pdb.read_bytes()
+        for command in (("build", *pair, "-o", pdb), ("diff", *pair, "--html", pdb)):
+            answer = ask(*command)
+            assert answer.code == 2
+            assert answer.error == f"{pdb}: is the PDB of one of the two builds; write to another file"
+        assert pdb.read_bytes() == before
 
 
 def test_patch_that_was_there_before_survives_a_refused_build(ask: Ask, image, machine, tmp_path: Path) -> None:
