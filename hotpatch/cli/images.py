@@ -84,7 +84,8 @@ def diff(
     if listing is not None and function is not None:
         from hotpatch.report.side_text import SideBySide
 
-        out.result(document, SideBySide(listing, function, everything=all))
+        verdict = comparison.row_of(found, function).verdict
+        out.result(document, SideBySide(listing, function, verdict=verdict, everything=all))
     else:
         out.result(document, text.diff(document, everything=all))
     return Exit.DONE

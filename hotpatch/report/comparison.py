@@ -100,10 +100,15 @@ def listing_of(found: ImageDiff, function: str) -> Listing:
     Raises:
         Refused: Neither image has it (rule no-such-function).
     """
-    return Listings(found).of(_row(found, function))
+    return Listings(found).of(row_of(found, function))
 
 
-def _row(found: ImageDiff, function: str) -> FunctionMatch:
+def row_of(found: ImageDiff, function: str) -> FunctionMatch:
+    """What the comparison says of ``function``, named as for :func:`listing_of`.
+
+    Raises:
+        Refused: Neither image has it (rule no-such-function).
+    """
     try:
         entry = found.base.function_named(function).entry
     except Refused as error:

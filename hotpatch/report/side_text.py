@@ -30,9 +30,10 @@ _INDENT, _FOLDED = "  ", "      "
 class SideBySide:
     """A listing in two columns, as wide as their text where there is room, else folded; blocks that differ and one around each."""
 
-    def __init__(self, listing: Listing, title: str, *, everything: bool = False) -> None:
-        """Show ``listing`` of the function called ``title``; with ``everything`` all blocks."""
-        self._rows = list(_rows(listing, title, everything=everything))
+    def __init__(self, listing: Listing, title: str, *, verdict: str = "changed", everything: bool = False) -> None:
+        """Show ``listing`` of the function called ``title``, with a ``verdict`` other than changed; with ``everything`` all blocks."""
+        said = "" if verdict == "changed" else f" ({verdict})"
+        self._rows = list(_rows(listing, (f"{title} in the base", f"{title} in the fixed image{said}"), everything=everything))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Lines of at most the console's width."""
@@ -76,8 +77,8 @@ class _Note:
         yield Text(self.text, style="dim")
 
 
-def _rows(listing: Listing, title: str, *, everything: bool) -> Iterator[_Sides | _Note]:
-    yield _Sides(f"{title} in the base", f"{title} in the fixed image", style="bold")
+def _rows(listing: Listing, titles: tuple[str, str], *, everything: bool) -> Iterator[_Sides | _Note]:
+    yield _Sides(*titles, style="bold")
     successors = _standing_next(listing.blocks)
     for shown, blocks in stretches(listing.blocks, everything=everything):
         if not shown:

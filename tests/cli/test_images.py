@@ -90,6 +90,14 @@ def test_diff_of_one_function_is_side_by_side(ask: Ask, image, machine) -> None:
     assert len(text) == 1 + len(found["blocks"]) + len(found["listing"])
 
 
+def test_diff_of_one_function_says_that_it_did_not_change(ask: Ask, image, machine) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    rows = {row["name"]: row["verdict"] for row in ask("diff", *pair, "--json").document("diff")["functions"]}
+    assert rows["total"] in ("identical", "relocated")
+    for name, said in (("total", f" ({rows['total']})"), ("clamp", "")):
+        assert ask("diff", *pair, "--function", name).out.splitlines()[0].endswith(f"{name} in the fixed image{said}")
+
+
 def test_diff_of_one_function_leaves_out_blocks_that_are_unchanged(ask: Ask, image, machine) -> None:
     pair = image("jump-table", machine), image("jump-table", machine, "fixed")
     found = ask("diff", *pair, "--function", "execute", "--json").document("diff")
