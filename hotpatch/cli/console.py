@@ -31,8 +31,7 @@ class Options:
 
     Attributes:
         json: Print one JSON document instead of text.
-        quiet: Print nothing but what was asked for, refusals and errors; build, demo and verify then print nothing when all is well,
-            nor does diff --html.
+        quiet: Print only what was asked for, refusals and errors; build, demo, verify and diff --html print nothing when all is well.
         verbose: Also print what is being done, on standard error.
         color: Colour the text: when it goes to a terminal (auto), always, or never. NO_COLOR is honoured.
     """
