@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
 NO_INTEGER = "is no integer; write 7 or 0x10"
+_NO_YEAR = "is no integer; write a year such as 2026"
 
 
-def _whole(_kind: object, tokens: Sequence[Token], *, least: int | None = None) -> int:
+def _whole(_kind: object, tokens: Sequence[Token], *, least: int | None = None, otherwise: str = NO_INTEGER) -> int:
     """The integer that was typed.
 
     Raises:
-        ValueError: It is none, or less than ``least``.
+        ValueError: It is none (``otherwise`` says so), or less than ``least``.
     """
     try:
         value = int(tokens[0].value, 0)
     except ValueError:
-        raise ValueError(NO_INTEGER) from None
+        raise ValueError(otherwise) from None
     if least is not None and value < least:
         raise ValueError(f"is less than {least}; write a number from {least}")
     return value
@@ -36,5 +37,5 @@ Count = Annotated[int, Parameter(converter=partial(_whole, least=0), metavar="N"
 """From 0."""
 Positive = Annotated[int, Parameter(converter=partial(_whole, least=1), metavar="N")]
 """From 1."""
-Year = Annotated[int, Parameter(converter=_whole)]
+Year = Annotated[int, Parameter(converter=partial(_whole, otherwise=_NO_YEAR))]
 """Without a name of its own in help: its argument's stands there."""

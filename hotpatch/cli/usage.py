@@ -39,7 +39,9 @@ def usage(error: CycloptsError) -> str:
         case RepeatArgumentError():
             return f"{error.token.keyword or _name(error)}: is given twice; {see}"
         case UnusedCliTokensError() if error.unused_tokens:
-            return f"{error.unused_tokens[0]}: is one argument too many; {see}"
+            quote = "--call" in (error.root_input_tokens or ())
+            hint = 'quote each call as one word: --call "FUNCTION ARG …"' if quote else see
+            return f"{error.unused_tokens[0]}: is one argument too many; {hint}"
         case UnknownCommandError() if error.unused_tokens:
             return _no_verb(error.unused_tokens[0], servicing="servicing" in (error.command_chain or ()))
         case CoercionError() if error.token is not None:

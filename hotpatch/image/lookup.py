@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _RVA_PREFIX = "rva:"
 _RVA_LIMIT = 1 << 32
+_ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+")
 _NEAR_NAMES = 5
 
 
@@ -47,7 +49,10 @@ def function_named(image: Image, text: str) -> Function:
     names = sorted({name for function in image.functions for name in function.names})
     same = [name for name in names if name.casefold() == text.casefold()]
     near = same or get_close_matches(text, names, _NEAR_NAMES, 0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has."
+    if _ADDRESS.fullmatch(text):
+        hint = f"for the one at that address write rva:{text}."
+    else:
+        hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has."
     raise _refused(text, None, f"{image.name} has no function called {text}; {hint}", {"near": near} if near else {})
 
 
@@ -62,8 +67,12 @@ def _by_rva(image: Image, text: str) -> Function:
     if function is not None:
         return function
     around = image.function_at(rva)
-    hint = f"that is inside of {around.label}, which begins at rva:0x{around.entry:x}" if around else "hotpatch inspect lists the entries"
+    hint = f"that is inside of {_with_entry(around)}" if around else "hotpatch inspect lists the entries"
     raise _refused(text, None, f"no function of {image.name} begins at 0x{rva:x}; {hint}.", {"rva": rva})
+
+
+def _with_entry(function: Function) -> str:
+    return f"{function.name}, which begins at rva:0x{function.entry:x}" if function.name else f"the function at rva:0x{function.entry:x}"
 
 
 def _refused(text: str, rva: Rva | None, reason: str, evidence: dict[str, object]) -> Refused:
