@@ -94,7 +94,7 @@ def _failures(rules: Iterable[RuleDocument], indent: int = 0) -> list[Renderable
     parts: list[RenderableType] = []
     for item in rules:
         if item.outcome == "fails":
-            parts.append(Padding(Text.assemble((item.rule, "bold red"), f": {item.requires}"), (0, 0, 0, indent)))
+            parts.append(Padding(Text.assemble((item.rule, "bold red"), f" is not met: {item.requires}"), (0, 0, 0, indent)))
             parts.append(_hanging(("why:", item.reason or ""), ("do:", item.remedy or ""), indent=indent + 4))
     return parts
 

@@ -34,7 +34,7 @@ from hotpatch.errors import InputError
 from hotpatch.servicing.device import Device, read_device
 from hotpatch.servicing.policy import Policy, read_policy
 from hotpatch.servicing.reading import Table, complaint, read_table
-from hotpatch.servicing.releases import Catalogue, read_releases
+from hotpatch.servicing.releases import SERVER, Catalogue, read_releases
 from hotpatch.servicing.rules import RuleSet, read_rules
 from hotpatch.servicing.values import Month
 
@@ -129,6 +129,10 @@ def read_scenario(name: str, servicing: Path) -> Scenario:
             raise complaint(path, ("incident", index, "device"), f'expected one of {", ".join(names)}, found "{incident.device}"')
         if (incident.kind == "foreign-hook") != bool(incident.function):
             raise complaint(path, ("incident", index), 'expected a function for kind = "foreign-hook", and for no other')
+    images = sorted({path.stem for path in (servicing / SERVER).glob("*/*.exe")})
+    for index, other in enumerate(said.instead):
+        if other.image not in images:
+            raise complaint(path, ("instead", index, "image"), f'expected one of {", ".join(images)}, found "{other.image}"')
     months = tuple(sorted(month for month in known if said.first <= month <= said.last))
     rules = read_rules(str(path.parent / said.rules) if said.rules.endswith(".toml") else said.rules)
     policy = read_policy(path.parent / said.policy)

@@ -156,6 +156,12 @@ SCENARIO_MISTAKES = [
     ('rules = "windows-11-enterprise-24h2"', 'rules = "windows-12"', None, "windows-12: no such rules; there are: windows-11"),
     ('"alice", "bob"', '"alice", "alice"', "clients[2]", "a name of its own"),
     ('"alice", "bob"', '"alice and bob"', "clients[1]", "1 to 15 letters and digits"),
+    (
+        'kind = "misses-update"',
+        'kind = "misses-update"\n\n[[instead]]\nmonth = "2026-03"\nimage = "2026-03-foo"',
+        "instead[1].image",
+        '2026-03, 2026-03-layout, 2026-04, 2026-05, 2026-06, 2026-07, 2026-08, 2026-09, 2026-10, 2026-11, 2026-12, found "2026-03-foo"',
+    ),
     ("hotpatch.toml", "hotpotch.toml", None, "hotpotch.toml: No such file"),
 ]
 
