@@ -273,7 +273,7 @@ class Cpu:
             if code not in (uc_const.UC_ERR_INSN_INVALID, uc_const.UC_ERR_EXCEPTION):
                 raise CpuError(f"running at 0x{pc:x}", code)
             return Slice(counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None))
-        address = Va(self._trap[-1][0]) if self._trap else pc
+        address = Va(self.model.named_address(self, self._trap[-1][0], b"" if code in _FETCH else self._code(pc))) if self._trap else pc
         executed = counted if code in _FETCH else counted - 1
         return Slice(executed, Trap(FaultKind.ACCESS_VIOLATION, pc, address, access))
 

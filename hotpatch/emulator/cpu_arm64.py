@@ -89,6 +89,14 @@ class Arm64Cpu:
             return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 0)
         return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 0, f"processor exception {number}")
 
+    def named_address(self, _cpu: Cpu, told: int, _code: bytes) -> int:
+        """Unicorn says the whole address."""
+        return told
+
+    def recorded(self, address: int, access: str | None) -> tuple[int, str | None]:
+        """Both as they are."""
+        return address, access
+
     def enter_thread(self, cpu: Cpu, teb: int) -> None:
         """Zero registers, the TEB in x18."""
         for name in (*_INTEGER, *_VECTORS, "nzcv", "fpcr"):

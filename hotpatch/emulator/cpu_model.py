@@ -91,6 +91,18 @@ class CpuModel(Protocol):
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """What interrupt ``number`` at Unicorn's ``pc`` means."""
 
+    def named_address(self, cpu: Cpu, told: int, code: bytes) -> int:
+        """The address that an instruction named whose access has failed.
+
+        Args:
+            cpu: Where it stands at the instruction.
+            told: What Unicorn says of the address.
+            code: The instruction and what follows, or nothing where it could not be fetched.
+        """
+
+    def recorded(self, address: int, access: str | None) -> tuple[int, str | None]:
+        """Address and access that Windows' exception record has for a failed ``access`` to ``address``."""
+
     def enter_thread(self, cpu: Cpu, teb: int) -> None:
         """Give the running context the registers that a new thread starts with."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from unicorn import x86_const
 from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_64
 
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, architecture
+from hotpatch.arch.x64_operands import memory
 from hotpatch.emulator.binding import new_engine
 from hotpatch.emulator.cpu_model import HALT, SYSTEM_CALL, Interrupt
 from hotpatch.emulator.repeats import RepeatForm
@@ -26,6 +28,12 @@ _VECTORS = tuple(f"xmm{i}" for i in range(16))
 _DIVIDE, _BREAKPOINT, _FAST_FAIL = 0, 3, 0x29
 """Interrupt vectors: #DE, #BP, and Windows' ``__fastfail`` (MS Learn, "__fastfail")."""
 
+_TOLD = (1 << 52) - 1
+"""What Unicorn says of the address of an access that failed."""
+_LOWER_END, _UPPER_START = 1 << 47, (1 << 64) - (1 << 47)
+"""Addresses between them are not canonical (Intel SDM volume 1, "Canonical Addressing")."""
+_LARGEST_ACCESS = 512
+"""Bytes that one instruction accesses at most: ``fxsave``."""
 _MXCSR = 0x1F80
 _FPCW = 0x27F
 """What Windows starts a thread with (MS Learn, "x64 calling convention", FpCsr and MxCsr)."""
@@ -86,6 +94,29 @@ class X64Cpu:
                 return Interrupt(FaultKind.FAST_FAIL, 2, "__fastfail")
             return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 2, f"interrupt 0x{number:x}")
         return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 0, f"processor exception {number}")
+
+    def named_address(self, cpu: Cpu, told: int, code: bytes) -> int:
+        """Unicorn 2.1 says the low 52 bits: the rest is that of the operand, or of the stack pointer, which leads there."""
+        named = [cpu.pc] if not code else [cpu.get("rsp"), cpu.get("rsp") - 8]
+        for instruction in islice(architecture(Machine.X64).disassemble(code, cpu.pc), 1):
+            for operand in filter(None, map(memory, instruction.operands.split(", "))):
+                base = cpu.get(operand.base) if operand.base else 0
+                scaled = cpu.get(operand.scaled) * operand.scale if operand.scaled else 0
+                named.insert(0, base + scaled + operand.displacement + (instruction.size if operand.base == "rip" else 0))
+        for start in named:
+            into = (told - start) & _TOLD
+            if into < _LARGEST_ACCESS:
+                return (start + into) & (1 << 64) - 1
+        return told
+
+    def recorded(self, address: int, access: str | None) -> tuple[int, str | None]:
+        """A read of address -1 where ``address`` is not canonical: that is a general protection fault, which comes without an address.
+
+        Source: crash dumps, where KiGeneralProtectionFault raises 0xc0000005 with the parameters 0 and 0xffffffffffffffff.
+        """
+        if access in ("read", "write") and _LOWER_END <= address < _UPPER_START:
+            return (1 << 64) - 1, "read"
+        return address, access
 
     def enter_thread(self, cpu: Cpu, teb: int) -> None:
         """Zero registers, Windows' floating-point control words, the TEB behind gs."""

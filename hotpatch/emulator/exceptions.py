@@ -96,9 +96,9 @@ def next_frame(system: System, point: Point | None) -> Seen | None:
     A thread that was led to where no code is has come there by a call.
     """
     point = None if point is None else settled(system, point)
-    if point is not None and not point.called and locate(system, point.registers[system.cpu.model.pc]) is None:
-        point = settled(system, left(system, point))
     try:
+        if point is not None and not point.called and locate(system, point.registers[system.cpu.model.pc]) is None:
+            point = settled(system, left(system, point))
         return None if point is None else seen(system, point)
     except HotpatchError:
         return None

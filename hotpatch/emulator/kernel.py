@@ -381,7 +381,7 @@ class Kernel:
         """What the processor, or memory that a system function was given, reports: an exception where Windows makes one of it."""
         system = self.system
         fault = faults.describe(system, thread, trap.kind, trap.address, trap.access, trap.detail, trap.pc)
-        record = record_of(fault.kind, trap.pc, trap.address, trap.access)
+        record = record_of(fault.kind, trap.pc, *system.cpu.model.recorded(trap.address, trap.access))
         if record is None:
             return Faulted(fault)
         return raise_exception(system, thread, record, fault, standing(system, thread))

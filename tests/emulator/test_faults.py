@@ -9,7 +9,7 @@ from hotpatch.engine.target import Rights
 from hotpatch.errors import EmulatedFault, FaultKind
 from hotpatch.process import Process
 
-from .bare import MACHINES, UNMAPPED, Bare
+from .bare import DATA, MACHINES, UNMAPPED, Bare
 
 X64, ARM64 = Machine.X64, Machine.ARM64
 
@@ -137,3 +137,43 @@ def test_a_fault_names_functions_all_the_way_up(machine, fixture_image):
     assert names[0] == "kernel32.dll!Broken"
     assert names[-1] in ("start", "worker")
     assert len(names) >= 3
+
+
+FAR = [-8 & (1 << 64) - 1, 0x7FFF_FFFF_FFFF_FFFF, 0xFFFF_8000_0000_0000, 0xFFF0_0000_0000_0008, 0x8000_0000_0000]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("address", FAR)
+@pytest.mark.parametrize(
+    ("x64", "arm64", "access"),
+    [
+        ("mov qword ptr [rax], rcx", "str x0, [x16]", "write"),
+        ("lea rdx, [rax - 0x20]\nmov ecx, 2\nmovzx eax, byte ptr [rdx + rcx*8 + 0x10]", "ldrb w0, [x16]", "read"),
+        ("mov rdi, rax\nmov ecx, 3\nrep stosb", "strb w0, [x16]", "write"),
+        ("mov rsp, rax\npop rcx", "ldr x0, [x16], #8", "read"),
+        ("lea rsp, [rax + 8]\npush rcx", "str x0, [x16], #8", "write"),
+    ],
+)
+def test_an_address_that_no_program_has_is_told_whole(machine, address, x64, arm64, access):
+    bare = Bare(machine)
+    bare.thread(bare.code(f"LOAD {bare.scratch} {address}\n{x64 if bare.x64 else arm64}"))
+    bare.run()
+    fault = bare.system.fault
+    assert (fault.kind, fault.address, fault.access) == (FaultKind.ACCESS_VIOLATION, address, access)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("address", FAR)
+def test_the_exception_record_of_an_address_that_no_program_has(machine, address):
+    bare = Bare(machine)
+    if bare.x64:
+        keep = "mov rax, [rcx]\nmov rcx, [rax+0x20]\nmov [rdx], rcx\nmov rcx, [rax+0x28]\nmov [rdx+8], rcx\nxor eax, eax\nret"
+    else:
+        keep = "ldr x0, [x0]\nldr x2, [x0, #0x20]\nstr x2, [x1]\nldr x2, [x0, #0x28]\nstr x2, [x1, #8]\nmov x0, #0\nret"
+    bare.call_api("AddVectoredExceptionHandler", 1, bare.code(f"LOAD {bare.argument(1)} {DATA}\n{keep}"))
+    bare.thread(bare.code(f"LOAD {bare.scratch} {address}\n" + ("mov [rax], rcx" if bare.x64 else "str x0, [x16]")))
+    bare.run()
+    assert (bare.system.fault.address, bare.system.fault.access) == (address, "write")
+    canonical = address >> 47 in (0, 0x1FFFF)
+    told = [int.from_bytes(bare.system.memory.read(DATA + at, 8), "little") for at in (0, 8)]
+    assert told == ([0, 2**64 - 1] if bare.x64 and not canonical else [1, address])
