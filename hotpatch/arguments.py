@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from hotpatch.errors import InputError
-from hotpatch.process import Buffer
+from hotpatch.process import Buffer, Single
 
 if TYPE_CHECKING:
     from hotpatch.process import Argument
 
-_FORMS = "write 7, -1, 0x10, str:TEXT, hex:00FF, buf:N or f64:2.5"
+_FORMS = "write 7, -1, 0x10, str:TEXT, hex:00FF, buf:N, f64:2.5 or f32:2.5 (C's double and float)"
 _SMALLEST, _LIMIT = -(1 << 63), 1 << 64
-_WANTED = {"hex": "two hexadecimal digits for each byte", "buf": "a number of bytes", "f64": "a number"}
+_WANTED = {
+    "hex": "two hexadecimal digits for each byte",
+    "buf": "a number of bytes",
+    "f64": "a number",
+    "f32": "a number that fits single precision",
+}
 
 
 def parse_argument(text: str) -> Argument:
-    """One ARG: an integer, ``str:TEXT``, ``hex:00FF``, ``buf:N`` or ``f64:2.5``.
+    """One ARG: an integer, ``str:TEXT``, ``hex:00FF``, ``buf:N``, ``f64:2.5`` or ``f32:2.5``.
 
     Raises:
         InputError: It is none of them.
@@ -38,9 +44,12 @@ def parse_argument(text: str) -> Argument:
                 return Buffer(int(rest, 0))
             case "f64":
                 return float(rest)
+            case "f32":
+                struct.pack("<f", number := Single(rest))
+                return number
             case _:
                 pass
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(subject, f"{kind}: wants {_WANTED[kind]}; {_FORMS}") from error
     except InputError as error:
         raise InputError(subject, error.problem) from error

@@ -64,7 +64,7 @@ def call(
     Args:
         image: A DLL or an exe.
         function: An export, a symbol, or rva:0x1234.
-        arguments: Integers (7, -1, 0x10), str:TEXT, hex:00FF, buf:N or f64:2.5.
+        arguments: Integers (7, -1, 0x10), str:TEXT, hex:00FF, buf:N, and for parameters of C's type double f64:2.5, of float f32:2.5.
         patch: Apply this patch before the call, or with PATCH@N after N instructions of it (may be given several times).
         module: Another DLL of the process (may be given several times).
         available: A DLL that the program may load while it runs; its patch goes in as it is loaded (may be given several times).

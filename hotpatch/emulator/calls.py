@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from hotpatch.arch import CallingConvention
 
 
+class Single(float):
+    """A number that is passed in single precision, C's ``float``."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ArgumentLayout:
     """Where arguments go.
@@ -28,13 +34,13 @@ class ArgumentLayout:
 
 
 def lay_out(convention: CallingConvention, arguments: Sequence[int | float]) -> ArgumentLayout:
-    """Registers and stack words for integer and double arguments."""
+    """Registers and stack words for integer and floating-point arguments."""
     integers: list[int] = []
     floats: list[tuple[int, int]] = []
     stack: list[int] = []
     for position, argument in enumerate(arguments):
         real = isinstance(argument, float)
-        word = int.from_bytes(struct.pack("<d", argument), "little") if isinstance(argument, float) else argument & (1 << 64) - 1
+        word = _bits(argument) if isinstance(argument, float) else argument & (1 << 64) - 1
         used = position if convention.positional else len(floats) if real else len(integers)
         room = len(convention.float_arguments) if real else len(convention.integer_arguments)
         if used >= room:
@@ -46,3 +52,7 @@ def lay_out(convention: CallingConvention, arguments: Sequence[int | float]) -> 
         else:
             integers.append(word)
     return ArgumentLayout(tuple(integers), tuple(floats), tuple(stack))
+
+
+def _bits(argument: float) -> int:
+    return int.from_bytes(struct.pack("<f" if isinstance(argument, Single) else "<d", argument), "little")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hotpatch.emulator.calls import Single
 from hotpatch.process.model import AppliedAt, Argument, Buffer, CallResult, PendingCall, ProcessSnapshot, RunResult, ThreadView
 from hotpatch.process.process import BUDGET, Process
 
@@ -15,5 +16,6 @@ __all__ = [
     "Process",
     "ProcessSnapshot",
     "RunResult",
+    "Single",
     "ThreadView",
 ]

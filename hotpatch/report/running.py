@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -116,12 +117,24 @@ def call_text(document: CallDocument) -> RenderableType:
     if document.return_ is not None:
         signed = document.return_ - (1 << 64) if document.return_ >> 63 else document.return_
         shown = f"{document.return_} ({document.return_hex})" + (f", signed {signed}" if signed < 0 else "")
-        floating = f", floating point {document.return_float!r}" if document.return_float else ""
+        floating = f", {_floating(document.return_float)}" if document.return_float else ""
         parts.append(Text(f"returned {shown}{floating} after {counted(document.instructions, 'instruction')}"))
         parts += [_buffer(number, bytes.fromhex(data)) for number, data in enumerate(document.buffers, 1)]
     if document.fault:
         parts.append(fault_text(document.fault))
     return Group(*parts)
+
+
+def _floating(value: float) -> str:
+    """What the floating-point result register holds, which need be no result; with zeros in its upper half it is read as a C ``float``."""
+    bits = struct.pack("<d", value)
+    if any(bits[4:]):
+        return f"xmm0/d0 as a double {value!r}"
+    (single,) = struct.unpack("<f", bits[:4])
+    shortest = next(
+        (told for told in (f"{single:.{digits}g}" for digits in range(6, 9)) if struct.pack("<f", float(told)) == bits[:4]), None
+    )
+    return f"xmm0/s0 as a float {shortest or f'{single:.9g}'}"
 
 
 def _verbatim(output: str) -> Text:

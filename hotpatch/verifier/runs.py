@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Va
 from hotpatch.arch import Flow, architecture
 from hotpatch.errors import EmulatedFault, Fault, HotpatchError, InputError
-from hotpatch.process import BUDGET, Buffer, Process
+from hotpatch.process import BUDGET, Buffer, Process, Single
 from hotpatch.verifier.model import Outcome
 
 _LONGEST_INSTRUCTION = 16
@@ -179,7 +179,7 @@ def _shown(argument: Argument) -> str:
         case str():
             return f"str:{argument}"
         case float():
-            return f"f64:{argument!r}"
+            return f"{'f32' if isinstance(argument, Single) else 'f64'}:{float(argument)!r}"
         case _:
             return str(argument)
 

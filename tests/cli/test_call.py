@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
 
 import hotpatch
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, architecture
 from hotpatch.cases import find_case
+from hotpatch.emulator.calls import lay_out
+from hotpatch.process import Single
 from tests.cli.front import Ask
 
 NINE = sum(number * number for number in range(1, 10))
@@ -46,9 +49,20 @@ def test_arguments_past_the_registers(ask: Ask, image, machine) -> None:
 def test_floats_in_and_out(ask: Ask, image, machine) -> None:
     call = "call", image("parameters", machine), "mixed", "1", "f64:2.5", "3", "f64:4.5", "5", "f64:6.25"
     assert ask(*call, "--json").document("call")["return_float"] == 19.25
-    assert "floating point 19.25" in ask(*call).out
+    assert "xmm0/d0 as a double 19.25" in ask(*call).out
     negative = "call", image("parameters", machine), "preserved", "f64:-3", "f64:5e0", "--json"
     assert isinstance(ask(*negative).document("call")["return_float"], float)
+
+
+def test_float_has_single_precision(ask: Ask, image, machine) -> None:
+    call, rest = ("call", image("parameters", machine), "mixed", "1"), ("3", "f64:4.5", "5", "f64:6.25", "--json")
+    same = float(struct.unpack("<d", struct.pack("<ff", 2.5, 0))[0])
+    single, double, whole = (
+        ask(*call, argument, *rest).document("call")["return_float"] for argument in ("f32:2.5", f"f64:{same!r}", "f64:2.5")
+    )
+    assert single == double != whole
+    assert lay_out(architecture(Machine(machine)).convention, [Single(2.5)]).floats == ((0, 0x40200000),)
+    assert ask("call", image("parameters", machine), "mixed", "f32:1e39").code == 2
 
 
 def test_result_that_is_no_number_is_null(ask: Ask, image, machine) -> None:
