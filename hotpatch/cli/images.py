@@ -34,6 +34,8 @@ def inspect(file: str, /, *, options: Options = DEFAULT) -> int:
     with out.progress(f"reading {file}"):
         image = open(file)
         info = hot_patch_info(image)
+        if image.other_pdb:
+            out.warn(f"{image.other_pdb} lies beside {file} but is another build's (its GUID or age differs)")
         if info is not None and is_patch(image.data):
             patched = convert.inspect_patch(load(file), file, info)
             out.result(patched, text.inspect_patch(patched))

@@ -56,6 +56,7 @@ class Image:
         parsed: What the file says of itself.
         symbols: What a matching PDB says of it.
         pdb_path: That PDB's path, or ``None``.
+        other_pdb: Path of a PDB that lies beside it and is another build's, or ``None``.
     """
 
     path: str
@@ -63,6 +64,7 @@ class Image:
     parsed: Parsed = field(repr=False)
     symbols: Symbols = field(repr=False)
     pdb_path: str | None = None
+    other_pdb: str | None = None
     _kept: dict[object, object] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:

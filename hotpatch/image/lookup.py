@@ -53,7 +53,8 @@ def function_named(image: Image, text: str) -> Function:
         hint = f"for the one at that address write rva:{text}."
     else:
         hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has."
-    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}", {"near": near} if near else {})
+    other = f" {image.other_pdb} lies beside it but is another build's: its GUID or age differs." if image.other_pdb else ""
+    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}{other}", {"near": near} if near else {})
 
 
 def _by_rva(image: Image, text: str) -> Function:

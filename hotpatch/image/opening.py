@@ -31,12 +31,15 @@ def open_image(path: str | PathLike[str], *, pdb: str | PathLike[str] | None = A
     parsed = parse(data, subject)
     refuse_hybrid(parsed.hybrid, subject)
     found: str | None = None
+    other: str | None = None
     symbols: Symbols | None = Symbols()
     if pdb == AUTO:
         found, symbols = pdb_files.find(subject, parsed.pdb, parsed.size_of_image)
+        if found is None:
+            other = next(map(str, pdb_files.beside(subject, parsed.pdb)), None)
     elif pdb is not None:
         found = str(pdb)
         symbols = pdb_files.load(found, parsed.pdb, parsed.size_of_image)
         if symbols is None:
             raise InputError(found, f"is not the PDB of {subject} (its GUID or age differs)")
-    return Image(subject, data, parsed, symbols or Symbols(), found)
+    return Image(subject, data, parsed, symbols or Symbols(), found, other)

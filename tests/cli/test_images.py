@@ -322,3 +322,14 @@ def test_html_page_of_many_functions_counts_unchanged_blocks(
     assert ("<details>" in lean, "blocks that did not change are counted" in lean) == (False, True)
     assert " unchanged blocks, B" in lean
     assert len(lean) < len(whole)
+
+
+def test_inspect_names_a_pdb_of_another_build(ask: Ask, image, machine, tmp_path) -> None:
+    base, fixed = (Path(image("basic", machine, side)) for side in ("base", "fixed"))
+    (tmp_path / "base.dll").write_bytes(base.read_bytes())
+    (tmp_path / "base.pdb").write_bytes(fixed.with_suffix(".pdb").read_bytes())
+    found = ask("inspect", str(tmp_path / "base.dll"))
+    assert (found.code, found.err.count("another build's")) == (0, 1)
+    assert "symbols: none" in found.out
+    assert str(tmp_path / "base.pdb") in found.err
+    assert ask("inspect", str(base)).err == ""

@@ -146,7 +146,11 @@ def test_pdb_of_another_build_is_passed_over(tmp_path, basic):
     other = basic.with_name("fixed.pdb")
     (tmp_path / "base.dll").write_bytes(basic.read_bytes())
     (tmp_path / "base.pdb").write_bytes(other.read_bytes())
-    assert not open_image(tmp_path / "base.dll").has_symbols
+    image = open_image(tmp_path / "base.dll")
+    assert (image.has_symbols, image.other_pdb) == (False, str(tmp_path / "base.pdb"))
+    with pytest.raises(Refused, match=r"base\.pdb lies beside it but is another build's"):
+        image.function_named("nothing_like_it")
+    assert open_image(tmp_path / "base.dll", pdb=None).other_pdb is open_image(basic).other_pdb is None
     with pytest.raises(InputError, match=r"base\.pdb: is not the PDB of"):
         open_image(tmp_path / "base.dll", pdb=tmp_path / "base.pdb")
 
