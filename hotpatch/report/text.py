@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Group
+from rich.measure import Measurement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.style import StyleType
 
     from hotpatch.report.diff_documents import DiffDocument
@@ -34,6 +36,8 @@ _ADDRESSES = frozenset({"rva", "va", "address", "target", "targets", "pc", "star
 """Words in the name of a detail that say that its number is an address."""
 _IN_THE_REASON = frozenset({"near"})
 """Evidence that the reason of a refusal has in full; documents have it for programs."""
+_WIDEST = 1 << 16
+"""Columns that no table needs."""
 _INDENT = (0, 0, 0, 4)
 _LEAST_FOLDED = 24
 """Columns that a cell which may fold keeps, however narrow the terminal is."""
@@ -116,11 +120,37 @@ def told(key: str, value: object) -> str:
             return str(value)
 
 
+class _Noted:
+    """A table whose last column is ``notes``; where the terminal is too narrow for that, each row's notes stand below it."""
+
+    def __init__(self, *columns: str, right: Sequence[str]) -> None:
+        self.whole = table(*columns, "notes", right=right, fold=("notes",))
+        self.narrow = table(*columns, right=right)
+        self.notes: list[str] = []
+
+    def add_row(self, *cells: RenderableType, notes: str) -> None:
+        self.whole.add_row(*cells, notes)
+        self.narrow.add_row(*cells)
+        self.notes.append(notes)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.update(width=_WIDEST)
+        self.whole.columns[-1].min_width = min(_LEAST_FOLDED, max(map(cell_len, ("notes", *self.notes))))
+        if Measurement.get(console, wide, self.whole).minimum <= options.max_width:
+            yield self.whole
+            return
+        width = Measurement.get(console, wide, self.narrow).minimum
+        lines = console.render_lines(self.narrow, options.update(width=width), pad=False)
+        for line, notes in zip(lines, ["", *self.notes], strict=True):
+            yield from line
+            yield Segment.line()
+            if notes:
+                yield Padding(Text(notes), _INDENT)
+
+
 def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
     """Rows that differ (all of them with ``everything``), findings, totals."""
-    rows = table(
-        "verdict", "function", "base", "fixed", "size", "matched by", "alike", "notes", right=("base", "fixed", "alike"), fold=("notes",)
-    )
+    rows = _Noted("verdict", "function", "base", "fixed", "size", "matched by", "alike", right=("base", "fixed", "alike"))
     for row in document.functions:
         if not everything and row.verdict in ("identical", "relocated"):
             continue
@@ -133,10 +163,10 @@ def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
             sizes,
             row.matched_by,
             f"{row.similarity:.2f}",
-            "; ".join(row.notes),
+            notes="; ".join(row.notes),
         )
     total = document.summary
-    parts: list[RenderableType] = [rows] if rows.row_count else []
+    parts: list[RenderableType] = [rows] if rows.notes else []
     if document.findings:
         parts.append(refusals(document.findings))
     parts.append(

@@ -8,7 +8,10 @@ import struct
 import pytest
 from rich.console import Console, RenderableType
 
-from hotpatch.report import events, running, text
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.cases import find_case
+from hotpatch.report import comparison, events, running, text
 from hotpatch.report.documents import CallDocument, FaultDocument, FrameDocument, RefusalDocument
 
 
@@ -218,6 +221,17 @@ def test_fault() -> None:
         "    0x140001000  parse",
         "    0x7ff700000000  ?",
     ]
+
+
+@pytest.mark.parametrize(("width", "lines"), [(80, 2), (70, 3), (60, 3), (40, 3)])
+def test_notes_of_a_comparison_stand_below_where_there_is_no_room(width: int, lines: int) -> None:
+    path = find_case("basic").image
+    found = comparison.diff(hotpatch.diff(hotpatch.open(path(Machine.X64, "base")), hotpatch.open(path(Machine.X64, "fixed"))))
+    told = shown(text.diff(found), width)
+    assert told[0].split()[0] == "verdict"
+    assert ("notes" in told[0]) == (lines == 2)
+    assert [line for line in told if "shrank" in line] == [told[lines - 1]]
+    assert (told[lines - 1] == "    shrank by 4 bytes") == (lines == 3)
 
 
 @pytest.mark.parametrize(("width", "columns"), [(10, 1), (60, 2), (80, 3), (200, 4)])
