@@ -38,7 +38,7 @@ _IN_THE_REASON = frozenset({"near"})
 """Evidence that the reason of a refusal has in full; documents have it for programs."""
 _WIDEST = 1 << 16
 """Columns that no table needs."""
-_INDENT = (0, 0, 0, 4)
+INDENT = (0, 0, 0, 4)
 _LEAST_FOLDED = 24
 """Columns that a cell which may fold keeps, however narrow the terminal is."""
 
@@ -88,10 +88,10 @@ def refusals(items: Iterable[RefusalDocument], *, at: int | None = None) -> Rend
         where = "  ".join(word for word in place if word)
         when = f"[{at}] " if at is not None else ""
         parts.append(Text.assemble(when, ("refused ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))
-        parts.append(Padding(Text(item.reason), _INDENT))
+        parts.append(Padding(Text(item.reason), INDENT))
         evidence = {key: value for key, value in item.evidence.items() if key not in _IN_THE_REASON}
         if evidence:
-            parts.append(Padding(_evidence(evidence), _INDENT))
+            parts.append(Padding(_evidence(evidence), INDENT))
     return Group(*parts)
 
 
@@ -145,7 +145,7 @@ class _Noted:
             yield from line
             yield Segment.line()
             if notes:
-                yield Padding(Text(notes), _INDENT)
+                yield Padding(Text(notes), INDENT)
 
 
 def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
@@ -230,7 +230,7 @@ def micro(functions: Sequence[MicroFunctionDocument]) -> RenderableType:
         cells = (hexadecimal(item.base_rva), str(item.runs), str(item.agreed), covered, str(item.instructions))
         rows.add_row(item.verdict, name, *cells)
         if item.notes:
-            notes.append(Padding(Text(f"{name}: {'; '.join(item.notes)}"), _INDENT))
+            notes.append(Padding(Text(f"{name}: {'; '.join(item.notes)}"), INDENT))
     return Group(rows, *notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.text import Text
 
 from hotpatch.report import text
@@ -95,9 +96,10 @@ def _violations(report: VerifyReport) -> list[RenderableType]:
         parts.append(
             Text.assemble(
                 (violation.kind.value, "bold red"),
-                f"  boundary {violation.boundary}, thread {violation.thread}, pc {place}\n    {violation.what}",
+                f"  boundary {violation.boundary}, thread {violation.thread}, pc {place}",
             )
         )
+        parts.append(Padding(Text(violation.what), text.INDENT))
     if len(report.violations) > _VIOLATIONS_SHOWN:
         parts.append(Text(f"and {len(report.violations) - _VIOLATIONS_SHOWN} violations more; --json lists them all"))
     return parts

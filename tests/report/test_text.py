@@ -9,10 +9,13 @@ import pytest
 from rich.console import Console, RenderableType
 
 import hotpatch
+from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
-from hotpatch.report import comparison, events, running, text
+from hotpatch.report import comparison, events, running, text, verify
 from hotpatch.report.documents import CallDocument, FaultDocument, FrameDocument, RefusalDocument
+from hotpatch.verifier import VerifyReport
+from hotpatch.verifier.model import Kind, Violation
 
 
 def shown(renderable: RenderableType, width: int = 80) -> list[str]:
@@ -240,3 +243,11 @@ def test_registers_fill_the_width(width: int, columns: int) -> None:
     if columns > 1:
         assert all(len(line) <= width for line in lines)
         assert len(lines) == -(-31 // columns)
+
+
+def test_what_a_counterexample_says_is_indented_where_it_folds() -> None:
+    found = Violation(3, 1, Va(0x140001010), "clamp", "clamp(11, 10), apply: " + "returned 1 where 2 is right " * 5, Kind.WRONG)
+    told = shown(verify.render(VerifyReport(1, 1, dict.fromkeys(Kind, 0), (found,), True, "all", (), ())), 80)
+    assert told[1] == "wrong  boundary 3, thread 1, pc 0x140001010 clamp"
+    assert len(told) > 4
+    assert all(line.startswith("    ") for line in told[2:-1])
