@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.arch import Flow
 from hotpatch.differ.block_pairs import BlockPairs, pair_blocks, pair_lines
 from hotpatch.differ.blocks import Way, blocks
-from hotpatch.differ.flows import Endings
+from hotpatch.differ.flows import Endings, instructions
 from hotpatch.differ.nodes import Node
 from hotpatch.differ.wording import Wording
 
@@ -65,6 +67,7 @@ class ListingBlock:
         lines: In both functions' order.
         base_exits: Where the base's leads.
         fixed_exits: Where the fixed image's leads.
+        padding: Whether it is nothing but no-operations that nothing in the function leads to.
     """
 
     label: str
@@ -73,6 +76,7 @@ class ListingBlock:
     lines: tuple[ListingLine, ...]
     base_exits: tuple[ListingExit, ...]
     fixed_exits: tuple[ListingExit, ...]
+    padding: bool = False
 
     @property
     def base_rva(self) -> Rva | None:
@@ -86,8 +90,8 @@ class ListingBlock:
 
     @property
     def differs(self) -> bool:
-        """Whether it is not the same at the same place on both sides."""
-        return self.kind != "same" or self.moved
+        """Whether it is not the same at the same place on both sides; padding never counts."""
+        return not self.padding and (self.kind != "same" or self.moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,19 @@ class _Side:
         self.blocks, self.labels = nodes, labels
         self._label_at = {self.lines[node.first].position: label for node, label in zip(nodes, labels, strict=True)}
 
+    @cached_property
+    def padding(self) -> frozenset[int]:
+        """Blocks of nothing but no-operations that no other leads to: what aligns the code behind a jump."""
+        if self.function is None:
+            return frozenset()
+        view = self.wording.view
+        led_to = {0, *(item.target for number, node in enumerate(self.blocks) for item in node.exits if item.target != number)}
+        idle = [
+            step.flow is Flow.NEXT and view.image.read(step.address, step.size) in view.architecture.padding_bytes
+            for step in instructions(view, self.function.entry)
+        ]
+        return frozenset(number for number, node in enumerate(self.blocks) if number not in led_to and all(idle[node.first : node.end]))
+
     def rva(self, index: int) -> Rva:
         position = self.lines[index].position
         start = self.function.ranges[position.part].start if self.function else Rva(0)
@@ -209,11 +226,12 @@ def _block(base: _Side, fixed: _Side, b: int | None, f: int | None, moved: bool)
         numbers = range(side.blocks[index].first, side.blocks[index].end)
         lines = tuple(_alone(side, kind, number) for number in numbers)
         exits = side.exits(index)
-        return ListingBlock(side.labels[index], kind, False, lines, exits if f is None else (), () if f is None else exits)
+        padding = index in side.padding
+        return ListingBlock(side.labels[index], kind, False, lines, exits if f is None else (), () if f is None else exits, padding)
     lines = tuple(_aligned(base, fixed, base.blocks[b], fixed.blocks[f]))
     old, new = base.exits(b), fixed.exits(f)
     same = all(line.kind == "same" for line in lines) and switch(old) == switch(new)
-    return ListingBlock(base.labels[b], "same" if same else "changed", moved, lines, old, new)
+    return ListingBlock(base.labels[b], "same" if same else "changed", moved, lines, old, new, b in base.padding and f in fixed.padding)
 
 
 def _aligned(base: _Side, fixed: _Side, old: Node, new: Node) -> Iterator[ListingLine]:

@@ -31,8 +31,11 @@ def stretches(blocks: Sequence[ListingBlock], *, everything: bool = False) -> li
 
 
 def left_out(blocks: Sequence[ListingBlock]) -> str:
-    """``12 unchanged blocks, B3 to B14``."""
-    return f"{len(blocks)} unchanged blocks, {blocks[0].label} to {blocks[-1].label}"
+    """``12 unchanged blocks, B3 to B14``; padding is not counted."""
+    counted = [block for block in blocks if not block.padding]
+    kind = f"{len(counted)} unchanged block{'s' * (len(counted) != 1)}" if counted else "padding"
+    ends = dict.fromkeys((counted or blocks)[end].label for end in (0, -1))
+    return f"{kind}, {' to '.join(ends)}"
 
 
 def by_shape_note(count: int) -> str:

@@ -107,6 +107,8 @@ def _block(block: ListingBlock, base_next: str | None, fixed_next: str | None) -
     at = 0 if block.kind == "removed" else 1
     if block.differs:
         heads[at] += f"  {said}"
+    elif block.padding:
+        heads[at] += "  padding"
     yield _Sides(heads[0], heads[1], style=f"bold {'cyan' if block.moved and block.kind == 'same' else _STYLE[block.kind]}".strip())
     for line in block.lines:
         left, right = (f"{_INDENT}{text}" if text is not None else "" for text in (line.base, line.fixed))

@@ -6,10 +6,11 @@ import pytest
 
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
+from hotpatch.differ import ListingBlock, Listings, diff_images
 from hotpatch.differ.blocks import blocks
 from hotpatch.differ.flows import Endings
 from hotpatch.differ.view import View, view_of
-from hotpatch.image import open_image
+from hotpatch.image import Image, open_image
 from tests.builder.forge import Code, forge
 from tests.image.test_tables_in_code import _byte_switch
 
@@ -87,3 +88,34 @@ def test_blocks_of_code_made_by_hand(row) -> None:
     machine, functions, expected = FORGED[row]
     image = forge(machine, functions)
     assert shape(view_of(image), image.functions[0].entry) == expected
+
+
+ALIGNED = {
+    # f: test ecx, ecx; je one; xor eax, eax; ret; nop; one: mov eax, 1; ret
+    X64: ("85c9 7404 31c0 c3 90 b801000000 c3", "85c9 7403 31c0 c3 b802000000 c3", "85c9 7404 31c0 c3 cc b801000000 c3"),
+    # f: cbz w0, one; mov w0, #0; ret; nop; one: mov w0, #1; ret
+    ARM64: (
+        "80000034 00008052 c0035fd6 1f2003d5 20008052 c0035fd6",
+        "60000034 00008052 c0035fd6 40008052 c0035fd6",
+        "80000034 00008052 c0035fd6 000020d4 20008052 c0035fd6",
+    ),
+}
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_no_operations_behind_a_jump_do_not_count_as_a_difference(machine) -> None:
+    padded, tight, trap = (forge(machine, [Code("f", 0, code)]) for code in ALIGNED[machine])
+    there = _listed(padded, tight)
+    assert [(block.kind, block.padding, block.differs) for block in there] == [
+        ("same", False, False),
+        ("same", False, False),
+        ("removed", True, False),
+        ("changed", False, True),
+    ]
+    assert [block.differs for block in _listed(tight, padded) if block.padding] == [False]
+    assert [block.differs for block in _listed(trap, tight) if block.kind == "removed"] == [True]
+
+
+def _listed(base: Image, fixed: Image) -> tuple[ListingBlock, ...]:
+    found = diff_images(base, fixed)
+    return Listings(found).of(next(row for row in found.functions if row.name == "f")).blocks

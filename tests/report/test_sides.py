@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -41,6 +42,15 @@ def plain(kinds: str) -> list[ListingBlock]:
     """A block a letter: ``.`` unchanged, ``c`` changed, ``a`` added, ``r`` removed, ``m`` moved."""
     names = {".": "same", "c": "changed", "a": "added", "r": "removed", "m": "same"}
     return [block(f"B{at}", names[kind], moved=kind == "m") for at, kind in enumerate(kinds)]
+
+
+def test_padding_is_not_counted() -> None:
+    here = plain("c..r...")
+    here[3] = replace(here[3], padding=True)
+    assert left_out(here[2:6]) == "3 unchanged blocks, B2 to B5"
+    assert left_out(here[3:4]) == "padding, B3"
+    assert [row.shown for row in stretches(here)] == [True, False]
+    assert "B3: 0x1000  padding" in " ".join(shown(here, everything=True))
 
 
 STRETCHES = [
