@@ -78,8 +78,8 @@ class Cpu:
             self._handle = handle_of(self._uc)
             self._trap: list[tuple[int, int]] = []
             self._interrupts: list[int] = []
-            hooks = (*_hook(self._uc, self._trap, self._interrupts, grow), self.model.hook(self._uc, clock, self._interrupts))
-            weakref.finalize(self, _unhook, self._uc, hooks)
+            self._hooks = [*_hook(self._uc, self._trap, self._interrupts, grow), self.model.hook(self._uc, clock, self._interrupts)]
+            weakref.finalize(self, _unhook, self._uc, self._hooks)
         except UcError as error:
             raise CpuError("starting", error.errno) from error
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
@@ -264,7 +264,7 @@ class Cpu:
 
         # Code that was translated without the hook goes on without it.
         self._uc.ctl_flush_tb()
-        self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, told, None, first, last)
+        self._hooks.append(self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, told, None, first, last))
 
     def _failed(self, code: int) -> Slice:
         counted, pc = int(self._counter.value), Va(self.pc)
@@ -309,7 +309,7 @@ def _hook(uc: Engine, trap: list[tuple[int, int]], interrupts: list[int], grow: 
     )
 
 
-def _unhook(uc: Engine, hooks: tuple[int, ...]) -> None:
+def _unhook(uc: Engine, hooks: list[int]) -> None:
     """Break the cycle between Unicorn's object and its hooks, so that both go with their process and not at some later collection."""
     for hook in hooks:
         uc.hook_del(hook)

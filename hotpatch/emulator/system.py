@@ -116,12 +116,11 @@ class System:
         self.counters = counters = Counters(random=seed)
         self.threads: dict[int, GuestThread] = {}
         threads = self.threads
-        weak_memory = weakref.proxy(memory)
+        weak_memory, weak = weakref.proxy(memory), weakref.proxy(self)
         self.supplies: list[Supply] = []
-        supplies = self.supplies
         self.cpu = Cpu(
             machine,
-            grow=lambda address: grow_stack(weak_memory, threads, address) or supply_page(weak_memory, supplies, address),
+            grow=lambda address: grow_stack(weak_memory, threads, address) or supply_page(weak_memory, weak.supplies, address),
             read=memory.read,
             clock=lambda: counters.instructions + counters.skipped,
         )

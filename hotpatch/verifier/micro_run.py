@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,9 @@ class Runner:
         guest = process.guest
         self._scenery = Scenery(0)
         self._supplied: dict[int, bytes] = {}
-        guest.provide(self._supply)
+        # Whatever the process asks holds nothing of this, so that both go at once.
+        weak = weakref.proxy(self)
+        guest.provide(lambda address: weak._supply(address))
         # A start-up, or a callback of the patch, that ran changed code has left other data in each process.
         guest.reset_data()
         configuration = process.base.load_configuration
@@ -148,7 +151,7 @@ class Runner:
         self._touched: list[tuple[int, int]] = []
         for span in (range(guest.module.va, guest.module.va + guest.module.size), patch):
             if span:
-                guest.system.cpu.watch(span.start, span.stop - 1, lambda va, size: self._touched.append((va, size)))
+                guest.system.cpu.watch(span.start, span.stop - 1, lambda va, size: weak._touched.append((va, size)))
 
     def _supply(self, page: int) -> bytes | None:
         content = self._scenery.page(page)

@@ -82,8 +82,14 @@ def test_programs(name: str, number: int, machine: Machine, whole: bool) -> None
         assert run.fault is None
 
 
-HALTED = ("delay-import", Machine.ARM64)
-"""The linker's code that calls the helper of delayed imports moves the stack and has no unwind data: walks end there, and say so."""
+HALTED = "delay-import"
+"""The linker's code that calls the helper of delayed imports moves the stack and has no unwind data: a walk ends there and says so, or
+takes it for a leaf."""
+
+
+def is_at_the_linkers_code(problem: str, base: hotpatch.Image, va: int) -> bool:
+    """Whether a walk ended early and said so, or began in code of the image at ``va`` that has no unwind data."""
+    return "complete=False" in problem or base.unwind_entry_at(int(problem.split(" at ")[1].split(",")[0], 16) - va) is None
 
 
 @thoroughly
@@ -103,7 +109,8 @@ def test_calls(name: str, machine: Machine, whole: bool) -> None:
             with suppress(hotpatch.EmulatedFault):
                 process.call_details(function, *arguments, budget=100_000 if whole else BEGINNING)
             executed += followed.executed
-            told = [problem for problem in followed.problems if (name, machine) != HALTED or "complete=False" not in problem]
+            va = process.load_base
+            told = [problem for problem in followed.problems if name != HALTED or not is_at_the_linkers_code(problem, base, va)]
             assert told == []
         assert executed > 0
 
