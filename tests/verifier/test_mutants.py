@@ -71,6 +71,8 @@ def test_most_mutants_of_all_cases_are_found(built, machine: Machine) -> None:
             continue
         made, survivors = _survivors(given, MOST)
         count, missed = count + made, missed + len(survivors)
+        # Python does not know how much memory its garbage holds in Unicorn.
+        gc.collect()
     assert count > 150
     assert (count - missed) / count >= LEAST
 
