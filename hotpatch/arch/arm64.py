@@ -20,16 +20,17 @@ from hotpatch.arch import (
     walks,
 )
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import Architecture, CallingConvention, Flow, Instruction, Machine, Step, Use
+from hotpatch.arch.base import Architecture, CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
 from hotpatch.arch.common import LiteDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, FixupKind, JumpTable, Redirect, Row, Trampoline
+    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
 
+_LOADS = frozenset((FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19))
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
 CONVENTION = CallingConvention(
@@ -126,6 +127,10 @@ class Arm64(Architecture):
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""
         return arm64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
+
+    def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
+        """See :meth:`Architecture.accesses`; the kind of field tells."""
+        return kind in _LOADS
 
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""

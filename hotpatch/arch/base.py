@@ -406,6 +406,10 @@ class Architecture(ABC):
         """Whether nothing for certain, and no call, reads what ``register`` (64 bits) holds before the instruction at ``offset``."""
 
     @abstractmethod
+    def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
+        """Whether the instruction ``code``, which refers to data by ``kind``, reads or writes there, and does not only take the address."""
+
+    @abstractmethod
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :func:`hotpatch.arch.walks.goes_onward`; ``offset`` is that of the instruction that takes the address (last)."""
 

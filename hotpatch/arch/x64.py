@@ -16,7 +16,7 @@ from hotpatch.arch import (
     x64_tables,
     x64_trampoline,
 )
-from hotpatch.arch.base import Architecture, CallingConvention, Machine
+from hotpatch.arch.base import Architecture, CallingConvention, FixupKind, Machine
 from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         CodeWrite,
         DistanceTable,
         EntrySite,
-        FixupKind,
         Instruction,
         JumpTable,
         Redirect,
@@ -132,6 +131,11 @@ class X64(Architecture):
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""
         return x64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
+
+    def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
+        """See :meth:`Architecture.accesses`; all but LEA do."""
+        first = next(iter(self.disassemble(code, address)), None) if kind is FixupKind.REL32 else None
+        return first is not None and first.mnemonic != "lea"
 
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""

@@ -16,7 +16,7 @@ from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
 from hotpatch.builder.doubts import Doubts
 from hotpatch.builder.evidence import site_evidence
-from hotpatch.builder.model import Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
+from hotpatch.builder.model import RECORD_FIELD_SIZE, Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
 from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Stretches, Usage
 from hotpatch.builder.positions import Positions
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 SHORT_DATA_KINDS = frozenset({FixupKind.LITERAL19, FixupKind.REL21, FixupKind.REL8})
 """Kinds by which code cannot reach data of another image."""
-RECORD_FIELD_SIZE = 4
 
 
 def bind(diff: ImageDiff, selected: Iterable[Selected], along: Iterable[Function] = ()) -> tuple[Bound, tuple[Refusal, ...]]:

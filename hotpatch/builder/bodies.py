@@ -9,6 +9,7 @@ from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Flow, Use
 from hotpatch.builder.evidence import instruction_evidence
 from hotpatch.builder.model import Body, Site
+from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.errors import Refusal, Rule
 from hotpatch.image import Range
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from hotpatch.arch import Instruction, JumpTable
     from hotpatch.image import Function, Image
 
-POINTER_SIZE = 8
 _LONGEST_LITERAL = 16
 _LONGEST_GAP = 64
 

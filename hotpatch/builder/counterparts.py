@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import aligned_lines
+from hotpatch.differ.parts import POINTER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from hotpatch.image import Function
 
 _LOADS = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19})
-_POINTER_SIZE = 8
 _PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 
 
@@ -74,7 +74,7 @@ def match_ending_at(diff: ImageDiff, rva: int) -> DatumMatch | None:
     """Live data of more than one pointer's size that both images have and that end at ``rva`` of the fixed image."""
     at = bisect_left(diff.data, rva, key=_fixed_start) - 1
     found = diff.data[at] if at >= 0 else None
-    return found if found is not None and found.writable and found.size > _POINTER_SIZE and found.fixed + found.size == rva else None
+    return found if found is not None and found.writable and found.size > POINTER_SIZE and found.fixed + found.size == rva else None
 
 
 def _fixed_start(match: DatumMatch) -> int:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Reference, Use
-from hotpatch.builder.binding import RECORD_FIELD_SIZE
 from hotpatch.builder.evidence import site_evidence
-from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, NewImport
+from hotpatch.builder.model import RECORD_FIELD_SIZE, Area, BaseAddress, CarriedAddress, NewImport
 from hotpatch.builder.place import AREA_FLAGS, SHORT_BRANCHES, VeneerForm, veneer_of
 from hotpatch.builder.tables import link_table
 from hotpatch.builder.unwinding import handler_veneers, link_unwind

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hotpatch.patch import CarriedKind
     from hotpatch.unwind import CarriedUnwind
 
+RECORD_FIELD_SIZE = 4
+"""Bytes of an address in a record of a C++ type: a distance from the start of the image."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selected:

@@ -11,6 +11,7 @@ from hotpatch.address import Rva
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
 from hotpatch.differ.distances import distance_pairs
+from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.image import Function
     from hotpatch.image.type_records import TypeRecord
-
-_POINTER_SIZE = 8
 
 
 class Novelty:
@@ -79,7 +78,7 @@ class Novelty:
 
     def _class_of(self, view: View, rva: int) -> TypeRecord | None:
         """The record of the class whose vtable is at ``rva``."""
-        front = view.image.pointers.get(Rva(rva - _POINTER_SIZE))
+        front = view.image.pointers.get(Rva(rva - POINTER_SIZE))
         record = view.type_records.get(front) if front is not None else None
         return record if record is not None and record.is_class else None
 
@@ -127,7 +126,7 @@ class Novelty:
             return next((Rva(one) for one in sorted(self._base.type_records) if self.same_record(one, rva)), None)
         record = self._class_of(self._fixed, rva)
         if record is not None:
-            vtables = (Rva(site + _POINTER_SIZE) for site in self._vtables.get(record.meaning, ()))
+            vtables = (Rva(site + POINTER_SIZE) for site in self._vtables.get(record.meaning, ()))
             return next((there for there in vtables if self.same_vtable(there, rva)), None)
         if section is None or section.writable or part.start != rva or self._fixed.pointers(part.start, part.end):
             return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
+from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
@@ -29,21 +30,16 @@ _BIAS = 16
 """Bytes; how far outside of its datum an address that code computes with lies at most: one element."""
 _FARTHEST = 4096
 """Bytes; how far from a reference its datum is taken to reach without symbols."""
-_LOADS = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19})
 _PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
-_POINTER_SIZE = 8
 _LITERAL = "??_C@"
 """How the decorated names of literal texts begin."""
 
 
 def accesses(image: Image, site: Site) -> bool:
     """Whether the instruction reads or writes memory at the address that it names, and so does not only take it."""
-    if site.kind in _LOADS:
-        return True
-    if site.kind is not FixupKind.REL32 or site.use is not Use.DATA:
+    if site.kind is FixupKind.REL32 and site.use is not Use.DATA:
         return False
-    first = next(iter(image.architecture.disassemble(image.read(site.instruction, site.size), site.instruction)), None)
-    return first is not None and first.mnemonic != "lea"
+    return image.architecture.accesses(site.kind, image.read(site.instruction, site.size), site.instruction)
 
 
 class Usage:
@@ -155,7 +151,7 @@ class Ownership:
     def _may_be_walked(self, usage: Usage | None, datum: Datum) -> bool:
         """Whether code may step through a datum and past its end: it is no single number, or its own address is taken too."""
         size = datum.size or 0
-        if datum.is_array or size > _POINTER_SIZE:
+        if datum.is_array or size > POINTER_SIZE:
             return True
         return usage is not None and size > 1 and any(datum.rva <= target < _end(datum) for target in usage.taken)
 
@@ -268,7 +264,7 @@ class Stretches:
         sites = self._fixed.pointers(found.start, rva) if found is not None else ()
         if found is None or not sites:
             return found
-        start = Rva(found.start + sites[-1] + _POINTER_SIZE)
+        start = Rva(found.start + sites[-1] + POINTER_SIZE)
         return Range(start, rva) if start < rva else None
 
     def around(self, target: int) -> Range | None:
@@ -287,7 +283,7 @@ class Stretches:
 
     def _is_text(self, part: Range) -> bool:
         """Whether a text, no pointer, begins there: what ends in zero and is printable, behind the zero that ends another."""
-        if self._fixed.pointers(part.start, part.start + _POINTER_SIZE):
+        if self._fixed.pointers(part.start, part.start + POINTER_SIZE):
             return False
         raw = self._diff.fixed.read(part.start, part.size)
         text = raw.split(b"\0", 1)[0]
@@ -308,7 +304,7 @@ class Stretches:
         while at >= 0 and starts[at] >= section.range.start and part.start - starts[at] <= _FARTHEST:
             if not self._is_like(Range(Rva(starts[at]), start), pointing=pointing):
                 sites = self._fixed.pointers(starts[at], start)
-                start = Rva(starts[at] + sites[-1] + _POINTER_SIZE) if sites and not pointing else start
+                start = Rva(starts[at] + sites[-1] + POINTER_SIZE) if sites and not pointing else start
                 break
             start, at = Rva(starts[at]), at - 1
         at = bisect_right(starts, end)

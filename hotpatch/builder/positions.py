@@ -11,6 +11,7 @@ from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import Usage
 from hotpatch.differ.matching import Evidence
+from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ _BIAS = 16
 """Bytes; how much of a datum's beginning is compared."""
 _FARTHEST = 4096
 """Bytes; how far from a reference its datum is taken to reach."""
-_POINTER_SIZE = 8
 _WORDS = frozenset({"security cookie", "guard check pointer", "guard dispatch pointer", "tls index"})
 """Roles of data that are one word each."""
 
@@ -79,7 +79,7 @@ class Positions:
         at = bisect_right(self._matches, (target, self._base.image.size_of_image, 0))
         known = sum(self._matches[at - 1][::2]) - target if at else 0
         size = min(self._fixed.extent(target).size, known if known > 0 else self._base.image.size_of_image)
-        if target not in usage.taken and size <= _POINTER_SIZE:
+        if target not in usage.taken and size <= POINTER_SIZE:
             return False
         return self.displacement(target) is not None or at == len(self._matches) or self._matches[at][0] >= end
 
@@ -205,7 +205,7 @@ class Positions:
         start, base, size = self._matches[at]
         left = False
         for here, there, width in self._matches[at + 1 :]:
-            if here != start + size or width > _POINTER_SIZE:
+            if here != start + size or width > POINTER_SIZE:
                 return False
             same = there - here == base - self._matches[at][0]
             if same and left:

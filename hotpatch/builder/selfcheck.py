@@ -13,10 +13,12 @@ from hotpatch.address import Rva, Va
 from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
+from hotpatch.builder.model import RECORD_FIELD_SIZE
 from hotpatch.builder.place import VeneerForm
 from hotpatch.builder.same import Sameness
 from hotpatch.builder.tables import holds_address
 from hotpatch.builder.unwinding import called, entries_of
+from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.errors import HotpatchError, Refusal, Rule
 from hotpatch.image.type_records import type_record
 from hotpatch.patch import CarriedKind, Space
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 _BASE_VA = Va(0x7FF6_1234_0000)
 """Any place will do; not the preferred one, so that nothing passes because it was never bound."""
 _GRANULARITY = 0x10000
-_POINTER_SIZE = 8
-_RECORD_FIELD_SIZE = 4
 
 
 def self_check(patch: Patch, diff: ImageDiff, bound: Bound, placement: Placement) -> tuple[Refusal, ...]:
@@ -115,7 +115,7 @@ class _Check:
         pointers = [rva - part.start for rva in self.fixed.relocations_in(part) if not _within(rva - part.start, spans)]
         for offset in pointers:
             yield from self._pointer(function, Rva(part.start + offset))
-        blank = [*spans, *((offset, _POINTER_SIZE) for offset in pointers)]
+        blank = [*spans, *((offset, POINTER_SIZE) for offset in pointers)]
         if _blanked(self.arch.mask(code, found), blank) != _blanked(self.arch.mask(self.fixed.code(part), wanted), blank):
             yield self._wrong(function, part.start, "instructions differ", fixed=self.fixed.code(part).hex(), patch=code.hex())
 
@@ -177,12 +177,12 @@ class _Check:
 
     def _is_vtable(self, rva: int) -> bool:
         """Whether a pointer in front leads to the record of a C++ class."""
-        front = self.fixed.pointers.get(Rva(rva - _POINTER_SIZE))
+        front = self.fixed.pointers.get(Rva(rva - POINTER_SIZE))
         record = type_record(self.fixed, front) if front is not None else None
         return record is not None and record.is_class
 
     def _is_vtable_of_patch(self, rva: Rva) -> bool:
-        return any(fixup.site == rva - _POINTER_SIZE and fixup.kind is FixupKind.ADDR64 for fixup in self.patch.fixups)
+        return any(fixup.site == rva - POINTER_SIZE and fixup.kind is FixupKind.ADDR64 for fixup in self.patch.fixups)
 
     def _records(self) -> Iterator[Refusal]:
         """Records of C++ types count from the start of their own image."""
@@ -192,7 +192,7 @@ class _Check:
             except KeyError:
                 yield self._wrong(None, field, f"a record of a C++ type at 0x{field:x} came along without all of its parts")
                 continue
-            found = int.from_bytes(self.memory[at : at + _RECORD_FIELD_SIZE], "little")
+            found = int.from_bytes(self.memory[at : at + RECORD_FIELD_SIZE], "little")
             problem = None if found == wanted else f"0x{found:x} of the patch instead of 0x{wanted or 0:x}"
             if wanted is None:
                 problem = self._problem(None, target, self.patch_va + found, Use.CALL)
@@ -209,9 +209,9 @@ class _Check:
         code = self.memory[veneer : veneer + len(self.form.code)]
         at = self.form.address_at
         self._see(Rva(veneer + at))
-        if code[:at] + bytes(_POINTER_SIZE) + code[at + _POINTER_SIZE :] != self.form.code:
+        if code[:at] + bytes(POINTER_SIZE) + code[at + POINTER_SIZE :] != self.form.code:
             return 0
-        return int.from_bytes(code[at : at + _POINTER_SIZE], "little")
+        return int.from_bytes(code[at : at + POINTER_SIZE], "little")
 
     def _falls(self, body: Body) -> Iterator[Refusal]:
         for end, target in body.falls_into.items():
@@ -263,8 +263,8 @@ class _Check:
             yield from self._distance(site)
         blank = [
             *spans,
-            *((field - piece.range.start, _RECORD_FIELD_SIZE) for field, _ in self.bound.records if field in piece.range),
-            *((offset, _POINTER_SIZE) for offset in pointers),
+            *((field - piece.range.start, RECORD_FIELD_SIZE) for field, _ in self.bound.records if field in piece.range),
+            *((offset, POINTER_SIZE) for offset in pointers),
             *((site.field - piece.range.start, site.size) for site in distances),
         ]
         here, there = self.fixed.code(piece.range), self.memory[at : at + piece.range.size]
@@ -294,7 +294,7 @@ class _Check:
     def _pointer(self, function: Function | None, rva: Rva) -> Iterator[Refusal]:
         at = self.placement.of(rva)
         self._see(at)
-        found = int.from_bytes(self.memory[at : at + _POINTER_SIZE], "little")
+        found = int.from_bytes(self.memory[at : at + POINTER_SIZE], "little")
         problem = self._problem(function, self.fixed.u64(rva) - self.fixed.preferred_base, found, Use.DATA)
         if problem is not None:
             yield self._wrong(function, rva, f"the pointer at 0x{rva:x} leads to {problem}")

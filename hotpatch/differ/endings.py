@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from hotpatch.differ.parts import Body, Link
     from hotpatch.differ.view import View
 
-_TAKES = frozenset({FixupKind.PAGEOFFSET_12A, FixupKind.IMAGEREL_LOW12A})
+_NAMES = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.IMAGEREL_LOW12A})
+"""Fields that complete an address."""
+_LONGEST = 16
+"""Bytes that no instruction is longer than."""
 
 
 def takes_another_end(relation: Correspondence, old: Body, new: Body) -> bool:
@@ -71,9 +74,6 @@ def _may_end(view: View, body: Body, link: Link) -> bool:
     if link.use is not Use.DATA:
         return False
     start, code = body.function.ranges[link.part].start, body.code[link.part]
-    if link.kind is FixupKind.REL32:
-        first = next(iter(view.architecture.disassemble(code[link.offset : link.offset + 16], start + link.offset)), None)
-        taken = first is not None and first.mnemonic == "lea"
-    else:
-        taken = link.kind in _TAKES
+    instruction = code[link.offset : link.offset + _LONGEST]
+    taken = link.kind in _NAMES and not view.architecture.accesses(link.kind, instruction, start + link.offset)
     return taken and not view.architecture.goes_onward(code, start, link.offset)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from hotpatch.report.text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,9 +34,9 @@ def stretches(blocks: Sequence[ListingBlock], *, everything: bool = False) -> li
 
 def left_out(blocks: Sequence[ListingBlock]) -> str:
     """``12 unchanged blocks, B3 to B14``; padding is not counted."""
-    counted = [block for block in blocks if not block.padding]
-    kind = f"{len(counted)} unchanged block{'s' * (len(counted) != 1)}" if counted else "padding"
-    ends = dict.fromkeys((counted or blocks)[end].label for end in (0, -1))
+    code = [block for block in blocks if not block.padding]
+    kind = counted(len(code), "unchanged block") if code else "padding"
+    ends = dict.fromkeys((code or blocks)[end].label for end in (0, -1))
     return f"{kind}, {' to '.join(ends)}"
 
 

@@ -106,5 +106,5 @@ def _violations(report: VerifyReport) -> list[RenderableType]:
 
 
 def _closing(report: VerifyReport) -> str:
-    found = f"{len(report.violations)} violation{'s' * (len(report.violations) != 1)}" if report.violations else "no violation"
+    found = text.counted(len(report.violations), "violation") if report.violations else "no violation"
     return f"{found}: {report.bound}"

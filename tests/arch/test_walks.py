@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotpatch.arch import Machine, architecture
+from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.arch.assembly import assemble
 
 X64, ARM64 = Machine.X64, Machine.ARM64
@@ -51,3 +51,19 @@ def test_goes_onward(machine, name) -> None:
 @pytest.mark.parametrize("name", MAYBE_BACK)
 def test_may_go_back(machine, name) -> None:
     assert not goes_onward(machine, MAYBE_BACK[name][machine])
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind", "code", "accesses"),
+    [
+        (Machine.X64, FixupKind.REL32, "488d0500000000", False),  # lea rax, [rip]
+        (Machine.X64, FixupKind.REL32, "488b0500000000", True),  # mov rax, [rip]
+        (Machine.X64, FixupKind.REL32, "ff0500000000", True),  # inc dword ptr [rip]
+        (Machine.ARM64, FixupKind.PAGEOFFSET_12A, "20000091", False),  # add x0, x1, #0
+        (Machine.ARM64, FixupKind.PAGEOFFSET_12L, "200040f9", True),  # ldr x0, [x1]
+        (Machine.ARM64, FixupKind.LITERAL19, "00000058", True),  # ldr x0, .
+        (Machine.ARM64, FixupKind.REL21, "00000010", False),  # adr x0, .
+    ],
+)
+def test_taking_an_address_is_no_access(machine: Machine, kind: FixupKind, code: str, accesses: bool) -> None:
+    assert architecture(machine).accesses(kind, bytes.fromhex(code), 0x1000) is accesses
