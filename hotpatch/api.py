@@ -40,12 +40,12 @@ def diff(base: Image, fixed: Image) -> ImageDiff:
     """Decide which function and datum of ``base`` is which of ``fixed``, and what changed.
 
     Raises:
-        InputError: One of them is no image.
+        InputError: One of them is no image, or a patch.
         Refused: The machines differ (rule machine-differs).
     """
     from hotpatch.differ import diff_images
 
-    _expect_images(base, fixed)
+    expect_builds(base, fixed)
     return diff_images(base, fixed)
 
 
@@ -131,13 +131,13 @@ def verify(
 
     Raises:
         InputError: A call or function cannot be made or run, or options of the one mode are given with the other; ``calls`` or one of them
-            is a text; something is no image or no patch.
+            is a text; something is no image or no patch, or a patch stands where an image should.
         HotpatchError: A call could not be made at all.
     """
     from hotpatch.patch import Patch
     from hotpatch.verifier import verify_calls, verify_functions
 
-    _expect_images(base, fixed)
+    expect_builds(base, fixed)
     expect(patch, Patch, "a Patch", "hotpatch.build makes one and hotpatch.load reads one")
     _not_text(functions=functions)
     if calls is None:
@@ -187,16 +187,20 @@ def assemble(machine: Machine | str, text: str, va: int) -> bytes:
     return checked(_one_of(Machine, machine), text, va)
 
 
-def _expect_images(*images: object) -> None:
-    """Refuse what is no image, above all paths.
+def expect_builds(base: Image, fixed: Image) -> None:
+    """Refuse what is no image, above all paths, and images that are patches.
 
     Raises:
-        InputError: One is none.
+        InputError: One is none, or a patch.
     """
     from hotpatch.image import Image
+    from hotpatch.patch import is_patch
 
-    for image in images:
+    for image in (base, fixed):
         expect(image, Image, "an Image", "hotpatch.open reads one from a file")
+    for image, wanted in ((base, "build that runs"), (fixed, "build with the fix")):
+        if is_patch(image.data):
+            raise InputError(image.path, f"is a hot patch, not a build; give the {wanted}")
 
 
 def _not_text(**given: object) -> None:

@@ -54,6 +54,7 @@ class Rule(StrEnum):
     NOT_LOADED = "module-not-loaded"
     SEQUENCE = "sequence"
     NOT_APPLIED = "not-applied"
+    NOT_REACHED = "not-reached"
     NOT_ON_TOP = "not-on-top"
     CONSISTENCY_NEEDS_HPAT = "consistency-needs-hpat"
     NOT_QUIESCENT = "not-quiescent"

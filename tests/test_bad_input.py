@@ -43,7 +43,8 @@ def little_memory() -> Iterator[None]:
 
 def recheck(data: bytes) -> bytes:
     """A patch whose digest and checksum are right again, so that what lies behind them is reached."""
-    from hotpatch.patch.container import DIGEST_OFFSET, SECTION_NAME, content_digest, time_stamp
+    from hotpatch.patch import SECTION_NAME
+    from hotpatch.patch.container import DIGEST_OFFSET, content_digest, time_stamp
     from hotpatch.patch.headers import CHECKSUM_AT, TIME_DATE_STAMP_AT, pe_checksum
 
     with suppress(hotpatch.HotpatchError, struct.error, ValueError):

@@ -35,6 +35,12 @@ WRONG: dict[str, tuple[Callable[[Things], object], str]] = {
     "load nothing": (lambda _: hotpatch.load(None), "None: is of type NoneType, but a path is wanted"),
     "diff paths": (lambda _: hotpatch.diff("a.dll", "b.dll"), "'a.dll': is of type str, but an Image is wanted; hotpatch.open reads one"),
     "diff with a patch": (lambda x: hotpatch.diff(x.base, x.patch), "is of type Patch, but an Image is wanted"),
+    "diff: a patch as base": (lambda x: hotpatch.diff(x.patch.image, x.fixed), "is a hot patch, not a build; give the build that runs"),
+    "diff: a patch as fixed": (lambda x: hotpatch.diff(x.base, x.patch.image), "is a hot patch, not a build; give the build with the fix"),
+    "verify with a patch": (
+        lambda x: hotpatch.verify(x.base, x.patch, fixed=x.patch.image),
+        "is a hot patch, not a build; give the build with the fix",
+    ),
     "build of an image": (lambda x: hotpatch.build(x.base), "but an ImageDiff is wanted; compare two images first"),
     "build: sequence": (lambda x: hotpatch.build(x.diff, sequence="1"), "'1': is of type str, but an int is wanted"),
     "build: state version": (lambda x: hotpatch.build(x.diff, state_version="1"), "'1': is of type str, but an int is wanted"),

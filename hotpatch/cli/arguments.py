@@ -13,9 +13,11 @@ from hotpatch.errors import InputError
 from hotpatch.process import BUDGET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["PatchAt", "is_at", "load_base_of", "parse_argument", "parse_budget", "parse_count", "parse_patch"]
+    from hotpatch.process import Argument
+
+__all__ = ["PatchAt", "is_at", "load_base_of", "parse_argument", "parse_arguments", "parse_budget", "parse_count", "parse_patch"]
 
 _COUNT = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]+")
 
@@ -42,6 +44,19 @@ def parse_patch(text: str, *, needs_at: bool = False) -> PatchAt:
     if mark and not Path(text).exists():
         raise InputError(text, "is neither a file nor a file and an instruction count; write PATCH or PATCH@N, such as fix.dll@4000")
     return PatchAt(text, None)
+
+
+def parse_arguments(texts: Sequence[str]) -> list[Argument]:
+    """The ARGs of a call.
+
+    Raises:
+        InputError: One is none.
+    """
+    for text in texts:
+        if is_at(text):
+            problem = "is no argument; a count of instructions stands right behind its patch, as in --patch fix.dll" + text
+            raise InputError(text, f"{problem}, and without one the patch goes in before the call")
+    return [parse_argument(text) for text in texts]
 
 
 def is_at(text: str) -> bool:

@@ -20,18 +20,12 @@ def open_pair(base: str, fixed: str) -> tuple[Image, Image]:
     Raises:
         InputError: A file cannot be used or is a patch, or they are for two machines.
     """
-    from hotpatch.api import open
+    from hotpatch.api import expect_builds, open
 
-    first = _no_patch(open(base), base, "build that runs")
-    return first, _no_patch(open_for(fixed, first, base), fixed, "build with the fix")
-
-
-def _no_patch(image: Image, path: str, wanted: str) -> Image:
-    from hotpatch.patch import is_patch
-
-    if is_patch(image.data):
-        raise InputError(path, f"is a hot patch, not a build; give the {wanted}")
-    return image
+    first = open(base)
+    second = open_for(fixed, first, base)
+    expect_builds(first, second)
+    return first, second
 
 
 def open_for(path: str, image: Image, image_path: str) -> Image:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
-from hotpatch.cli.files import open_pair, path_of
+from hotpatch.cli.files import open_pair
 from hotpatch.cli.numbers import Integer
 from hotpatch.cli.outcome import Exit, one_line
-from hotpatch.errors import InputError, NothingToDo, Refused
-
-if TYPE_CHECKING:
-    from hotpatch.image import Image
+from hotpatch.errors import NothingToDo, Refused
 
 Many = Parameter(negative=(), consume_multiple=False)
 
@@ -66,20 +62,21 @@ def diff(
         options: Of every verb.
     """
     from hotpatch.api import diff as diff_images
+    from hotpatch.patch import check_output, write_file
     from hotpatch.report import comparison, text
 
     out = Output(options)
     with out.progress(f"comparing {base} with {fixed}"):
         images = open_pair(base, fixed)
         if html is not None:
-            _check_output(html, base, fixed, *images)
+            check_output(html)
         found = diff_images(*images)
         listing = None if function is None else comparison.listing_of(found, function)
         document = comparison.diff(found, listing)
     if html is not None:
         from hotpatch.report.page import diff_page
 
-        write_atomically(html, diff_page(found, document).encode())
+        write_file(html, diff_page(found, document).encode())
         out.tell(f"wrote {html}")
         if options.quiet and not options.json:
             return Exit.DONE
@@ -127,11 +124,12 @@ def build(
     """
     from hotpatch.api import build as build_patch
     from hotpatch.api import diff as diff_images
+    from hotpatch.patch import FileKind, check_output
     from hotpatch.report import convert, text
 
     out = Output(options)
     images = open_pair(base, fixed)
-    _check_output(output, base, fixed, *images)
+    check_output(output, replaces=FileKind.PATCH)
     checked = None
     stood_for: tuple[str, ...] = ()
     try:
@@ -165,42 +163,8 @@ def build(
         document = convert.no_build(images[0], sequence, error.refusals)
         out.result(document, text.build(document))
         return Exit.REFUSED
-    write_atomically(output, patch.data)
+    patch.save(output)
     document = convert.build(patch, output, checked, stood_for)
     if options.json or not options.quiet:
         out.result(document, text.build(document))
     return Exit.DONE
-
-
-def write_atomically(path: str, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        InputError: The folder is missing or cannot be written.
-    """
-    target = path_of(path)
-    partial = target.parent / f"{target.name}.partial"
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    except (OSError, ValueError) as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise InputError(path, f"cannot be written: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _check_output(path: str, base: str, fixed: str, *images: Image) -> None:
-    """Find out before the work whether its result can go there.
-
-    Raises:
-        InputError: It is a folder, has none to be in, or is one of the inputs or the PDB of one.
-    """
-    target = path_of(path)
-    if target.is_dir():
-        raise InputError(path, "cannot be written: is a folder; name a file")
-    if not target.parent.is_dir():
-        raise InputError(path, f"cannot be written: there is no folder {target.parent}")
-    if target.exists() and any(target.samefile(other) for other in (base, fixed)):
-        raise InputError(path, "is one of the two builds; write to another file")
-    if target.exists() and any(target.samefile(image.pdb_path) for image in images if image.pdb_path is not None):
-        raise InputError(path, "is the PDB of one of the two builds; write to another file")

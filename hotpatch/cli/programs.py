@@ -12,12 +12,12 @@ from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import contents, load_for, open_for
 from hotpatch.cli.numbers import Count, Integer
 from hotpatch.cli.outcome import Exit
-from hotpatch.errors import EmulatedFault, Refused
+from hotpatch.errors import EmulatedFault, Refusal, Refused, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.errors import Refusal
+    from hotpatch.cli.arguments import PatchAt
     from hotpatch.image import Image
     from hotpatch.patch import Patch
     from hotpatch.process import AppliedAt, Process
@@ -76,12 +76,12 @@ def call(
         budget: Instructions after which the program is given up; by default a thousand million.
         options: Of every verb.
     """
-    from hotpatch.cli.arguments import parse_argument, parse_patch
+    from hotpatch.cli.arguments import parse_arguments, parse_patch
     from hotpatch.process import AppliedAt
     from hotpatch.report import running
 
     out = Output(options)
-    values = [parse_argument(text) for text in arguments]
+    values = parse_arguments(arguments)
     wanted = [parse_patch(text) for text in patch or ()]
     patches = _Patches(image)
     applied: list[AppliedAt] = []
@@ -107,7 +107,7 @@ def call(
         applied += patches.typed(process.applied)
         refused = (*process.refused, *refused)
     document = running.call(result, process, applied, refused, fault)
-    out.result(document, running.call_text(document))
+    out.result(document, running.call_text(document), page=True)
     return _ended(document)
 
 
@@ -167,8 +167,9 @@ def run(
             process.revert_at(item.at or 0, patches.load(item.path, process.base), wait=wait)
         with out.progress(f"running {image}"):
             process.run() if stop is None else process.run_until(stop)
-        _warn_of_pending(out, process)
-        document = running.run(process, None if stop is None else process.stop_view())
+        missed = _missed(process, (*applies, *reverts)) if stop is None and process.finished and process.fault is None else ()
+        _warn_of_pending(out, process, told=bool(missed))
+        document = running.run(process, None if stop is None else process.stop_view(), missed)
     out.result(document, running.run_text(document), page=True)
     return _ended(document)
 
@@ -192,9 +193,26 @@ def _ended(document: CallDocument | RunDocument) -> Exit:
     return Exit.REFUSED if document.refused else Exit.DONE
 
 
-def _warn_of_pending(out: Output, process: Process) -> None:
-    """Say which patches never went in, or never came out, because the program ended before."""
-    for at in process.pending:
+def _missed(process: Process, changes: Sequence[PatchAt]) -> list[Refusal]:
+    """What was to be done at instructions that the program, which has ended, never reached."""
+    ended = process.instructions
+    return [
+        Refusal(
+            Rule.NOT_REACHED,
+            None,
+            None,
+            f"the program ended after {ended} instructions, before anything was done about {change.path} at instruction {change.at}; give "
+            "a smaller count",
+            {"patch": change.path, "at": change.at, "instructions": ended},
+        )
+        for change in changes
+        if change.at in process.pending
+    ]
+
+
+def _warn_of_pending(out: Output, process: Process, *, told: bool = False) -> None:
+    """Say which patches never went in, or never came out, because the program ended before; ``told``: not those of a count too large."""
+    for at in () if told else process.pending:
         out.warn(f"nothing was done at instruction {at}: the program had executed {process.instructions} when it ended or was stopped")
     for change in process.status().changes if process.finished else ():
         out.warn(

@@ -1,6 +1,6 @@
 """The patch: a value, its file form (a PE image), and the public hot patch structures of any image."""
 
-from hotpatch.patch.container import SECTION_NAME
+from hotpatch.patch.headers import SECTION_NAME
 from hotpatch.patch.imports import ImportTable, import_table
 from hotpatch.patch.info import HotPatchBase, HotPatchInfo, hot_patch_info
 from hotpatch.patch.layout import ChunkType
@@ -19,8 +19,10 @@ from hotpatch.patch.model import (
     Space,
     Terms,
 )
+from hotpatch.patch.output import check_output, write_file
 from hotpatch.patch.pe import IMAGE_BASE, SECTION_ALIGNMENT, PatchContents, PatchSection, write_patch
-from hotpatch.patch.reader import is_patch, load, loads, save
+from hotpatch.patch.reader import load, loads, save
+from hotpatch.patch.recognise import FileKind, is_patch
 from hotpatch.patch.records import Record
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Carried",
     "CarriedKind",
     "ChunkType",
+    "FileKind",
     "Fixup",
     "HotPatchBase",
     "HotPatchInfo",
@@ -47,11 +50,13 @@ __all__ = [
     "Record",
     "Space",
     "Terms",
+    "check_output",
     "hot_patch_info",
     "import_table",
     "is_patch",
     "load",
     "loads",
     "save",
+    "write_file",
     "write_patch",
 ]

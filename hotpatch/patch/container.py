@@ -17,7 +17,7 @@ from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Machine, Redirect
 from hotpatch.errors import InputError
 from hotpatch.image.model import BaseIdentity
-from hotpatch.patch.headers import CHECKSUM_AT, DIRECTORY, SECURITY_AT, TIME_DATE_STAMP_AT
+from hotpatch.patch.headers import CHECKSUM_AT, DIRECTORY, SECTION_NAME, SECURITY_AT, TIME_DATE_STAMP_AT
 from hotpatch.patch.model import (
     Callback,
     Carried,
@@ -34,7 +34,6 @@ from hotpatch.patch.model import (
 if TYPE_CHECKING:
     from hotpatch.patch.pe import PatchContents
 
-SECTION_NAME = ".hpfix"
 MAGIC = b"HPFX"
 VERSION = 1
 

@@ -117,6 +117,9 @@ IMPORT_BY_ORDINAL = 1 << 63
 RELOCATION_BLOCK = Header((("page", "I"), ("size", "I")))
 RELOCATION_DIR64 = 10
 
+SECTION_NAME = ".hpfix"
+"""Of our own section, which no other image has."""
+
 LFANEW = 0x40
 """Where our files have the PE signature: right behind the DOS header."""
 COFF_AT = LFANEW + len(PE_MAGIC)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError, expect
+from hotpatch.patch.output import write_file
+from hotpatch.patch.recognise import FileKind
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from hotpatch.address import Rva
     from hotpatch.arch import FixupKind, Machine, Redirect
     from hotpatch.image import BaseIdentity, Image
@@ -199,12 +200,6 @@ class Patch:
         """Write the patch file.
 
         Raises:
-            InputError: It cannot be written.
+            InputError: It cannot be written, or what is there is a build or a PDB.
         """
-        expect(path, (str, PathLike), "a path", "give a str or a Path")
-        if not str(path):
-            raise InputError("", "names no file")
-        try:
-            Path(path).write_bytes(self.data)
-        except (OSError, ValueError) as error:
-            raise InputError(str(path), getattr(error, "strerror", None) or str(error)) from error
+        write_file(path, self.data, replaces=FileKind.PATCH)

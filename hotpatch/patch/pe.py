@@ -17,7 +17,7 @@ from hotpatch.arch import FixupKind, Machine
 from hotpatch.image.headers import MACHINES
 from hotpatch.image.model import SectionFlags
 from hotpatch.patch import headers as pe
-from hotpatch.patch.container import DIGEST_OFFSET, HEADER_SIZE, SECTION_NAME, content_digest, encode_body, time_stamp, write_section
+from hotpatch.patch.container import DIGEST_OFFSET, HEADER_SIZE, content_digest, encode_body, time_stamp, write_section
 from hotpatch.patch.model import CarriedKind, Space, Terms
 from hotpatch.patch.public import public_structures
 
@@ -112,7 +112,7 @@ def write_patch(contents: PatchContents) -> bytes:
     directories[pe.DIRECTORY_LOAD_CONFIG] = (rva, load_config)
     body = encode_body(contents)
     own_size = HEADER_SIZE + len(body)
-    sections.append(PatchSection(SECTION_NAME, _next_rva(sections), own_size, bytes(own_size), READ_ONLY | SectionFlags.DISCARDABLE))
+    sections.append(PatchSection(pe.SECTION_NAME, _next_rva(sections), own_size, bytes(own_size), READ_ONLY | SectionFlags.DISCARDABLE))
     return _assemble(contents, sections, directories, body)
 
 

@@ -8,8 +8,8 @@ from hotpatch.errors import InputError, Refused
 from hotpatch.image import Image, read_file
 from hotpatch.image.headers import check as check_headers
 from hotpatch.patch.checks import objections
-from hotpatch.patch.container import DIGEST_OFFSET, SECTION_NAME, content_digest, decode_body, read_section, time_stamp
-from hotpatch.patch.headers import CHECKSUM_AT, LFANEW, SECURITY_AT, TIME_DATE_STAMP_AT, pe_checksum
+from hotpatch.patch.container import DIGEST_OFFSET, content_digest, decode_body, read_section, time_stamp
+from hotpatch.patch.headers import CHECKSUM_AT, LFANEW, SECTION_NAME, SECURITY_AT, TIME_DATE_STAMP_AT, pe_checksum
 from hotpatch.patch.model import Patch
 
 if TYPE_CHECKING:
@@ -51,14 +51,6 @@ def loads(data: bytes, name: str) -> Patch:
     if found:
         raise Refused(found)
     return patch
-
-
-def is_patch(data: bytes) -> bool:
-    """Whether the bytes are a PE file with the section of our own (which may still be damaged)."""
-    try:
-        return any(section.name == SECTION_NAME for section in check_headers(data, "").sections)
-    except InputError:
-        return False
 
 
 def save(patch: Patch, path: str | PathLike[str]) -> None:

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
     from hotpatch.errors import Fault, Refusal
     from hotpatch.image import BaseIdentity, Image
-    from hotpatch.patch import HotPatchInfo, Patch
+    from hotpatch.patch import Carried, HotPatchInfo, Patch
     from hotpatch.report.documents import Access, MicroFunctionDocument
+
+
+_LITERALS = {"??_C@_0": "utf-8", "??_C@_1": "utf-16-le"}
 
 
 def plain(value: object) -> object:
@@ -116,7 +119,19 @@ def _functions(patch: Patch) -> list[PatchedFunctionDocument]:
 
 
 def _carried(patch: Patch) -> list[CarriedDocument]:
-    return [CarriedDocument(name=item.name, patch_rva=item.patch_rva, size=item.size, kind=item.kind.value) for item in patch.carried]
+    return [
+        CarriedDocument(name=item.name, patch_rva=item.patch_rva, size=item.size, kind=item.kind.value, text=_literal(patch, item))
+        for item in patch.carried
+    ]
+
+
+def _literal(patch: Patch, item: Carried) -> str | None:
+    """What a literal text says; its mangled name (``??_C@_0…``, ``??_C@_1…`` for wide ones) has neither all of it nor in plain letters."""
+    encoding = _LITERALS.get((item.name or "")[:7])
+    if encoding is None:
+        return None
+    text = patch.image.read(item.patch_rva, item.size).decode(encoding, "backslashreplace")
+    return text.partition("\0")[0]
 
 
 def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None, stood_for: Iterable[str] = ()) -> BuildDocument:

@@ -46,12 +46,13 @@ class PatchedFunctionDocument(Document, frozen=True, kw_only=True):
 
 
 class CarriedDocument(Document, frozen=True, kw_only=True):
-    """Something new that the patch brings along."""
+    """Something new that the patch brings along; ``text`` is what a constant says that its name calls a text."""
 
     name: str | None
     patch_rva: int
     size: int
     kind: Literal["function", "constant", "data", "import"]
+    text: str | None = None
 
 
 class MicroFunctionDocument(Document, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from hotpatch.errors import EmulatedFault, Refused
 from hotpatch.report import convert, events
 from hotpatch.report.convert import facts
 from hotpatch.report.documents import AppliedDocument, CallDocument, FrameDocument, RunDocument, ThreadStopDocument
-from hotpatch.report.text import counted, hexadecimal, refusals, table
+from hotpatch.report.text import Noted, counted, hexadecimal, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _REGISTERS_A_LINE = 4
 _REGISTER_COLUMNS = 25
-_STATE = 8
-"""Columns of a function's state, with what it waits for."""
 _BUFFER_LINE = 16
 _BUFFER_SHOWN = 256
 """Bytes of a buffer that text shows; the document has them all."""
@@ -61,8 +59,8 @@ def call(
     )
 
 
-def run(process: Process, stopped: Sequence[ThreadView] | None = None) -> RunDocument:
-    """The document of ``hotpatch run``."""
+def run(process: Process, stopped: Sequence[ThreadView] | None = None, missed: Iterable[Refusal] = ()) -> RunDocument:
+    """The document of ``hotpatch run``; ``missed`` is what the program ended before."""
     result = process.result()
     return RunDocument(
         exit_code=result.exit_code,
@@ -71,7 +69,7 @@ def run(process: Process, stopped: Sequence[ThreadView] | None = None) -> RunDoc
         threads=result.threads,
         status=facts(process.status().document()),
         events=[{"at": item.at, "thread": item.thread, "kind": item.kind, **facts(item.details)} for item in process.events],
-        refused=convert.refusals(process.refused),
+        refused=convert.refusals((*process.refused, *missed)),
         fault=convert.fault(result.fault),
         stopped=None if stopped is None else [_stopped(view) for view in stopped],
     )
@@ -111,7 +109,8 @@ def call_text(document: CallDocument) -> RenderableType:
         parts.append(_verbatim(document.output))
     for item in document.applied:
         when = f"after {counted(item.at, 'instruction')}" if item.at else "before the first instruction"
-        parts.append(Text(f"{item.patch}: {counted(item.functions, 'function')} patched {when}", style="cyan"))
+        told = f"{item.patch}: {counted(item.functions, 'function')} patched {when}"
+        parts.append(Text(told, style="cyan", no_wrap=True, overflow="ignore"))
     if document.refused:
         parts.append(refusals(document.refused))
     if document.return_ is not None:
@@ -211,29 +210,16 @@ def _status(status: dict[str, Any]) -> RenderableType:
     if not functions:
         return Group(Text("nothing is patched"), *changes)
     names = {patch["number"]: patch["name"] for patch in status["patches"]}
-    rows = table(
-        "patched",
-        "module",
-        "at",
-        "by",
-        "no.",
-        "state",
-        "redirect",
-        "leads to",
-        right=("at", "no.", "leads to"),
-        fold=("state",),
-        least=_STATE,
-    )
+    rows = Noted("patched", "at", "state", "redirect", "leads to", right=("at", "leads to"), notes="by")
     for item in functions:
         rows.add_row(
             item["name"] or f"rva:0x{item['rva']:x}",
-            item["module"],
             hexadecimal(item["va"]),
-            names[item["patch"]],
-            str(item["sequence"]),
-            item["state"] + "".join(f", waits for {reason}" for reason in item["waits_for"]),
+            item["state"],
             item["redirect"],
             hexadecimal(item["destination"]),
+            notes=f"{names[item['patch']]}, sequence {item['sequence']}, in {item['module']}"
+            + "".join(f"; waits for {reason}" for reason in item["waits_for"]),
         )
     return Group(rows, *changes)
 

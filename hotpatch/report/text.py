@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -39,6 +40,8 @@ _IN_THE_REASON = frozenset({"near"})
 _WIDEST = 1 << 16
 """Columns that no table needs."""
 INDENT = (0, 0, 0, 4)
+_LONGEST_TEXT = 40
+"""Columns of a text that a patch carries."""
 _LEAST_FOLDED = 24
 """Columns that a cell which may fold keeps, however narrow the terminal is."""
 
@@ -120,22 +123,26 @@ def told(key: str, value: object) -> str:
             return str(value)
 
 
-class _Noted:
-    """A table whose last column is ``notes``; where the terminal is too narrow for that, each row's notes stand below it."""
+class Noted:
+    """A table whose last column is notes; where the terminal is too narrow for that, each row's notes stand below it."""
 
-    def __init__(self, *columns: str, right: Sequence[str]) -> None:
-        self.whole = table(*columns, "notes", right=right, fold=("notes",))
+    def __init__(self, *columns: str, right: Sequence[str], notes: str = "notes") -> None:
+        """``columns`` as :func:`table` takes them, and one called ``notes``."""
+        self.whole = table(*columns, notes, right=right, fold=(notes,))
         self.narrow = table(*columns, right=right)
         self.notes: list[str] = []
+        self._called = notes
 
     def add_row(self, *cells: RenderableType, notes: str) -> None:
+        """A row with its notes, or none."""
         self.whole.add_row(*cells, notes)
         self.narrow.add_row(*cells)
         self.notes.append(notes)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The one or the other, by how wide it is."""
         wide = options.update(width=_WIDEST)
-        self.whole.columns[-1].min_width = min(_LEAST_FOLDED, max(map(cell_len, ("notes", *self.notes))))
+        self.whole.columns[-1].min_width = min(_LEAST_FOLDED, max(map(cell_len, (self._called, *self.notes))))
         if Measurement.get(console, wide, self.whole).minimum <= options.max_width:
             yield self.whole
             return
@@ -150,7 +157,7 @@ class _Noted:
 
 def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
     """Rows that differ (all of them with ``everything``), findings, totals."""
-    rows = _Noted("verdict", "function", "base", "fixed", "size", "matched by", "alike", right=("base", "fixed", "alike"))
+    rows = Noted("verdict", "function", "base", "fixed", "size", "matched by", "alike", right=("base", "fixed", "alike"))
     for row in document.functions:
         if not everything and row.verdict in ("identical", "relocated"):
             continue
@@ -197,8 +204,14 @@ def _carried(items: Sequence[CarriedDocument]) -> list[RenderableType]:
         return []
     rows = table("carried", "kind", "patch", "bytes", right=("patch", "bytes"))
     for item in items:
-        rows.add_row(item.name or "-", item.kind, hexadecimal(item.patch_rva), str(item.size))
+        rows.add_row(item.name or "-" if item.text is None else _quoted(item.text), item.kind, hexadecimal(item.patch_rva), str(item.size))
     return [rows]
+
+
+def _quoted(text: str) -> str:
+    """A text as C writes it, or how it begins."""
+    shown = json.dumps(text, ensure_ascii=False)
+    return shown if cell_len(shown) <= _LONGEST_TEXT else f'{shown[: _LONGEST_TEXT - 2]}…"'
 
 
 def _overridden(rules: Sequence[str]) -> list[RenderableType]:

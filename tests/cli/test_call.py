@@ -106,6 +106,23 @@ def test_bad_arguments(ask: Ask, image, argument: str) -> None:
     assert argument in answer.error
 
 
+@pytest.mark.parametrize("patched", [(), ("--patch", "PATCH")], ids=["alone", "behind a patch"])
+def test_a_lone_count_is_told_where_it_belongs(ask: Ask, image, patch, patched: tuple[str, ...]) -> None:
+    fix = patch("basic", Machine.X64)
+    options = [fix if word == "PATCH" else word for word in patched]
+    answer = ask("call", image("basic", Machine.X64), "clamp", "11", "10", *options, "@4")
+    assert answer.code == 2
+    assert answer.error.startswith("@4: is no argument; a count of instructions stands right behind its patch, as in --patch fix.dll@4, ")
+
+
+def test_refusals_and_faults_fold(ask: Ask, image, patch, machine) -> None:
+    refused = ask("call", image("parameters", machine), "call_small", "12", "10", "--patch", patch("basic", machine))
+    faulted = ask("call", image("basic", machine), "clamp", "11", "10", "--budget", "1")
+    assert (refused.code, faulted.code) == (4, 1)
+    for answer in (refused, faulted):
+        assert max(map(len, answer.out.splitlines())) <= 80
+
+
 def test_function_by_address(ask: Ask, image, machine) -> None:
     path = image("basic", machine)
     rva = hotpatch.open(path).function_named("clamp").entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -282,8 +283,51 @@ def test_pdb_of_an_input_is_not_written_over(ask: Ask, image, machine, tmp_path:
         for command in (("build", *pair, "-o", pdb), ("diff", *pair, "--html", pdb)):
             answer = ask(*command)
             assert answer.code == 2
-            assert answer.error == f"{pdb}: is the PDB of one of the two builds; write to another file"
+            assert answer.error == f"{pdb}: is a PDB and stays as it is; write to another file"
         assert pdb.read_bytes() == before
+
+
+def test_what_is_read_is_not_written_over(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    build, fix, page, text = (tmp_path / name for name in ("other.dll", "fix.dll", "page.html", "notes.txt"))
+    build.write_bytes(Path(image("parameters", machine)).read_bytes())
+    fix.write_bytes(Path(patch("parameters", machine)).read_bytes())
+    page.write_text("<!doctype html>")
+    text.write_text("older")
+    before = {path: path.read_bytes() for path in (build, fix)}
+    for command, kept in (("-o", [build]), ("--html", [build, fix])):
+        verb = "build" if command == "-o" else "diff"
+        for path in kept:
+            answer = ask(verb, *pair, command, path)
+            assert (answer.code, path.read_bytes()) == (2, before[path])
+            assert answer.error == f"{path}: is a {'patch' if path is fix else 'build'} and stays as it is; write to another file"
+        for path in (text, page):
+            assert ask(verb, *pair, command, path, "-q").code == 0
+            path.write_text("older")
+    assert ask("build", *pair, "-o", fix, "-q").code == 0
+    assert hotpatch.load(fix).functions[0].name == "clamp"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fix.dll", "notes.txt", "other.dll", "page.html"]
+
+
+def test_a_device_stays_one(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert ask("build", image("basic", machine), image("basic", machine, "fixed"), "-o", pipe, "-q").code == 0
+        assert os.read(reader, 2) == b"MZ"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_text_that_is_carried_is_shown(ask: Ask, image, machine, tmp_path: Path) -> None:
+    command = "build", image("overflow-check", machine), image("overflow-check", machine, "fixed"), "-o", tmp_path / "fix.dll"
+    (carried,) = ask(*command, "--json").document("build")["carried"]
+    assert (carried["name"], carried["text"]) == ("??_C@_08JAFCJEPG@too?5long?$AA@", "too long")
+    for answer in (ask(*command), ask("inspect", tmp_path / "fix.dll")):
+        assert f'\n"too long"  constant  0x{carried["patch_rva"]:x}  ' in answer.out
+        assert "??_C@" not in answer.out
 
 
 def test_patch_that_was_there_before_survives_a_refused_build(ask: Ask, image, machine, tmp_path: Path) -> None:

@@ -79,11 +79,21 @@ def test_stop_at(ask: Ask, image, patch, machine) -> None:
     assert main["waits_for"] == "all of " + ", ".join(f"thread {number}" for number in others)
     text = ask(*command).out
     assert f"in WaitForMultipleObjects, waits for {main['waits_for']}" in text.replace("\n", " ")
-    threads = text[text.index("thread 2, ") : text.index("patched  ")]  # the table is as wide as the patch's name makes it
-    assert max(map(len, threads.splitlines())) <= 80
+    stopped = text[text.index("thread 2, ") :]
+    assert max(map(len, stopped.splitlines())) <= 80
     patched = next(line for line in text.splitlines() if line.startswith("price "))
-    assert patched.split()[1:2] + patched.split()[3:7] == ["base.exe", Path(fix).name, "1", "applied", "hpat"]
+    assert patched.split()[2:4] == ["applied", "hpat"]
+    assert f"{Path(fix).name}, sequence 1, in base.exe" in " ".join(stopped.split())
     assert text.endswith("still running after 2500 instructions, 7 threads\n")
+
+
+def test_what_is_patched_fits_the_page_however_long_the_name(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
+    fix = tmp_path / "the-fix-of-the-price-that-was-too-high.dll"
+    fix.write_bytes(Path(patch("many-threads", machine)).read_bytes())
+    text = ask("run", image("many-threads", machine), "--patch", fix, "--stop-at", "2500").out
+    table = text[text.index("patched  ") :].splitlines()
+    assert table[2] == f"    {fix.name}, sequence 1, in base.exe"
+    assert max(map(len, table)) <= 80
 
 
 def test_stop_at_the_start_and_after_the_end(ask: Ask, image, machine) -> None:
@@ -188,6 +198,19 @@ def test_a_patch_that_never_went_in_is_told(ask: Ask, image, patch, machine) -> 
     assert answer.code == 0
     assert answer.out.startswith("returned 11 ")
     assert answer.err.startswith("hotpatch: warning: nothing was done at instruction 9999: the program had executed ")
+
+
+def test_what_the_program_ended_before_is_refused(ask: Ask, image, patch, machine) -> None:
+    fix, path = patch("many-threads", machine), image("many-threads", machine)
+    command = "run", path, "--patch", fix, "--revert", f"{fix}@0x1000000"
+    answer = ask(*command, "--json")
+    found = answer.document("run")
+    (refusal,) = found["refused"]
+    assert (answer.code, found["exit_code"], refusal["rule"]) == (4, 0, "not-reached")
+    assert refusal["evidence"] == {"patch": fix, "at": 0x1000000, "instructions": found["instructions"]}
+    assert "\nrefused not-reached\n" in ask(*command).out
+    stopped = ask(*command, "--stop-at", "99999999")
+    assert (stopped.code, "refused" in stopped.out, "nothing was done at instruction 16777216" in stopped.err) == (0, False, True)
 
 
 def test_threads_change_over_one_by_one(ask: Ask, image, patch, machine) -> None:

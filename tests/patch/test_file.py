@@ -266,3 +266,11 @@ def test_a_code_section_is_what_functions_must_lie_in():
     hidden = PatchSection(".text", Rva(0x1000), 8, made.sections[0].data, CODE & ~0x20000000)
     with pytest.raises(Refused):
         loads(write_patch(replace(made, sections=(hidden, *made.sections[1:]))), "p")
+
+
+def test_saving_never_writes_over_a_build(made, tmp_path):
+    path, build = tmp_path / "base.dll", (FIXTURES / "basic" / made.machine.value / "base.dll").read_bytes()
+    path.write_bytes(build)
+    with pytest.raises(InputError, match="is a build and stays as it is; write to another file"):
+        loads(write_patch(made), "p.dll").save(path)
+    assert [(item.name, item.read_bytes()) for item in tmp_path.iterdir()] == [("base.dll", build)]

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from hotpatch.arch import Machine
 from hotpatch.image import Image
-from hotpatch.patch import Patch, Space
-from hotpatch.patch.container import SECTION_NAME
+from hotpatch.patch import SECTION_NAME, Patch, Space
 from hotpatch.patch.pe import seal
 
 FAULTING = {Machine.X64: "0f0b", Machine.ARM64: "00000000"}
