@@ -9,7 +9,7 @@ from unicorn import unicorn_const as uc_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Context", "Direct", "Engine", "IntegerRegister", "IntegerRegisters", "UcError", "handle_of", "new_engine"]
 
@@ -29,6 +29,9 @@ class Engine(Protocol):
 
     def mem_unmap(self, address: int, size: int) -> None:
         """Unmap."""
+
+    def mem_regions(self) -> Iterable[tuple[int, int, int]]:
+        """First and last address of each mapping, and its rights."""
 
     def mem_write(self, address: int, data: bytes) -> None:
         """Write."""

@@ -117,6 +117,10 @@ class Cpu:
         if self._repeats is not None and self._repeats.drop(va, size):
             self._stop_at(self._repeats.addresses)
 
+    def shown(self) -> set[tuple[int, int]]:
+        """Address and size of everything that is shown to the program."""
+        return {(start, last + 1 - start) for start, last, _ in self._uc.mem_regions()}
+
     def flush(self, va: int, size: int, code: bytes, before: int = 0) -> None:
         """Drop translations of code in a range that was changed.
 

@@ -30,15 +30,7 @@ def unmap(memory: Memory, va: Va) -> None:
     first = _mapping(memory, va)
     if first.va != va:
         raise HotpatchError(f"0x{va:x} is not the start of a mapping; unmap what map returned")
-    gone: list[Region] = []
-    try:
-        for region in [region for region in memory.regions() if region.memory is first.memory]:
-            memory.unmap(region)
-            gone.append(region)
-    except BaseException:
-        for region in gone:
-            memory.put_back(region)
-        raise
+    memory.unmap(*(region for region in memory.regions() if region.memory is first.memory))
 
 
 def _mapping(memory: Memory, va: Va) -> Region:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from bisect import bisect_left, bisect_right
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count, pairwise
@@ -151,31 +152,23 @@ class Memory:
         size = page_up(max(size, 1))
         if va % PAGE or not self.free(va, size):
             raise HotpatchError(f"cannot map {name} at 0x{va:x}: the place is not free and page aligned")
+        stretches = _stretches(size, rights, name)
         memory = mmap.mmap(-1, size)
         if content:
             memory[: len(content)] = content
-        made: list[Region] = []
-        try:
-            for start, end, own in _stretches(size, rights, name):
+        with self._all_or_nothing():
+            for start, end, own in stretches:
                 held = content[start:end]
-                region = self._region(va + start, end - start, own, kind, name, memory, start, held)
-                self._insert(region, held)
-                made.append(region)
-        except BaseException:
-            for region in made:
-                self.unmap(region)
-            raise
+                self._insert(self._region(va + start, end - start, own, kind, name, memory, start, held), held)
 
-    def unmap(self, region: Region) -> None:
-        """Take a region away."""
-        at = self._regions.index(region)
-        if self.cpu is not None:
-            self.cpu.unmap(region.va, region.size)
-        del self._regions[at], self._starts[at]
-
-    def put_back(self, region: Region) -> None:
-        """Map a region again that :meth:`unmap` has taken away, with what it held."""
-        self._insert(region, b"" if region.fetched is None else region.fetched[: region.size])
+    def unmap(self, *regions: Region) -> None:
+        """Take regions away."""
+        with self._all_or_nothing():
+            for region in regions:
+                at = self._regions.index(region)
+                if self.cpu is not None:
+                    self.cpu.unmap(region.va, region.size)
+                del self._regions[at], self._starts[at]
 
     def protect(self, va: int, size: int, rights: Rights) -> None:
         """Give whole pages other rights; they must be mapped without gaps.
@@ -186,17 +179,16 @@ class Memory:
         """
         _check(rights, "memory")
         start, end = page_down(va), page_up(va + size)
-        touched = list(self._within(start, end))
-        for region in touched:
-            if region.rights == rights:
-                continue
-            self.unmap(region)
-            cuts = sorted({region.va, region.end, max(start, region.va), min(end, region.end)})
-            for low, high in pairwise(cuts):
-                new = rights if start <= low < end else region.rights
-                offset, size = region.offset + low - region.va, high - low
-                held = region.memory[offset : offset + size] if int(new) & _EXECUTE else b""
-                self._insert(self._region(low, size, new, region.kind, region.name, region.memory, offset, held), held)
+        touched = [region for region in self._within(start, end) if region.rights != rights]
+        with self._all_or_nothing():
+            for region in touched:
+                self.unmap(region)
+                cuts = sorted({region.va, region.end, max(start, region.va), min(end, region.end)})
+                for low, high in pairwise(cuts):
+                    new = rights if start <= low < end else region.rights
+                    offset, size = region.offset + low - region.va, high - low
+                    held = region.memory[offset : offset + size] if int(new) & _EXECUTE else b""
+                    self._insert(self._region(low, size, new, region.kind, region.name, region.memory, offset, held), held)
 
     def free(self, va: int, size: int) -> bool:
         """Whether nothing is mapped in a range."""
@@ -290,23 +282,42 @@ class Memory:
     def restore(self, snapshot: MemorySnapshot) -> None:
         """Mappings and contents as :meth:`snapshot` found them, in any order of snapshots."""
         wanted = {id(region) for region, _ in snapshot.parts}
-        for region in [region for region in self._regions if id(region) not in wanted]:
-            self.unmap(region)
+        self.unmap(*(region for region in self._regions if id(region) not in wanted))
         present = {id(region) for region in self._regions}
-        for region, (version, memory, fetched) in snapshot.parts:
-            if version and version == region.version:
-                pass
-            else:
-                region.memory[region.offset : region.offset + region.size] = memory
-                region.version = version
-                if region.fetched is not None:
-                    region.fetched[: region.size] = fetched
-                    if self.cpu is not None and id(region) in present:
-                        self.cpu.flush(region.va, region.size, fetched)
-            if id(region) not in present:
-                self._insert(region, fetched)
+        with self._all_or_nothing():
+            for region, (version, memory, fetched) in snapshot.parts:
+                if not version or version != region.version:
+                    region.memory[region.offset : region.offset + region.size] = memory
+                    if region.fetched is not None:
+                        region.fetched[: region.size] = fetched
+                        if self.cpu is not None and id(region) in present:
+                            self.cpu.flush(region.va, region.size, fetched)
+                    region.version = version  # last: where this is interrupted, another try must not pass it over
+                if id(region) not in present:
+                    self._insert(region, fetched)
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Whatever ends this block early, an interrupt of the host's too, mappings are as before."""
+        starts, regions = list(self._starts), list(self._regions)
+        try:
+            yield
+        except BaseException:
+            self._starts[:], self._regions[:] = starts, regions
+            if self.cpu is not None:
+                held = {(region.va, region.size): region for region in regions}
+                shown = self.cpu.shown()
+                for va, size in shown - held.keys():
+                    self.cpu.unmap(va, size)
+                for va, size in sorted(held.keys() - shown):
+                    self._show(self.cpu, held[va, size])
+            raise
+
+    def _show(self, cpu: Cpu, region: Region) -> None:
+        code = b"" if region.fetched is None else region.fetched[: region.size]
+        cpu.map(region.va, region.size, int(region.rights), region.host, code)
 
     def _region(
         self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, memory: mmap.mmap, offset: int, held: bytes

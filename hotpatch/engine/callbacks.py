@@ -19,12 +19,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.engine.transaction import Transaction
 from hotpatch.errors import EmulatedFault, Refusal, Refused, Rule
 
 if TYPE_CHECKING:
     from hotpatch.engine.registry import Application, Registry
-    from hotpatch.engine.target import Target
+    from hotpatch.engine.transaction import Transaction
     from hotpatch.patch import Moment, Patch
 
 BUDGET = 10_000_000
@@ -74,18 +73,17 @@ class Callbacks:
             raise Refused([Refusal(Rule.CALLBACK_VETO, moment.symbol, None, reason, evidence)])
         self.step.event("callback", moment=moment.value, patch=self.patch.image.name, va=va)
 
-    def run_regardless(self, target: Target, moments: tuple[Moment, ...], outcome: str) -> tuple[Refusal, ...]:
+    def run_regardless(self, moments: tuple[Moment, ...], outcome: str) -> tuple[Refusal, ...]:
         """Run all of ``moments`` or, where one refuses, none; its refusal, which keeps nothing from happening.
 
         ``outcome`` says what happens all the same.
         """
         try:
-            with Transaction(target) as inner:
+            with self.step.part():
                 for moment in moments:
-                    replace(self, step=inner, outcome=outcome).run(moment)
+                    replace(self, outcome=outcome).run(moment)
         except Refused as refused:
             return refused.refusals
-        self.step.adopt(inner)
         return ()
 
 

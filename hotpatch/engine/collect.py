@@ -23,7 +23,6 @@ from hotpatch.arch import architecture
 from hotpatch.engine.hpat import TABLE_SIZE
 from hotpatch.engine.stacks import stack_words, words
 from hotpatch.engine.target import Rights
-from hotpatch.engine.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from hotpatch.address import Va
     from hotpatch.engine.registry import Registry
     from hotpatch.engine.target import Target, Thread
+    from hotpatch.engine.transaction import Transaction
     from hotpatch.patch import Patch
 
 
@@ -127,12 +127,9 @@ def forget(registry: Registry, mapping: Candidate) -> None:
     registry.tables = tuple(table for table in registry.tables if table.va != mapping.va)
 
 
-def give_back(target: Target, registry: Registry, mapping: Candidate) -> Registry:
-    """Unmap a mapping; the registry without it."""
-    left = registry.copy()
-    with Transaction(target) as step:
-        forget(left, mapping)
-        if mapping.patch is not None:
-            step.remove_module(mapping.patch.image.name.lower(), mapping.va, mapping.patch.image)
-        step.unmap(mapping.va)
-    return left
+def give_back(step: Transaction, registry: Registry, mapping: Candidate) -> None:
+    """Unmap a mapping and forget it."""
+    forget(registry, mapping)
+    if mapping.patch is not None:
+        step.remove_module(mapping.patch.image.name.lower(), mapping.va, mapping.patch.image)
+    step.unmap(mapping.va, mapping.size)

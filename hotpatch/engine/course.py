@@ -1,10 +1,11 @@
 """Going on with what waits for threads or is in transition, as far as they let it now.
 
-Each function works on a copy of the registry and returns it with what was refused; the engine takes it over.
+Each function works on a copy of the registry, which ``know`` is given once it is true; what was refused stands in its ``untold``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -36,22 +37,22 @@ class Progress:
     refused: tuple[Refusal, ...] = ()
 
 
-Outcome = tuple["Registry", tuple[Refusal, ...]]
+Know = Callable[["Registry"], object]
 
 
-def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting) -> Outcome:
-    """Do what waits if nobody is inside; the refusals if it was given up."""
+def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting, know: Know) -> None:
+    """Do what waits if nobody is inside, or give it up."""
     try:
         code = left_by(target, registry, waiting)
         found = quiescence.first_holder(target, locator, code, waiting.holder)
         if found is not None:
             if target.clock >= waiting.until:
                 raise ApplyRefused(quiescence.refusals(target, locator, code, waiting))
-            if found.thread == waiting.holder:
-                return registry, ()
-            looked = registry.copy()
-            looked.waiting[waiting.module] = replace(waiting, holder=found.thread)
-            return looked, ()
+            if found.thread != waiting.holder:
+                looked = registry.copy()
+                looked.waiting[waiting.module] = replace(waiting, holder=found.thread)
+                know(looked)
+            return
         with Transaction(target) as step:
             done = registry.copy()
             del done.waiting[waiting.module]
@@ -62,24 +63,24 @@ def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting
                 application = done.applications[waiting.number]
                 check_own_redirects(target, done, application)
                 operation.revert(step, target, done, application)
-            step.commit()
+            step.commit(know, registry, done)
     except Refused as refused:
-        return _give_up(target, registry, waiting, refused.refusals)
-    return done, ()
+        _give_up(target, registry, waiting, refused.refusals, know)
 
 
-def stand_still(target: Target, locator: Locator, registry: Registry, waiting: Waiting) -> Outcome:
+def stand_still(target: Target, locator: Locator, registry: Registry, waiting: Waiting, know: Know) -> None:
     """No thread can run: give up what waits for those that are inside."""
     refused = quiescence.refusals(target, locator, left_by(target, registry, waiting), waiting, stands=True)
-    return _give_up(target, registry, waiting, refused) if refused else (registry, ())
+    if refused:
+        _give_up(target, registry, waiting, refused, know)
 
 
-def _give_up(target: Target, registry: Registry, waiting: Waiting, refused: tuple[Refusal, ...]) -> Outcome:
+def _give_up(target: Target, registry: Registry, waiting: Waiting, refused: tuple[Refusal, ...], know: Know) -> None:
     with Transaction(target) as step:
         given_up = registry.copy()
         operation.stop_waiting(step, given_up, waiting, refused)
-        step.commit()
-    return given_up, refused
+        given_up.untold += refused
+        step.commit(know, registry, given_up)
 
 
 def left_by(target: Target, registry: Registry, waiting: Waiting) -> Code:
@@ -97,9 +98,8 @@ def _module(target: Target, waiting: Waiting) -> Module:
     return next(module for module in target.modules() if module.va == waiting.module)
 
 
-def advance(target: Target, locator: Locator, registry: Registry, going: Transition) -> Outcome:
-    """Let threads change sides, and finish when all have; the refusals if time ran out."""
-    refused: tuple[Refusal, ...] = ()
+def advance(target: Target, locator: Locator, registry: Registry, going: Transition, know: Know) -> None:
+    """Let threads change sides, and finish when all have, or turn back when time has run out."""
     with Transaction(target) as step:
         moved = registry.copy()
         sides = versions_of(moved, target.modules(), moved.applications[going.number])
@@ -107,17 +107,18 @@ def advance(target: Target, locator: Locator, registry: Registry, going: Transit
         if kept and going.until is not None and target.clock >= going.until:
             refused = quiescence.refusals(target, locator, sides.under if going.to_new else sides.over, going)
             transition.turn_back(step, target, moved, going, refused)
-        step.commit()
-    return (moved, refused) if kept else _finish(target, moved, going)
+            moved.untold += refused
+        step.commit(know, registry, moved)
+    if not kept:
+        _finish(target, moved, going, know)
 
 
-def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
-    """All threads are on one side: lead slots straight there, so that the dispatchers can go; the refusals where that cannot be done.
+def _finish(target: Target, registry: Registry, going: Transition, know: Know) -> None:
+    """All threads are on one side: lead slots straight there, so that the dispatchers can go; or turn back where that cannot be done.
 
     One that was called off ends in any case: what a callback refuses then is told.
     """
     arch = architecture(going.patch.machine)
-    told: tuple[Refusal, ...] = ()
     try:
         with Transaction(target) as step:
             done = registry.copy()
@@ -133,8 +134,9 @@ def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
                 switch.throw(step)
             else:
                 operation.take_back(step, target, done, application)
+            told: tuple[Refusal, ...] = ()
             if going.reversed:
-                told = callbacks.run_regardless(target, (moment,), "the operation had been called off, and stays so")
+                told = callbacks.run_regardless((moment,), "the operation had been called off, and stays so")
             else:
                 callbacks.run(moment)
             dispatch.vacate(step, target, arch, through)
@@ -143,15 +145,17 @@ def _finish(target: Target, registry: Registry, going: Transition) -> Outcome:
             if not going.to_new and going.operation is Operation.APPLY:
                 done.ended[going.number] = Ended(going.refusals and going.refusals + told)
             transition.tell(step, going, "finish", 0)
-            step.commit()
+            done.untold += told
+            step.commit(know, registry, done)
     except RevertRefused as refused:
-        stopped = registry.copy()
-        stopped.transitions[going.module] = replace(going, problems=refused.refusals)
-        return stopped, () if going.problems == refused.refusals else refused.refusals
+        if going.problems != refused.refusals:
+            stopped = registry.copy()
+            stopped.transitions[going.module] = replace(going, problems=refused.refusals)
+            stopped.untold += refused.refusals
+            know(stopped)
     except Refused as refused:
         with Transaction(target) as step:
             turned = registry.copy()
             transition.turn_back(step, target, turned, going, refused.refusals)
-            step.commit()
-        return turned, refused.refusals
-    return done, told
+            turned.untold += refused.refusals
+            step.commit(know, registry, turned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hotpatch.collection import without_collection
@@ -16,13 +16,14 @@ from hotpatch.engine.occupancy import holders, versions_of
 from hotpatch.engine.plan import plan
 from hotpatch.engine.registry import Registry, SiteKey
 from hotpatch.engine.stacking import Stacking
-from hotpatch.engine.transaction import Transaction
+from hotpatch.engine.transaction import RollbackError, Transaction
 from hotpatch.errors import ApplyRefused, HotpatchError, InputError, Refusal, Refused, RevertRefused, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hotpatch.address import Rva, Va
+    from hotpatch.engine.collect import Candidate
     from hotpatch.engine.registry import Transition
     from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, Status
     from hotpatch.engine.target import Module, Target
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
     from hotpatch.unwind import Located
 
 _NOTHING = Progress(busy=False)
+
+
+@contextmanager
+def _or_later() -> Iterator[None]:
+    """Giving memory back may fail, since :meth:`Engine.collect` tries again; taking that failure back may not."""
+    try:
+        yield
+    except RollbackError:
+        raise
+    except HotpatchError:
+        pass
 
 
 class Engine:
@@ -77,11 +89,18 @@ class Engine:
         Raises:
             ApplyRefused: With every reason; the process is as it was.
         """
-        with without_collection(), self._applying() as (step, registry):
-            module = identity.find_module(self._target, patch)
-            presence.check_registered(registry, patch)
-            checked = plan(self._target, registry, module, patch, consistency, stacking)
-            number = operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
+        try:
+            with without_collection(), Transaction(self._target) as step:
+                registry = self._registry.copy()
+                module = identity.find_module(self._target, patch)
+                presence.check_registered(registry, patch)
+                checked = plan(self._target, registry, module, patch, consistency, stacking)
+                number = operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
+                step.commit(self._know, self._registry, registry)
+        except ApplyRefused:
+            raise
+        except Refused as refused:
+            raise ApplyRefused(refused.refusals) from refused
         return AppliedPatch(self, number, patch)
 
     def register(
@@ -101,22 +120,19 @@ class Engine:
         """
         if identity.base_of(self._target.modules(), patch) is not None:
             return self.apply(patch, consistency, stacking, wait)
-        with self._applying() as (step, registry):
-            number = presence.register(step, self._target, registry, patch, consistency, stacking)
-        return AppliedPatch(self, number, patch)
-
-    @contextmanager
-    def _applying(self) -> Iterator[tuple[Transaction, Registry]]:
-        """A transaction and the registry that is in force once it has ended well; a refusal in it is one to apply."""
-        registry = self._registry.copy()
         try:
             with Transaction(self._target) as step:
-                yield step, registry
-                step.commit()
+                registry = self._registry.copy()
+                number = presence.register(step, self._target, registry, patch, consistency, stacking)
+                step.commit(self._know, self._registry, registry)
         except ApplyRefused:
             raise
         except Refused as refused:
             raise ApplyRefused(refused.refusals) from refused
+        return AppliedPatch(self, number, patch)
+
+    def _know(self, registry: Registry) -> None:
+        """This is true of the process from now on."""
         self._registry = registry
 
     def revert(self, applied: AppliedPatch, consistency: Consistency | None = None, wait: int | None = None) -> None:
@@ -138,12 +154,11 @@ class Engine:
                     operation.call_off(step, self._target, registry, applied.number)
                 else:
                     operation.begin_revert(step, self._target, self._locate, registry, applied.number, consistency, wait)
-                step.commit()
+                step.commit(self._know, self._registry, registry)
         except RevertRefused:
             raise
         except Refused as refused:
             raise RevertRefused(refused.refusals) from refused
-        self._registry = registry
 
     def reverse(self, applied: AppliedPatch) -> None:
         """Call off what waits or is in transition: a patch on its way in goes out, one on its way out comes in again.
@@ -154,8 +169,7 @@ class Engine:
         with Transaction(self._target) as step:
             registry = self._registry.copy()
             operation.call_off(step, self._target, registry, applied.number)
-            step.commit()
-        self._registry = registry
+            step.commit(self._know, self._registry, registry)
 
     # going on ----------------------------------------------------------------------------------------------------------------------------
 
@@ -167,20 +181,23 @@ class Engine:
         """
         if not self._registry.waiting and not self._registry.transitions:
             return _NOTHING
-        refused: tuple[Refusal, ...] = ()
-        try:
-            for waiting in tuple(self._registry.waiting.values()):
-                self._registry, found = course.go_on(self._target, self._locate, self._registry, waiting)
-                refused += found
-            for going in tuple(self._registry.transitions.values()):
-                self._registry, found = course.advance(self._target, self._locate, self._registry, going)
-                refused += found
-                if going.module not in self._registry.transitions:
-                    self._vacate(going)
-        except BaseException:
-            self._registry.untold += refused
-            raise
-        return Progress(bool(self._registry.waiting or self._registry.transitions), refused)
+        known = len(self._registry.untold)
+        for waiting in tuple(self._registry.waiting.values()):
+            course.go_on(self._target, self._locate, self._registry, waiting, self._know)
+        for going in tuple(self._registry.transitions.values()):
+            course.advance(self._target, self._locate, self._registry, going, self._know)
+            if going.module not in self._registry.transitions:
+                self._vacate(going)
+        return Progress(bool(self._registry.waiting or self._registry.transitions), self._refused_since(known))
+
+    def _refused_since(self, known: int) -> tuple[Refusal, ...]:
+        """What was refused since there were ``known`` refusals untold; it is told with this."""
+        refused = self._registry.untold[known:]
+        if refused:
+            told = self._registry.copy()
+            told.untold = told.untold[:known]
+            self._know(told)
+        return refused
 
     def stand_still(self, applied: AppliedPatch) -> tuple[Refusal, ...]:
         """Give up what waits for quiescence of a patch, since no thread can run and bring it nearer; why (not-quiescent).
@@ -190,14 +207,20 @@ class Engine:
         waiting = next((each for each in self._registry.waiting.values() if each.number == applied.number), None)
         if waiting is None:
             return ()
-        self._registry, refused = course.stand_still(self._target, self._locate, self._registry, waiting)
-        return refused
+        known = len(self._registry.untold)
+        course.stand_still(self._target, self._locate, self._registry, waiting, self._know)
+        return self._refused_since(known)
 
     def _vacate(self, going: Transition) -> None:
         """Give the dispatchers of a transition back that has ended."""
-        with suppress(HotpatchError):  # collect() tries again
-            mapping = next(candidate for candidate in candidates(self._registry) if candidate.va == going.stubs)
-            self._registry = give_back(self._target, self._registry, mapping)
+        with _or_later():
+            self._give_back(next(candidate for candidate in candidates(self._registry) if candidate.va == going.stubs))
+
+    def _give_back(self, mapping: Candidate) -> None:
+        with Transaction(self._target) as step:
+            registry = self._registry.copy()
+            give_back(step, registry, mapping)
+            step.commit(self._know, self._registry, registry)
 
     # modules -----------------------------------------------------------------------------------------------------------------------------
 
@@ -212,8 +235,7 @@ class Engine:
             registry = self._registry.copy()
             for module in modules:
                 registry = presence.arrive(step, self._target, registry, module)
-            step.commit()
-        self._registry = registry
+            step.commit(self._know, self._registry, registry)
 
     def modules_unloading(self, modules: tuple[Module, ...]) -> None:
         """Forget modules that are about to go, and register their patches again; see :class:`hotpatch.engine.target.ModuleWatcher`."""
@@ -221,14 +243,13 @@ class Engine:
             registry = self._registry.copy()
             for module in modules:
                 presence.depart(step, self._target, registry, module)
-            with suppress(HotpatchError):  # collect() tries again
-                mappings = presence.leftovers(self._target, registry)
-                if mappings:
-                    step.keep("leftovers were given back")
-                for mapping in mappings:
-                    registry = give_back(self._target, registry, mapping)
-            step.commit()
-        self._registry = registry
+            with _or_later():
+                for mapping in presence.leftovers(self._target, registry):
+                    without = registry.copy()
+                    with step.part():
+                        give_back(step, without, mapping)
+                    registry = without
+            step.commit(self._know, self._registry, registry)
 
     def unheard(self) -> tuple[Refusal, ...]:
         """What was refused because the program loaded or unloaded a module, or by a :meth:`poll` that failed; each is given once."""
@@ -253,7 +274,7 @@ class Engine:
         mappings = candidates(self._registry)
         garbage = unreached(self._target, mappings)
         for mapping in garbage:
-            self._registry = give_back(self._target, self._registry, mapping)
+            self._give_back(mapping)
         freed = tuple(mapping.va for mapping in garbage)
         kept = tuple(mapping.va for mapping in mappings if mapping.va not in freed)
         if freed:

@@ -23,7 +23,6 @@ from hotpatch.engine.collect import candidates, held_by_threads
 from hotpatch.engine.consistency import Consistency
 from hotpatch.engine.plan import plan
 from hotpatch.engine.registry import Ended, Operation, Orphan, Registration
-from hotpatch.engine.transaction import Transaction
 from hotpatch.errors import Refusal, Refused
 from hotpatch.patch import Moment
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from hotpatch.engine.registry import Application, Registry, Transition
     from hotpatch.engine.stacking import Stacking
     from hotpatch.engine.target import Module, Target
+    from hotpatch.engine.transaction import Transaction
     from hotpatch.patch import Patch
 
 
@@ -81,13 +81,12 @@ def arrive(step: Transaction, target: Target, registry: Registry, module: Module
         trial = registry.copy()
         del trial.registered[number]
         try:
-            with Transaction(target) as inner:
+            with step.part():
                 checked = plan(target, trial, module, patch, registration.consistency, registration.stacking)
-                operation.apply(inner, target, trial, checked, registration.consistency, number)
+                operation.apply(step, target, trial, checked, registration.consistency, number)
         except Refused as refused:
             registry = _refuse(step, registry, registration, refused.refusals)
         else:
-            step.adopt(inner)
             registry = trial
     return registry
 
@@ -136,7 +135,7 @@ def _run_down(step: Transaction, target: Target, registry: Registry, application
     if going is not None and going.number == application.number:
         callbacks = replace(callbacks, called_off=going.operation is Operation.APPLY)
         moments = (Moment.AFTER_REVERT,)
-    _remember(step, registry, callbacks.run_regardless(target, moments, "its module was unloaded all the same"))
+    _remember(step, registry, callbacks.run_regardless(moments, "its module was unloaded all the same"))
 
 
 def _forget(step: Transaction, target: Target, registry: Registry, module: Va, going: Transition | None) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hotpatch.address import Va
 from hotpatch.emulator.guest import Guest
 from hotpatch.engine import Engine
-from hotpatch.engine.collect import candidates, give_back
+from hotpatch.engine.collect import candidates
 from hotpatch.engine.registry import Ended, Registry
 from hotpatch.engine.transaction import Transaction
 from hotpatch.errors import ApplyRefused, EmulatedFault, Fault, FaultKind, HotpatchError, Refusal, Refused, Rule
@@ -152,27 +152,23 @@ class Stepped:
         states = [self.between()]
         self.engine.registries[:] = [self.engine.snapshot()]
         with pytest.MonkeyPatch.context() as patched:
-            commit, unmap = Transaction.commit, self.guest.unmap
+            commit = Transaction.commit
 
-            def committed(step: Transaction) -> None:
-                commit(step)
-                states.append(self.between())
-
-            def unmapped(va: Va) -> None:
-                unmap(va)
+            def committed(step: Transaction, *known: Any) -> None:
+                commit(step, *known)
                 states.append(self.between())
 
             patched.setattr(Transaction, "commit", committed)
-            patched.setattr(self.guest, "unmap", unmapped)
             result = deed()
         return result, [*states, self.between()], list(self.engine.registries)
 
     def settle(self) -> tuple[dict[str, object], Registry]:
         """Go on while nothing runs, give back what nothing standing needs; what is then."""
-        while self.engine.poll().busy and self.engine.registries[-1] != self.engine.registries[-2]:
+        before = None
+        while before != (before := self.engine.snapshot()) and self.engine.poll().busy:
             pass
         for mapping in candidates(self.engine.snapshot()):  # collect() would spare what a stale word leads to
-            self.engine.restore(give_back(self, self.engine.snapshot(), mapping))
+            self.engine._give_back(mapping)
         registry = self.engine.snapshot()
         # Whom to look at first, and what is said of stacks, depend on what could be read.
         registry.waiting = {va: replace(waiting, holder=0) for va, waiting in registry.waiting.items()}

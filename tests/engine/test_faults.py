@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hotpatch.arch import Machine, Redirect
+from hotpatch.arch import Machine, Redirect, architecture
 from hotpatch.engine import Collected
 
 from .conftest import World, world
@@ -109,3 +109,70 @@ def test_a_rollback_that_fails_says_what_is_left(here):
     with pytest.raises(RollbackError) as caught:
         here.apply({1: 111}, imports=(("a.dll", "absent"),))
     assert any("cannot unmap" in note for note in caught.value.__notes__)
+
+
+def test_a_give_back_that_fails_is_tried_again_later_but_not_where_it_cannot_be_taken_back(here):
+    from hotpatch.engine import Consistency, RollbackError
+
+    def ended() -> None:
+        """A transition that :meth:`poll` can end, with its dispatchers to be given back."""
+        pc = architecture(here.fake.machine).convention.pc
+        here.fake.register_sets[1][pc] = here.entry(1) + 4
+        here.engine.apply(here.patch({1: 111}), Consistency.PER_THREAD)
+        here.fake.register_sets[1][pc] = here.entry(5)
+
+    here.fake.thread(1, here.entry(5))
+    back, registry = here.fake.moment(), here.engine.snapshot()
+    unmap, map_ = here.fake.unmap, here.fake.map
+
+    def broken(*_args):
+        raise InjectedError("broken")
+
+    def half(va):
+        unmap(va)
+        here.fake.map = broken
+        raise KeyboardInterrupt
+
+    ended()
+    here.fake.unmap = broken
+    assert not here.engine.poll().busy
+    assert len(here.engine.status().kept) == 1
+    here.fake.unmap = unmap
+    assert len(here.engine.collect().freed) == 1
+
+    back()
+    here.engine.restore(registry)
+    ended()
+    here.fake.unmap = half
+    with pytest.raises(RollbackError) as caught:
+        here.engine.poll()
+    assert any("could not map again" in note for note in caught.value.__notes__)
+    here.fake.unmap, here.fake.map = unmap, map_
+    assert here.result(1) == 111
+
+
+def test_what_an_unload_leaves_and_cannot_be_taken_back_is_not_hidden(here):
+    from hotpatch.engine import RollbackError
+
+    here.apply({1: 111})
+    unmap = here.fake.unmap
+
+    def half(va):
+        unmap(va)
+        here.fake.map = broken
+        raise InjectedError("half done")
+
+    def broken(*_args):
+        raise InjectedError("broken")
+
+    back, registry = here.fake.moment(), here.engine.snapshot()
+    here.fake.unmap = broken
+    here.fake.unload(here.module)
+    assert here.fake.owned == set(here.engine.status().kept) != set()
+
+    back()
+    here.engine.restore(registry)
+    here.fake.unmap = half
+    with pytest.raises(RollbackError):
+        here.fake.unload(here.module)
+    assert here.engine.snapshot() == registry
