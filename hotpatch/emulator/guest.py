@@ -318,8 +318,14 @@ class Guest:
 
     def checkpoint(self) -> Callable[[], None]:
         """See :class:`~hotpatch.engine.target.Target`."""
-        before = self.snapshot()
-        return lambda: self.restore(before)
+        before, kernel = self.snapshot(), self.kernel
+        watcher, ended = kernel.on_slice, kernel.call_ended
+
+        def back() -> None:
+            kernel.on_slice, kernel.call_ended = watcher, ended
+            self.restore(before)
+
+        return back
 
     def call_between(self, va: Va, arguments: Sequence[int], *, budget: int) -> int:
         """See :class:`~hotpatch.engine.target.Target`. The host's thread makes the call, also in the middle of another one."""

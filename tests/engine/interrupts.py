@@ -12,7 +12,10 @@ import hotpatch.engine
 
 ENGINE, EMULATOR = (str(Path(room.__file__).parent) for room in (hotpatch.engine, hotpatch.emulator))
 PER_INSTRUCTION = f"{ENGINE}/transaction.py"
-ASKED = tuple(f"{EMULATOR}/{name}.py" for name in ("guest", "memory", "mappings", "snapshots", "system", "cpu", "binding", "repeats"))
+ASKED = tuple(
+    f"{EMULATOR}/{name}.py"
+    for name in ("guest", "memory", "mappings", "snapshots", "system", "cpu", "binding", "repeats", "interjected", "kernel")
+)
 Place = tuple[CodeType, int]
 """A line of a function, or (in ``transaction.py``) an instruction."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 import hotpatch
 from hotpatch.address import Va
 from hotpatch.arch import Machine
-from hotpatch.cases import find_case
+from hotpatch.cases import BuildOptions, find_case
 from hotpatch.emulator.layout import THREAD_FLAGS
 from hotpatch.engine import Consistency
 from hotpatch.engine.target import PageRights
 from hotpatch.errors import RevertRefused, Rule
 from hotpatch.patch import Moment, loads
 from tests.mixing import Watch
+from tools import build_fixtures
 
 from .real import whole
 from .steps import Stepped
@@ -279,3 +281,53 @@ def test_what_a_callback_of_the_program_reaches_stays_mapped(machine: Machine) -
     process.call("subscribe")
     assert image in process.engine.collect().freed
     assert process.call("fire", 5000) == 5001
+
+
+@dataclass(frozen=True)
+class Raising:
+    """The two builds of ``raising.c``."""
+
+    name: str = "raising"
+    kind: str = "exe"
+    sides: tuple[str, ...] = ("base", "fixed")
+
+    def build_options(self, machine: Machine, side: str) -> BuildOptions:
+        callback = ("/include:__hotpatch_before_apply",) if side == "fixed" else ()
+        return BuildOptions(kernel32=True, ntdll=True, common=("console.c",), cflags=("-fms-extensions",), ldflags=callback)
+
+
+def raising(folder: Path, machine: Machine) -> list[hotpatch.Image]:
+    pytest.importorskip("ziglang")
+    sources = folder / "sources"
+    shutil.copytree(build_fixtures.FIXTURES / "common", sources / "common")
+    (sources / "raising").mkdir()
+    source = Path(__file__).with_name("raising.c").read_text(encoding="ascii")
+    images = []
+    for side, lead in (("base", ""), ("fixed", "#define FIXED\n")):
+        (sources / "raising" / f"{side}.c").write_text(lead + source, encoding="ascii")
+        build_fixtures.build(build_fixtures.Job(Raising(), machine, side), sources, folder / "out", folder)
+        images.append(hotpatch.open(folder / "out" / "raising" / machine / f"{side}.exe"))
+    return images
+
+
+@pytest.mark.compiler
+def test_an_exception_in_a_callback_is_handled_there_or_takes_all_back(machine: Machine, tmp_path: Path) -> None:
+    """The program's vectored handler sees it either way, and only what the callback handles leaves a trace."""
+    base, fixed = raising(tmp_path, machine)
+    diff = hotpatch.diff(base, fixed)
+    for sequence, code in ((1, 0x11), (2, 0x05)):
+        process = hotpatch.Process(base)
+        assert process.call("arm") == 0
+        process.apply(hotpatch.build(diff, sequence=sequence))
+        assert (process.call("add", 2), process.call("handled")) == (100 + 20, code)
+    process = hotpatch.Process(base)
+    assert process.call("arm") == 0
+    before = whole(process.guest)
+    for sequence in (3, 4, 5, 6):
+        with pytest.raises(hotpatch.ApplyRefused) as refused:
+            process.apply(hotpatch.build(diff, sequence=sequence))
+        (refusal,) = refused.value.refusals
+        assert refusal.rule is Rule.CALLBACK_FAULT
+        assert refusal.evidence["kind"] == ("unhandled-exception" if sequence % 2 else "access-violation")
+        assert whole(process.guest) == before
+    assert (process.call("add", 2), process.call("handled")) == (2, 0)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import pytest
 
+import hotpatch
 from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.emulator.guest import Guest
@@ -14,6 +15,7 @@ from hotpatch.engine import Consistency, Engine
 from hotpatch.patch import Patch
 
 from .interrupts import chosen, interrupted, places
+from .late import images, patch_of
 from .real import InjectedError, whole
 from .synthetic import Recipe, base_image, entry, make
 
@@ -24,25 +26,20 @@ thoroughly = pytest.mark.parametrize("every", [SAMPLE, pytest.param(1, marks=pyt
 
 
 class Scene:
-    """A process with a thread inside of a function, and an engine on it."""
+    """A process with an engine on it."""
 
-    def __init__(self, machine: Machine, every: int) -> None:
-        self.base = base_image(machine)
-        self.guest = Guest(self.base)
-        self.engine = Engine(self.guest)
+    def __init__(self, guest: Guest, engine: Engine, every: int) -> None:
+        self.guest = guest
+        self.engine = engine
         self.every = every
         self.begun = 0
-        self.thread = self.guest.spawn(Va(self.guest.module.va + entry(1)), 0)
-        self.guest.step(self.thread, 2)
-
-    def patch(self, numbers: dict[int, int], sequence: int = 1) -> Patch:
-        return make(Recipe(self.base, numbers, sequence, name=f"fix{sequence}.dll"))
 
     def state(self) -> tuple[object, ...]:
         """All of the process but what watchers were told, what Unicorn shows of it, and what the engine knows."""
         found = whole(self.guest)
         del found["events"]
-        return found, self.guest.system.cpu.shown(), self.engine.snapshot()
+        kernel = self.guest.kernel
+        return found, self.guest.system.cpu.shown(), self.engine.snapshot(), kernel.on_slice, kernel.call_ended
 
     def moment(self) -> Callable[[], None]:
         process, registry = self.guest.snapshot(), self.engine.snapshot()
@@ -83,10 +80,24 @@ class Scene:
         return deed()
 
 
+class Made(Scene):
+    """A process whose thread stands inside of a function."""
+
+    def __init__(self, machine: Machine, every: int) -> None:
+        self.base = base_image(machine)
+        guest = Guest(self.base)
+        super().__init__(guest, Engine(guest), every)
+        self.thread = guest.spawn(Va(guest.module.va + entry(1)), 0)
+        guest.step(self.thread, 2)
+
+    def patch(self, numbers: dict[int, int], sequence: int = 1) -> Patch:
+        return make(Recipe(self.base, numbers, sequence, name=f"fix{sequence}.dll"))
+
+
 @thoroughly
 @each_machine
 def test_apply_supersede_revert_and_collect(machine: Machine, every: int) -> None:
-    here = Scene(machine, every)
+    here = Made(machine, every)
     patches = here.patch({1: 111, 2: 222}), here.patch({2: 2222, 3: 3333}, 2)
     first = here.interrupt(lambda: here.engine.apply(patches[0]))
     second = here.interrupt(lambda: here.engine.apply(patches[1]))
@@ -101,7 +112,7 @@ def test_apply_supersede_revert_and_collect(machine: Machine, every: int) -> Non
 @thoroughly
 @each_machine
 def test_a_transition_begins_goes_on_and_ends(machine: Machine, every: int) -> None:
-    here = Scene(machine, every)
+    here = Made(machine, every)
     patch = here.patch({1: 111, 2: 222})
     applied = here.interrupt(lambda: here.engine.apply(patch, Consistency.PER_THREAD))
     assert not applied.settled
@@ -113,11 +124,24 @@ def test_a_transition_begins_goes_on_and_ends(machine: Machine, every: int) -> N
 
 
 @thoroughly
+@each_machine
+def test_callbacks(machine: Machine, every: int) -> None:
+    process = hotpatch.Process(images("hooks", machine)[0])
+    process.call("add_metres", 5)
+    here = Scene(process.guest, process.engine, every)
+    assert process.guest.kernel.on_slice is not None
+    applied = here.interrupt(lambda: process.engine.apply(patch_of("hooks", machine)))
+    assert process.call("stored") == 500
+    here.interrupt(applied.revert)
+    assert process.call("stored") == 5
+
+
+@thoroughly
 @pytest.mark.parametrize("operation", ["apply", "supersede", "revert", "collect"])
 @each_machine
 def test_a_roll_back_that_is_interrupted_comes_to_its_end(machine: Machine, operation: str, every: int) -> None:
     """The target fails last of all, and then an interrupt comes at each place of the roll-back."""
-    here = Scene(machine, every)
+    here = Made(machine, every)
     patches = here.patch({1: 111, 2: 222}), here.patch({2: 2222, 3: 3333}, 2)
     deeds: dict[str, Callable[[], object]] = {
         "apply": lambda: here.engine.apply(patches[0]),
