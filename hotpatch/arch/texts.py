@@ -7,6 +7,7 @@ import re
 from hotpatch.arch.base import FixupKind, Use
 
 _LAST_OPERAND = re.compile(r"#?-?(?:0x)?[0-9a-f]+$")
+_NUMBER = re.compile(r"\b0x[0-9a-f]+")
 _RIP_RELATIVE = re.compile(r"\[rip(?: [+-] (?:0x)?[0-9a-f]+)?\]")
 _BASE_AND_OFFSET = re.compile(r"\[(\w+)(?:, #-?(?:0x)?[0-9a-f]+)?\]")
 
@@ -26,8 +27,10 @@ def with_label(text: str, kind: FixupKind, use: Use, target: int, label: str) ->
             return _LAST_OPERAND.sub(lambda _: f"lo12({label})", text)
         case FixupKind.PAGEOFFSET_12L:
             return _BASE_AND_OFFSET.sub(lambda found: f"[{found[1]}, lo12({label})]", text, count=1)
-        case FixupKind.ADDR32NB | FixupKind.ADDR64:
+        case FixupKind.ADDR32NB:
             return text.replace(f"0x{target:x}", label)
+        case FixupKind.ADDR64:
+            return _NUMBER.sub(lambda _: label, text, count=1)
         case FixupKind.PAGEBASE_REL21:
             return _LAST_OPERAND.sub(lambda _: f"page({label})", text)
         case _:

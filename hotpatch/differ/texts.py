@@ -18,6 +18,9 @@ _VERSION = re.compile(r"(?<![\w.%])v?\d{1,5}\.\d{1,5}\.\d{1,5}(?:(?:a|b|rc|\.dev
 _THREE = re.compile(r"(?<![\w.%])v?(\d{1,5})\.(\d{1,5})\.(\d{1,5})(?![\w]|\.\w)")
 _NAMED_VERSION = re.compile(r"(?<=[Vv]ersion )\d+(?:\.\d+){1,3}(?![\w]|\.\w)")
 
+_INTERNAL_NAME = re.compile(r"^(_[a-z]+)_\d{1,5}_\d{1,5}_\d{1,5}(?=\.[a-z]|$)")
+"""What generators of code share among their modules of one version: ``_cython_3_1_1.cython_function_or_method``."""
+
 
 def whole_text(view: View, rva: int) -> tuple[str, int] | None:
     """The text that ``rva`` lies in, from behind the zero byte before it to the next, and how far in; ``None`` where there is none."""
@@ -60,4 +63,5 @@ def _without(text: str) -> str:
     dated = bool(_DATE.search(text))
     for pattern, mark in ((_DATE, "\1"), (_TIME, "\2"), (_VERSION, "\3"), (_NAMED_VERSION, "\3")):
         text = pattern.sub(mark, text)
+    text = _INTERNAL_NAME.sub("\\1_\3", text)
     return _HASH.sub("\4", text) if dated else text

@@ -71,14 +71,42 @@ class View:
             for address in starts[bisect_left(starts, start) : bisect_left(starts, end)]:
                 at, size = address - start, self.tables[address][1].size
                 bare = bare[:at] + bytes(size) + bare[at + size :]
-            code.append(raw)
-            masked.append(bare)
-            forms.append(outline.forms)
+            rows = outline.forms
             if outline.used is not None:
                 leads = tuple([leads[place] for place in outline.used])
+            whole = leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
+            pointers = self._pointers_in(part)
+            for site, _, target in pointers:
+                bare = bare[: site - start] + bytes(POINTER_SIZE) + bare[site - start + POINTER_SIZE :]
+                whole += (target,)
+            if pointers:
+                held = [((offset, FixupKind.ADDR64, Use.DATA), target) for _, offset, target in pointers]
+                both = sorted([*zip(rows, leads, strict=True), *held], key=lambda row: row[0][0])
+                rows, leads = tuple([form for form, _ in both]), tuple([target for _, target in both])
+            code.append(raw)
+            masked.append(bare)
+            forms.append(rows)
             targets += leads
-            wholes += leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
+            wholes += whole
         return Body(function, tuple(code), tuple(masked), tuple(forms), targets, wholes)
+
+    def _pointers_in(self, part: Range) -> list[tuple[int, int, int]]:
+        """Relocated pointers among code, outside of jump tables: site, offset in ``part`` of the instruction that holds it, and target.
+
+        One that no instruction holds, as in a literal pool, stands for itself.
+        """
+        sites = self.image.relocations_in(part)
+        sites = tuple(
+            [site for site in sites if not any(start <= site < start + self.tables[start][1].size for start in self._table_starts)]
+        )
+        if not sites:
+            return []
+        instructions = list(self.image.instructions_in(part))
+        found = []
+        for site in sites:
+            holders = (item.address for item in instructions if item.address <= site and site + POINTER_SIZE <= item.address + item.size)
+            found.append((int(site), next(holders, site) - part.start, self.pointer(site)))
+        return found
 
     @cached_property
     def tables(self) -> Mapping[int, tuple[Function, JumpTable]]:

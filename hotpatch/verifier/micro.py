@@ -29,6 +29,7 @@ from hotpatch.address import Rva, Va
 from hotpatch.arch import Flow
 from hotpatch.differ import Verdict, diff_images
 from hotpatch.errors import FaultKind, HotpatchError
+from hotpatch.image import Range
 from hotpatch.patch import CarriedKind
 from hotpatch.process import Process
 from hotpatch.verifier.micro_compare import Comparison
@@ -321,11 +322,12 @@ class MicroExecution:
 
 
 def _constants(image: Image, function: Function) -> tuple[int, ...]:
-    """Numbers that the function's instructions hold, or a sample of them."""
+    """Numbers that the function's instructions hold, or a sample of them; no addresses, which made-up state must not hold by chance."""
     found: dict[int, None] = {}
     for part in function.ranges:
         for item in image.architecture.disassemble(image.code(part), part.start):
-            if item.flow is Flow.NEXT:
+            whole = Range(Rva(item.address), Rva(item.address + item.size))
+            if item.flow is Flow.NEXT and not image.relocations_in(whole):
                 found.update(dict.fromkeys(item.immediates))
     values = list(found)
     return tuple(values if len(values) <= CONSTANTS else Random(0).sample(values, CONSTANTS))

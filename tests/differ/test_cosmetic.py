@@ -8,6 +8,8 @@ from hotpatch.differ.texts import differ_in_provenance, version_numbers, version
 PROVENANCE = (
     ("3.53.0", "3.53.1"),
     ("codec 1.2.3 (stable)", "codec 1.3.0 (stable)"),
+    ("_cython_3_1_1", "_cython_3_1_4"),
+    ("_cython_3_1_1.cython_function_or_method", "_cython_3_1_4.cython_function_or_method"),
     ("built Apr  9 2026 11:41:38", "built May 15 2026 10:34:17"),
     ("2026-04-09 11:41:38 4525003a53a7fc63ca75", "2026-05-05 10:34:17 c88b22011a54b4f6fbd1"),
     ("version 1.4", "version 1.5"),
@@ -23,6 +25,9 @@ FUNCTIONAL = (
     ("1.3.6.1.4", "1.3.6.1.5"),
     ("4525003a53a7fc63ca75", "c88b22011a54b4f6fbd1"),
     ("codec 1.2.3", "codecs 1.2.4"),
+    ("layer_1_2_3", "layer_1_2_4"),
+    ("_cython_3_1_1", "_cython_3_1_4_limited"),
+    ("_cython_3_1", "_cython_3_2"),
     ("1.2.3 at most 5", "1.2.4 at most 6"),
 )
 PARAMETER = frozenset([Parameter(0x9000, "rcx")])
