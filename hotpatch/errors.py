@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from hotpatch.address import Rva, Va
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 function``, ``2 functions``."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 class Rule(StrEnum):
     """Names of the rules by which something is refused; ``docs/limits.md`` explains each."""
 

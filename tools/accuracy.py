@@ -170,8 +170,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, markdown: bo
     return "".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows)
 
 
-def measure(given: argparse.Namespace) -> str:
-    """Everything asked for, as tables."""
+def measure(given: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
+    """Everything asked for, as tables, and each failure."""
     found = list(function_rows(given)) if "functions" in given.only else []
     matched = list(correlation_rows(given)) if "correlation" in given.only else []
     if "stress" in given.only:
@@ -187,25 +187,23 @@ def measure(given: argparse.Namespace) -> str:
     if "correlation" in given.only:
         rows = [(title, str(machine), *map(str, astuple(one))) for title, machine, one in verdict_rows(given)]
         parts.append(table(_VERDICT_COLUMNS, rows, markdown=given.markdown))
-    if given.list:
-        failures = [one.failures for *_, one in found] + [one.failures for *_, one in matched]
-        parts.append("".join(f"{failure}\n" for failure in chain(*failures)))
-    return "\n".join(parts)
+    failures = [*(one.failures for *_, one in found), *(one.failures for *_, one in matched)]
+    return "\n".join(parts), tuple(chain(*failures))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description="Measure functions and correlation against PDBs.")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="what is measured (default: all)")
     parser.add_argument("--from", dest="packages", type=Path, help="folder with the packages, instead of the indexes")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "hotpatch-releases", help="folder for what is fetched")
-    parser.add_argument("--list", action="store_true", help="name each failure below the tables")
+    parser.add_argument("--list", action="store_true", help="name each failure on standard output, below the tables")
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/accuracy.md")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     given.markdown = given.markdown or given.write
     try:
-        tables = measure(given)
+        tables, failures = measure(given)
     except (InputError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -213,7 +211,9 @@ def main() -> int:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
         PAGE.write_text(f"{before}{_BEGIN}\n\n{tables}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
     else:
-        sys.stdout.write(tables)
+        sys.stdout.write(tables + "\n" * bool(given.list))
+    if given.list:
+        sys.stdout.write("".join(f"{failure}\n" for failure in failures))
     return 0
 
 

@@ -16,7 +16,20 @@ from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
 from hotpatch.builder.doubts import Doubts
 from hotpatch.builder.evidence import site_evidence
-from hotpatch.builder.model import RECORD_FIELD_SIZE, Area, BaseAddress, Body, Bound, CarriedAddress, Link, NewImport, Piece, Selected, Site
+from hotpatch.builder.model import (
+    RECORD_FIELD_SIZE,
+    Area,
+    BaseAddress,
+    Body,
+    Bound,
+    CarriedAddress,
+    Handler,
+    Link,
+    NewImport,
+    Piece,
+    Selected,
+    Site,
+)
 from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Stretches, Usage
 from hotpatch.builder.positions import Positions
@@ -79,7 +92,8 @@ class _Binder:
         self.links: list[Link] = []
         self.falls: dict[Rva, Destination] = {}
         self.unwind: list[CarriedUnwind] = []
-        self.handlers: list[tuple[Body, Site, Destination]] = []
+        self.handlers: list[Handler] = []
+        self.record_code: list[Handler] = []
         self.records: dict[Rva, Rva] = {}
         self.imports: dict[str, Import] = {}
         self.refusals: list[Refusal] = []
@@ -184,7 +198,7 @@ class _Binder:
             if isinstance(found, str):
                 self._refuse(body.function, site, found)
                 continue
-            self.handlers.append((body, site, found))
+            self.handlers.append(Handler(site.target, found, body.blocks[0].start))
             if isinstance(found, CarriedAddress):
                 self._carry_at(found.fixed)
 
@@ -252,7 +266,8 @@ class _Binder:
             if isinstance(found, str):
                 self._refuse(function, site, found)
                 continue
-            self.handlers.append((next(iter(self.bodies.values())), site, found))
+            first = next(iter(self.bodies.values()))  # a record belongs to no function; any block will do
+            self.record_code.append(Handler(site.target, found, first.blocks[0].start))
             if isinstance(found, CarriedAddress):
                 self._carry_at(found.fixed)
 
@@ -424,6 +439,7 @@ class _Binder:
             tuple(self.imports[label] for label in sorted(self.imports)),
             tuple(self.unwind),
             tuple(self.handlers),
+            tuple(self.record_code),
             tuple(sorted(self.records.items())),
         )
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind
+from hotpatch.builder.model import PAGES
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.parts import POINTER_SIZE
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.image import Function
 
-_LOADS = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19})
-_PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
+_LONGEST = 16
+"""Bytes that no instruction is longer than."""
 
 
 class Counterparts:
@@ -82,9 +82,11 @@ def _fixed_start(match: DatumMatch) -> int:
 
 
 def _taken(view: View, function: Function) -> Iterator[tuple[int, int]]:
-    links = view.body(function.entry).links
+    body = view.body(function.entry)
+    links = body.links
     for index, line in enumerate(view.lines(function.entry)):
-        for number in line.links:
-            kind = links[number].kind
-            if kind not in _PAGES and kind not in _LOADS and (kind is not FixupKind.REL32 or line.operation == "lea"):
-                yield links[number].target, index
+        for link in (links[number] for number in line.links):
+            code = body.code[link.part][link.offset : link.offset + _LONGEST]
+            at = function.ranges[link.part].start + link.offset
+            if link.kind not in PAGES and not view.architecture.accesses(link.kind, code, at):
+                yield link.target, index

@@ -230,13 +230,14 @@ class _Linker:
 
     def _records(self) -> None:
         """Addresses in records of C++ types: distances from the start of the patch image."""
-        called = {site.target for _, site, _ in self.bound.handlers}
+        called = {item.entry for item in self.bound.record_code}
         for site, target in self.bound.records:
             there = self._handler(target) if target in called else self.placement.of(target)
             self._store(self.placement.of(site), int(there).to_bytes(RECORD_FIELD_SIZE, "little"))
 
     def _handler(self, entry: Rva) -> Rva:
         """Where unwind data and records of types find the function that the fixed image has at ``entry``."""
-        destination = next(found for _, site, found in self.bound.handlers if site.target == entry)
-        veneer = handler_veneers(self.bound.handlers).get(destination)
+        named = (*self.bound.handlers, *self.bound.record_code)
+        destination = next(item.destination for item in named if item.entry == entry)
+        veneer = handler_veneers(self.bound).get(destination)
         return self._where(destination)[1] if veneer is None else self.placement.veneers[veneer]

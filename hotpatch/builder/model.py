@@ -9,15 +9,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.arch import FixupKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hotpatch.arch import FixupKind, JumpTable, Redirect, Use
+    from hotpatch.arch import JumpTable, Redirect, Use
     from hotpatch.image import Function, Import, Range
     from hotpatch.patch import CarriedKind
     from hotpatch.unwind import CarriedUnwind
 
+PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
+"""Kinds of fields that give the page of an address alone."""
 RECORD_FIELD_SIZE = 4
 """Bytes of an address in a record of a C++ type: a distance from the start of the image."""
 
@@ -134,13 +137,29 @@ class Veneer:
 
 
 @dataclass(frozen=True, slots=True)
+class Handler:
+    """A function that data of the patch image can only name by its distance from the start of that image.
+
+    Attributes:
+        entry: In the fixed image.
+        destination: Where it is.
+        after: The block behind which the way to it stands, by start, where it is not in the patch image.
+    """
+
+    entry: Rva
+    destination: Destination
+    after: Rva
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """The outcome of binding: what travels and where every reference goes.
 
     Attributes:
         falls: Where code goes that runs on past the end of its block, by that end.
         unwind: Unwind information of the bodies.
-        handlers: The bodies' language-specific handlers, and what records of C++ types call.
+        handlers: The bodies' language-specific handlers.
+        record_code: What records of C++ types that travel call.
         records: Addresses in records of C++ types that travel: the word where each stands, and what it leads to, in the fixed image.
     """
 
@@ -150,7 +169,8 @@ class Bound:
     falls: Mapping[Rva, Destination]
     imports: tuple[Import, ...]
     unwind: tuple[CarriedUnwind, ...]
-    handlers: tuple[tuple[Body, Site, Destination], ...]
+    handlers: tuple[Handler, ...]
+    record_code: tuple[Handler, ...]
     records: tuple[tuple[Rva, Rva], ...]
 
 

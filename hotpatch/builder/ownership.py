@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
+from hotpatch.builder.model import PAGES
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
 
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
 _BIAS = 16
 """Bytes; how far outside of its datum an address that code computes with lies at most: one element."""
-_FARTHEST = 4096
+FARTHEST = 4096
 """Bytes; how far from a reference its datum is taken to reach without symbols."""
-_PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 _LITERAL = "??_C@"
 """How the decorated names of literal texts begin."""
 
@@ -50,16 +50,16 @@ class Usage:
         self._counterparts = counterparts
         data = [site for site in sites if site.use is Use.DATA]
         self.targets = tuple(sorted({site.target for site in data}))
-        self.taken = frozenset(site.target for site in data if site.kind not in _PAGES and not accesses(image, site))
+        self.taken = frozenset(site.target for site in data if site.kind not in PAGES and not accesses(image, site))
         """What only has its address taken, at one instruction at least."""
-        self.accessed = frozenset(site.target for site in data if site.kind not in _PAGES and accesses(image, site))
+        self.accessed = frozenset(site.target for site in data if site.kind not in PAGES and accesses(image, site))
         """What is read or written at its very address, at one instruction at least."""
-        self.both = frozenset(site.target for site in data if site.kind in _PAGES) & self.taken & self.accessed
+        self.both = frozenset(site.target for site in data if site.kind in PAGES) & self.taken & self.accessed
         """What is both, by instructions that complete pages: which of these serve which is not known."""
 
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""
-        return site.target in self.taken if site.kind in _PAGES else not accesses(image, site)
+        return site.target in self.taken if site.kind in PAGES else not accesses(image, site)
 
     def told(self, target: int, places: Collection[int]) -> int | None:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.told`."""
@@ -301,14 +301,14 @@ class Stretches:
         if section is None:
             return part
         at = bisect_left(starts, start) - 1
-        while at >= 0 and starts[at] >= section.range.start and part.start - starts[at] <= _FARTHEST:
+        while at >= 0 and starts[at] >= section.range.start and part.start - starts[at] <= FARTHEST:
             if not self._is_like(Range(Rva(starts[at]), start), pointing=pointing):
                 sites = self._fixed.pointers(starts[at], start)
                 start = Rva(starts[at] + sites[-1] + POINTER_SIZE) if sites and not pointing else start
                 break
             start, at = Rva(starts[at]), at - 1
         at = bisect_right(starts, end)
-        while at < len(starts) and starts[at] <= section.range.end and starts[at] - part.end <= _FARTHEST:
+        while at < len(starts) and starts[at] <= section.range.end and starts[at] - part.end <= FARTHEST:
             if not self._is_like(Range(end, Rva(starts[at])), pointing=pointing):
                 break
             end, at = Rva(starts[at]), at + 1

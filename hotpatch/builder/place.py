@@ -97,7 +97,7 @@ def _veneers(bound: Bound) -> tuple[Veneer, ...]:
     for link in bound.links:
         if link.site.kind in SHORT_BRANCHES and link.site.use is not Use.DATA and isinstance(link.destination, BaseAddress):
             found[veneer_of(bound, link.site.field, link.destination)] = None
-    found.update(dict.fromkeys(handler_veneers(bound.handlers).values()))
+    found.update(dict.fromkeys(handler_veneers(bound).values()))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
-from hotpatch.builder.ownership import Usage
+from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.image import Section
 
-_BIAS = 16
+_COMPARED = 16
 """Bytes; how much of a datum's beginning is compared."""
-_FARTHEST = 4096
-"""Bytes; how far from a reference its datum is taken to reach."""
 _WORDS = frozenset({"security cookie", "guard check pointer", "guard dispatch pointer", "tls index"})
 """Roles of data that are one word each."""
 
@@ -117,7 +115,7 @@ class Positions:
         """
         starts, section, own = self._fixed.boundaries, self._fixed.section(rva), self.displacement(rva)
         at = bisect_left(starts, rva) - 1
-        while at >= 0 and rva - starts[at] <= _FARTHEST and self._fixed.section(starts[at]) is section:
+        while at >= 0 and rva - starts[at] <= FARTHEST and self._fixed.section(starts[at]) is section:
             displacement = self.displacement(starts[at])
             if displacement is not None:
                 return None if displacement == own or self._is_number(starts[at]) else rva + displacement
@@ -128,9 +126,9 @@ class Positions:
         """Whether the live datum there is short and no part of an array: nothing takes its address or one before it in the same piece."""
         starts, displacement = self._fixed.boundaries, self.displacement(rva)
         at = bisect_left(starts, rva)
-        if self._fixed.extent(rva).size > _BIAS:
+        if self._fixed.extent(rva).size > _COMPARED:
             return False
-        while at >= 0 and rva - starts[at] <= _FARTHEST and self.displacement(starts[at]) == displacement:
+        while at >= 0 and rva - starts[at] <= FARTHEST and self.displacement(starts[at]) == displacement:
             if starts[at] in self._taken_addresses:
                 return False
             at -= 1
@@ -155,7 +153,7 @@ class Positions:
         starts, section, own = self._fixed.boundaries, self._fixed.section(rva), self.displacement(rva)
         at, start, whole = bisect_left(starts, rva) - 1, rva, None
         unmatched: list[int] = []
-        while at >= 0 and rva - starts[at] <= _FARTHEST and self._fixed.section(starts[at]) is section:
+        while at >= 0 and rva - starts[at] <= FARTHEST and self._fixed.section(starts[at]) is section:
             displacement = self.displacement(starts[at])
             unmatched.append(starts[at])
             if displacement is not None:
@@ -174,10 +172,10 @@ class Positions:
         starts, section, part = self._fixed.boundaries, self._fixed.section(rva), self._fixed.extent(rva)
         start, end = part.start, part.end
         at = bisect_left(starts, start) - 1
-        while at >= 0 and rva - starts[at] <= _FARTHEST and self._is_new(starts[at], section):
+        while at >= 0 and rva - starts[at] <= FARTHEST and self._is_new(starts[at], section):
             start, at = Rva(starts[at]), at - 1
         at = bisect_left(starts, end)
-        while at + 1 < len(starts) and starts[at] - rva <= _FARTHEST and self._is_new(starts[at], section):
+        while at + 1 < len(starts) and starts[at] - rva <= FARTHEST and self._is_new(starts[at], section):
             at += 1
             end = Rva(starts[at])
         return Range(start, end)
@@ -217,7 +215,7 @@ class Positions:
     def constant_of_base(self, fixed: int) -> int | None:
         """A constant of the base that has the same initial bytes, and so may have become writable."""
         size = self._fixed.extent(fixed).size
-        content = self._fixed.bare(fixed, min(size, _BIAS))
+        content = self._fixed.bare(fixed, min(size, _COMPARED))
         if not any(content):
             return None
         for start in self._base.boundaries:

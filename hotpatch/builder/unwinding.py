@@ -15,7 +15,7 @@ from hotpatch.unwind import Meaning, descriptor_range, unwinder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from hotpatch.builder.model import Body, Destination, Placement
+    from hotpatch.builder.model import Body, Bound, Destination, Placement
     from hotpatch.image import Image, UnwindEntry
     from hotpatch.unwind import CarriedUnwind, UnwindReference
 
@@ -92,12 +92,12 @@ def stray(carried: Iterable[CarriedUnwind], blocks: Iterable[Range]) -> Iterator
                 yield item, ref
 
 
-def handler_veneers(handlers: Iterable[tuple[Body, Site, Destination]]) -> dict[Destination, Veneer]:
-    """The veneer that each handler outside of the patch is reached by, because unwind data can only name code of its own image."""
+def handler_veneers(bound: Bound) -> dict[Destination, Veneer]:
+    """The veneer by which each function outside of the patch is reached that data names, which can only name code of its own image."""
     found: dict[Destination, Veneer] = {}
-    for body, _, destination in handlers:
-        if not isinstance(destination, CarriedAddress):
-            found.setdefault(destination, Veneer(destination, body.blocks[0].start, falls=False))
+    for item in (*bound.handlers, *bound.record_code):
+        if not isinstance(item.destination, CarriedAddress):
+            found.setdefault(item.destination, Veneer(item.destination, item.after, falls=False))
     return found
 
 

@@ -12,7 +12,7 @@ from hotpatch.arch import LONGEST_INSTRUCTION, Flow, architecture
 from hotpatch.builder import build_patch
 from hotpatch.cases.story import StepKind, Teller
 from hotpatch.differ import diff_images
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, counted
 from hotpatch.image import open_image
 from hotpatch.process import Process
 
@@ -62,7 +62,7 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     waited = _waited(process, since)
     yield tell.step(
         StepKind.SAY,
-        f"while it went in, {_many(held, 'instruction')} ran, and {_many(waited, 'thread')} had to be waited for",
+        f"while it went in, {counted(held, 'instruction')} ran, and {counted(waited, 'thread')} had to be waited for",
         held=held,
         waited=waited,
     )
@@ -94,10 +94,6 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
         threads=result.threads,
         begun=begun,
     )
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _details(process: Process, since: int, kind: str) -> Iterator[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import contents, load_for, open_for, open_pair
 from hotpatch.cli.numbers import Integer, Positive
 from hotpatch.cli.outcome import Exit
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, counted
 
 if TYPE_CHECKING:
     from hotpatch.verifier import Call
@@ -69,7 +69,7 @@ def verify(
     _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin, budget, bound), functions_only=(function, seeds))
     images = open_pair(base, fixed)
     loaded = load_for(patch, images[0], base)
-    with out.progress(f"verifying {patch}" + (f" with {len(calls)} call{'s' * (len(calls) != 1)}" if calls else "")):
+    with out.progress(f"verifying {patch}" + (f" with {counted(len(calls), 'call')}" if calls else "")):
         if calls:
             modules = tuple(open_for(path, images[0], base) for path in module or ())
             with load_base_of(load_base) as va:

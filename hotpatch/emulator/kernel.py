@@ -22,7 +22,7 @@ from hotpatch.emulator.memory import AccessError
 from hotpatch.emulator.threads import Ended, Faulted, Frame, GoOn, Invoke, ThreadState
 from hotpatch.emulator.waits import Input
 from hotpatch.emulator.win32.call import Call, ProgramFaultError
-from hotpatch.errors import Fault, FaultKind
+from hotpatch.errors import Fault, FaultKind, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -414,6 +414,5 @@ class Kernel:
         thread = system.threads.get(system.counters.current) or next(iter(system.threads.values()))
         pc = system.registers(thread)[system.cpu.model.pc] if thread.alive else 0
         stack = faults.walk(system, thread) if thread.alive else ()
-        count = system.counters.instructions
-        detail = f"after {count} instruction{'s' * (count != 1)}; give it a larger budget if that is not a loop"
+        detail = f"after {counted(system.counters.instructions, 'instruction')}; give it a larger budget if that is not a loop"
         return Fault(FaultKind.BUDGET, Va(pc), Va(pc), faults.function_name(system, pc), None, stack, detail)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hotpatch.report.text import counted, told
+from hotpatch.errors import counted
+from hotpatch.report.text import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.report.text import counted
+from hotpatch.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,11 +9,11 @@ from rich.console import Group
 from rich.text import Text
 
 from hotpatch.engine import Status
-from hotpatch.errors import EmulatedFault, Refused
+from hotpatch.errors import EmulatedFault, Refused, counted
 from hotpatch.report import convert, events
 from hotpatch.report.convert import facts
 from hotpatch.report.documents import AppliedDocument, CallDocument, FrameDocument, RunDocument, ThreadStopDocument
-from hotpatch.report.text import Noted, counted, hexadecimal, refusals
+from hotpatch.report.text import Noted, hexadecimal, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,6 +13,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from hotpatch.errors import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -76,11 +78,6 @@ def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = (), le
 def hexadecimal(value: int | None) -> str:
     """An address, or a dash."""
     return "-" if value is None else f"0x{value:x}"
-
-
-def counted(number: int, thing: str) -> str:
-    """``1 function``, ``2 functions``."""
-    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def refusals(items: Iterable[RefusalDocument], *, at: int | None = None) -> RenderableType:

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
+from hotpatch.errors import counted
 from hotpatch.report import text
 from hotpatch.report.convert import refusals
 from hotpatch.report.documents import MicroFunctionDocument, OutcomesDocument, VerifyDocument, ViolationDocument
@@ -106,5 +107,5 @@ def _violations(report: VerifyReport) -> list[RenderableType]:
 
 
 def _closing(report: VerifyReport) -> str:
-    found = text.counted(len(report.violations), "violation") if report.violations else "no violation"
+    found = counted(len(report.violations), "violation") if report.violations else "no violation"
     return f"{found}: {report.bound}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.errors import ApplyRefused, InputError, Refusal, Rule
+from hotpatch.errors import ApplyRefused, InputError, Refusal, Rule, counted
 from hotpatch.verifier.micro import MicroExecution
 from hotpatch.verifier.micro_model import MicroOutcome
 from hotpatch.verifier.model import Kind, VerifyReport, Violation
@@ -113,7 +113,7 @@ def verify_functions(
     )
     tried = max((report.seeds for report in reports), default=0)
     inconclusive = sum(report.outcome is MicroOutcome.INCONCLUSIVE for report in reports)
-    what = f"{len(reports)} function{'s' * (len(reports) != 1)} run in the patched base and in the fixed image"
+    what = f"{counted(len(reports), 'function')} run in the patched base and in the fixed image"
     doubtful = f"; {inconclusive} inconclusive" if inconclusive else ""
     covered = f"{what} from up to {tried} made-up states (seed {seed}), calls answered, not followed{doubtful}"
     return VerifyReport(0, 0, dict.fromkeys(Kind, 0), violations, False, covered, (), (), reports)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from hotpatch.errors import counted
+
 if TYPE_CHECKING:
     from hotpatch.address import Rva
 
@@ -80,7 +82,7 @@ class MicroReport:
     @property
     def why(self) -> tuple[str, ...]:
         """Why runs were left out, and how many for each reason."""
-        return tuple(f"{count} run{'s' * (count != 1)} left out: {reason}" if count else reason for reason, count in self.left_out)
+        return tuple(f"{counted(count, 'run')} left out: {reason}" if count else reason for reason, count in self.left_out)
 
     @property
     def text(self) -> str:

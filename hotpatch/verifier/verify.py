@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import FaultKind, InputError
+from hotpatch.errors import FaultKind, InputError, counted
 from hotpatch.verifier.agreement import Agreement
 from hotpatch.verifier.boundaries import HORIZON, Refusals, chosen, try_boundaries
 from hotpatch.verifier.judge import Judge
@@ -150,7 +150,7 @@ class _Verification:
         )
 
     def _covered(self, calls: int, *, exhaustive: bool) -> str:
-        what = f"{calls} call{'s' * (calls != 1)} on one thread each, the patch applied and reverted"
+        what = f"{counted(calls, 'call')} on one thread each, the patch applied and reverted"
         if exhaustive:
             return f"{what} at every instruction boundary"
         return (

@@ -7,6 +7,7 @@ import pytest
 from hotpatch.arch import Machine
 from hotpatch.cases.releases import NODE_PTY, extract
 from hotpatch.errors import InputError
+from tools import accuracy
 from tools.accuracy import fixture_images, fixture_pairs
 from tools.accuracy_measures import Entries, Matches, entries, matches, verdicts
 from tools.accuracy_stress import without_names
@@ -27,6 +28,18 @@ def check_matches(measured):
     assert measured.changed_right == measured.changed
     assert measured.changed_wrong == 0
     assert measured.wrong == 0, measured.failures
+
+
+def test_the_list_of_failures_stays_out_of_the_page(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "accuracy.md"
+    page.write_text("before <!-- measured -->old<!-- /measured --> after", encoding="utf-8")
+    monkeypatch.setattr(accuracy, "PAGE", page)
+    monkeypatch.setattr(accuracy, "function_rows", lambda _: [("one", Machine.X64, Entries(known=2, found=1, right=1, failures=("lost",)))])
+    assert accuracy.main(["--only", "functions", "--write", "--list"]) == 0
+    written = page.read_text("utf-8")
+    assert "| one | x64 | 2 | 1 | 1 | 1.0000 | 0.5000 |" in written
+    assert "lost" not in written
+    assert capsys.readouterr().out == "lost\n"
 
 
 @pytest.mark.exhaustive
