@@ -5,14 +5,44 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from hotpatch.emulator.win32 import crt, exceptions, handles, information, locks, memory, modules, shadow, stdio, streams, strings, tasks
+from hotpatch.emulator.win32 import (
+    characters,
+    crt,
+    exceptions,
+    handles,
+    information,
+    locks,
+    memory,
+    modules,
+    shadow,
+    stdio,
+    streams,
+    strings,
+    tasks,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hotpatch.emulator.win32.call import Api
 
-_THEMES = (crt, exceptions, handles, information, locks, memory, modules, shadow, stdio, streams, strings, tasks)
+_THEMES = (
+    characters,
+    crt,
+    exceptions,
+    handles,
+    information,
+    locks,
+    memory,
+    modules,
+    shadow,
+    stdio,
+    streams,
+    strings,
+    tasks,
+    versions,
+)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hotpatch.emulator import layout
+from hotpatch.emulator.win32 import versions
 from hotpatch.emulator.win32.call import ERROR_ENVVAR_NOT_FOUND, ERROR_INSUFFICIENT_BUFFER, Call, Dword, Table, Word
 
 TABLE = Table()
@@ -13,6 +14,8 @@ _ARCHITECTURES = {"x64": 9, "arm64": 12}
 _FEATURES = {"x64": frozenset({2, 3, 6, 8, 10, 12, 13, 14, 23, 36, 37, 38}), "arm64": frozenset({12, 18, 19, 23, 29, 30, 31, 34})}
 """PF_* features of the emulated processors (MS Learn, IsProcessorFeaturePresent): on x64 up to SSE4.2 without AVX, on Arm64 up to the 8.1
 atomics."""
+_ENTRY_ALIGNMENT = 16
+"""Bytes; of the entries of a singly linked list, so that its header has four bits of the pointer for itself."""
 _POINTER_KEY = 0x5EED_C0DE_5EED_C0DE
 
 
@@ -123,7 +126,7 @@ def is_valid_code_page(call: Call, page: Dword) -> int:
 @TABLE.provide("GetVersion")
 def get_version(call: Call) -> int:
     """GetVersion: 10.0, build 26100."""
-    return 26100 << 16 | 10
+    return versions.BUILD << 16 | versions.MINOR << 8 | versions.MAJOR
 
 
 @TABLE.provide("EncodePointer", "DecodePointer", "RtlEncodePointer", "RtlDecodePointer")
@@ -137,6 +140,14 @@ def initialize_slist_head(call: Call, head: Word) -> int:
     """InitializeSListHead: an empty list."""
     call.write(head, bytes(16))
     return 0
+
+
+@TABLE.provide("InterlockedFlushSList", "RtlInterlockedFlushSList")
+def interlocked_flush_slist(call: Call, head: Word) -> int:
+    """InterlockedFlushSList (SLIST_HEADER of 64-bit Windows): the first entry, whose list is taken off."""
+    first = call.get64(head + 8) & -_ENTRY_ALIGNMENT
+    call.write(head, bytes(16))
+    return first
 
 
 @TABLE.provide("OutputDebugStringA")
