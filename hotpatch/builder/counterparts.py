@@ -82,8 +82,7 @@ def _fixed_start(match: DatumMatch) -> int:
 
 
 def _taken(view: View, function: Function) -> Iterator[tuple[int, int]]:
-    body = view.body(function.entry)
-    links = body.links
+    body, links = view.body(function.entry), view.links(function.entry)
     for index, line in enumerate(view.lines(function.entry)):
         for link in (links[number] for number in line.links):
             code = body.code[link.part][link.offset : link.offset + _LONGEST]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from hotpatch.differ.correlate import aligned_links
@@ -11,10 +12,10 @@ from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.differ.correspond import Correspondence
-    from hotpatch.differ.matching import Matching
+    from hotpatch.differ.twins import Twins
     from hotpatch.differ.votes import Pair
 
 _KEY_BYTES = 4
@@ -24,39 +25,33 @@ _ALIGNMENT_LIMIT = 16
 class Constants:
     """Finds equal constants: those that functions refer to in corresponding places, then by content alone."""
 
-    def __init__(self, relation: Correspondence, matching: Matching) -> None:
+    def __init__(self, relation: Correspondence, twins: Twins) -> None:
         """Search under ``relation``."""
-        self._relation, self._matching = relation, matching
-        self._seen: set[Pair] = set(matching.forward.items())
-        """Pairs that need not be looked at any more, those of functions among them."""
+        self._relation, self._twins = relation, twins
         self.found: dict[int, tuple[int, int, Evidence]] = {}
         """Fixed start → base start, size in bytes, evidence."""
 
     def run(self) -> Mapping[int, tuple[int, int, Evidence]]:
         """All matches; they may overlap on the base side, and on the fixed side where symbols and extents disagree."""
-        for pair in sorted(self._matching.forward.items()):
-            for old, new in self._referred(*pair):
-                self._take(old, new, Evidence.VOTES)
-        partnerless = [entry for entry in self._relation.fixed.functions if entry not in self._matching.backward]
-        changed = [fixed for base, fixed in self._matching.forward.items() if not self._same_body(base, fixed)]
-        self._search(sorted({*partnerless, *changed}))
+        for pair in dict.fromkeys(chain(self._twins.targets, self._aligned_targets())):
+            self._take_constants(*pair)
+        twins = {new.function.entry for _, new in self._twins.bodies}
+        self._search([entry for entry in self._relation.fixed.functions if entry not in twins])
         return self.found
 
-    def _same_body(self, base: int, fixed: int) -> bool:
-        return self._relation.base.body(base).masked == self._relation.fixed.body(fixed).masked
+    def _aligned_targets(self) -> Iterator[Pair]:
+        """What instructions of changed functions that align refer to."""
+        for functions in self._twins.unlike:
+            for old, new in aligned_links(self._relation.base, self._relation.fixed, *functions):
+                yield old.target, new.target
 
-    def _referred(self, base: int, fixed: int) -> Iterator[Pair]:
-        """Constants that two functions refer to in corresponding instructions."""
-        views = self._relation.base, self._relation.fixed
-        if self._same_body(base, fixed):
-            pairs: Iterable[Pair] = zip(views[0].body(base).targets, views[1].body(fixed).targets, strict=False)
-        else:
-            pairs = [(old.target, new.target) for old, new in aligned_links(*views, base, fixed)]
-        seen = self._seen
-        for pair in [pair for pair in pairs if pair not in seen]:
-            seen.add(pair)
-            if views[0].place(pair[0]).kind is PlaceKind.CONSTANT is views[1].place(pair[1]).kind:
-                yield pair
+    def _take_constants(self, base: int, fixed: int) -> None:
+        """Record what corresponding instructions refer to, if both are constants."""
+        size = self._relation.equal_plain(base, fixed)
+        if size is not None:
+            self.found.setdefault(fixed, (base, size, Evidence.VOTES))
+        elif self._relation.base.place(base).kind is PlaceKind.CONSTANT is self._relation.fixed.place(fixed).kind:
+            self._take(base, fixed, Evidence.VOTES)
 
     def _take(self, base: int, fixed: int, evidence: Evidence) -> bool:
         """Record a pair if it corresponds."""
@@ -73,7 +68,7 @@ class Constants:
 
     # by content --------------------------------------------------------------------------------------------------------------------------
 
-    def _search(self, entries: list[int]) -> None:
+    def _search(self, entries: Sequence[int]) -> None:
         """Look for the constants of functions that travel, and for what those point at."""
         view = self._relation.fixed
         waiting = [target for entry in entries for target in view.body(entry).targets]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cache, cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
@@ -16,14 +17,14 @@ from hotpatch.differ.gaps import gaps, in_order
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
-from hotpatch.differ.parts import ENTRY, PlaceKind
+from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.traits import callers, flow_shape, mentions, neighbours
-from hotpatch.differ.votes import Site, Votes
+from hotpatch.differ.votes import Votes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
-    from hotpatch.differ.parts import Link, Place
+    from hotpatch.differ.parts import Link
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
@@ -36,6 +37,7 @@ _NEIGHBOUR_AFFINITY = 0.4
 _SHORT = 4
 """Instructions; fewer are alike to many a function, and must be nearly the same to tell anything."""
 _SHORT_AFFINITY = 0.75
+_DATA = frozenset({PlaceKind.CONSTANT, PlaceKind.WRITABLE})
 _GAP_LIMIT = 400
 """Pairs of functions between two matched neighbours that are compared at most."""
 
@@ -50,12 +52,15 @@ class _Correlator:
         self.base, self.fixed = base, fixed
         self.matching = Matching()
         self.likeness = Likeness(base, fixed)
-        self.votes = Votes()
-        self.weak = Votes()
+        self.votes: Votes[None] = Votes()
+        self.weak: Votes[None] = Votes()
         self._known_mentions, self._known_shape = cache(mentions), cache(flow_shape)
-        self._heard: set[int] = set()
-        self._heard_weakly: set[int] = set()
-        self._heard_data: set[Pair] = set()
+        self._heard = 0
+        """How many matched functions, in the order in which they were, have had their say."""
+        self._unheard: list[Pair] = []
+        """Those of them whose bodies differ, which are asked last."""
+        self._told: set[Pair] = set()
+        """Pairs of addresses that nobody need name any more: matched functions, and data whose pointers were followed."""
 
     def run(self) -> Matching:
         match_names(self.base, self.fixed, self.matching)
@@ -90,7 +95,7 @@ class _Correlator:
         return sum([self.matching.pair(base, fixed, evidence) for base, fixed in pairs]) > 0
 
     def _same_body(self, base: int, fixed: int) -> bool:
-        return self.base.body(base).masked == self.fixed.body(fixed).masked
+        return self.base.body(base).is_like(self.fixed.body(fixed))
 
     # evidence ----------------------------------------------------------------------------------------------------------------------------
 
@@ -119,8 +124,7 @@ class _Correlator:
         return self._pair_all(found, evidence)
 
     def _context(self, view: View, entry: int) -> Hashable:
-        body = view.body(entry)
-        return body.masked, tuple(self._label(view, link) for link in body.links)
+        return view.body(entry).masked, tuple(self._label(view, link) for link in view.links(entry))
 
     def _label(self, view: View, link: Link) -> Hashable:
         """What a link refers to, as far as it can be said alike of both images."""
@@ -141,62 +145,41 @@ class _Correlator:
 
     def _strong_votes(self) -> bool:
         """Two functions of the same body refer to the same things, operand by operand."""
-        told = self._heard_data.union(self.matching.forward.items())
-        for base, fixed in sorted(self.matching.forward.items()):
-            if base in self._heard:
-                continue
-            self._heard.add(base)
-            if self._same_body(base, fixed):
-                old, new = self.base.body(base), self.fixed.body(fixed)
-                # most are told, and asked for together before links are made of any
-                if not told.issuperset(zip(old.targets, new.targets, strict=False)):
-                    for place, pair in enumerate(zip(old.targets, new.targets, strict=False)):
-                        if pair not in told:
-                            self._hear(self.votes, old.link(place), new.link(place), base, fixed)
-                            if pair in self._heard_data:
-                                told.add(pair)
+        fresh = sorted(islice(self.matching.forward.items(), self._heard, None))
+        self._heard += len(fresh)
+        self._told.update(fresh)
+        for base, fixed in fresh:
+            old, new = self.base.body(base), self.fixed.body(fixed)
+            if not old.is_like(new):
+                self._unheard.append((base, fixed))
+            else:
+                for pair in [pair for pair in zip(old.whole_targets, new.whole_targets, strict=True) if pair not in self._told]:
+                    self._hear(self.votes, pair, base)
         return self._elect(self.votes)
 
     def _weak_votes(self) -> bool:
         """Instructions of changed functions that align refer to the same things, probably."""
-        for base, fixed in sorted(self.matching.forward.items()):
-            if base in self._heard_weakly or self._same_body(base, fixed):
-                continue
-            self._heard_weakly.add(base)
+        for base, fixed in sorted(self._unheard):
             for old, new in aligned_links(self.base, self.fixed, base, fixed):
-                self._hear(self.weak, old, new, base, fixed)
+                if old.kind is new.kind is not FixupKind.PAGEBASE_REL21:
+                    self._hear(self.weak, (old.target, new.target), base)
+        self._unheard.clear()
         return self._elect(self.weak, least_affinity=_WEAK_AFFINITY)
 
-    def _hear(self, votes: Votes, old: Link, new: Link, base: int, fixed: int) -> None:
-        pair = old.target, new.target
-        if pair in self._heard_data or self.matching.forward.get(old.target) == new.target:
-            return
-        if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
-            return
-        site = Site(
-            base,
-            fixed,
-            self.base.functions[base].ranges[old.part].start + old.offset,
-            self.fixed.functions[fixed].ranges[new.part].start + new.offset,
-        )
-        self._hear_pair(votes, pair, site)
-
-    def _hear_pair(self, votes: Votes, pair: Pair, site: Site) -> None:
-        """Count a vote for a pair of functions, or for those that two pointers in corresponding data lead to."""
+    def _hear(self, votes: Votes[None], pair: Pair, voter: int) -> None:
+        """Count the vote of ``voter`` for a pair of functions, or for those that pointers in two data that correspond lead to."""
         waiting = [pair]
         while waiting:
-            old, new = waiting.pop()
-            there, here = self.base.place(old), self.fixed.place(new)
-            if there.kind is not here.kind:
+            pair = waiting.pop()
+            if pair in self._told:
                 continue
-            if there.kind is PlaceKind.FUNCTION:
-                if _is_entry(there) and _is_entry(here):
-                    votes.add((old, new), site)
-            elif there.kind in (PlaceKind.CONSTANT, PlaceKind.WRITABLE) and (old, new) not in self._heard_data:
-                self._heard_data.add((old, new))
-                waiting += pointer_pairs(self.base, self.fixed, old, new)
+            if _is_entry(self.base, pair[0]) and _is_entry(self.fixed, pair[1]):
+                votes.add(pair, voter, None)
+            else:
+                self._told.add(pair)
+                waiting += pointer_pairs(self.base, self.fixed, *pair)
 
-    def _elect(self, votes: Votes, least_affinity: float = 0.0) -> bool:
+    def _elect(self, votes: Votes[None], least_affinity: float = 0.0) -> bool:
         weight = {pair: _SAME_BODY_WEIGHT for pair in votes.pairs() if self._same_body(*pair)}
         winners, _ = votes.clear_winners(self.matching.forward, weight)
         if least_affinity:
@@ -289,7 +272,7 @@ class _Correlator:
 def aligned_links(base: View, fixed: View, base_entry: int, fixed_entry: int) -> Iterator[tuple[Link, Link]]:
     """Links of two functions that stand in instructions that align."""
     there, here = base.lines(base_entry), fixed.lines(fixed_entry)
-    old, new = base.body(base_entry).links, fixed.body(fixed_entry).links
+    old, new = base.links(base_entry), fixed.links(fixed_entry)
     for b, f in loosely_aligned_lines(there, here):
         for old_link, new_link in zip(there.links_of(b), here.links_of(f), strict=False):
             yield old[old_link], new[new_link]
@@ -299,8 +282,8 @@ def _tls_callbacks(view: View) -> tuple[int, ...]:
     return view.image.tls.callbacks if view.image.tls is not None else ()
 
 
-def _is_entry(place: Place) -> bool:
-    return place.function is not None and place.position == ENTRY
+def _is_entry(view: View, rva: int) -> bool:
+    return rva in view.functions and view.place(rva).kind is PlaceKind.FUNCTION
 
 
 def _unique_pairs(there: Mapping[Hashable, list[int]], here: Mapping[Hashable, list[int]]) -> list[Pair]:
@@ -328,6 +311,6 @@ def _by_name(view: View, entries: Sequence[int]) -> dict[str, list[int]]:
 def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
     """Targets of the pointers in two data that have them in the same places, up to what follows in either image."""
     sites = base.pointers_from(old)
-    if not sites or sites != fixed.pointers_from(new):
+    if not sites or sites != fixed.pointers_from(new) or not base.place(old).kind is fixed.place(new).kind in _DATA:
         return []
     return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]

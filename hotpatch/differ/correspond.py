@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.differ.align import align, align_in_turn
 from hotpatch.differ.distances import distance_pairs
+from hotpatch.differ.endings import have_different_ends
 from hotpatch.differ.parts import ENTRY, POINTER_SIZE, PlaceKind, Position
 from hotpatch.differ.tails import enters_changed_code
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hotpatch.differ.lines import Lines
     from hotpatch.differ.matching import Matching
@@ -52,10 +53,8 @@ class Correspondence:
         """Judge by ``matching`` for functions and ``live`` for writable data."""
         self.base, self.fixed, self.matching, self.live = base, fixed, matching, live
         self._known: dict[Pair, bool] = {}
-        self._proven: set[Pair] = {pair for pair in matching.forward.items() if pair[0] not in base.tables}
-        """Pairs for which :meth:`same_link` holds, whatever goes there."""
-        self.alike_before: set[Pair] = set(matching.forward.items())
-        """Pairs before which no different numbers end, functions among them (:mod:`hotpatch.differ.endings`)."""
+        self.settled: set[Pair] = {pair for pair in matching.forward.items() if pair[0] not in base.tables}
+        """Pairs that are the same thing whoever refers to them, and in whatever way; see :meth:`settle`."""
         self._aligned: dict[Pair, Mapping[Position, Position]] = {}
         self._roles = {rva: role for role, rva in base.special_data.items()}, {rva: role for role, rva in fixed.special_data.items()}
 
@@ -87,22 +86,28 @@ class Correspondence:
 
     def same_links(self, old: Body, new: Body) -> bool:
         """Whether :meth:`same_link` holds for all links of two bodies of the same forms."""
-        proven = self._proven
-        if proven.issuperset(zip(old.targets, new.targets, strict=True)):
-            return True
-        for place, pair in enumerate(zip(old.targets, new.targets, strict=True)):
-            if pair in proven:
-                continue
-            if not self.same_link(old.link(place), new.link(place)):
-                return False
-            if not self._is_middle(pair[0]):
-                proven.add(pair)
-        return True
+        return all(
+            pair in self.settled or self.same_link(old.link(place), new.link(place))
+            for place, pair in enumerate(zip(old.targets, new.targets, strict=True))
+        )
 
-    def _is_middle(self, base: int) -> bool:
-        """Whether it is a place in a function, so that it matters what comes behind it."""
-        place = self.base.place(base)
-        return place.kind is PlaceKind.FUNCTION and place.position != ENTRY
+    def settle(self, pairs: Iterable[Pair]) -> None:
+        """Find out which of ``pairs`` need no look at who refers to them."""
+        self.settled.update([pair for pair in pairs if pair not in self.settled and self._is_settled(*pair)])
+
+    def _is_settled(self, base: int, fixed: int) -> bool:
+        """Whether both are the same thing, and it cannot matter what comes behind it, as in a function, or ends before it."""
+        if self.equal_plain(base, fixed) is None:
+            place = self.base.place(base)
+            whose = place.kind is PlaceKind.TABLE or (place.kind is PlaceKind.FUNCTION and place.position != ENTRY)
+            if whose or not self.same(base, fixed):
+                return False
+        return not have_different_ends(self.base, self.fixed, base, fixed)
+
+    def equal_plain(self, base: int, fixed: int) -> int | None:
+        """The size in bytes of equal constants that say no more than their bytes do."""
+        content = self.base.plain.get(base)
+        return len(content) if content is not None and content == self.fixed.plain.get(fixed) else None
 
     def _further(self, base: int, fixed: int) -> Sequence[Pair] | None:
         """``None`` where the two differ by themselves, else the pairs that must correspond too."""
@@ -129,7 +134,7 @@ class Correspondence:
         if there.position == ENTRY or here.position == ENTRY:
             return there.position == here.position
         pair = (there.function.entry, here.function.entry)
-        if self.base.body(pair[0]).masked == self.fixed.body(pair[1]).masked:
+        if self.base.body(pair[0]).is_like(self.fixed.body(pair[1])):
             return there.position == here.position
         return self.aligned_positions(*pair).get(there.position) == here.position
 

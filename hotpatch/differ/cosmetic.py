@@ -106,12 +106,12 @@ class _Search:
     def numbers(self, base: int, fixed: int) -> tuple[Number, ...] | None:
         """The numbers in which a pair differs, if it differs in such and in texts of versions alone; ``None`` otherwise."""
         old, new = self.base.body(base), self.fixed.body(fixed)
-        if [len(code) for code in old.masked] != [len(code) for code in new.masked] or len(old.links) != len(new.links):
+        if [len(code) for code in old.masked] != [len(code) for code in new.masked] or len(old.targets) != len(new.targets):
             return None
         if takes_another_end(self.relation, old, new):
             return None
         literals: set[tuple[int, int]] = set()
-        for there, here in zip(old.links, new.links, strict=True):
+        for there, here in zip(self.base.links(base), self.fixed.links(fixed), strict=True):
             if there[:4] != here[:4]:
                 return None
             if self.relation.same_link(there, here):
@@ -222,8 +222,7 @@ class _Search:
         for base in sorted(self.matching.forward):
             if base in self.changed:
                 continue
-            body = self.base.body(base)
-            parts = {link.part for link in body.links if _callee(self.base, link) in callees}
+            parts = {link.part for link in self.base.links(base) if _callee(self.base, link) in callees}
             looked_at += bool(parts)
             if looked_at > _CALLER_LIMIT:
                 return
@@ -277,7 +276,7 @@ def _value(view: View, constant: Constant) -> int:
 
 
 def _link_at(view: View, entry: int, part: int, offset: int) -> Link | None:
-    return next((link for link in view.body(entry).links if link.part == part and link.offset == offset), None)
+    return next((link for link in view.links(entry) if link.part == part and link.offset == offset), None)
 
 
 def _callee(view: View, link: Link) -> int | str | None:

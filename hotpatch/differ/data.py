@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
@@ -20,13 +21,16 @@ from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.votes import Site, Tie, Votes
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Container, Mapping
 
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.parts import Link
+    from hotpatch.differ.parts import Body, Link
+    from hotpatch.differ.twins import Twins
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
+_Telling = Callable[[], Site]
+"""Who voted, told when it is asked for: only where votes contradict each other, or tell of a move."""
 _EQUAL_CONTENT_WEIGHT = 2
 _POINTER_ROUNDS = 16
 """How far pointers in data are followed."""
@@ -74,9 +78,9 @@ class LiveData:
         return Ranges([(stretch.fixed, stretch.base, stretch.size) for stretch in self.stretches])
 
 
-def correlate_data(base: View, fixed: View, matching: Matching) -> LiveData:
+def correlate_data(base: View, fixed: View, matching: Matching, twins: Twins) -> LiveData:
     """Match the live data of two images whose functions are matched."""
-    search = _Search(base, fixed, matching)
+    search = _Search(base, fixed, matching, twins)
     search.named()
     search.headers()
     search.proven()
@@ -88,8 +92,8 @@ def correlate_data(base: View, fixed: View, matching: Matching) -> LiveData:
 
 
 class _Search:
-    def __init__(self, base: View, fixed: View, matching: Matching) -> None:
-        self.base, self.fixed, self.matching = base, fixed, matching
+    def __init__(self, base: View, fixed: View, matching: Matching, twins: Twins) -> None:
+        self.base, self.fixed, self.matching, self.twins = base, fixed, matching, twins
         self.pairs: dict[int, int] = {}
         """Base start → fixed start."""
         self._starts: list[int] = []
@@ -97,10 +101,8 @@ class _Search:
         self.evidence: dict[int, Evidence] = {}
         self.disputes: list[Dispute] = []
         self.shifts: list[Shift] = []
-        self._moved: dict[Pair, dict[int, Site]] = defaultdict(dict)
+        self._moved: dict[Pair, dict[int, _Telling]] = defaultdict(dict)
         self._stayed: set[int] = set()
-        self._idle: set[Pair] = set()
-        """Pairs that are nobody's vote."""
         self._names = {view: _live_names(view) for view in (base, fixed)}
         self._named = sorted(start for starts in self._names[base].values() for start in starts)
 
@@ -123,34 +125,50 @@ class _Search:
 
     def proven(self) -> None:
         """What functions of the same body refer to."""
-        votes = Votes()
-        idle = self._idle
-        idle.update(self.matching.forward.items())
-        for pair in sorted(self.matching.forward.items()):
-            old, new = self.base.body(pair[0]), self.fixed.body(pair[1])
-            if old.masked == new.masked and not idle.issuperset(zip(old.targets, new.targets, strict=False)):
-                telling = [place for place, one in enumerate(zip(old.targets, new.targets, strict=False)) if one not in idle]
-                self._hear(votes, pair, [(old.link(place), new.link(place)) for place in telling], proof=True)
+        votes: Votes[_Telling] = Votes()
+        live = {pair: found for pair in self.twins.targets if (found := self._live_behind(pair))}
+        for old, new in self.twins.bodies:
+            if not live.keys().isdisjoint(zip(old.whole_targets, new.whole_targets, strict=True)):
+                for pair in dict.fromkeys(zip(old.whole_targets, new.whole_targets, strict=True)):
+                    for datum in live.get(pair, ()):
+                        self._hear(votes, datum, old.function.entry, partial(_site_of, old, new, pair), proof=True)
         self._elect(votes, {}, Evidence.VOTES)
         self.shifts = [
-            Shift(self._label(pair[0]), *pair, tuple(site for _, site in sorted(sites.items())))
+            Shift(self._label(pair[0]), *pair, tuple(site() for _, site in sorted(sites.items())))
             for pair, sites in sorted(self._moved.items())
             if len(sites) > 1 and pair[0] not in self._stayed
         ]
 
+    def _live_behind(self, pair: Pair) -> tuple[Pair, ...]:
+        """The live data that a pair of addresses leads to, by itself and by way of pointers at the same places."""
+        if pair[0] in self.base.plain or self.matching.forward.get(pair[0]) == pair[1]:
+            return ()
+        found: list[Pair] = []
+        seen = {pair}
+        waiting = [pair]
+        while waiting:
+            pair = waiting.pop()
+            if self._are_live(pair):
+                found.append(pair)
+            further = [one for one in pointer_pairs(self.base, self.fixed, *pair) if one not in seen]
+            seen.update(further)
+            waiting += further
+        return tuple(found)
+
+    def _are_live(self, pair: Pair) -> bool:
+        return self.base.place(pair[0]).kind is PlaceKind.WRITABLE is self.fixed.place(pair[1]).kind
+
     def probable(self) -> None:
         """What aligned instructions of changed functions refer to."""
-        votes = Votes()
-        for pair in self._unlike:
-            self._hear(votes, pair, aligned_links(self.base, self.fixed, *pair), proof=False)
+        votes: Votes[_Telling] = Votes()
+        for functions in self.twins.unlike:
+            for old, new in aligned_links(self.base, self.fixed, *functions):
+                pair = old.target, new.target
+                if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_live(pair):
+                    site = partial(Site, *functions, _address(self.base, functions[0], old), _address(self.fixed, functions[1], new))
+                    self._hear(votes, pair, functions[0], site, proof=False)
         weights = {pair: _EQUAL_CONTENT_WEIGHT for pair in votes.pairs() if self._equal_content(*pair)}
         self._elect(votes, weights, Evidence.ALIGNMENT)
-
-    @cached_property
-    def _unlike(self) -> Sequence[Pair]:
-        """The functions whose bodies differ."""
-        pairs = sorted(self.matching.forward.items())
-        return [pair for pair in pairs if self.base.body(pair[0]).masked != self.fixed.body(pair[1]).masked]
 
     def repeated_names(self) -> None:
         """One name several times, as static locals have: in their order, when they are equally many."""
@@ -167,7 +185,7 @@ class _Search:
 
         Zeros are alike in most live data, so they tell only where all that is open in either version of a function has such a place.
         """
-        for pair in self._unlike:
+        for pair in self.twins.unlike:
             lost = _open_targets(self.base, pair[0], self.pairs)
             gained = set(_open_targets(self.fixed, pair[1], self._taken))
             places = {base: fixed for base in lost if (fixed := self._same_place(base)) in gained}
@@ -201,7 +219,7 @@ class _Search:
         """Constants with pointers that changed functions refer to alike, and are the same but for where these lead."""
         partners: dict[int, set[int]] = defaultdict(set)
         claims: dict[int, set[int]] = defaultdict(set)
-        for pair in self._unlike:
+        for pair in self.twins.unlike:
             for old, new in aligned_links(self.base, self.fixed, *pair):
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_equal_constants(old.target, new.target):
                     partners[old.target].add(new.target)
@@ -255,41 +273,15 @@ class _Search:
 
     # votes -------------------------------------------------------------------------------------------------------------------------------
 
-    def _hear(self, votes: Votes, functions: Pair, links: Iterable[tuple[Link, Link]], *, proof: bool) -> None:
-        seen: set[Pair] = set()
-        settled = self.matching.forward.get
-        for old, new in links:
-            if settled(old.target) == new.target or (old.target, new.target) in seen:
-                continue
-            if old.kind is not new.kind or old.kind is FixupKind.PAGEBASE_REL21:
-                continue
-            site = Site(*functions, _address(self.base, functions[0], old), _address(self.fixed, functions[1], new))
-            waiting = [(old.target, new.target)]
-            while waiting:
-                pair = waiting.pop()
-                if pair in seen:
-                    continue
-                seen.add(pair)
-                kind = self.base.place(pair[0]).kind
-                if kind is not self.fixed.place(pair[1]).kind or kind not in (PlaceKind.WRITABLE, PlaceKind.CONSTANT):
-                    self._idle.add(pair)
-                    continue
-                if kind is PlaceKind.WRITABLE:
-                    self._hear_pair(votes, pair, site, proof=proof)
-                if proof:
-                    further = pointer_pairs(self.base, self.fixed, *pair)
-                    waiting += further
-                    if kind is PlaceKind.CONSTANT and not further:
-                        self._idle.add(pair)
-
-    def _hear_pair(self, votes: Votes, pair: Pair, site: Site, *, proof: bool) -> None:
+    def _hear(self, votes: Votes[_Telling], pair: Pair, voter: int, site: _Telling, *, proof: bool) -> None:
+        """Count a vote for a pair of live data, or for the named data that hold both."""
         there, here = self.base.symbol(pair[0]), self.fixed.symbol(pair[1])
         if there is None and here is None:
-            votes.add(pair, site)
+            votes.add(pair, voter, site)
             return
         if there is None or here is None:
             if not (self.base.image.has_symbols and self.fixed.image.has_symbols):
-                votes.add(pair, site)
+                votes.add(pair, voter, site)
             return
         starts, offsets = (there.rva, here.rva), (pair[0] - there.rva, pair[1] - here.rva)
         renamed = there.name not in self._names[self.fixed] and here.name not in self._names[self.base]
@@ -297,15 +289,15 @@ class _Search:
             return
         if offsets[0] == offsets[1]:
             self._stayed.add(pair[0])
-            votes.add(starts, site)
+            votes.add(starts, voter, site)
         elif proof and self.pairs.get(starts[0]) == starts[1]:
-            self._moved[pair].setdefault(site.base_function, site)
+            self._moved[pair].setdefault(voter, site)
 
-    def _elect(self, votes: Votes, weight: Mapping[Pair, int], evidence: Evidence) -> None:
+    def _elect(self, votes: Votes[_Telling], weight: Mapping[Pair, int], evidence: Evidence) -> None:
         winners, ties = votes.clear_winners(self.pairs, weight)
         for pair in winners:
             self._pair(*pair, evidence)
-        self.disputes += [Dispute(tie, tuple(votes.sites(pair) for pair in tie.pairs)) for tie in ties]
+        self.disputes += [Dispute(tie, tuple(tuple(site() for site in votes.witnesses(pair)) for pair in tie.pairs)) for tie in ties]
 
     def _pair(self, base: int, fixed: int, evidence: Evidence) -> None:
         if base not in self.pairs and fixed not in self._taken:
@@ -382,6 +374,15 @@ def _address(view: View, function: int, link: Link) -> int:
     return view.functions[function].ranges[link.part].start + link.offset
 
 
+def _site_of(old: Body, new: Body, pair: Pair) -> Site:
+    """Where two functions of the same body first refer to ``pair`` by whole addresses."""
+    links = zip(old.links(), new.links(), strict=True)
+    there, here = next(both for both in links if (both[0].target, both[1].target) == pair and both[0].kind is not FixupKind.PAGEBASE_REL21)
+    ranges = old.function.ranges, new.function.ranges
+    sites = ranges[0][there.part].start + there.offset, ranges[1][here.part].start + here.offset
+    return Site(old.function.entry, new.function.entry, *sites)
+
+
 def _open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
     """Live data that a function refers to and that are not matched at that address."""
     return sorted(
@@ -393,7 +394,7 @@ def _users_of(view: View) -> dict[int, set[int]]:
     """Live data → what refers to them: functions by entry, and places of pointers."""
     found: dict[int, set[int]] = defaultdict(set)
     for entry in view.functions:
-        for link in view.body(entry).links:
+        for link in view.links(entry):
             if link.kind is not FixupKind.PAGEBASE_REL21 and view.place(link.target).kind is PlaceKind.WRITABLE:
                 found[link.target].add(entry)
     for site, target in view.image.pointers.items():
@@ -403,7 +404,7 @@ def _users_of(view: View) -> dict[int, set[int]]:
 
 def _operations(view: View, entry: int) -> dict[int, set[tuple[object, ...]]]:
     """What the function does with each address; taking its page is done with any."""
-    links = view.body(entry).links
+    links = view.links(entry)
     found: dict[int, set[tuple[object, ...]]] = defaultdict(set)
     for line in view.lines(entry):
         for number in line.links:

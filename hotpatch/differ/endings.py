@@ -27,26 +27,40 @@ def takes_another_end(relation: Correspondence, old: Body, new: Body) -> bool:
     base, fixed = relation.base, relation.fixed
     if base.image.has_symbols and fixed.image.has_symbols:
         return False
-    alike = relation.alike_before
-    if alike.issuperset(zip(old.targets, new.targets, strict=True)):
+    return any(
+        pair not in relation.settled
+        and not _jumps_through(base, old, pair[0])
+        and not _jumps_through(fixed, new, pair[1])
+        and have_different_ends(base, fixed, *pair)
+        and _may_end(fixed, new, new.link(place))
+        for place, pair in enumerate(zip(old.targets, new.targets, strict=True))
+    )
+
+
+def have_different_ends(base: View, fixed: View, old: int, new: int) -> bool:
+    """Whether different numbers end where two constants begin, in images without symbols."""
+    if (base.image.has_symbols and fixed.image.has_symbols) or _equal_plain_before(base, fixed, old, new):
         return False
-    for place, pair in enumerate(zip(old.targets, new.targets, strict=True)):
-        if pair in alike:
-            continue
-        first, second = _numbers_before(base, old, pair[0]), _numbers_before(fixed, new, pair[1])
-        size = min(len(first), len(second))
-        if size and first[-size:] != second[-size:]:
-            if _may_end(fixed, new, new.link(place)):
-                return True
-        elif base.place(pair[0]).table is None is fixed.place(pair[1]).table:  # of a table it matters whose it is
-            alike.add(pair)
-    return False
+    first, second = _numbers_before(base, old), _numbers_before(fixed, new)
+    size = min(len(first), len(second))
+    return size > 0 and first[-size:] != second[-size:]
 
 
-def _numbers_before(view: View, body: Body, rva: int) -> bytes:
+def _equal_plain_before(base: View, fixed: View, old: int, new: int) -> bool:
+    content = base.plain_before.get(old)
+    return content is not None and content == fixed.plain_before.get(new)
+
+
+def _jumps_through(view: View, body: Body, rva: int) -> bool:
+    """Whether the function has a jump table of its own there."""
+    place = view.place(rva)
+    return place.table is not None and place.function is body.function
+
+
+def _numbers_before(view: View, rva: int) -> bytes:
     """What ends where the constant at ``rva`` begins, if that is numbers; behind pointers only what follows them."""
     place, section = view.place(rva), view.section(rva)
-    if place.kind not in (PlaceKind.CONSTANT, PlaceKind.TABLE) or section is None or (place.table and place.function is body.function):
+    if place.kind not in (PlaceKind.CONSTANT, PlaceKind.TABLE) or section is None:
         return b""
     at = bisect_left(view.boundaries, rva) - 1
     start = max(view.boundaries[at] if at >= 0 else rva, section.range.start)

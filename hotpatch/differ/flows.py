@@ -55,7 +55,7 @@ class Endings:
             case Flow.CALL:
                 return instruction.target is not None and self._ends_at(instruction.target, _DEPTH)
             case Flow.CALL_INDIRECT:
-                links = self._view.body(entry).links
+                links = self._view.links(entry)
                 return any(self._is_ending_import(links[number].target) for number in line.links)
             case _:
                 return False
@@ -88,7 +88,7 @@ class Endings:
 
     def _jumps_to_the_end(self, entry: int, number: int) -> bool:
         """Whether an indirect jump is one through the slot of an import that never returns."""
-        line, links = self._view.lines(entry)[number], self._view.body(entry).links
+        line, links = self._view.lines(entry)[number], self._view.links(entry)
         return any(self._is_ending_import(links[link].target) for link in line.links)
 
     def _is_ending_import(self, target: int) -> bool:

@@ -14,6 +14,7 @@ from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import DatumMatch, ImageDiff
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.differ.rules import findings
+from hotpatch.differ.twins import Twins
 from hotpatch.differ.verdicts import drop_unproven_folds, rows
 from hotpatch.differ.view import view_of
 from hotpatch.errors import Refusal, Refused, Rule
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hotpatch.differ.data import LiveData
-    from hotpatch.differ.matching import Matching
     from hotpatch.image import Image
 
 
@@ -37,13 +37,15 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
     fixed.expect(base)
     views = view_of(base), view_of(fixed)
     matching = correlate(*views)
-    live = correlate_data(*views, matching)
+    twins = Twins.of(*views, matching)
+    live = correlate_data(*views, matching, twins)
     relation = Correspondence(*views, matching, live.ranges())
     while drop_unproven_folds(relation, matching):
         relation = Correspondence(*views, matching, live.ranges())
+    relation.settle(twins.targets)
     functions = rows(relation, matching)
-    data = _data(relation, live, matching)
-    found = findings(relation, matching, live)
+    data = _data(relation, live, twins)
+    found = findings(relation, live, twins)
     return ImageDiff(base, fixed, functions, data, found.refusals, found.texts)
 
 
@@ -53,10 +55,10 @@ def _require_same_machine(base: Image, fixed: Image) -> None:
         raise Refused([Refusal(Rule.MACHINE_DIFFERS, None, None, reason, {"base": base.machine.value, "fixed": fixed.machine.value})])
 
 
-def _data(relation: Correspondence, live: LiveData, matching: Matching) -> tuple[DatumMatch, ...]:
+def _data(relation: Correspondence, live: LiveData, twins: Twins) -> tuple[DatumMatch, ...]:
     """Imports, live data and constants, by fixed RVA; of those that overlap, the first kind in this order stays whole."""
     kept: list[DatumMatch] = []
-    for batch in (_imports(relation), _live(live), _constants(relation, matching)):
+    for batch in (_imports(relation), _live(live), _constants(relation, twins)):
         kept = _merge(kept, batch)
     return tuple(kept)
 
@@ -80,9 +82,9 @@ def _live(live: LiveData) -> list[DatumMatch]:
     ]
 
 
-def _constants(relation: Correspondence, matching: Matching) -> list[DatumMatch]:
+def _constants(relation: Correspondence, twins: Twins) -> list[DatumMatch]:
     found = []
-    for start, (base, size, evidence) in Constants(relation, matching).run().items():
+    for start, (base, size, evidence) in Constants(relation, twins).run().items():
         symbol = relation.base.symbol(base)
         name = symbol.name if symbol is not None and symbol.rva == base else None
         found.append(DatumMatch(Rva(base), Rva(start), size, evidence.value, writable=False, name=name))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import FixupKind, Use
@@ -78,8 +77,7 @@ Form = tuple[int, FixupKind, Use]
 """Where a link stands in its range (in bytes), how it is encoded, and its use."""
 
 
-@dataclass(frozen=True, eq=False)
-class Body:
+class Body(NamedTuple):
     """A function's code and its references, apart.
 
     Attributes:
@@ -98,14 +96,17 @@ class Body:
     targets: tuple[int, ...]
     whole_targets: tuple[int, ...]
 
-    @cached_property
+    def is_like(self, other: Body) -> bool:
+        """Whether the two do the same, in the same bytes, but for where they lead."""
+        return self.masked == other.masked and self.forms == other.forms
+
     def links(self) -> tuple[Link, ...]:
         """What was zeroed, by range and offset."""
         rows = [(part, *form) for part, forms in enumerate(self.forms) for form in forms]
         return tuple([link_of((*row, target)) for row, target in zip(rows, self.targets, strict=True)])
 
     def link(self, place: int) -> Link:
-        """One of ``links``."""
+        """One of :meth:`links`."""
         target, part = self.targets[place], 0
         if len(self.forms) == 1:
             return link_of((0, *self.forms[0][place], target))

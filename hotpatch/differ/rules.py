@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.data import LiveData
-    from hotpatch.differ.matching import Matching
+    from hotpatch.differ.twins import Twins
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair, Site
     from hotpatch.image import Datum, Function
@@ -40,19 +40,19 @@ class Findings:
     texts: tuple[TextDatum, ...]
 
 
-def findings(relation: Correspondence, matching: Matching, live: LiveData) -> Findings:
+def findings(relation: Correspondence, live: LiveData, twins: Twins) -> Findings:
     """Every finding."""
     values, texts = initial_values(relation, live)
     refusals = (
         *_layouts(relation.base, relation.fixed, live),
-        *_growth(relation, live),
+        *_growth(relation, live, twins),
         *_thread_local(relation.base, relation.fixed),
         *values,
         *export_findings(relation),
         *startup_findings(relation),
         *policy_findings(relation.base.image, relation.fixed.image),
         *_disputes(relation, live),
-        *_orphans(relation, matching, live),
+        *_orphans(relation, live, twins),
     )
     return Findings(refusals, texts)
 
@@ -117,12 +117,12 @@ def _thread_local(base: View, fixed: View) -> Iterator[Refusal]:
             yield Refusal(Rule.DATA_LAYOUT, name, there[name].rva, reason, facts)
 
 
-def _growth(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
+def _growth(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator[Refusal]:
     """Nameless live data that have more room before what follows than in the base, where changed functions use them."""
     base, fixed = relation.base, relation.fixed
     starts = {stretch.base for stretch in live.stretches}
     partners = {stretch.fixed: stretch.base for stretch in live.stretches}
-    users = _changed_users(relation)
+    users = _changed_users(relation, twins)
     for stretch in live.stretches:
         if base.symbol(stretch.base) or fixed.symbol(stretch.fixed):
             continue
@@ -147,13 +147,12 @@ def _fills(end: int, following: int, partner: int) -> bool:
     return -(-end // alignment) * alignment == following
 
 
-def _changed_users(relation: Correspondence) -> dict[int, Function]:
+def _changed_users(relation: Correspondence, twins: Twins) -> dict[int, Function]:
     """Live data of the fixed image that changed functions refer to → one of those."""
     found: dict[int, Function] = {}
-    for base, fixed in sorted(relation.matching.forward.items()):
-        if relation.base.body(base).masked != relation.fixed.body(fixed).masked:
-            for target in _live_targets(relation.fixed, fixed):
-                found.setdefault(target, relation.base.functions[base])
+    for base, fixed in twins.unlike:
+        for target in _live_targets(relation.fixed, fixed):
+            found.setdefault(target, relation.base.functions[base])
     return found
 
 
@@ -274,13 +273,11 @@ def _disputes(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
         yield Refusal(Rule.CONTRADICTING_VOTES, None, base, reason, {"votes": votes})
 
 
-def _orphans(relation: Correspondence, matching: Matching, live: LiveData) -> Iterator[Refusal]:
+def _orphans(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator[Refusal]:
     """Changed functions that lost one live datum and gained another, neither of them named: it may be the same one."""
     ranges = live.ranges()
     kept = [(stretch.base, stretch.base + stretch.size) for stretch in live.stretches]
-    for base, fixed in sorted(matching.forward.items()):
-        if relation.base.body(base).masked == relation.fixed.body(fixed).masked:
-            continue
+    for base, fixed in twins.unlike:
         gained = sorted({target for target in _live_targets(relation.fixed, fixed) if ranges.base_of(target) is None})
         gained = [target for target in gained if relation.fixed.symbol(target) is None]
         lost = sorted({target for target in _live_targets(relation.base, base) if not any(start <= target < end for start, end in kept)})

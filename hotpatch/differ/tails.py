@@ -110,7 +110,7 @@ class _Reader:
 
     def links(self, rva: int, line: Line) -> list[Link]:
         function = self.view.place(rva).function
-        links = self.view.body(function.entry).links if function else ()
+        links = self.view.links(function.entry) if function else ()
         return [links[number] for number in line.links]
 
     def arms(self, rva: int) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ def flow_shape(view: View, entry: int) -> Hashable | None:
 def mentions(view: View, entry: int) -> Hashable | None:
     """The texts and imports that a function refers to; ``None`` where these are few."""
     found: set[Hashable] = set()
-    for link in view.body(entry).links:
+    for link in view.links(entry):
         place = view.place(link.target)
         if place.kind is PlaceKind.IMPORT and place.slot is not None:
             found.add(place.slot.label)
@@ -78,7 +78,7 @@ def callers(view: View) -> Mapping[int, frozenset[int]]:
 
 def callees(view: View, entry: int) -> frozenset[int]:
     """Entries of the functions that a function calls, jumps to or takes the address of."""
-    places = (view.place(link.target) for link in view.body(entry).links if link.use is not Use.UNUSED)
+    places = (view.place(link.target) for link in view.links(entry) if link.use is not Use.UNUSED)
     return frozenset(
         place.function.entry for place in places if place.kind is PlaceKind.FUNCTION and place.function and place.position == ENTRY
     )

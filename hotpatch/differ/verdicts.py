@@ -14,6 +14,8 @@ from hotpatch.differ.model import COSMETIC, FunctionMatch, Verdict
 from hotpatch.differ.tails import enters_changed_code
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.parts import Body
@@ -26,14 +28,16 @@ _ENTRY_BYTES = 16
 def verdict_of(relation: Correspondence, base_entry: int, fixed_entry: int) -> Verdict:
     """Identical, relocated or changed: the verdict on a pair."""
     old, new = relation.base.body(base_entry), relation.fixed.body(fixed_entry)
-    if old.masked != new.masked or not same_links(relation, old, new) or takes_another_end(relation, old, new):
+    if not old.is_like(new) or not _refer_alike(relation, old, new):
         return Verdict.CHANGED
     return Verdict.IDENTICAL if old.code == new.code else Verdict.RELOCATED
 
 
-def same_links(relation: Correspondence, old: Body, new: Body) -> bool:
-    """Whether two functions refer, in the same places and ways, to corresponding things."""
-    return old.forms == new.forms and relation.same_links(old, new)
+def _refer_alike(relation: Correspondence, old: Body, new: Body) -> bool:
+    """Whether two functions of the same body refer to corresponding things; who refers is only looked at where it can matter."""
+    if relation.settled.issuperset(zip(old.targets, new.targets, strict=True)):
+        return True
+    return relation.same_links(old, new) and not takes_another_end(relation, old, new)
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
@@ -60,9 +64,7 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
         partner = matching.forward.get(entry)
         names = function.names
         if partner is not None:
-            split = {name for other in folds for name in fixed.functions[other].names}
-            kept = tuple(name for name in names if name not in split) or names
-            old = function if kept == names else replace(function, names=kept)
+            old = _without_names(function, [fixed.functions[other] for other in folds]) if folds else function
             found.append(_row(relation, old, fixed.functions[partner], matching.evidence[entry], ()))
         elif not folds:
             found.append(FunctionMatch(function, None, Verdict.REMOVED, "", 0.0, _aliases(function)))
@@ -78,6 +80,12 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
     found = _with_cosmetic_notes(relation, matching, found)
     changes = Changes.of(found)
     return tuple(_with_inline_note(relation, row, changes) for row in found)
+
+
+def _without_names(function: Function, others: Sequence[Function]) -> Function:
+    """The function without the names of ``others``, unless it has no more."""
+    theirs = {name for other in others for name in other.names}
+    return replace(function, names=tuple(name for name in function.names if name not in theirs) or function.names)
 
 
 def _with_cosmetic_notes(relation: Correspondence, matching: Matching, found: list[FunctionMatch]) -> list[FunctionMatch]:
@@ -116,7 +124,7 @@ def _row(relation: Correspondence, old: Function, new: Function, evidence: Evide
 
 def _elsewhere(relation: Correspondence, old: Body, new: Body) -> str:
     """What distinguishes functions of the same instructions."""
-    for one, other in zip(old.links, new.links, strict=False):
+    for one, other in zip(old.links(), new.links(), strict=False):
         if relation.same(one.target, other.target) and enters_changed_code(relation, one, other):
             function = relation.base.place(one.target).function
             return f"same instructions, but they go on in the middle of {function.label if function else '?'}, which changed there"
@@ -126,7 +134,7 @@ def _elsewhere(relation: Correspondence, old: Body, new: Body) -> str:
 def _similarity(relation: Correspondence, base_entry: int, fixed_entry: int) -> float:
     """Twice the instructions that align and refer to corresponding things over all instructions of both."""
     there, here = relation.base.lines(base_entry), relation.fixed.lines(fixed_entry)
-    old, new = relation.base.body(base_entry).links, relation.fixed.body(fixed_entry).links
+    old, new = relation.base.links(base_entry), relation.fixed.links(fixed_entry)
     matched = sum(
         all(relation.same_link(old[b], new[f]) for b, f in zip(there.links_of(i), here.links_of(j), strict=False))
         for i, j in aligned_lines(there, here)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from functools import cached_property
 from sys import intern
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use, architecture, is_inward
+from hotpatch.differ.bodies import body_of
 from hotpatch.differ.distances import distance_targets, may_be_distances
 from hotpatch.differ.lines import Line, Lines, Token
-from hotpatch.differ.parts import CONSTANT, ENTRY, NOTHING, POINTER_SIZE, WRITABLE, Body, Place, PlaceKind, position_in
+from hotpatch.differ.parts import CONSTANT, NOTHING, POINTER_SIZE, WRITABLE, Place, PlaceKind, position_in
+from hotpatch.differ.plain import plain_constants
 from hotpatch.image import Datum, Function, Range, Section
 from hotpatch.image.metadata import UNWIND_HEAD, delay_descriptors, metadata
 from hotpatch.image.type_records import TypeRecord, type_record
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hotpatch.arch import JumpTable
+    from hotpatch.differ.parts import Body, Link
     from hotpatch.image import Image, InlineSite
 
 
@@ -30,13 +34,12 @@ class View:
         """Look at ``image``."""
         self.image = image
         self.architecture = architecture(image.machine)
-        self._bodies: dict[int, Body] = {}
+        self._links: dict[int, tuple[Link, ...]] = {}
         self._lines: dict[int, Lines] = {}
         self._tokens: dict[Token, Token] = {}
         self._kinds: dict[tuple[FixupKind, ...], tuple[FixupKind, ...]] = {}
         """Each once, because many lines have them alike."""
         self._places: dict[int, Place] = {}
-        self._pointers_from: dict[int, tuple[int, ...]] = {}
 
     # functions ---------------------------------------------------------------------------------------------------------------------------
 
@@ -52,70 +55,34 @@ class View:
 
     def body(self, entry: int) -> Body:
         """Of the function that starts there."""
-        body = self._bodies.get(entry)
-        if body is None:
-            body = self._bodies[entry] = self._body(self.functions[entry])
-        return body
+        return self.bodies[entry]
 
-    def _body(self, function: Function) -> Body:
-        image, starts = self.image, self._table_starts
-        code, masked, forms = [], [], []
-        targets: tuple[int, ...] = ()
-        wholes: tuple[int, ...] = ()
-        for part in function.ranges:
-            start, end = part
-            _, outline, leads = image.reading(part)
-            raw = image.code(part)
-            raw = outline.code if raw == outline.code else raw
-            bare = outline.masked
-            for address in starts[bisect_left(starts, start) : bisect_left(starts, end)]:
-                at, size = address - start, self.tables[address][1].size
-                bare = bare[:at] + bytes(size) + bare[at + size :]
-            rows = outline.forms
-            if outline.used is not None:
-                leads = tuple([leads[place] for place in outline.used])
-            whole = leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
-            pointers = self._pointers_in(part)
-            for site, _, target in pointers:
-                bare = bare[: site - start] + bytes(POINTER_SIZE) + bare[site - start + POINTER_SIZE :]
-                whole += (target,)
-            if pointers:
-                held = [((offset, FixupKind.ADDR64, Use.DATA), target) for _, offset, target in pointers]
-                both = sorted([*zip(rows, leads, strict=True), *held], key=lambda row: row[0][0])
-                rows, leads = tuple([form for form, _ in both]), tuple([target for _, target in both])
-            code.append(raw)
-            masked.append(bare)
-            forms.append(rows)
-            targets += leads
-            wholes += whole
-        return Body(function, tuple(code), tuple(masked), tuple(forms), targets, wholes)
+    @cached_property
+    def bodies(self) -> Mapping[int, Body]:
+        """Of all functions, by entry."""
+        return {function.entry: body_of(self, function) for function in self.image.functions}
 
-    def _pointers_in(self, part: Range) -> list[tuple[int, int, int]]:
-        """Relocated pointers among code, outside of jump tables: site, offset in ``part`` of the instruction that holds it, and target.
-
-        One that no instruction holds, as in a literal pool, stands for itself.
-        """
-        sites = self.image.relocations_in(part)
-        sites = tuple(
-            [site for site in sites if not any(start <= site < start + self.tables[start][1].size for start in self._table_starts)]
-        )
-        if not sites:
-            return []
-        instructions = list(self.image.instructions_in(part))
-        found = []
-        for site in sites:
-            holders = (item.address for item in instructions if item.address <= site and site + POINTER_SIZE <= item.address + item.size)
-            found.append((int(site), next(holders, site) - part.start, self.pointer(site)))
-        return found
+    def links(self, entry: int) -> tuple[Link, ...]:
+        """Of the body of the function that starts there."""
+        links = self._links.get(entry)
+        if links is None:
+            links = self._links[entry] = self.body(entry).links()
+        return links
 
     @cached_property
     def tables(self) -> Mapping[int, tuple[Function, JumpTable]]:
         """Jump tables by address, with the function that jumps through each."""
         found: dict[int, tuple[Function, JumpTable]] = {}
         for function in self.image.functions:
-            for table in self.image.jump_tables(function):
-                found.setdefault(table.address, (function, table))
+            for part in function.ranges:
+                for table in self.image.jump_tables_in(part):
+                    found.setdefault(table.address, (function, table))
         return found
+
+    def tables_in(self, part: Range) -> tuple[int, ...]:
+        """Where the jump tables begin that stand in ``part``."""
+        starts = self._table_starts
+        return starts[bisect_left(starts, part.start) : bisect_left(starts, part.end)]
 
     @cached_property
     def _table_starts(self) -> tuple[int, ...]:
@@ -195,13 +162,14 @@ class View:
         if rva in self.tables:
             function, table = self.tables[rva]
             return Place(PlaceKind.TABLE, function, table=table)
-        function_there = self.image.function_at(rva)
-        if function_there is not None:
-            position = ENTRY if function_there.entry == rva else position_in(function_there, rva)
-            return Place(PlaceKind.FUNCTION, function_there, position)
+        if rva in self.functions:
+            return Place(PlaceKind.FUNCTION, self.functions[rva])
         section = self.section(rva)
         if section is None:
             return NOTHING
+        around = self.image.function_at(rva) if section.executable else None
+        if around is not None:
+            return Place(PlaceKind.FUNCTION, around, position_in(around, rva))
         return WRITABLE if section.writable else CONSTANT
 
     @cached_property
@@ -254,8 +222,7 @@ class View:
     @cached_property
     def referenced(self) -> frozenset[int]:
         """Every address that code or a relocated pointer refers to."""
-        targets = [self.body(function.entry).whole_targets for function in self.image.functions]
-        return frozenset(self.image.pointers.values()).union(*targets)
+        return frozenset(self.image.pointers.values()).union(*[body.whole_targets for body in self.bodies.values()])
 
     @cached_property
     def type_records(self) -> Mapping[int, TypeRecord]:
@@ -315,6 +282,16 @@ class View:
         return Range(Rva(rva), Rva(self.boundaries[bisect_right(self.boundaries, rva)]))
 
     @cached_property
+    def plain(self) -> Mapping[int, bytes]:
+        """See :func:`hotpatch.differ.plain.plain_constants`."""
+        return plain_constants(self)
+
+    @cached_property
+    def plain_before(self) -> Mapping[int, bytes]:
+        """The same by where they end."""
+        return {start + len(content): content for start, content in self.plain.items()}
+
+    @cached_property
     def _sized(self) -> tuple[Datum, ...]:
         best: dict[int, Datum] = {}
         for datum in self.image.data_symbols:
@@ -343,15 +320,18 @@ class View:
     def pointers_from(self, rva: int) -> tuple[int, ...]:
         """Offsets from ``rva`` of the relocated pointers up to the next boundary."""
         found = self._pointers_from.get(rva)
-        if found is None:
-            sites, found = self.image.relocations, ()
-            at = bisect_left(sites, rva)
-            if at < len(sites) and self.section(rva) is not None:
-                following = bisect_right(self.boundaries, rva)
-                if sites[at] < self.boundaries[following]:
-                    found = self.pointers(rva, self.boundaries[following])
-            self._pointers_from[rva] = found
-        return found
+        return self.pointers(*self.extent(rva)) if found is None else found
+
+    @cached_property
+    def _pointers_from(self) -> Mapping[int, tuple[int, ...]]:
+        """The same for every boundary at once, most of which have none."""
+        starts = self.boundaries
+        sites: dict[int, list[int]] = defaultdict(list)
+        for site in self.image.relocations:
+            following = bisect_right(starts, site)
+            if 0 < following < len(starts) and site + POINTER_SIZE <= starts[following]:
+                sites[starts[following - 1]].append(site - starts[following - 1])
+        return dict.fromkeys(starts, ()) | {start: tuple(offsets) for start, offsets in sites.items()}
 
     def bare(self, start: int, size: int) -> bytes:
         """The initial bytes of data, with relocated pointers zeroed."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Pair = tuple[int, int]
 """A base RVA and the fixed RVA that is said to be the same thing."""
+
+
+_Witness = TypeVar("_Witness")
 
 
 class Site(NamedTuple):
@@ -30,22 +33,22 @@ class Tie:
 
 
 @dataclass(slots=True)
-class Votes:
+class Votes(Generic[_Witness]):
     """Who says that which addresses are the same thing. One function votes once for a pair, however often it names it."""
 
-    _sites: dict[Pair, dict[int, Site]] = field(default_factory=lambda: defaultdict(dict))
+    _voters: dict[Pair, dict[int, _Witness]] = field(default_factory=lambda: defaultdict(dict))
 
-    def add(self, pair: Pair, site: Site) -> None:
-        """Count a vote."""
-        self._sites[pair].setdefault(site.base_function, site)
+    def add(self, pair: Pair, voter: int, witness: _Witness) -> None:
+        """Count the vote of the base's function ``voter``, and keep what it shows with its first."""
+        self._voters[pair].setdefault(voter, witness)
 
-    def sites(self, pair: Pair) -> tuple[Site, ...]:
-        """Who voted for ``pair``, by base function."""
-        return tuple(site for _, site in sorted(self._sites.get(pair, {}).items()))
+    def witnesses(self, pair: Pair) -> tuple[_Witness, ...]:
+        """What those show who voted for ``pair``, by function."""
+        return tuple(witness for _, witness in sorted(self._voters.get(pair, {}).items()))
 
     def pairs(self) -> tuple[Pair, ...]:
         """All pairs that have a vote, sorted."""
-        return tuple(sorted(self._sites))
+        return tuple(sorted(self._voters))
 
     def clear_winners(self, taken: Mapping[int, int], weight: Mapping[Pair, int] | None = None) -> tuple[tuple[Pair, ...], tuple[Tie, ...]]:
         """The pairs that have more votes than every pair that shares an address with them, and the ties among the others.
@@ -57,7 +60,7 @@ class Votes:
         taken_fixed = set(taken.values())
         count = {
             pair: len(voters) + (weight or {}).get(pair, 0)
-            for pair, voters in self._sites.items()
+            for pair, voters in self._voters.items()
             if pair[0] not in taken and pair[1] not in taken_fixed
         }
         winners: list[Pair] = []

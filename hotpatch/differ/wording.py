@@ -34,7 +34,7 @@ class Wording:
 
     def text(self, function: Function, line: Line, labels: Callable[[Position], str | None]) -> str:
         """A line of ``function``; places in the function itself are called what ``labels`` says."""
-        links = self.view.body(function.entry).links
+        links = self.view.links(function.entry)
 
         def name(link: Link) -> str:
             own = _own_position(function, link)
@@ -53,7 +53,7 @@ class Wording:
 
         That is a constant, or the middle of other code that changed.
         """
-        links = self.view.body(function.entry).links
+        links = self.view.links(function.entry)
         return any(self._is_other_content(function, links[number].target) for number in line.links)
 
     def _is_other_content(self, function: Function, target: int) -> bool:

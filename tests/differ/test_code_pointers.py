@@ -49,7 +49,7 @@ def test_code_that_holds_an_address_is_the_same_where_that_leads_to_the_same(mac
 @pytest.mark.parametrize("machine", Machine)
 def test_an_address_in_code_is_a_link(machine):
     view = View(image(machine, TEXT + 0x100, TEXT + 0x200))
-    links = [(link.kind, link.target) for link in view.body(TEXT).links]
+    links = [(link.kind, link.target) for link in view.links(TEXT)]
     assert links == [(FixupKind.ADDR64, TEXT + 0x100)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hotpatch.differ.votes import Site, Votes
+from hotpatch.differ.votes import Votes
 
 TABLE = [
     ("one vote, unopposed", {(1, 10): 1}, {}, {}, [(1, 10)], []),
@@ -25,7 +25,7 @@ def test_table(counts, taken, weight, winners, ties) -> None:
     votes = Votes()
     for pair, count in counts.items():
         for voter in range(count):
-            votes.add(pair, Site(voter, voter, 0, 0))
+            votes.add(pair, voter, None)
     found, tied = votes.clear_winners(taken, weight)
     assert (list(found), [tie.pairs for tie in tied]) == (winners, ties)
 
@@ -33,8 +33,9 @@ def test_table(counts, taken, weight, winners, ties) -> None:
 def test_a_function_votes_once_for_a_pair() -> None:
     votes = Votes()
     for _ in range(5):
-        votes.add((1, 10), Site(7, 7, 0, 0))
-    votes.add((1, 20), Site(7, 7, 0, 0))
-    votes.add((1, 20), Site(8, 8, 0, 0))
+        votes.add((1, 10), 7, "first")
+    votes.add((1, 20), 8, "second")
+    votes.add((1, 20), 7, "third")
+    votes.add((1, 20), 7, "fourth")
     assert votes.clear_winners({})[0] == ((1, 20),)
-    assert [site.base_function for site in votes.sites((1, 20))] == [7, 8]
+    assert votes.witnesses((1, 20)) == ("third", "second")

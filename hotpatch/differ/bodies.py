@@ -1,0 +1,76 @@
+"""A function's body, made of what its code was understood as."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.arch import FixupKind, Use
+from hotpatch.differ.parts import POINTER_SIZE, Body
+
+if TYPE_CHECKING:
+    from hotpatch.differ.parts import Form
+    from hotpatch.differ.view import View
+    from hotpatch.image import Function, Range
+
+
+def body_of(view: View, function: Function) -> Body:
+    """Of a function of the image that ``view`` shows."""
+    code, masked, forms, targets, wholes = zip(*[_piece(view, part) for part in function.ranges], strict=True)
+    return Body(function, code, masked, forms, _joined(targets), _joined(wholes))
+
+
+def _joined(pieces: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    return pieces[0] if len(pieces) == 1 else tuple(chain.from_iterable(pieces))
+
+
+class _Piece(NamedTuple):
+    """What a body says of one of its ranges, in the order of its attributes."""
+
+    code: bytes
+    masked: bytes
+    forms: tuple[Form, ...]
+    targets: tuple[int, ...]
+    whole_targets: tuple[int, ...]
+
+
+def _piece(view: View, part: Range) -> _Piece:
+    _, outline, leads = view.image.reading(part)
+    code, masked = view.image.code(part), outline.masked
+    if outline.used is not None:
+        leads = tuple([leads[place] for place in outline.used])
+    wholes = leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
+    for address in view.tables_in(part):
+        masked = _zeroed(masked, address - part.start, view.tables[address][1].size)
+    made = _Piece(outline.code if code == outline.code else code, masked, outline.forms, leads, wholes)
+    return _with_pointers(view, part, made) if view.image.relocations_in(part) else made
+
+
+def _zeroed(code: bytes, at: int, size: int) -> bytes:
+    return code[:at] + bytes(size) + code[at + size :]
+
+
+def _with_pointers(view: View, part: Range, piece: _Piece) -> _Piece:
+    """With the relocated pointers among its code as links, too."""
+    masked, held = piece.masked, []
+    for site, holder in _pointers_in(view, part):
+        masked = _zeroed(masked, site - part.start, POINTER_SIZE)
+        held.append(((holder, FixupKind.ADDR64, Use.DATA), view.pointer(site)))
+    both = sorted([*zip(piece.forms, piece.targets, strict=True), *held], key=lambda row: row[0][0])
+    forms, targets = tuple([form for form, _ in both]), tuple([target for _, target in both])
+    return _Piece(piece.code, masked, forms, targets, (*piece.whole_targets, *[target for _, target in held]))
+
+
+def _pointers_in(view: View, part: Range) -> list[tuple[int, int]]:
+    """Relocated pointers among code, outside of jump tables: site, and offset in ``part`` of the instruction that holds it.
+
+    One that no instruction holds, as in a literal pool, stands for itself.
+    """
+    tables = [(start, start + table.size) for start, (_, table) in view.tables.items()]
+    sites = [site for site in view.image.relocations_in(part) if not any(start <= site < end for start, end in tables)]
+    instructions = list(view.image.instructions_in(part)) if sites else []
+    found = []
+    for site in sites:
+        holders = (item.address for item in instructions if item.address <= site and site + POINTER_SIZE <= item.address + item.size)
+        found.append((int(site), next(holders, site) - part.start))
+    return found
