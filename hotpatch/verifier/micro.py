@@ -19,26 +19,23 @@ the function refers to and lie outside of them; structured exceptions. A run of 
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache, partial
-from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Flow
 from hotpatch.differ import Verdict, diff_images
-from hotpatch.errors import FaultKind, HotpatchError
+from hotpatch.errors import HotpatchError
 from hotpatch.image import Range
 from hotpatch.patch import CarriedKind
 from hotpatch.process import Process
-from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
-from hotpatch.verifier.micro_doubts import Doubts
-from hotpatch.verifier.micro_model import Difference, MicroOutcome, MicroReport
-from hotpatch.verifier.micro_paths import Explorer, Replay, Shape
-from hotpatch.verifier.micro_run import Place, RedirectError, Runner, leads_on
-from hotpatch.verifier.micro_scenery import CONSTANTS, Scenery
+from hotpatch.verifier.micro_model import MicroOutcome, MicroReport
+from hotpatch.verifier.micro_paths import Shape
+from hotpatch.verifier.micro_run import Place, Runner, leads_on
+from hotpatch.verifier.micro_scenery import CONSTANTS
+from hotpatch.verifier.micro_trials import Sides, Trials
 from hotpatch.verifier.stand_ins import stand_in
 
 if TYPE_CHECKING:
@@ -50,16 +47,9 @@ if TYPE_CHECKING:
 
 SEEDS = 48
 """Seeds tried for each function, fewer where there are many functions or they run long."""
-FUNCTION_BUDGET = 200_000
-"""Instructions of both sides after which no further seed is tried."""
 _RUNS = 4_000
 """Seeds of all functions together: with more than ``_RUNS / SEEDS`` functions each gets fewer, but :data:`_FEWEST`."""
 _FEWEST = 4
-_ASTRAY = "runs that are led end in a fault of one side"
-_BARREN = 4
-"""Runs led to new code that found none, after which no more are made."""
-_DIFFERENCES = 64
-"""Of one run that are looked at."""
 _LEAF_SIZE = 256
 _ELSEWHERE = 0x7FF3_1357_0000
 """Where the fixed image is loaded once more to tell what depends on where it lies."""
@@ -74,7 +64,6 @@ class MicroExecution:
         self.diff = diff if diff is not None else diff_images(base, fixed)
         self._base, self._fixed, self._patch, self._seed = base, fixed, patch, seed
         self._leaf = cache(self._is_leaf)
-        self._scenery = Scenery
         self._theirs: Runner | None = None
         self._unpatched: tuple[Runner, Correlation] | None = None
         self._elsewhere: Runner | None = None
@@ -220,82 +209,23 @@ class MicroExecution:
         if base is None or fixed is None:
             raise HotpatchError("a function that only one image has cannot be compared; give rows that have both")
         theirs = self._fixed_runner()
-        there, comparison = self._there(fixed, theirs), Comparison(correlation, fixed, own)
-        shape = self._shape(fixed, theirs.process.load_base)
         alike = patched or row.verdict is not Verdict.CHANGED
-        constants = _constants(self._fixed, fixed) if alike else _constants(self._base, base) + _constants(self._fixed, fixed)
-        whole = frozenset(shape.addresses)
-        visited: set[int] = set()
-        compared: set[int] = set()
-        agreed = doubted = tried = executed = spent = barren = 0
-        left_out: Counter[str] = Counter()
-        found: tuple[int, Difference] | None = None
-        for number in range(seeds):
-            seed = self._seed + number
-            wanted = barren < _BARREN and not whole <= visited
-            led = alike and number >= (seeds + 1) // 2 and (wanted or number % 4 == 0)
-            if alike and not led and spent > FUNCTION_BUDGET // 2:
-                continue
-            scenery = self._scenery(seed, constants, forgiving=led or number % 2 == 1)
-            explorer = Explorer(shape, visited, seed) if led else None
-            tried += 1
-            other = theirs.run(there, scenery, explorer)
-            forced = {} if explorer is None else explorer.forced
-            try:
-                mine = runner.run(place, scenery, Replay(forced, place.body))
-            except RedirectError as astray:
-                found = seed, Difference("redirect", str(astray), "the function itself")
-                break
-            barren = barren + 1 if led and other.visited <= visited else 0
-            visited |= other.visited
-            executed += other.executed
-            spent += other.executed + mine.executed
-            faults = [run.end == FaultKind.ACCESS_VIOLATION.value for run in (mine, other)]
-            if led and faults[0] != faults[1]:
-                # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
-                left_out[_ASTRAY] += 1
-                doubted += 1
-                continue
-            doubts = Doubts(theirs, self._moved_runner, partial(self._there, fixed), scenery, forced, other, correlation, fixed, mine)
-            # What is compared stands in the processes until they run again, which doubts make them do.
-            doubtful: dict[str, None] = {}
-            for difference in list(islice(comparison.differences(mine, other, alike=alike), _DIFFERENCES)):
-                doubt = doubts.about(difference)
-                if doubt is None:
-                    found = seed, difference
-                    break
-                doubtful[doubt] = None
-                if difference.is_parting:
-                    break
-            if found:
-                break
-            if doubtful:
-                left_out.update(list(doubtful)[:1])
-                doubted += 1
-            elif FaultKind.BUDGET.value in (mine.end, other.end):
-                left_out["longer than what one run is given"] += 1
-            else:
-                agreed += 1
-                compared |= other.visited
-            if spent > FUNCTION_BUDGET:
-                break
-        outcome = MicroOutcome.DIFFER if found else MicroOutcome.AGREE if agreed > doubted else MicroOutcome.INCONCLUSIVE
-        coverage = len((visited if found else compared) & whole) / len(whole) if whole else 0.0
-        seed_, difference_ = found if found else (None, None)
-        return MicroReport(
-            row.name,
-            base.entry,
-            fixed.entry,
-            patched,
-            outcome,
-            tried,
-            agreed,
-            executed,
-            coverage,
-            tuple(left_out.items()),
-            seed_,
-            difference_,
+        sides = Sides(
+            runner,
+            place,
+            theirs,
+            partial(self._there, fixed),
+            self._moved_runner,
+            correlation,
+            fixed,
+            self._shape(fixed, theirs.process.load_base),
+            own,
+            alike,
+            _constants(self._fixed, fixed) if alike else _constants(self._base, base) + _constants(self._fixed, fixed),
         )
+        trials = Trials(sides)
+        trials.run(self._seed, seeds)
+        return trials.report(row, base, patched=patched)
 
     def _there(self, fixed: Function, runner: Runner) -> Place:
         return self._plain(fixed, runner.process.load_base, base=False)

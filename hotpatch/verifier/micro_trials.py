@@ -1,0 +1,166 @@
+"""One function on both sides, run seed after seed: which runs are made, which count, and what they show together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from hotpatch.errors import FaultKind
+from hotpatch.verifier.micro_compare import Comparison
+from hotpatch.verifier.micro_doubts import Doubts
+from hotpatch.verifier.micro_model import Difference, MicroOutcome, MicroReport
+from hotpatch.verifier.micro_paths import Explorer, Replay, Shape
+from hotpatch.verifier.micro_run import RedirectError
+from hotpatch.verifier.micro_scenery import Scenery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hotpatch.differ import FunctionMatch
+    from hotpatch.image import Function
+    from hotpatch.verifier.micro_correlation import Correlation
+    from hotpatch.verifier.micro_run import Observed, Place, Runner
+
+FUNCTION_BUDGET = 200_000
+"""Instructions of both sides after which no further seed is tried."""
+_ASTRAY = "runs that are led end in a fault of one side"
+_LONG = "longer than what one run is given"
+_BARREN = 4
+"""Runs led to new code that found none, after which no more are made."""
+_DIFFERENCES = 64
+"""Of one run that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """One function in the two processes.
+
+    Attributes:
+        mine: Runs the patched base, or the base as it is.
+        place: Where the function is there.
+        theirs: Runs the fixed image.
+        place_in: Where the function is in a process of the fixed image.
+        elsewhere: Runs the fixed image at another address; gives ``None`` where it can't lie there.
+        correlation: Of the two processes' addresses.
+        fixed: The function in the fixed image.
+        shape: Its control flow in the process of ``theirs``.
+        own: Addresses of the code compared, in the process of ``mine``.
+        alike: Whether the two should be the same instruction by instruction.
+        constants: Numbers from the code, which the made-up state holds among others.
+    """
+
+    mine: Runner
+    place: Place
+    theirs: Runner
+    place_in: Callable[[Runner], Place]
+    elsewhere: Callable[[], Runner | None]
+    correlation: Correlation
+    fixed: Function
+    shape: Shape
+    own: range
+    alike: bool
+    constants: tuple[int, ...]
+
+
+class Trials:
+    """The runs of one function, and what they have shown so far."""
+
+    def __init__(self, sides: Sides) -> None:
+        """Begin with no run made."""
+        self._sides = sides
+        self._there = sides.place_in(sides.theirs)
+        self._comparison = Comparison(sides.correlation, sides.fixed, sides.own)
+        self._whole = frozenset(sides.shape.addresses)
+        self._visited: set[int] = set()
+        self._compared: set[int] = set()
+        self._left_out: Counter[str] = Counter()
+        self._tried = self._agreed = self._doubted = 0
+        self._executed = self._spent = self._barren = 0
+        self._found: tuple[int, Difference] | None = None
+
+    def run(self, first: int, count: int) -> None:
+        """Try the seeds from ``first``, ``count`` at most: until one shows a difference, or the function has run long enough."""
+        for number in range(count):
+            led = self._is_led(number, count)
+            if self._sides.alike and not led and self._spent > FUNCTION_BUDGET // 2:
+                continue
+            self._try(first + number, forgiving=led or number % 2 == 1, led=led)
+            if self._found or self._spent > FUNCTION_BUDGET:
+                break
+
+    def report(self, row: FunctionMatch, base: Function, *, patched: bool) -> MicroReport:
+        """What the runs have shown of ``base``, whose row in the comparison is ``row``."""
+        outcome = MicroOutcome.AGREE if self._agreed > self._doubted else MicroOutcome.INCONCLUSIVE
+        ran = self._visited if self._found else self._compared
+        seed, difference = self._found or (None, None)
+        return MicroReport(
+            row.name,
+            base.entry,
+            self._sides.fixed.entry,
+            patched,
+            MicroOutcome.DIFFER if self._found else outcome,
+            self._tried,
+            self._agreed,
+            self._executed,
+            len(ran & self._whole) / len(self._whole) if self._whole else 0.0,
+            tuple(self._left_out.items()),
+            seed,
+            difference,
+        )
+
+    # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    def _is_led(self, number: int, count: int) -> bool:
+        """Whether the run is led round checks, to code that none has come to: in the later half, each fourth once that finds no more."""
+        wanted = self._barren < _BARREN and not self._whole <= self._visited
+        return self._sides.alike and number >= (count + 1) // 2 and (wanted or number % 4 == 0)
+
+    def _try(self, seed: int, *, forgiving: bool, led: bool) -> None:
+        sides = self._sides
+        scenery = Scenery(seed, sides.constants, forgiving=forgiving)
+        explorer = Explorer(sides.shape, self._visited, seed) if led else None
+        self._tried += 1
+        other = sides.theirs.run(self._there, scenery, explorer)
+        forced = explorer.forced if explorer else {}
+        try:
+            mine = sides.mine.run(sides.place, scenery, Replay(forced, sides.place.body))
+        except RedirectError as astray:
+            self._found = seed, Difference("redirect", str(astray), "the function itself")
+            return
+        self._barren = self._barren + 1 if led and other.visited <= self._visited else 0
+        self._visited |= other.visited
+        self._executed += other.executed
+        self._spent += other.executed + mine.executed
+        if led and (mine.end == FaultKind.ACCESS_VIOLATION.value) != (other.end == FaultKind.ACCESS_VIOLATION.value):
+            # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
+            self._leave_out(_ASTRAY)
+            return
+        doubts = Doubts(sides.theirs, sides.elsewhere, sides.place_in, scenery, forced, other, sides.correlation, sides.fixed, mine)
+        self._judge(seed, mine, other, doubts)
+
+    def _judge(self, seed: int, mine: Observed, other: Observed, doubts: Doubts) -> None:
+        """Compare the two runs and count them: a difference that nothing speaks against is found."""
+        # What is compared stands in the processes until they run again, which doubts make them do.
+        differences = list(islice(self._comparison.differences(mine, other, alike=self._sides.alike), _DIFFERENCES))
+        doubt = None
+        for difference in differences:
+            speaks = doubts.about(difference)
+            if speaks is None:
+                self._found = seed, difference
+                return
+            doubt = doubt or speaks
+            if difference.is_parting:
+                break
+        if doubt is not None:
+            self._leave_out(doubt)
+        elif FaultKind.BUDGET.value in (mine.end, other.end):
+            self._left_out[_LONG] += 1
+        else:
+            self._agreed += 1
+            self._compared |= other.visited
+
+    def _leave_out(self, doubt: str) -> None:
+        self._left_out[doubt] += 1
+        self._doubted += 1
