@@ -127,6 +127,13 @@ class Instruction(NamedTuple):
         """The numbers among its operands that are no part of an address in memory."""
         return tuple(int(found, 0) for found in _NUMBER.findall(_IN_MEMORY.sub("", self.operands)))
 
+    @property
+    def reckoned_with(self) -> tuple[int, ...]:
+        """:attr:`immediates`, and what x64's ``lea`` adds, which accesses nothing."""
+        if self.mnemonic != "lea" or "rip" in self.operands:
+            return self.immediates
+        return tuple(int(found, 0) for found in _NUMBER.findall(self.operands.replace("- ", "-")))
+
 
 class Step(NamedTuple):
     """Where control goes after one instruction: :class:`Instruction` without its text, which costs more than the rest."""

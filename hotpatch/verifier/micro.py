@@ -258,7 +258,7 @@ def _constants(image: Image, function: Function) -> tuple[int, ...]:
         for item in image.architecture.disassemble(image.code(part), part.start):
             whole = Range(Rva(item.address), Rva(item.address + item.size))
             if item.flow is Flow.NEXT and not image.relocations_in(whole):
-                found.update(dict.fromkeys(item.immediates))
+                found.update(dict.fromkeys(abs(number) for number in item.reckoned_with))
     values = list(found)
     return tuple(values if len(values) <= CONSTANTS else Random(0).sample(values, CONSTANTS))
 

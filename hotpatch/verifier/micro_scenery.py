@@ -26,6 +26,8 @@ _HELD = 0.75
 """Share of registers that hold a constant or a small number, at every other seed."""
 _RELATED = 0.2
 """Share of these that hold something that gives a constant together with another register."""
+_BETWEEN = 0.2
+"""Share of constants with a distance added that another constant bounds: what an index is once ``x - first <= last - first`` is checked."""
 _SMALL = 8
 CONSTANTS = 64
 """Of a function that are used at most."""
@@ -87,9 +89,17 @@ def _drawn(seed: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 
 def _near(draw: Random, constants: tuple[int, ...]) -> int:
-    """One of the constants, or its neighbour, as a word or in both halves of one."""
-    value = draw.choice(constants) + draw.choice((0, 0, 0, 1, -1))
-    return (value & 0xFFFF_FFFF) * 0x1_0000_0001 if draw.random() < 0.3 else value & _MASK
+    """One of the constants, its neighbour, or what lies between it and it plus another: as a word, in both halves of one, or in the lower."""
+    value = draw.choice(constants)
+    if draw.random() < _BETWEEN:
+        value += draw.randrange(1 + (draw.choice(constants) & 0xFF))
+    else:
+        value += draw.choice((0, 0, 0, 1, -1))
+    where = draw.random()
+    if where < 0.4:
+        low = value & 0xFFFF_FFFF
+        return low * 0x1_0000_0001 if where < 0.3 else low | draw.getrandbits(32) << 32
+    return value & _MASK
 
 
 def _word(draw: Random) -> int:

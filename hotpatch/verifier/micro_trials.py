@@ -28,7 +28,7 @@ FUNCTION_BUDGET = 200_000
 _ASTRAY = "runs that are led end in a fault of one side"
 _LONG = "longer than what one run is given"
 _BARREN = 4
-"""Runs led to new code that found none, after which no more are made."""
+"""Runs led to new code since any was found, after which fewer are made."""
 _DIFFERENCES = 64
 """Of one run that are looked at."""
 
@@ -129,7 +129,7 @@ class Trials:
         except RedirectError as astray:
             self._found = seed, Difference("redirect", str(astray), "the function itself")
             return
-        self._barren = self._barren + 1 if led and other.visited <= self._visited else 0
+        self._barren = self._barren + led if other.visited <= self._visited else 0
         self._visited |= other.visited
         self._executed += other.executed
         self._spent += other.executed + mine.executed

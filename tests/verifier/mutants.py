@@ -1,7 +1,8 @@
-"""Patches that are wrong in one place each, made from a right one: every reference led elsewhere, lost, or a function left unpatched."""
+"""Patches that are wrong in one place each, made from a right one: a reference led elsewhere or lost, a function left unpatched, a bit flipped."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -9,6 +10,7 @@ from itertools import islice
 from hotpatch.arch import FixupKind
 from hotpatch.image import Image
 from hotpatch.patch import Fixup, Patch, Space
+from tests.verifier.damage import with_code
 
 ADDEND = 16
 """Bytes by which a datum is missed."""
@@ -30,6 +32,26 @@ def mutants(base: Image, patch: Patch) -> Iterator[tuple[str, Patch]]:
         for left in patch.functions:
             rest = tuple(function for function in patch.functions if function is not left)
             yield f"{left.name} left unpatched", replace(patch, functions=rest)
+
+
+def flipped(patch: Patch, seed: int) -> Iterator[tuple[str, Patch]]:
+    """Mutants with one bit of one new function's instructions flipped, so that another instruction of the same size stands there."""
+    chance, arch = random.Random(seed), patch.image.architecture
+    bound = {fixup.site + at for fixup in patch.fixups for at in range(arch.field_size(fixup.kind))}
+    while True:
+        function = chance.choice(patch.functions)
+        code = patch.image.read(function.patch_rva, function.size)
+        item = chance.choice(list(arch.disassemble(code, function.patch_rva)))
+        bit = chance.randrange(item.size * 8)
+        if item.address + bit // 8 in bound:
+            continue
+        old = patch.image.read(item.address, item.size)
+        new = (int.from_bytes(old, "little") ^ 1 << bit).to_bytes(item.size, "little")
+        other = next(iter(arch.disassemble(new, item.address)), None)
+        if other is None or other.size != item.size or other == item:
+            continue
+        what = f"{item.mnemonic} {item.operands} made {other.mnemonic} {other.operands}"
+        yield what, with_code(patch, item.address - patch.functions[0].patch_rva, old.hex(), new.hex())
 
 
 def _is(fixup: Fixup, target: int) -> bool:
