@@ -89,7 +89,7 @@ def _drawn(seed: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 
 def _near(draw: Random, constants: tuple[int, ...]) -> int:
-    """One of the constants, its neighbour, or what lies between it and it plus another: as a word, in both halves of one, or in the lower."""
+    """One of the constants, its neighbour, or up to another beyond it: as a word, in both halves of one, or in the lower half."""
     value = draw.choice(constants)
     if draw.random() < _BETWEEN:
         value += draw.randrange(1 + (draw.choice(constants) & 0xFF))

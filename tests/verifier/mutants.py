@@ -1,4 +1,4 @@
-"""Patches that are wrong in one place each, made from a right one: a reference led elsewhere or lost, a function left unpatched, a bit flipped."""
+"""Patches made wrong in one place: a reference led elsewhere or lost, a function left unpatched, a bit of an instruction flipped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.verifier.damage import with_code
 ADDEND = 16
 """Bytes by which a datum is missed."""
 PAGE = 0x1000
+_DRAWS = 1000
 
 
 def mutants(base: Image, patch: Patch) -> Iterator[tuple[str, Patch]]:
@@ -38,7 +39,7 @@ def flipped(patch: Patch, seed: int) -> Iterator[tuple[str, Patch]]:
     """Mutants with one bit of one new function's instructions flipped, so that another instruction of the same size stands there."""
     chance, arch = random.Random(seed), patch.image.architecture
     bound = {fixup.site + at for fixup in patch.fixups for at in range(arch.field_size(fixup.kind))}
-    while True:
+    for _ in range(_DRAWS):
         function = chance.choice(patch.functions)
         code = patch.image.read(function.patch_rva, function.size)
         item = chance.choice(list(arch.disassemble(code, function.patch_rva)))
