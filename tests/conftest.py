@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 """The gate tries the same examples each time; ``HYPOTHESIS_PROFILE=search`` looks for new ones."""
 
 MUST_RUN = ("wine", "compiler", "release")
+
+
+def pytest_collection_finish() -> None:
+    """What was collected, thousands of tests and all that was imported for them, lives on: no search for garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """The interpreter takes all of it down at its end."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(wrapper=True)

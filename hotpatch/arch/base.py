@@ -416,6 +416,10 @@ class Architecture(ABC):
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """Whether the instruction ``code``, which refers to data by ``kind``, reads or writes there, and does not only take the address."""
 
+    def repeats(self, instruction: Instruction) -> bool:
+        """Whether the processor may stop between rounds of ``instruction``, each of which counts as one (x64: repeated string ones)."""
+        return False
+
     @abstractmethod
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :func:`hotpatch.arch.walks.goes_onward`; ``offset`` is that of the instruction that takes the address (last)."""

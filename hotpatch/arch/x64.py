@@ -16,7 +16,7 @@ from hotpatch.arch import (
     x64_tables,
     x64_trampoline,
 )
-from hotpatch.arch.base import Architecture, CallingConvention, FixupKind, Machine
+from hotpatch.arch.base import Architecture, CallingConvention, FixupKind, Flow, Machine
 from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
@@ -136,6 +136,10 @@ class X64(Architecture):
         """See :meth:`Architecture.accesses`; all but LEA do."""
         first = next(iter(self.disassemble(code, address)), None) if kind is FixupKind.REL32 else None
         return first is not None and first.mnemonic != "lea"
+
+    def repeats(self, instruction: Instruction) -> bool:
+        """See :meth:`Architecture.repeats`."""
+        return instruction.flow is Flow.NEXT and instruction.mnemonic.startswith("rep")
 
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""

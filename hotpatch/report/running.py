@@ -128,12 +128,12 @@ def _floating(value: float) -> str:
     """What the floating-point result register holds, which need be no result; with zeros in its upper half it is read as a C ``float``."""
     bits = struct.pack("<d", value)
     if any(bits[4:]):
-        return f"xmm0/d0 as a double {value!r}"
+        return f"floating-point register as a double {value!r}"
     (single,) = struct.unpack("<f", bits[:4])
     shortest = next(
         (told for told in (f"{single:.{digits}g}" for digits in range(6, 9)) if struct.pack("<f", float(told)) == bits[:4]), None
     )
-    return f"xmm0/s0 as a float {shortest or f'{single:.9g}'}"
+    return f"floating-point register as a float {shortest or f'{single:.9g}'}"
 
 
 def _verbatim(output: str) -> Text:

@@ -325,7 +325,7 @@ class Runner:
         addresses: list[int] = []
         for item in self._arch.disassemble(code, va):
             # Each iteration of a repeated string instruction counts: it is stepped by itself.
-            repeated = item.flow is Flow.NEXT and item.mnemonic.startswith("rep")
+            repeated = self._arch.repeats(item)
             if repeated and addresses:
                 break
             addresses.append(item.address)

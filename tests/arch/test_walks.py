@@ -67,3 +67,19 @@ def test_may_go_back(machine, name) -> None:
 )
 def test_taking_an_address_is_no_access(machine: Machine, kind: FixupKind, code: str, accesses: bool) -> None:
     assert architecture(machine).accesses(kind, bytes.fromhex(code), 0x1000) is accesses
+
+
+@pytest.mark.parametrize(
+    ("machine", "code", "repeats"),
+    [
+        (Machine.X64, "f3a4", True),  # rep movsb
+        (Machine.X64, "f2ae", True),  # repne scasb
+        (Machine.X64, "a4", False),  # movsb
+        (Machine.X64, "f3c3", False),  # rep ret
+        (Machine.X64, "f390", False),  # pause
+        (Machine.ARM64, "00000014", False),  # b .
+    ],
+)
+def test_what_is_repeated_counts_by_rounds(machine: Machine, code: str, repeats: bool) -> None:
+    (item,) = architecture(machine).disassemble(bytes.fromhex(code), 0)
+    assert architecture(machine).repeats(item) is repeats

@@ -185,11 +185,11 @@ RESULTS = [
     ),
     (
         {"return_": 0, "return_hex": "0x0", "return_float": -2.5, "instructions": 2, "output": "a\nb\n"},
-        ["a", "b", "returned 0 (0x0), xmm0/d0 as a double -2.5 after 2 instructions"],
+        ["a", "b", "returned 0 (0x0), floating-point register as a double -2.5 after 2 instructions"],
     ),
     (
         {"return_": 0, "return_hex": "0x0", "return_float": struct.unpack("<d", struct.pack("<ff", -2.1, 0))[0]},
-        ["returned 0 (0x0), xmm0/s0 as a float -2.1 after 0 instructions"],
+        ["returned 0 (0x0), floating-point register as a float -2.1 after 0 instructions"],
     ),
     (
         {"return_": 0, "return_hex": "0x0", "buffers": ["00ff", "41" * 17]},
