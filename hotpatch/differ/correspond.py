@@ -189,6 +189,11 @@ class Correspondence:
             return None
         return [*content, *(classes or ()), *self._ending_pairs(base, fixed)]
 
+    def constant_content(self, base: int, fixed: int) -> Sequence[Pair] | None:
+        """What must correspond too where ``base`` and ``fixed`` are constants that have the same bytes; ``None`` for all else."""
+        kinds = self.base.place(base).kind, self.fixed.place(fixed).kind
+        return self._constant_pairs(base, fixed) if kinds == (PlaceKind.CONSTANT, PlaceKind.CONSTANT) else None
+
     def _ending_pairs(self, base: int, fixed: int) -> Sequence[Pair]:
         """The constant of one name that ends at both addresses, where no symbol covers these: code may walk back over it."""
         there, here = self.base.symbol(base - 1), self.fixed.symbol(fixed - 1)

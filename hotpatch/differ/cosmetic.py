@@ -36,6 +36,8 @@ _LEAST_RISING = 0.75
 _CALLER_LIMIT = 2_000
 """Functions that call one parameter's function and are looked at."""
 _LITERAL_BYTES = 4
+_PAIR_LIMIT = 4_000
+"""Pairs of constants that one reference leads to and that are looked at."""
 
 
 class Parameter(NamedTuple):
@@ -259,11 +261,29 @@ def are_lines(numbers: Sequence[Number]) -> bool:
 
 
 def provenance_only(base: View, fixed: View, old: int, new: int) -> bool:
-    """Whether the constants at ``old`` and ``new`` are texts that differ in versions and dates alone."""
+    """Whether the constants at ``old`` and ``new`` are texts that differ in versions, dates and folders of sources alone."""
     if base.place(old).kind is not PlaceKind.CONSTANT or fixed.place(new).kind is not PlaceKind.CONSTANT:
         return False
     there, here = whole_text(base, old), whole_text(fixed, new)
     return there is not None and here is not None and there[1] == here[1] and differ_in_provenance(there[0], here[0])
+
+
+def same_but_for_provenance(relation: Correspondence, old: int, new: int) -> bool:
+    """Whether ``old`` and ``new`` are the same thing but for texts that differ in provenance: there, or where constants there lead.
+
+    What begins as a text may have pointers behind it, which belong to it or to something that nothing refers to by its start.
+    """
+    seen, waiting = {(old, new)}, [(old, new)]
+    while waiting:
+        pair = waiting.pop()
+        if relation.same(*pair) or provenance_only(relation.base, relation.fixed, *pair):
+            continue
+        further = relation.constant_content(*pair)
+        if not further or len(seen) > _PAIR_LIMIT:
+            return False
+        waiting += [one for one in further if one not in seen]
+        seen.update(further)
+    return True
 
 
 def _constants(view: View, entry: int, part: int, followed: Collection[int] | None = None) -> tuple[Constant, ...]:

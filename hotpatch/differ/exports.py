@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.differ.cosmetic import provenance_only
+from hotpatch.differ.cosmetic import same_but_for_provenance
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.errors import Refusal, Rule
 
@@ -52,11 +52,11 @@ def _changed_constant(relation: Correspondence, old: Export, new: Export) -> boo
     if old.rva is None or new.rva is None:
         return False
     constant = relation.base.place(old.rva).kind is PlaceKind.CONSTANT is relation.fixed.place(new.rva).kind
-    return constant and not relation.same(old.rva, new.rva) and not provenance_only(relation.base, relation.fixed, old.rva, new.rva)
+    return constant and not same_but_for_provenance(relation, old.rva, new.rva)
 
 
 def _leads_alike(relation: Correspondence, old: Rva, new: Rva) -> bool:
     there, here = relation.base.place(old), relation.fixed.place(new)
     if there.function is not None and here.function is not None:
         return relation.matching.same(there.function.entry, here.function.entry) and there.position == here.position
-    return relation.same(old, new) or provenance_only(relation.base, relation.fixed, old, new)
+    return same_but_for_provenance(relation, old, new)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.differ.cosmetic import provenance_only
+from hotpatch.differ.cosmetic import same_but_for_provenance
 from hotpatch.differ.data import Stretch
 from hotpatch.differ.exports import export_findings
 from hotpatch.differ.matching import Evidence
@@ -182,8 +182,8 @@ class _Difference:
 def initial_values(relation: Correspondence, live: LiveData) -> tuple[tuple[Refusal, ...], tuple[TextDatum, ...]]:
     """Live data that start with another value; pointers compare by what they refer to.
 
-    Texts of versions and dates are no difference. Data that differ in nothing but which texts they point at are apart: the running
-    program's keep theirs, which harms nobody but code that travels and uses them.
+    Texts of versions, dates and folders of sources are no difference. Data that differ in nothing but which texts they point at are apart:
+    the running program's keep theirs, which harms nobody but code that travels and uses them.
     """
     templates = relation.base.image.tls, relation.fixed.image.tls
     blocks: list[Stretch] = []
@@ -240,7 +240,7 @@ def _differences(relation: Correspondence, stretch: Stretch) -> Iterator[_Differ
     hard += sorted(set(there) ^ set(here))[:1]
     for offset in sorted(set(there) & set(here)):
         targets = base.pointer(stretch.base + offset), fixed.pointer(stretch.fixed + offset)
-        if relation.same(*targets) or provenance_only(base, fixed, *targets):
+        if same_but_for_provenance(relation, *targets):
             continue
         texts = _texts(base, fixed, *targets)
         if texts is None:

@@ -1,4 +1,4 @@
-"""Texts that say when or from what a build was made: versions, dates, times and the hashes that go with them."""
+"""Texts that say when or from what a build was made: versions, dates, times and the hashes that go with them, folders of sources."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 _TEXT_LIMIT = 8192
 _SHORTEST = 3
+_ALIGNMENT = 4
+"""Bytes; what compilers align texts to at least that begin behind something else than a text."""
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DATE = re.compile(rf"(?<![\w-])\d{{4}}-\d\d-\d\d(?![\d-])|\b(?:{_MONTHS}) [ \d]\d \d{{4}}\b")
 _TIME = re.compile(r"(?<![\d:])\d\d:\d\d:\d\d(?![\d:])")
@@ -17,27 +19,41 @@ _HASH = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{7,64}(?![0-9A-Za-z])")
 _VERSION = re.compile(r"(?<![\w.%])v?\d{1,5}\.\d{1,5}\.\d{1,5}(?:(?:a|b|rc|\.dev|\.post)\d{1,4})?(?![\w]|\.\w)")
 _THREE = re.compile(r"(?<![\w.%])v?(\d{1,5})\.(\d{1,5})\.(\d{1,5})(?![\w]|\.\w)")
 _NAMED_VERSION = re.compile(r"(?<=[Vv]ersion )\d+(?:\.\d+){1,3}(?![\w]|\.\w)")
+_FOLDER = re.compile(
+    r"(?:(?<=[\s\"'(\[])|^)(?:[A-Za-z]:)?[\\/](?:[^\\/:*?\"<>|%]+[\\/])+"
+    r"(?=[^\\/:*?\"<>|%]*\.(?:asm|c|cc|cpp|cxx|f|f90|go|h|hh|hpp|hxx|inl|pxd|pxi|pyx|rs|s)(?!\w))"
+)
+"""The folders of a source file (``__FILE__``), from the root on: only the machine that built the image has these."""
 
 _INTERNAL_NAME = re.compile(r"^(_[a-z]+)_\d{1,5}_\d{1,5}_\d{1,5}(?=\.[a-z]|$)")
 """What generators of code share among their modules of one version: ``_cython_3_1_1.cython_function_or_method``."""
 
 
 def whole_text(view: View, rva: int) -> tuple[str, int] | None:
-    """The text that ``rva`` lies in, from behind the zero byte before it to the next, and how far in; ``None`` where there is none."""
+    """The text that ``rva`` lies in, from behind the zero byte before it to the next, and how far in; ``None`` where there is none.
+
+    At an aligned address it also begins behind a byte of no text, such as the last of a number.
+    """
     section = view.section(rva)
     if section is None:
         return None
     low = max(section.range.start, rva - _TEXT_LIMIT)
     before = view.image.read(low, rva - low).rpartition(b"\0")[2]
+    if rva % _ALIGNMENT == 0 and not _is_text(before[-1:]):
+        before = b""
     raw, end, _ = view.image.read(rva, _TEXT_LIMIT).partition(b"\0")
     found = before + raw
-    if not end or not raw or not all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in found):
+    if not end or not raw or not _is_text(found):
         return None
     return found.decode("ascii"), len(before)
 
 
+def _is_text(found: bytes) -> bool:
+    return all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in found)
+
+
 def differ_in_provenance(old: str, new: str) -> bool:
-    """Whether two texts are different, and the same but for versions, dates and times; for hashes too, beside a date.
+    """Whether two texts are different, and the same but for versions, dates, times and folders of sources; for hashes too, beside a date.
 
     Numbers that may mean something to the program are none of these: two parts and a point may be a fraction, four parts an address, and
     hexadecimal digits alone a key.
@@ -61,7 +77,7 @@ def version_numbers(version: tuple[int, int, int]) -> tuple[int, ...]:
 
 def _without(text: str) -> str:
     dated = bool(_DATE.search(text))
-    for pattern, mark in ((_DATE, "\1"), (_TIME, "\2"), (_VERSION, "\3"), (_NAMED_VERSION, "\3")):
+    for pattern, mark in ((_FOLDER, "\5"), (_DATE, "\1"), (_TIME, "\2"), (_VERSION, "\3"), (_NAMED_VERSION, "\3")):
         text = pattern.sub(mark, text)
     text = _INTERNAL_NAME.sub("\\1_\3", text)
     return _HASH.sub("\4", text) if dated else text

@@ -186,6 +186,20 @@ PAIRS: dict[str, Pair] = {
         """,
         rules=("data-init",),
     ),
+    "source-folders": Pair(
+        """
+        struct entry { char text[24]; const char *file; };
+        static const char file[] = "C:/tmp/build-«13k2ep66|bc7zu607»/src/codec.c";
+        static const struct entry entry = {"what it does, at length", file};
+        static const struct entry *current = &entry;
+        EXPORT NOINLINE const struct entry *get(void) { return current; }
+        EXPORT NOINLINE void set(const struct entry *other) { current = other; }
+        EXPORT NOINLINE const char *whence(void) { return file; }
+        EXPORT NOINLINE const char *script(void) { return "C:/tmp/«one|two»/start.lua"; }
+        """,
+        {"whence": "changed", "script": "changed"},
+        cosmetic=("whence",),
+    ),
     "a-live-pointer-to-another-text": Pair(
         """
         static const char *motd = "«old|new» message";

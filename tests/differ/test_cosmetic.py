@@ -14,6 +14,9 @@ PROVENANCE = (
     ("2026-04-09 11:41:38 4525003a53a7fc63ca75", "2026-05-05 10:34:17 c88b22011a54b4f6fbd1"),
     ("version 1.4", "version 1.5"),
     ("1.0.0rc1", "1.0.0rc2"),
+    (r"C:\Users\RUNNER~1\Temp\.tmp-13k2ep66\src\codec.c", r"D:\b\src\codec.c"),
+    ("/rustc/4d91de4e/library/core/src/str.rs", "/rustc/17067e9a/library/core/src/str.rs"),
+    ("failed: C:/a b/codec.cpp, line 12", "failed: C:/c/codec.cpp, line 12"),
 )
 FUNCTIONAL = (
     ("same 1.2.3", "same 1.2.3"),
@@ -29,6 +32,11 @@ FUNCTIONAL = (
     ("_cython_3_1_1", "_cython_3_1_4_limited"),
     ("_cython_3_1", "_cython_3_2"),
     ("1.2.3 at most 5", "1.2.4 at most 6"),
+    (r"C:\a\codec.c", r"C:\a\coder.c"),
+    (r"C:\a\codec.dll", r"C:\b\codec.dll"),
+    ("src/one/codec.c", "src/two/codec.c"),
+    ("https://one/a/codec.c", "https://two/a/codec.c"),
+    ("C:/a/codec.c: 5", "C:/b/codec.c: 6"),
 )
 PARAMETER = frozenset([Parameter(0x9000, "rcx")])
 
