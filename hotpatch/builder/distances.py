@@ -25,8 +25,8 @@ def tables_of(image: Image, function: Function) -> tuple[DistanceTable, ...]:
 def sites(image: Image, table: DistanceTable, part: Range) -> tuple[Site, ...] | None:
     """The entries of ``table``, which lies in the datum ``part``, as sites; ``None`` where they are of a form that no field can hold.
 
-    Without a bound, the table ends at the first thing behind it that one of its own entries leads to. Entries that lead into the datum
-    itself move with it and are no sites.
+    Without a bound, the table ends at the first thing behind it that one of its own entries leads to, or before a word that leads out of
+    the image, such as one of a text. Entries that lead into the datum itself move with it and are no sites.
     """
     end = part.end if table.count is None else min(part.end, table.address + table.count * table.entry_size)
     if (table.entry_size, table.shift, table.signed) != (ENTRY_SIZE, 0, True):
@@ -35,6 +35,8 @@ def sites(image: Image, table: DistanceTable, part: Range) -> tuple[Site, ...] |
     at = table.address
     while at + ENTRY_SIZE <= end:
         target = table.address + int.from_bytes(image.read(at, ENTRY_SIZE), "little", signed=True)
+        if table.count is None and image.section_at(Rva(target)) is None:
+            break
         if target >= at and table.count is None:
             end = min(end, target)
         if target not in part:

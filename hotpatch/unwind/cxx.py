@@ -35,6 +35,8 @@ _LIMIT = 8192
 _NAME_LIMIT = 4096
 _DESCRIPTOR_SIZE = 16
 """Bytes of a type descriptor before its name."""
+_RUST_PANIC = b"rust_panic"
+"""The only type that Rust code throws and catches by a descriptor: a name without a decoration (``panic_unwind/src/seh.rs``)."""
 _FH4_CATCH, _FH4_SEPARATED, _FH4_BBT, _FH4_UNWIND, _FH4_TRY, _FH4_RESERVED = 1, 2, 4, 8, 0x10, 0x80
 _NO_UNWIND, _DTOR_RVA = 0, 3
 _LENGTHS = (1, 2, 1, 3, 1, 2, 1, 4, 1, 2, 1, 3, 1, 2, 1, 5)
@@ -177,13 +179,14 @@ class _Reader:
 
 
 def descriptor_range(image: Image, rva: int) -> Range:
-    """The type descriptor at ``rva``: a pointer to the descriptors' vtable, a spare word, the decorated name.
+    """The type descriptor at ``rva``: a pointer to the descriptors' vtable, a spare word, the decorated name, or that of Rust's panics.
 
     Raises:
         Malformed: None stands there.
     """
     raw, end, _ = image.read(rva + _DESCRIPTOR_SIZE, _NAME_LIMIT).partition(b"\0")
-    if not end or not raw.startswith(b".") or Rva(rva) not in image.pointers or not raw.isascii():
+    named = raw == _RUST_PANIC or (raw.startswith(b".") and raw.isascii())
+    if not end or not named or Rva(rva) not in image.pointers:
         raise Malformed(f"no type descriptor at 0x{rva:x}")
     return Range(Rva(rva), Rva(rva + _DESCRIPTOR_SIZE + len(raw) + 1))
 

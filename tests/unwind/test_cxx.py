@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,7 @@ class _Image:
 
     tables: bytes
     pointers: dict = field(default_factory=lambda: {0x3000: 0x2800})
+    name: bytes = b".?AVerror@@"
     unwind_entries: Sequence[object] = ()
     functions: Sequence[_Function] = tuple(
         _Function(start, (Range(Rva(start), Rva(start + size)),)) for start, size in ((0x1000, 0x100), (0x1100, 0x20), (0x1140, 0x20))
@@ -131,7 +132,7 @@ class _Image:
         return int.from_bytes(self.read(rva, 4), "little")
 
     def read(self, rva, size):
-        memory = bytes(0x2000) + self.tables.ljust(0x1000, b"\0") + bytes(16) + b".?AVerror@@\0" + bytes(64)
+        memory = bytes(0x2000) + self.tables.ljust(0x1000, b"\0") + bytes(16) + self.name + bytes(64)
         return memory[rva : rva + size]
 
     def section_at(self, rva):
@@ -184,6 +185,18 @@ def test_version_4_is_read_whole():
     starts = [reference.addend for reference in inner]
     assert [tables.data[at : at + 4] for at in starts] == [PARTS[at][:4] for at in (UNWIND_AT, TRY_AT, IP_AT, CATCH_AT)]
     assert tables.data[tables.first : tables.first + 1] == b"\x18"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [(b".H", True), (b"rust_panic", True), (b"rust_panics", False), (b"a text", False), (b"", False)]
+)
+def test_names_of_types_that_are_caught(name, known):
+    image = replace(_tables({}), name=name)
+    if known:
+        assert cxx.descriptor_range(image, 0x3000) == Range(Rva(0x3000), Rva(0x3010 + len(name) + 1))
+        return
+    with pytest.raises(cxx.Malformed):
+        cxx.descriptor_range(image, 0x3000)
 
 
 def test_version_4_of_a_block_that_destroys_nothing():
