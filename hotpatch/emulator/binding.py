@@ -11,7 +11,7 @@ from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Context", "Direct", "Engine", "IntegerRegister", "IntegerRegisters", "UcError", "handle_of", "new_engine"]
+__all__ = ["Context", "Direct", "Engine", "IntegerRegister", "IntegerRegisters", "TlbEntry", "UcError", "handle_of", "new_engine"]
 
 _REMOVE_CACHE = uc_const.UC_CTL_TB_REMOVE_CACHE | uc_const.UC_CTL_IO_WRITE << 30 | 2 << 26
 """Control code as ``UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2)`` of ``unicorn.h`` makes it: two arguments are written."""
@@ -19,6 +19,13 @@ _REMOVE_CACHE = uc_const.UC_CTL_TB_REMOVE_CACHE | uc_const.UC_CTL_IO_WRITE << 30
 
 class Context(Protocol):
     """Saved registers; opaque."""
+
+
+class TlbEntry(Protocol):
+    """Where a page lies, and what may be done with it."""
+
+    paddr: int
+    perms: int
 
 
 class Engine(Protocol):
@@ -70,6 +77,9 @@ class Engine(Protocol):
 
     def ctl_set_exits(self, exits: Sequence[int]) -> None:
         """Addresses that runs stop before; code that is translated already does not know of them."""
+
+    def ctl_set_tlb_mode(self, mode: int) -> None:
+        """Who says where pages lie: the emulated processor's page tables, or a hook."""
 
     def ctl_flush_tb(self) -> None:
         """Drop all translations."""

@@ -19,7 +19,7 @@ from unicorn import unicorn_const as uc_const
 
 from hotpatch.address import Va
 from hotpatch.emulator.binding import Direct, IntegerRegister, IntegerRegisters, UcError, handle_of
-from hotpatch.emulator.cpu_model import HALT, Slice, Trap, cpu_model
+from hotpatch.emulator.cpu_model import HALT, NOWHERE, Slice, Trap, cpu_model
 from hotpatch.emulator.repeats import LONGEST, Repeats
 from hotpatch.errors import FaultKind, HotpatchError
 
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from hotpatch.arch import Machine
     from hotpatch.emulator.binding import Context, Engine
 
-NOWHERE = 0xFFFF_FFFF_FFFF
-"""``until`` of every run: an address that nothing jumps to."""
-
-_FETCH = frozenset({uc_const.UC_ERR_FETCH_UNMAPPED, uc_const.UC_ERR_FETCH_PROT})
 _ACCESS = {
     uc_const.UC_ERR_READ_UNMAPPED: "read",
     uc_const.UC_ERR_READ_PROT: "read",
@@ -41,6 +37,8 @@ _ACCESS = {
     uc_const.UC_ERR_FETCH_UNMAPPED: "execute",
     uc_const.UC_ERR_FETCH_PROT: "execute",
 }
+_REFUSED = {uc_const.UC_MEM_READ: "read", uc_const.UC_MEM_WRITE: "write", uc_const.UC_MEM_FETCH: "execute"}
+"""Accesses that :meth:`hotpatch.emulator.cpu_model.CpuModel.bound` refuses; Unicorn calls them exceptions."""
 _STRUCTURE_WORDS = 1024
 """64-bit words at the start of Unicorn's engine structure that the counter is looked for in."""
 
@@ -78,7 +76,11 @@ class Cpu:
             self._handle = handle_of(self._uc)
             self._trap: list[tuple[int, int]] = []
             self._interrupts: list[int] = []
-            self._hooks = [*_hook(self._uc, self._trap, self._interrupts, grow), self.model.hook(self._uc, clock, self._interrupts)]
+            self._hooks = [
+                *_hook(self._uc, self._trap, self._interrupts, grow),
+                *self.model.bound(self._uc, self._trap),
+                self.model.hook(self._uc, clock, self._interrupts),
+            ]
             weakref.finalize(self, _unhook, self._uc, self._hooks)
         except UcError as error:
             raise CpuError("starting", error.errno) from error
@@ -273,12 +275,15 @@ class Cpu:
     def _failed(self, code: int) -> Slice:
         counted, pc = int(self._counter.value), Va(self.pc)
         access = _ACCESS.get(code)
+        if code == uc_const.UC_ERR_EXCEPTION and self._trap:
+            access = _REFUSED[self._trap[-1][1]]
         if access is None:
             if code not in (uc_const.UC_ERR_INSN_INVALID, uc_const.UC_ERR_EXCEPTION):
                 raise CpuError(f"running at 0x{pc:x}", code)
             return Slice(counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None))
-        address = Va(self.model.named_address(self, self._trap[-1][0], b"" if code in _FETCH else self._code(pc))) if self._trap else pc
-        executed = counted if code in _FETCH else counted - 1
+        fetch = access == "execute"
+        address = Va(self.model.named_address(self, self._trap[-1][0], b"" if fetch else self._code(pc), access)) if self._trap else pc
+        executed = counted if fetch else counted - 1
         return Slice(executed, Trap(FaultKind.ACCESS_VIOLATION, pc, address, access))
 
     def _interrupted(self, counted: int) -> Slice:
@@ -291,15 +296,15 @@ class Cpu:
 def _hook(uc: Engine, trap: list[tuple[int, int]], interrupts: list[int], grow: Callable[[int], bool]) -> tuple[int, ...]:
     """Record faults into lists that know nothing of the processor, so that no reference cycle keeps host memory alive."""
 
-    def invalid(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
+    def invalid(_uc: Engine, access: int, address: int, size: int, _value: int, _data: object) -> bool:
         first, last = grow(address), grow(address + max(size, 1) - 1)
         if first and last:
             return True
-        trap.append((address if not first else address + size - 1, size))
+        trap.append((address if not first else address + size - 1, access))
         return False
 
-    def protected(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> bool:
-        trap.append((address, size))
+    def protected(_uc: Engine, access: int, address: int, _size: int, _value: int, _data: object) -> bool:
+        trap.append((address, access))
         return False
 
     def interrupt(uc: Engine, number: int, _data: object) -> None:

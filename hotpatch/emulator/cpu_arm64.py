@@ -72,6 +72,10 @@ class Arm64Cpu:
 
         return uc.hook_add(UC_HOOK_INSN, read_system, None, 1, 0, arm64_const.UC_ARM64_INS_MRS)
 
+    def bound(self, _uc: Engine, _trap: list[tuple[int, int]]) -> tuple[int, ...]:
+        """None: Unicorn looks at every bit of an address."""
+        return ()
+
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """``brk`` and undefined instructions leave the PC at the instruction, ``svc`` behind it."""
         if number == HALT:
@@ -89,7 +93,7 @@ class Arm64Cpu:
             return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 0)
         return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 0, f"processor exception {number}")
 
-    def named_address(self, _cpu: Cpu, told: int, _code: bytes) -> int:
+    def named_address(self, _cpu: Cpu, told: int, _code: bytes, _access: str) -> int:
         """Unicorn says the whole address."""
         return told
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hotpatch.emulator.repeats import RepeatForm
     from hotpatch.errors import FaultKind
 
+NOWHERE = 0xFFFF_FFFF_FFFF
+"""``until`` of every run: an address that nothing jumps to."""
 HALT, SYSTEM_CALL = -1, -2
 """Numbers for what stops a run and is no interrupt of Unicorn's: a halt instruction, a system call."""
 
@@ -88,16 +90,20 @@ class CpuModel(Protocol):
         :data:`SYSTEM_CALL`. Returns the hook's handle.
         """
 
+    def bound(self, uc: Engine, trap: list[tuple[int, int]]) -> tuple[int, ...]:
+        """Make accesses fail that Unicorn lets through: address and kind of each are appended to ``trap``. Returns hooks' handles."""
+
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """What interrupt ``number`` at Unicorn's ``pc`` means."""
 
-    def named_address(self, cpu: Cpu, told: int, code: bytes) -> int:
+    def named_address(self, cpu: Cpu, told: int, code: bytes, access: str) -> int:
         """The address that an instruction named whose access has failed.
 
         Args:
             cpu: Where it stands at the instruction.
             told: What Unicorn says of the address.
             code: The instruction and what follows, or nothing where it could not be fetched.
+            access: ``read``, ``write`` or ``execute``.
         """
 
     def recorded(self, address: int, access: str | None) -> tuple[int, str | None]:

@@ -7,19 +7,19 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from unicorn import x86_const
-from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_64
+from unicorn.unicorn_const import UC_ARCH_X86, UC_HOOK_INSN, UC_HOOK_TLB_FILL, UC_MODE_64, UC_PROT_ALL, UC_TLB_VIRTUAL
 
 from hotpatch.arch import Machine, architecture
 from hotpatch.arch.x64_operands import memory
 from hotpatch.emulator.binding import new_engine
-from hotpatch.emulator.cpu_model import HALT, SYSTEM_CALL, Interrupt
+from hotpatch.emulator.cpu_model import HALT, NOWHERE, SYSTEM_CALL, Interrupt
 from hotpatch.emulator.repeats import RepeatForm
 from hotpatch.errors import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hotpatch.emulator.binding import Engine
+    from hotpatch.emulator.binding import Engine, TlbEntry
     from hotpatch.emulator.cpu import Cpu
 
 _INTEGER = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16)))
@@ -34,6 +34,7 @@ _LOWER_END, _UPPER_START = 1 << 47, (1 << 64) - (1 << 47)
 """Addresses between them are not canonical (Intel SDM volume 1, "Canonical Addressing")."""
 _LARGEST_ACCESS = 512
 """Bytes that one instruction accesses at most: ``fxsave``."""
+_PAGE = 0x1000
 _MXCSR = 0x1F80
 _FPCW = 0x27F
 """What Windows starts a thread with (MS Learn, "x64 calling convention", FpCsr and MxCsr)."""
@@ -79,6 +80,19 @@ class X64Cpu:
 
         return uc.hook_add(UC_HOOK_INSN, system_call, None, 1, 0, x86_const.UC_X86_INS_SYSCALL)
 
+    def bound(self, uc: Engine, trap: list[tuple[int, int]]) -> tuple[int, ...]:
+        """Addresses that are not canonical. Unicorn 2.1 maps their low 52 bits, unless it is asked where pages lie, once for each."""
+
+        def fill(_uc: Engine, page: int, access: int, entry: TlbEntry, _data: object) -> bool:
+            if _LOWER_END <= page < _UPPER_START and page != NOWHERE & -_PAGE:  # Unicorn looks there for itself
+                trap.append((page, access))
+                return False
+            entry.paddr, entry.perms = page, UC_PROT_ALL  # rights are those of what is mapped there
+            return True
+
+        uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
+        return (uc.hook_add(UC_HOOK_TLB_FILL, fill),)
+
     def interrupt(self, number: int, pc: int, read: Callable[[int, int], bytes]) -> Interrupt:
         """Exceptions leave the PC at the instruction, ``int3`` one byte and ``int n`` and ``syscall`` two bytes behind."""
         if number == HALT:
@@ -95,9 +109,10 @@ class X64Cpu:
             return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 2, f"interrupt 0x{number:x}")
         return Interrupt(FaultKind.ILLEGAL_INSTRUCTION, 0, f"processor exception {number}")
 
-    def named_address(self, cpu: Cpu, told: int, code: bytes) -> int:
-        """Unicorn 2.1 says the low 52 bits: the rest is that of the operand, or of the stack pointer, which leads there."""
-        named = [cpu.pc] if not code else [cpu.get("rsp"), cpu.get("rsp") - 8]
+    def named_address(self, cpu: Cpu, told: int, code: bytes, access: str) -> int:
+        """Unicorn 2.1 says the low 52 bits, or the page: the rest is that of the operand, or of the stack pointer, which leads there."""
+        stack = cpu.get("rsp")
+        named = [cpu.pc] if not code else [stack - 8, stack] if access == "write" else [stack, stack - 8]
         for instruction in islice(architecture(Machine.X64).disassemble(code, cpu.pc), 1):
             for operand in filter(None, map(memory, instruction.operands.split(", "))):
                 base = cpu.get(operand.base) if operand.base else 0
@@ -107,6 +122,8 @@ class X64Cpu:
             into = (told - start) & _TOLD
             if into < _LARGEST_ACCESS:
                 return (start + into) & (1 << 64) - 1
+            if (start & (1 << 64) - 1) - told in range(_PAGE):
+                return start & (1 << 64) - 1
         return told
 
     def recorded(self, address: int, access: str | None) -> tuple[int, str | None]:

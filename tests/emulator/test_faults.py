@@ -177,3 +177,32 @@ def test_the_exception_record_of_an_address_that_no_program_has(machine, address
     canonical = address >> 47 in (0, 0x1FFFF)
     told = [int.from_bytes(bare.system.memory.read(DATA + at, 8), "little") for at in (0, 8)]
     assert told == ([0, 2**64 - 1] if bare.x64 and not canonical else [1, address])
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("bit", [52, 55, 56, 60, 63])
+@pytest.mark.parametrize(
+    ("x64", "arm64", "access"),
+    [
+        ("mov rcx, [rax]", "ldr x0, [x16]", "read"),
+        ("mov [rax], cl", "strb w0, [x16]", "write"),
+        ("add qword ptr [rax], 1", "ldxr x0, [x16]", "read"),
+        ("mov rsp, rax\npop rcx", "ldr x0, [x16], #8", "read"),
+        ("lea rsp, [rax + 8]\npush rcx", "str x0, [x16]", "write"),
+        ("mov rdi, rax\nmov ecx, 3\nrep stosb", "stp x0, x1, [x16]", "write"),
+        ("jmp rax", "br x16", "execute"),
+    ],
+)
+def test_an_address_whose_lower_bits_alone_are_mapped_fails(machine, bit, x64, arm64, access):
+    """It is no address of what they are mapped to; the page had been accessed before, by the address that it has."""
+    bare = Bare(machine)
+    address = DATA + 0x18 | 1 << bit
+    first = "mov rcx, [rax]" if bare.x64 else "ldr x0, [x16]"
+    code = bare.code(f"LOAD {bare.scratch} {DATA}\n{first}\nLOAD {bare.scratch} {address}\n{x64 if bare.x64 else arm64}\nret")
+    before = bare.system.memory.read(DATA, 0x100)
+    bare.thread(code)
+    bare.run()
+    fault = bare.system.fault
+    assert (fault.kind, fault.address, fault.access) == (FaultKind.ACCESS_VIOLATION, address, access)
+    assert bare.system.memory.read(DATA, 0x100) == before
+    assert fault.pc == address if access == "execute" else code < fault.pc < code + 0x40
