@@ -42,6 +42,7 @@ class Blocks:
             if index not in data:
                 ends[index] = (a64.flow_of(words[index]) in _FALLS_THROUGH, None)
                 starts.add(index + 1)
+        starts.update(index + 1 for index in code.traps())
         for index in data:
             starts.update((index, index + 1))
         for targets in edges.values():

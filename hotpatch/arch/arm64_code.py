@@ -115,6 +115,11 @@ class Code:
         """Indices of the words that are BR."""
         return [index for index in self.register_branches() if a64.is_branch_register(self.words[index])]
 
+    def traps(self) -> list[int]:
+        """Indices of the words that are ``brk #1``."""
+        words = self.words
+        return [index for index, word in enumerate(words) if word == a64.BRK_TRAP] if a64.BRK_TRAP in words else []
+
     def may_read_table(self, jump: int) -> bool:
         """Whether the BR ``jump`` may go through a table, not a tail call's pointer.
 

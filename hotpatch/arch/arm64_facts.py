@@ -127,6 +127,11 @@ def meet(one: State, other: State) -> State:
 _PAGES = (Page, Torn)
 
 
+def doubted(state: State) -> State:
+    """What holds behind a place from which code hardly goes on: it may be something else that other code leads to."""
+    return {key: fact._replace(sure=False) if isinstance(fact, Page) else fact for key, fact in state.items()}
+
+
 def _either(one: Fact | None, other: Fact | None) -> Fact:
     """The page that either says; at least one of them is one."""
     if isinstance(one, Page) and isinstance(other, Page) and one.page == other.page:

@@ -182,6 +182,8 @@ class Analysis:
                 self._unread[last] = state
             return []
         following, target = self._following[block]
+        if self._code.words[last] == a64.BRK_TRAP:
+            state = facts.doubted(state)
         falls = taken = state
         if self._tables:
             falls, taken = _refine(self._code.words[last], state)

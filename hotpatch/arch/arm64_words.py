@@ -22,6 +22,9 @@ UDF_0 = 0x00000000
 BRK_UNREACHABLE = 0xD43E0000
 """``brk #0xf000``: what compilers for Windows put behind a call that does not return."""
 
+BRK_TRAP = 0xD4200020
+"""``brk #1``: what LLVM ends a way with that the program never goes on from."""
+
 CONDITION_HS, CONDITION_LO, CONDITION_HI, CONDITION_LS, CONDITION_AL = 2, 3, 8, 9, 14
 
 

@@ -373,6 +373,10 @@ JOINS = {
         "ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; add x0, x8, #0x10; bl 0x2000; ldr w0, [x8, #0x10]; ret",
         [WHOLE, WHOLE],
     ),
+    "saved-behind-a-trap": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1010; ret; brk #1; stp x8, x9, [sp, #-16]!; ret", [WHOLE]),
+    "saved-behind-another-trap": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1010; ret; brk #0xf000; stp x8, x9, [sp, #-16]!; ret", [WHOLE, PARTIAL]),
+    "read-behind-a-trap": ("ldr w1, [x8, #0x10]; brk #1; ldr w0, [x8, #0x20]; ret", [WHOLE, PARTIAL]),
+    "certain-elsewhere-read-behind-a-trap": ("ldr w1, [x8, #0x10]; brk #1; ldr w0, [x8, #0x10]; ret", [WHOLE, WHOLE]),
     "nowhere-certain": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; add x0, x8, #0x20; ret", [WHOLE, PARTIAL]),
     "of-two-pages": (
         "ldr w1, [x8, #0x10]; cbnz w1, 0x1014; adrp x8, 0x6000; bl 0x2000; add x0, x8, #0x20; ret",
