@@ -25,7 +25,7 @@ _FOLDER = re.compile(
 )
 """The folders of a source file (``__FILE__``), from the root on: only the machine that built the image has these."""
 
-_INTERNAL_NAME = re.compile(r"^(_[a-z]+)_\d{1,5}_\d{1,5}_\d{1,5}(?=\.[a-z]|$)")
+_INTERNAL_NAME = re.compile(r"^(_[a-z]+)_\d{1,5}_\d{1,5}_\d{1,5}(?=\.[a-z_]|$)")
 """What generators of code share among their modules of one version: ``_cython_3_1_1.cython_function_or_method``."""
 
 
