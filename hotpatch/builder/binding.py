@@ -80,7 +80,7 @@ class _Binder:
         self.table_rows = TableRows(diff.fixed)
         self.ownership = Ownership(diff, self.view, self.base_view)
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
-        self.positions = Positions(diff, self.view, self.base_view)
+        self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}

@@ -68,7 +68,8 @@ class Doubts:
 
     def _told_from(self, usage: Usage | None, target: Rva, matched: Rva | None, rival: int) -> bool:
         """Whether the base's version of the function shows that ``target`` is ``matched``, not the end of what begins at ``rival``."""
-        displacement = self._positions.displacement(rival)
-        if usage is None or matched is None or displacement is None:
+        if usage is None or matched is None:
             return False
-        return usage.told(target, {matched, target + displacement}) == matched
+        displacement = self._positions.displacement(rival)
+        places = {matched} if displacement is None else {matched, target + displacement}
+        return usage.told(target, places) == matched

@@ -52,14 +52,14 @@ class Novelty:
             pairs = None if sites else distance_pairs(self._base, self._fixed, old, new)
         else:
             pairs = [(self._base.pointer(there + site), self._fixed.pointer(fixed + site)) for site in sites]
-        return pairs is not None and all(self._is_same(*pair) for pair in pairs)
+        return pairs is not None and all(self.is_same(*pair) for pair in pairs)
 
     def same_record(self, base: int, fixed: int) -> bool | None:
         """Whether two records of C++ types say the same; ``None`` where neither place has one."""
         old, new = self._base.type_records.get(base), self._fixed.type_records.get(fixed)
         if old is None or new is None:
             return None if old is new else False
-        return old.meaning == new.meaning and all(self._is_same(*pair) for pair in zip(old.code, new.code, strict=True))
+        return old.meaning == new.meaning and all(self.is_same(*pair) for pair in zip(old.code, new.code, strict=True))
 
     def same_vtable(self, base: int, fixed: int) -> bool:
         """Whether both are vtables of one class that lead to the same functions."""
@@ -100,7 +100,7 @@ class Novelty:
             found[record.shape[:2]].add(record.shape)
         return found
 
-    def _is_same(self, base: int, fixed: int) -> bool:
+    def is_same(self, base: int, fixed: int) -> bool:
         """Whether the comparison holds what lies at the two places for the same thing, or both have the same text there."""
         record = self.same_record(base, fixed)
         if record is not None:

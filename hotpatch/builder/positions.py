@@ -10,11 +10,13 @@ from hotpatch.address import Rva
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
+from hotpatch.builder.rearranged import Rearranged
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
+    from hotpatch.builder.novelty import Novelty
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Section
@@ -28,9 +30,10 @@ _WORDS = frozenset({"security cookie", "guard check pointer", "guard dispatch po
 class Positions:
     """Where nameless live data of the fixed image may lie in the base, by what matches around them."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, base: View) -> None:
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
         self._diff, self._fixed, self._base = diff, fixed, base
+        self._rearranged = Rearranged(diff, fixed, base, novelty)
 
     @cached_property
     def _matches(self) -> tuple[tuple[int, int, int], ...]:
@@ -89,13 +92,14 @@ class Positions:
     def is_borne_out(self, rva: int, base: int) -> bool:
         """Whether what is matched just before or behind ``rva`` has moved as far as it and ``base`` lie apart.
 
-        True, too, where surer evidence than aligned instructions matches ``rva`` itself, and where nothing else is matched.
+        True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, and where data
+        around it have but changed places.
         """
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
         if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
             return True
         near = self.displacements_around(rva)
-        return not near or base - rva in near
+        return not near or base - rva in near or self._rearranged.is_reordered(rva, base)
 
     def displacements_around(self, rva: int) -> tuple[int, ...]:
         """How much further the base has the live data just before and just behind the one at ``rva``, where it has them."""
@@ -118,7 +122,8 @@ class Positions:
         while at >= 0 and rva - starts[at] <= FARTHEST and self._fixed.section(starts[at]) is section:
             displacement = self.displacement(starts[at])
             if displacement is not None:
-                return None if displacement == own or self._is_number(starts[at]) else rva + displacement
+                same = displacement == own or self._is_number(starts[at]) or (own is None and self._rearranged.is_inserted(rva))
+                return None if same else rva + displacement
             at -= 1
         return None
 

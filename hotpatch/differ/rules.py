@@ -129,7 +129,7 @@ def _growth(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator[
         old, new = base.extent(stretch.base), fixed.extent(stretch.fixed)
         section = base.image.section_at(old.start)
         bounded = old.end in starts or (section is not None and old.end == section.range.end)
-        if not bounded or new.size <= old.size or _fills(new.start + old.size, new.end, partners.get(new.end, _ALIGNMENT_LIMIT)):
+        if not bounded or new.size <= old.size or fills(new.start + old.size, new.end, partners.get(new.end, _ALIGNMENT_LIMIT)):
             continue
         user = next((users[target] for target in users if new.start <= target < new.end), None)
         if user is not None:
@@ -141,7 +141,7 @@ def _growth(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator[
             yield Refusal(Rule.DATA_LAYOUT, None, Rva(stretch.base), reason, facts)
 
 
-def _fills(end: int, following: int, partner: int) -> bool:
+def fills(end: int, following: int, partner: int) -> bool:
     """Whether alignment of what follows, no more than where its partner in the base lies, explains the room between."""
     alignment = min(following & -following, partner & -partner)
     return -(-end // alignment) * alignment == following

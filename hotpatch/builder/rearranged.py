@@ -1,0 +1,204 @@
+"""Live data without names that changed places among their neighbours, or came between them: what shows that they are what they seem.
+
+Linkers and compilers of another version put the same data in another order. Where nothing came or went between two neighbours that moved
+alike, what lies between them is the same, and its content or its uses tell which is which. Data that lie between two neighbours which
+follow each other in the base are new, not the end of the first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.counterparts import Counterparts
+from hotpatch.builder.model import Body
+from hotpatch.builder.ownership import FARTHEST, Usage
+from hotpatch.differ.correlate import aligned_links
+from hotpatch.differ.matching import Evidence
+from hotpatch.differ.parts import PlaceKind
+from hotpatch.differ.rules import fills
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.builder.novelty import Novelty
+    from hotpatch.differ import DatumMatch, ImageDiff
+    from hotpatch.differ.view import View
+
+_ALIGNMENT = 16
+"""Bytes; what a datum that the base does not have is aligned to at most."""
+
+
+class Rearranged:
+    """Judges nameless live data by what lies around them and by who uses them."""
+
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
+        self._diff, self._fixed, self._base, self._novelty = diff, fixed, base, novelty
+        self._live = [match for match in diff.data if match.writable]
+        self._starts = [match.fixed for match in self._live]
+
+    # other places ------------------------------------------------------------------------------------------------------------------------
+
+    def is_reordered(self, rva: int, base: int) -> bool:
+        """Whether the datum at ``rva``, which aligned instructions match with ``base``, has but changed places with others around it.
+
+        Its neighbours on both sides, near or far, moved by as much, nothing new lies between them, the functions that use it are those that
+        used the base's, and either its content tells it from all else there, or it is used at the same instructions and at no others.
+        """
+        parts = self._between(rva)
+        if parts is None or base not in parts[1] or not self._same_functions(base, rva):
+            return False
+        return self._told_by_content(rva, base, *parts) or self._used_alike(base, rva)
+
+    def _between(self, rva: int) -> tuple[Range, Range] | None:
+        """What lies between the nearest neighbours of ``rva`` that moved alike and hold the same data between them: fixed, base."""
+        own = bisect_left(self._starts, rva)
+        if own == len(self._starts) or self._starts[own] != rva:
+            return None
+        section = self._fixed.section(rva)
+        near = [
+            at for at, match in enumerate(self._live) if abs(match.fixed - rva) <= FARTHEST and self._fixed.section(match.fixed) is section
+        ]
+        pairs = ((before, after) for before in near if before < own for after in near if after > own)
+        for before, after in sorted(pairs, key=lambda pair: (pair[1] - pair[0], pair)):
+            one, other = self._live[before], self._live[after]
+            if one.base - one.fixed != other.base - other.fixed:
+                continue
+            parts = Range(Rva(one.fixed + one.size), other.fixed), Range(Rva(one.base + one.size), other.base)
+            if self._holds_the_same(self._live[before + 1 : after], *parts):
+                return parts
+        return None
+
+    def _holds_the_same(self, inside: list[DatumMatch], fixed: Range, base: Range) -> bool:
+        """Whether the data ``inside`` are all that are referred to in ``fixed``, and what the base has of them is what is matched there."""
+        if not all(match.base in base for match in inside) or any(match.base in base and match.fixed not in fixed for match in self._live):
+            return False
+        starts = self._fixed.boundaries
+        here = starts[bisect_left(starts, fixed.start) : bisect_left(starts, fixed.end)]
+        ends = {match.fixed + match.size for match in inside}
+        return all(start in ends or start == fixed.start or self._diff.base_datum(Rva(start)) is not None for start in here)
+
+    def _told_by_content(self, rva: int, base: int, fixed_part: Range, base_part: Range) -> bool:
+        """Whether these two begin with the same, not with zeros, and nothing else in either part does."""
+        size = min(self._fixed.extent(rva).size, self._base.extent(base).size)
+        if not any(self._fixed.image.read(Rva(rva), size)):
+            return False
+        there = [start for start in _inside(self._base, base_part) if self._alike(start, rva)]
+        here = [start for start in _inside(self._fixed, fixed_part) if self._alike(base, start)]
+        return (there, here) == ([base], [rva])
+
+    def _alike(self, base: int, fixed: int) -> bool:
+        size = min(self._fixed.extent(fixed).size, self._base.extent(base).size)
+        sites = self._fixed.pointers(fixed, fixed + size)
+        if sites != self._base.pointers(base, base + size) or self._base.bare(base, size) != self._fixed.bare(fixed, size):
+            return False
+        return all(self._novelty.is_same(self._base.pointer(base + site), self._fixed.pointer(fixed + site)) for site in sites)
+
+    # uses --------------------------------------------------------------------------------------------------------------------------------
+
+    def _same_functions(self, base: int, fixed: int) -> bool:
+        """Whether code alone refers to both, and functions that refer to one are those that refer to the other."""
+        if base in self._pointed[self._base] or fixed in self._pointed[self._fixed]:
+            return False
+        there, here = self._uses[self._base].get(base, {}), self._uses[self._fixed].get(fixed, {})
+        return bool(here) and {self._partners.get(entry) for entry in there} == set(here)
+
+    def _used_alike(self, base: int, fixed: int) -> bool:
+        """Whether every instruction that refers to one aligns with one that refers to the other."""
+        there, here = self._uses[self._base][base], self._uses[self._fixed][fixed]
+        for old, count in there.items():
+            new = self._partners[old]
+            links = aligned_links(self._base, self._fixed, old, new)
+            places = {
+                ((b.part, b.offset), (f.part, f.offset))
+                for b, f in links
+                if (b.target, f.target) == (base, fixed) and b.kind is f.kind and _whole(b.kind)
+            }
+            if not len(places) == count == here[new]:
+                return False
+        return True
+
+    @cached_property
+    def _partners(self) -> Mapping[int, int]:
+        return {row.base.entry: row.fixed.entry for row in self._diff.functions if row.base and row.fixed}
+
+    @cached_property
+    def _pointed(self) -> Mapping[View, frozenset[int]]:
+        return {view: frozenset(map(int, view.image.pointers.values())) for view in (self._base, self._fixed)}
+
+    @cached_property
+    def _uses(self) -> Mapping[View, Mapping[int, Mapping[int, int]]]:
+        """Live data → how often each function, by entry, refers to it."""
+        return {view: _uses_of(view) for view in (self._base, self._fixed)}
+
+    # new data ----------------------------------------------------------------------------------------------------------------------------
+
+    def is_inserted(self, rva: int) -> bool:
+        """Whether something new begins at ``rva``, where other live data end.
+
+        What ends there and what follows lie side by side in the base, there is more room between them now than alignment takes, and nothing
+        else can be what it is for: what might walk back from its end does so in the base from what follows.
+        """
+        at = bisect_right(self._starts, rva)
+        if not 0 < at < len(self._live):
+            return False
+        below, above = self._live[at - 1 : at + 1]
+        section, place = self._fixed.section(rva), below.base + below.size
+        if below.fixed + below.size != rva or self._fixed.section(above.fixed) is not section:
+            return False
+        if _inside(self._base, Range(Rva(place), above.base)) not in ([], [place]) or not fills(place, above.base, above.fixed):
+            return False
+        starts = self._fixed.boundaries
+        end = starts[bisect_right(starts, rva)]
+        if fills(rva, end, above.base if end == above.fixed else _ALIGNMENT):
+            return False
+        return not self._may_be_walked_back(end)
+
+    def _may_be_walked_back(self, end: int) -> bool:
+        """Whether something takes ``end`` that may mean what ends there."""
+        there = self._diff.base_datum(Rva(end))
+        if end in self._pointed[self._fixed] and (there is None or self._evidence_at(end) == Evidence.ALIGNMENT):
+            return True
+        old = {new: base for base, new in self._partners.items()}
+        for entry in self._uses[self._fixed].get(end, {}):
+            function = self._fixed.functions[entry]
+            body = body_of(self._fixed.image, function)
+            if isinstance(body, Body) and end not in Usage(self._fixed.image, body.sites).taken:
+                continue
+            base = self._base.functions.get(old.get(entry, -1))
+            if base is None or there is None:
+                return True
+            if self._base.body(base.entry).masked == self._fixed.body(entry).masked:
+                continue
+            if Counterparts(self._diff, self._base, self._fixed, (base, function)).told(end, {there}) != there:
+                return True
+        return False
+
+    def _evidence_at(self, rva: int) -> str:
+        at = bisect_right(self._starts, rva) - 1
+        return self._live[at].matched_by if at >= 0 else ""
+
+
+def _inside(view: View, part: Range) -> list[int]:
+    """Where anything in ``part`` may begin."""
+    return list(view.boundaries[bisect_left(view.boundaries, part.start) : bisect_left(view.boundaries, part.end)])
+
+
+def _whole(kind: FixupKind) -> bool:
+    return kind is not FixupKind.PAGEBASE_REL21
+
+
+def _uses_of(view: View) -> Mapping[int, Mapping[int, int]]:
+    found: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for entry in view.functions:
+        for link in view.body(entry).links():
+            if _whole(link.kind) and view.place(link.target).kind is PlaceKind.WRITABLE:
+                found[link.target][entry] += 1
+    return found

@@ -1,0 +1,118 @@
+"""Live data without names that changed places between neighbours that did not, or came between them: bound by what shows which they are."""
+
+import struct
+
+import pytest
+
+from hotpatch import build
+from hotpatch.arch import FixupKind, Machine, architecture
+from hotpatch.differ import diff_images
+from hotpatch.errors import NotHotpatchable, Rule
+from hotpatch.patch import CarriedKind
+from tests.builder.applied import Applied
+from tests.builder.test_neighbours import RETURN, STEP, adds, takes
+from tests.emulator.pe import DATA, TEXT, Pe
+
+FIRST, LAST, TAIL = DATA + 0x100, DATA + 0x130, DATA + 0x200
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+
+def loads(machine, at, target, register):
+    """The eight bytes at an address into ``rax`` and its like, or ``x0`` and its like, by number."""
+    arch = architecture(machine)
+    if machine is Machine.X64:
+        return bytes((0x48, 0x8B, 5 | register << 3)) + arch.bind(FixupKind.REL32, bytes(4), at + 3, target)
+    page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000 | register), at, target)
+    return page + arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0xF9400000 | register << 5 | register), at + 4, target)
+
+
+def image(machine, functions, data, names=takes):
+    """``functions``: what each ``names`` in turn, and a number that it adds to how far the first two are apart; ``data``: place → words."""
+    pe = Pe(machine)
+    pe.put(TEXT, (b"\xcc" if machine is Machine.X64 else bytes(1)) * 0x400)
+    rows = []
+    for count, (name, (taken, number)) in enumerate(functions.items()):
+        at, code = TEXT + STEP * count, b""
+        for target, register in zip(taken, (0, 2, 1), strict=False):
+            code += names(machine, at + len(code), target, register)
+        pe.put(at, code + (adds(machine, number) if number else b"") + RETURN[machine])
+        rows.append((name, at))
+    for place, words in data.items():
+        pe.put(place, struct.pack(f"<{len(words)}I", *words))
+    pe.exports("rearranged.dll", rows)
+    return pe.build("rearranged.dll")
+
+
+def rules(diff):
+    with pytest.raises(NotHotpatchable) as refused:
+        build(diff)
+    return {refusal.rule for refusal in refused.value.refusals}
+
+
+def swapped(machine, one, other, names, *, extra=False):
+    """``one`` and ``other``, words of four, stand in turn between two data that nothing moves; in the fixed image the other way round."""
+    edges = {FIRST: (1, 2, 3, 4), LAST: (5, 6, 7, 8)}
+    images = []
+    for number, (x, y) in enumerate(((DATA + 0x110, DATA + 0x120), (DATA + 0x120, DATA + 0x110)), 1):
+        functions = {
+            "f": ([x, y, *([x] if extra and number > 1 else [])], number),
+            "first": ([FIRST], 0),
+            "last": ([LAST], 0),
+        }
+        images.append(image(machine, functions, {**edges, x: one, y: other}, names))
+    return diff_images(*images)
+
+
+ONE, OTHER, ZEROS = (9, 0, 9, 9), (7, 0, 0, 0), (0,) * 4
+
+
+@each_machine
+@pytest.mark.parametrize(
+    ("one", "other", "names", "extra", "result"),
+    [(ONE, OTHER, loads, True, 9 - 7 + 2), (ONE, OTHER, takes, False, -0x10 + 2), (ZEROS, ZEROS, takes, False, -0x10 + 2)],
+    ids=["told-by-content", "told-by-both", "told-by-use"],
+)
+def test_data_that_changed_places(machine, one, other, names, extra, result):
+    diff = swapped(machine, one, other, names, extra=extra)
+    patch = build(diff)
+    assert [row.name for row in patch.functions] == ["f"]
+    assert Applied(diff.base, patch).call("f") == result % 2**64
+
+
+@each_machine
+@pytest.mark.parametrize("content", [ZEROS, ONE], ids=["zeros", "alike"])
+def test_data_of_the_same_content_that_are_used_otherwise_are_refused(machine, content):
+    assert rules(swapped(machine, content, content, loads, extra=True)) == {Rule.UNRESOLVED_REFERENCE}
+
+
+def between(machine, *, walked):
+    """The fixed image has new data where an array ends; ``walked``: a changed function takes what may be the end of these."""
+    array, new, last = (3,) * 16, (6,) * 8, (4,) * 4
+    start, end = DATA + 0x110, DATA + 0x150
+    images = []
+    for number, at in enumerate((end, end + 0x20), 1):
+        taken = [TAIL if number == 1 else end]
+        functions = {
+            "f": (taken, number),
+            "array": ([start], 0),
+            "first": ([FIRST], 0),
+            "last": ([at], 0),
+            "tail": ([TAIL], 0),
+            "walker": ([FIRST, start] if number == 1 or not walked else [at, start], number),
+        }
+        data = {FIRST: (1, 2, 3, 4), start: array, at: last, TAIL: last, **({end: new} if number > 1 else {})}
+        images.append(image(machine, functions, data))
+    return diff_images(*images)
+
+
+@each_machine
+def test_new_data_where_others_end(machine):
+    diff = between(machine, walked=False)
+    patch = build(diff)
+    assert [(item.kind, item.size) for item in patch.carried] == [(CarriedKind.DATA, 0x20)]
+    assert patch.image.read(patch.carried[0].patch_rva, 0x20) == struct.pack("<8I", *(6,) * 8)
+
+
+@each_machine
+def test_new_data_whose_end_may_be_taken_are_refused(machine):
+    assert rules(between(machine, walked=True)) == {Rule.UNRESOLVED_REFERENCE}
