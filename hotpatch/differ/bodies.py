@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def body_of(view: View, function: Function) -> Body:
     """Of a function of the image that ``view`` shows."""
-    code, masked, forms, targets, wholes = zip(*[_piece(view, part) for part in function.ranges], strict=True)
-    return Body(function, code, masked, forms, _joined(targets), _joined(wholes))
-
-
-def _joined(pieces: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    return pieces[0] if len(pieces) == 1 else tuple(chain.from_iterable(pieces))
+    if len(function.ranges) == 1:
+        code, masked, forms, targets, wholes = _piece(view, function.ranges[0])
+        return Body(function, (code,), (masked,), (forms,), targets, wholes)
+    codes, rest, kinds, *leads = zip(*[_piece(view, part) for part in function.ranges], strict=True)
+    return Body(function, codes, rest, kinds, *[tuple(chain.from_iterable(pieces)) for pieces in leads])
 
 
 class _Piece(NamedTuple):

@@ -7,7 +7,6 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from hotpatch.differ.correlate import aligned_links
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import PlaceKind
 
@@ -42,7 +41,7 @@ class Constants:
     def _aligned_targets(self) -> Iterator[Pair]:
         """What instructions of changed functions that align refer to."""
         for functions in self._twins.unlike:
-            for old, new in aligned_links(self._relation.base, self._relation.fixed, *functions):
+            for old, new in self._twins.aligned_links(functions):
                 yield old.target, new.target
 
     def _take_constants(self, base: int, fixed: int) -> None:

@@ -271,11 +271,16 @@ class _Correlator:
 
 def aligned_links(base: View, fixed: View, base_entry: int, fixed_entry: int) -> Iterator[tuple[Link, Link]]:
     """Links of two functions that stand in instructions that align."""
-    there, here = base.lines(base_entry), fixed.lines(fixed_entry)
     old, new = base.links(base_entry), fixed.links(fixed_entry)
+    for b, f in aligned_numbers(base, fixed, base_entry, fixed_entry):
+        yield old[b], new[f]
+
+
+def aligned_numbers(base: View, fixed: View, base_entry: int, fixed_entry: int) -> Iterator[tuple[int, int]]:
+    """The same by their indices in the bodies."""
+    there, here = base.lines(base_entry), fixed.lines(fixed_entry)
     for b, f in loosely_aligned_lines(there, here):
-        for old_link, new_link in zip(there.links_of(b), here.links_of(f), strict=False):
-            yield old[old_link], new[new_link]
+        yield from zip(there.links_of(b), here.links_of(f), strict=False)
 
 
 def _tls_callbacks(view: View) -> tuple[int, ...]:

@@ -67,7 +67,7 @@ class Correspondence:
         open_pairs = [(base, fixed)]
         while open_pairs:
             pair = open_pairs.pop()
-            if self._known.get(pair):
+            if pair in self.settled or self._known.get(pair) or self.equal_plain(*pair) is not None:
                 continue
             further = None if self._known.get(pair) is False else self._further(*pair)
             if further is None:

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.correlate import aligned_links, pointer_pairs
+from hotpatch.differ.correlate import pointer_pairs
 from hotpatch.differ.correspond import Ranges
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import PlaceKind
@@ -128,10 +128,9 @@ class _Search:
         votes: Votes[_Telling] = Votes()
         live = {pair: found for pair in self.twins.targets if (found := self._live_behind(pair))}
         for old, new in self.twins.bodies:
-            if not live.keys().isdisjoint(zip(old.whole_targets, new.whole_targets, strict=True)):
-                for pair in dict.fromkeys(zip(old.whole_targets, new.whole_targets, strict=True)):
-                    for datum in live.get(pair, ()):
-                        self._hear(votes, datum, old.function.entry, partial(_site_of, old, new, pair), proof=True)
+            for pair in dict.fromkeys([pair for pair in zip(old.whole_targets, new.whole_targets, strict=True) if pair in live]):
+                for datum in live[pair]:
+                    self._hear(votes, datum, old.function.entry, partial(_site_of, old, new, pair), proof=True)
         self._elect(votes, {}, Evidence.VOTES)
         self.shifts = [
             Shift(self._label(pair[0]), *pair, tuple(site() for _, site in sorted(sites.items())))
@@ -141,18 +140,17 @@ class _Search:
 
     def _live_behind(self, pair: Pair) -> tuple[Pair, ...]:
         """The live data that a pair of addresses leads to, by itself and by way of pointers at the same places."""
-        if pair[0] in self.base.plain or self.matching.forward.get(pair[0]) == pair[1]:
-            return ()
         found: list[Pair] = []
-        seen = {pair}
+        seen: set[Pair] = set()
         waiting = [pair]
         while waiting:
             pair = waiting.pop()
+            if pair in seen or pair[0] in self.base.plain or self.matching.forward.get(pair[0]) == pair[1]:
+                continue
+            seen.add(pair)
             if self._are_live(pair):
                 found.append(pair)
-            further = [one for one in pointer_pairs(self.base, self.fixed, *pair) if one not in seen]
-            seen.update(further)
-            waiting += further
+            waiting += pointer_pairs(self.base, self.fixed, *pair)
         return tuple(found)
 
     def _are_live(self, pair: Pair) -> bool:
@@ -162,7 +160,7 @@ class _Search:
         """What aligned instructions of changed functions refer to."""
         votes: Votes[_Telling] = Votes()
         for functions in self.twins.unlike:
-            for old, new in aligned_links(self.base, self.fixed, *functions):
+            for old, new in self.twins.aligned_links(functions):
                 pair = old.target, new.target
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_live(pair):
                     site = partial(Site, *functions, _address(self.base, functions[0], old), _address(self.fixed, functions[1], new))
@@ -220,7 +218,7 @@ class _Search:
         partners: dict[int, set[int]] = defaultdict(set)
         claims: dict[int, set[int]] = defaultdict(set)
         for pair in self.twins.unlike:
-            for old, new in aligned_links(self.base, self.fixed, *pair):
+            for old, new in self.twins.aligned_links(pair):
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_equal_constants(old.target, new.target):
                     partners[old.target].add(new.target)
                     claims[new.target].add(old.target)
@@ -235,9 +233,9 @@ class _Search:
 
     def _may_pair(self, old: int, new: int) -> bool:
         """Whether both are nameless live data that nothing has matched yet."""
-        if old in self.pairs or new in self._taken or self.base.symbol(old) is not None or self.fixed.symbol(new) is not None:
+        if old in self.pairs or new in self._taken or old in self.base.functions:
             return False
-        return self.base.place(old).kind is PlaceKind.WRITABLE is self.fixed.place(new).kind
+        return self._are_live((old, new)) and self.base.symbol(old) is None is self.fixed.symbol(new)
 
     def _same_place(self, base: int) -> int | None:
         """Where ``base`` would lie in the fixed image, if its neighbours say so alike and the bytes there are the same."""

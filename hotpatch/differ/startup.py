@@ -93,7 +93,7 @@ def _arrays(view: View) -> Iterator[tuple[int, int]]:
     thunks = {
         entry
         for entry, function in view.functions.items()
-        if function.size <= _THUNK_SIZE and not slots.isdisjoint(view.body(entry).targets)
+        if not slots.isdisjoint(view.body(entry).targets) and function.size <= _THUNK_SIZE
     }
     runners = slots | thunks
     for entry in view.functions:

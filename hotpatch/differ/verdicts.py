@@ -27,7 +27,7 @@ _ENTRY_BYTES = 16
 
 def verdict_of(relation: Correspondence, base_entry: int, fixed_entry: int) -> Verdict:
     """Identical, relocated or changed: the verdict on a pair."""
-    old, new = relation.base.body(base_entry), relation.fixed.body(fixed_entry)
+    old, new = relation.base.bodies[base_entry], relation.fixed.bodies[fixed_entry]
     if not old.is_like(new) or not _refer_alike(relation, old, new):
         return Verdict.CHANGED
     return Verdict.IDENTICAL if old.code == new.code else Verdict.RELOCATED

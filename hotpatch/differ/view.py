@@ -215,9 +215,10 @@ class View:
         for one, following in may_be_distances(self, sorted(found)):
             if self.place(one).kind is PlaceKind.CONSTANT:
                 found.update(distance_targets(self, one, following))
+        starts = sorted(found)
         for site in image.relocations:  # where a pointer lies on both sides, something that is no reference looked like one
-            found.difference_update(range(site + 1, site + POINTER_SIZE))
-        return tuple(sorted(found))
+            found.difference_update(starts[bisect_right(starts, site) : bisect_left(starts, site + POINTER_SIZE)])
+        return tuple(starts if len(found) == len(starts) else sorted(found))
 
     @cached_property
     def referenced(self) -> frozenset[int]:
@@ -230,7 +231,7 @@ class View:
         image = self.image
         constants = [section.range for section in image.sections if not section.executable and not section.writable]
         places = [target for target in self.referenced for low, high in constants if low <= target < high]
-        return {place: record for place in places if (record := type_record(image, place)) is not None}
+        return {place: record for place in places if not place % 4 and (record := type_record(image, place)) is not None}
 
     @cached_property
     def type_parts(self) -> Mapping[int, int]:

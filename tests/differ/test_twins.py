@@ -19,10 +19,10 @@ from hotpatch.differ.view import view_of
 from hotpatch.image import open_image
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
-FIRST, SECOND, COPY, TABLE, NUMBERS, END, LIVE, OTHER = (
+FIRST, SECOND, COPY, TABLE, NUMBERS, END, LIVE, OTHER, RING = (
     *(RDATA + 0x800 + 0x20 * number for number in range(4)),
     *(RDATA + 0x900, RDATA + 0x920),
-    *(DATA + 0x40, DATA + 0x60),
+    *(DATA + 0x40, DATA + 0x60, DATA + 0x80),
 )
 TEXTS = {FIRST: b"the first of them", SECOND: b"the other of them", COPY: b"the first of them", END: bytes(range(128, 144))}
 
@@ -41,6 +41,7 @@ class Build:
     other: tuple[int, ...] = (OTHER,)
     other_again: tuple[int, ...] = (OTHER, OTHER)
     behind: tuple[int, ...] = (END,)
+    ring: tuple[int, ...] = (RING,)
     calls: tuple[str, ...] = ("one", "two")
     points: tuple[int | str, ...] = (FIRST, "one")
     numbers: bytes = bytes(range(200, 216))
@@ -52,7 +53,7 @@ class Build:
         return rva + self.shift
 
 
-_TAKERS = ("one", "two", "both", "table", "live", "live_again", "live_too", "other", "other_again", "behind")
+_TAKERS = ("one", "two", "both", "table", "live", "live_again", "live_too", "other", "other_again", "behind", "ring")
 _SPACE = 0x40
 _AT = {name: TEXT + _SPACE * number for number, name in enumerate((*_TAKERS, "calls"))}
 
@@ -81,6 +82,8 @@ def image(machine: Machine, build: Build):
     pe.put(build.moved(NUMBERS), build.numbers)
     for number, target in enumerate(build.points):
         pe.pointer(build.moved(TABLE) + 8 * number, _AT[target] if isinstance(target, str) else build.moved(target))
+    for site, target in ((RING, RING + 8), (RING + 8, RING)):
+        pe.pointer(build.moved(site), build.moved(target))
     pe.exports("twins.dll", list(_AT.items()))
     return pe.build("twins.dll")
 
