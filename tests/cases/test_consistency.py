@@ -42,6 +42,7 @@ OF_THREADS = {
 }
 FEW = range(2)
 FULL_THREADS, FULL = range(200), range(5)
+STEPPED_THREADS = range(12)
 each_machine = pytest.mark.parametrize("machine", Machine)
 each_model = pytest.mark.parametrize("model", list(Consistency))
 each_program = pytest.mark.parametrize(("name", "number"), PROGRAMS)
@@ -204,13 +205,34 @@ def test_immediate_mixes_and_that_is_seen(given, name, machine) -> None:
     assert mixed
 
 
-def mixed_stacks(process: hotpatch.Process) -> list[int]:
-    """Threads with frames on both sides of what stands, by the engine's own walk."""
+class Stacks:
+    """The engine's own walk of every thread's stack, step by step; one that stands as it stood, under the same patches, is left out."""
+
+    def __init__(self, process: hotpatch.Process) -> None:
+        self.process = process
+        self.registry: object = None
+        self.walked: dict[int, dict[str, int]] = {}
+
+    def mixed(self) -> list[int]:
+        """Threads with frames on both sides of what stands."""
+        engine, target = self.process.engine, self.process.guest
+        if engine._registry is not self.registry:
+            self.registry = engine._registry
+            self.walked.clear()
+        if not engine._registry.applications:
+            return []
+        threads = [thread for thread in target.threads() if self.walked.get(thread.id) != thread.registers]
+        self.walked |= {thread.id: thread.registers for thread in threads}
+        return mixed_stacks(self.process, threads) if threads else []
+
+
+def mixed_stacks(process: hotpatch.Process, threads) -> list[int]:
+    """Those of ``threads`` with frames on both sides of what stands."""
     engine, target = process.engine, process.guest
     modules, found = target.modules(), []
     for application in engine._registry.applications.values():
         sides = occupancy.versions_of(engine._registry, modules, application)
-        for thread in target.threads():
+        for thread in threads:
             met = set()
             for frame, called in occupancy.walk(target, engine._locate, modules, thread)[0]:
                 where = frame.pc - called
@@ -222,18 +244,28 @@ def mixed_stacks(process: hotpatch.Process) -> list[int]:
     return found
 
 
-def step_through(run: Run, model: Consistency, seed: int, first: int, most: int) -> None:
+def in_play(process: hotpatch.Process) -> bool:
+    """Whether a patch stands, or is on its way."""
+    registry = process.engine._registry
+    return bool(registry.applications or registry.waiting)
+
+
+def step_through(run: Run, model: Consistency, seed: int, first: int) -> None:
+    """The patch goes in at ``first`` and out later; every step from there until nothing of it stands or is under way any more.
+
+    Before and after that there is one version only; entries are watched to the end.
+    """
     rng = run.begin(seed)
     process = run.process
     process.apply_at(first, run.given.patch, model)
     process.revert_at(first + rng.choice((100, 400)), run.given.patch)
     process.run(first)
-    for _ in range(most):
-        if process.finished or process.fault is not None:
-            break
+    stacks = Stacks(process)
+    while not process.finished and process.fault is None and (process.pending or in_play(process)):
         process.run(1)
-        assert not mixed_stacks(process), process.instructions
+        assert not stacks.mixed(), process.instructions
         assert not run.watch.mixed
+    process.run()
     run.check(model, 2)
 
 
@@ -242,7 +274,7 @@ def step_through(run: Run, model: Consistency, seed: int, first: int, most: int)
 @pytest.mark.parametrize("name", ["callback", "lock-held"])
 def test_at_every_step_of_a_transition(given, name, machine, model) -> None:
     run = Run(given(name, machine, True), 0)
-    step_through(run, model, 3, run.total // 3, 300)
+    step_through(run, model, 3, run.total // 3)
 
 
 @pytest.mark.exhaustive
@@ -251,9 +283,29 @@ def test_at_every_step_of_a_transition(given, name, machine, model) -> None:
 @each_program
 def test_at_every_step(given, name, number, machine, model) -> None:
     run = Run(given(name, machine, True), number)
-    for seed in FULL:
+    for seed in STEPPED_THREADS if name in OF_THREADS else FULL:
         point = run.begin(seed).randrange(run.total)
-        step_through(run, model, seed, point, 5000)
+        step_through(run, model, seed, point)
+
+
+@each_machine
+def test_immediate_mixes_at_some_step_and_that_is_seen(given, machine) -> None:
+    """Or the steps would prove nothing; the watch sees it too."""
+    run = Run(given("callback", machine, True), 0)
+    seen = []
+    for seed in range(12):
+        point = run.begin(seed).randrange(run.total)
+        process, stacks = run.process, Stacks(run.process)
+        process.apply_at(point, run.given.patch)
+        process.run(point)
+        for _ in range(300):
+            process.run(1)
+            if stacks.mixed():
+                process.run(100)  # the watch sees an entry when its first instruction runs
+                seen.append(bool(run.watch.mixed))
+                break
+    assert seen
+    assert all(seen)
 
 
 @each_machine
