@@ -15,6 +15,8 @@ from hotpatch.arch.arm64_code import MAY_JUMP, Code
 from hotpatch.arch.base import FixupKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hotpatch.arch.outline import Outline
 
 _PAGE_MASK = ~0xFFF
@@ -35,41 +37,49 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
     """Where the outward references of ``code`` lead; ``None`` where its pages are not to each other as the outline's, or one leads in."""
-    words = struct.unpack_from(f"<{len(code) // a64.WORD}I", code)
+    layout = f"<{len(code) // a64.WORD}I"
+    words, old_words = struct.unpack_from(layout, code), struct.unpack_from(layout, outline.code)
     distances = fields.WORD_DISTANCE_OF_TOP
+    end, old_address = address + len(code), outline.address
     leads: list[int] = []
-    parts = False
-    for offset, _, _, kind, _, _, _ in outline.outward:
+    parts_stand = True
+    for offset, _, _, kind, _, target, _ in outline.outward:
         word = words[offset >> 2]
         distance = distances[word >> 24]
-        if distance is None:  # a page, what completes one, or the whole address near by that ADR gives
-            parts = True
-            leads.append(fields.decode(kind, word, address + offset))
-        else:
+        if distance is None and kind is not FixupKind.REL21:  # a page, or what completes one
+            leads.append(target)
+            if word != old_words[offset >> 2] or (kind is _PAGE and (address + offset ^ old_address + offset) & _PAGE_MASK):
+                parts_stand = False
+            continue
+        if distance is None:
+            lead = fields.decode(kind, word, address + offset)
+        else:  # what :func:`fields.decode` does, written out, because most references are of this kind
             place, mask, sign = distance
-            leads.append(address + offset + (((word >> place & mask) ^ sign) - sign << 2))
-    if parts and not _complete(outline, leads, image_base):
-        return None
-    return tuple(leads) if outline.still_outward(leads, address) else None
+            lead = address + offset + (((word >> place & mask) ^ sign) - sign << 2)
+        if address <= lead < end:  # not out, where the outline's led
+            return None
+        leads.append(lead)
+    return tuple(leads) if parts_stand or _complete(outline, old_words, words, address, leads, image_base) else None
 
 
-def _complete(outline: Outline, leads: list[int], image_base: int) -> bool:
-    """Make whole addresses of the pages and offsets in pages among ``leads``.
+def _complete(outline: Outline, old_words: Sequence[int], words: Sequence[int], address: int, leads: list[int], image_base: int) -> bool:
+    """Put among ``leads`` the whole addresses that pages and offsets in pages among ``words`` make.
 
     Not where the relation of the outline's pages and addresses to those of the code is not one to one, or one is the image base's page.
     """
-    words = struct.unpack_from(f"<{len(outline.code) // a64.WORD}I", outline.code)
     pages: dict[int, int] = {}
     begun: list[tuple[int, int, int]] = []
     ended: list[tuple[int, int, int]] = []
     for place, (offset, _, _, kind, _, target, _) in enumerate(outline.outward):
         if kind is _PAGE:
-            page = fields.page(words[offset >> 2], outline.address + offset)
-            if pages.setdefault(page, leads[place]) != leads[place]:
+            page = fields.page(old_words[offset >> 2], outline.address + offset)
+            new = fields.page(words[offset >> 2], address + offset)
+            if pages.setdefault(page, new) != new:
                 return False
             begun.append((place, page, target))
         elif kind in _LOW:
-            ended.append((place, target - fields.decode(kind, words[offset >> 2], 0), target))
+            leads[place] = fields.decode(kind, words[offset >> 2], 0)
+            ended.append((place, target - fields.decode(kind, old_words[offset >> 2], 0), target))
     news = set(pages.values())
     base = image_base & _PAGE_MASK
     if len(news) < len(pages) or base in pages or base in news:

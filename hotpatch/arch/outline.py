@@ -44,7 +44,6 @@ class Outline(NamedTuple):
         outward: The outward references, by offset.
         inner: Where the others lead, by distance from ``address``.
         masked: The code with the fields of the outward ones zeroed.
-        kept: The bits of the code (as a little-endian number) that belong to none of them.
         forms: Offset, kind and use of each outward one, those apart whose address nothing uses.
         used: Which of the outward ones (by place among them) stand in ``forms``; ``None``: all.
         wholes: Which of ``forms`` (by place) give a whole address, not its page alone; ``None``: all.
@@ -55,7 +54,6 @@ class Outline(NamedTuple):
     outward: tuple[Row, ...]
     inner: tuple[int, ...]
     masked: bytes
-    kept: int
     forms: tuple[tuple[int, FixupKind, Use], ...]
     used: tuple[int, ...] | None
     wholes: tuple[int, ...] | None
@@ -63,8 +61,7 @@ class Outline(NamedTuple):
     @classmethod
     def of(cls, architecture: Architecture, code: bytes, address: int, references: Sequence[Row]) -> Outline:
         """The outline of ``code`` at ``address``, which refers to ``references``."""
-        size = len(code)
-        end = address + size
+        end = address + len(code)
         outward, inner = [], []
         for row in references:
             if address <= row[5] < end and row[3] in _DISTANCES:
@@ -72,41 +69,47 @@ class Outline(NamedTuple):
             else:
                 outward.append(row)
         if not outward:
-            return cls(address, code, (), tuple(inner), code, (1 << 8 * size) - 1, (), None, None)
+            return cls(address, code, (), tuple(inner), code, (), None, None)
         forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in outward if use is not Use.UNUSED])
         all_used = len(forms) == len(outward)
         used = None if all_used else tuple([place for place, row in enumerate(outward) if row[4] is not Use.UNUSED])
-        kept = int.from_bytes(architecture.mask(b"\xff" * size, outward), "little")
-        masked = (int.from_bytes(code, "little") & kept).to_bytes(size, "little")
+        masked = architecture.mask(code, outward)
         kinds = [row[3] for row in outward]
         wholes = tuple([place for place, form in enumerate(forms) if form[1] is not _PAGE]) if _PAGE in kinds else None
-        return cls(address, code, tuple(outward), tuple(inner), masked, kept, forms, used, wholes)
+        return cls(address, code, tuple(outward), tuple(inner), masked, forms, used, wholes)
 
     def leads(self) -> tuple[int, ...]:
         """Where the outward ones lead in the stretch that this was made of."""
         return tuple(map(_TARGET, self.outward))
 
-    def still_outward(self, leads: Sequence[int], address: int) -> bool:
-        """Whether the distances that lead to ``leads`` from code at ``address`` lead out where they did: else this is not its outline."""
-        end = address + len(self.masked)
-        return not any(address <= lead < end and row[3] in _DISTANCES for row, lead in zip(self.outward, leads, strict=True))
+
+_Alike = dict[int, dict[int, Outline]]
+"""Outlines of one size by the bits that belong to no outward field, and by what those hold; both as little-endian numbers."""
 
 
 class Outlines:
-    """Outlines to compare code with, found by size, kept bits and what those hold."""
+    """Outlines to compare code with, found by size and by what stands outside of the outward fields."""
 
-    def __init__(self) -> None:
-        self._known: dict[int, dict[int, dict[int, Outline]]] = {}
-
-    def add(self, outline: Outline) -> None:
-        """Take ``outline``, unless one that code cannot tell from it is there."""
-        masked = int.from_bytes(outline.masked, "little")
-        self._known.setdefault(len(outline.masked), {}).setdefault(outline.kept, {}).setdefault(masked, outline)
+    def __init__(self, architecture: Architecture, outlines: Iterable[Outline]) -> None:
+        """Of several that code cannot tell from each other, the first of ``outlines`` is found."""
+        self._architecture = architecture
+        self._by_size: dict[int, list[Outline]] = {}
+        for outline in outlines:
+            self._by_size.setdefault(len(outline.code), []).append(outline)
+        self._alike: dict[int, _Alike] = {}
+        """By size, as far as code of that size was asked for."""
 
     def find(self, code: bytes) -> Outline | None:
         """An outline that ``code`` has."""
-        alike = self._known.get(len(code))
+        alike = self._alike.get(len(code))
         if alike is None:
-            return None
+            alike = self._alike[len(code)] = self._told_apart(self._by_size.get(len(code), ()))
         number = int.from_bytes(code, "little")
         return next((found for kept, outlines in alike.items() if (found := outlines.get(number & kept)) is not None), None)
+
+    def _told_apart(self, outlines: Iterable[Outline]) -> _Alike:
+        alike: _Alike = {}
+        for outline in outlines:
+            kept = int.from_bytes(self._architecture.mask(b"\xff" * len(outline.code), outline.outward), "little")
+            alike.setdefault(kept, {}).setdefault(int.from_bytes(outline.masked, "little"), outline)
+        return alike

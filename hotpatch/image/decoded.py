@@ -8,7 +8,7 @@ from weakref import ref
 from hotpatch.arch import FixupKind, Outline, Outlines, pieces_between, reference_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.arch import Instruction, JumpTable, Reference, Row
     from hotpatch.image.image import Image
@@ -32,6 +32,10 @@ class Reading(NamedTuple):
     leads: tuple[int, ...]
 
 
+def _nothing() -> None:
+    """A weak way to nothing."""
+
+
 class Decoded:
     """The code of one image, by range; what was read is kept."""
 
@@ -43,6 +47,10 @@ class Decoded:
         self._references: dict[Range, tuple[Reference, ...]] = {}
         self._tables: dict[Range, tuple[JumpTable, ...]] = {}
         self._readings: dict[Range, Reading] = {}
+        self._consulted: dict[Range, tuple[tuple[int, int], ...]] = {}
+        """What was read of the image beside the code, address and size, of ranges that were decoded and on which nothing else bears."""
+        self._like: Callable[[], Decoded | None] = _nothing
+        """What is expected to be much the same; weak, for either may be told to expect the other."""
         self._examples: Outlines | None = None
 
     def reading(self, part: Range) -> Reading:
@@ -50,21 +58,60 @@ class Decoded:
         found = self._readings.get(part)
         if found is None:
             code = self._read(part.start, part.size)
-            found = self._readings[part] = self._read_again(part, code) or self._decode(part, code)
+            found = self._readings[part] = self._known(part, code) or self._decode(part, code)
         return found
 
-    def _read_again(self, part: Range, code: bytes) -> Reading | None:
-        """What ``code`` is by its like (see :meth:`expect`)."""
-        example = self._examples.find(code) if self._examples is not None and part not in self._tables else None
-        leads = self.architecture.reread(example, code, part.start) if example is not None else None
-        return None if example is None or leads is None else Reading((), example, leads)
+    def _known(self, part: Range, code: bytes) -> Reading | None:
+        """What ``code`` is by that of another image (see :meth:`expect`)."""
+        if self._examples is None or part in self._tables:
+            return None
+        return self._same(part, code) or self._read_again(self._examples, part, code)
+
+    def _same(self, part: Range, code: bytes) -> Reading | None:
+        """What the same code at the same place of the other is, where all that was read for it is the same here."""
+        like = self._like()
+        consulted = like._consulted.get(part) if like is not None else None
+        if like is None or consulted is None or like._read(part.start, part.size) != code:
+            return None
+        if any(like._read(address, size) != self._read(address, size) for address, size in consulted):
+            return None
+        self._consulted[part] = consulted
+        found = like._readings[part]
+        self._tables[part] = found.tables
+        return found
+
+    def _read_again(self, examples: Outlines, part: Range, code: bytes) -> Reading | None:
+        """What ``code`` is by its like, which differs from it in where it leads."""
+        example = examples.find(code)
+        if example is None or not self.architecture.is_exemplary(example):
+            return None
+        leads = self.architecture.reread(example, code, part.start)
+        return None if leads is None else Reading((), example, leads)
 
     def _decode(self, part: Range, code: bytes) -> Reading:
         tables = self._tables.get(part)
         if tables is None:
-            tables = self._tables[part] = self.architecture.jump_tables(code, part.start, self._read, limit=self._table_limit)
+            tables = self._tables[part] = self._find_tables(part, code)
         outline = Outline.of(self.architecture, code, part.start, self._rows(part, code, tables))
         return Reading(tables, outline, outline.leads())
+
+    def _find_tables(self, part: Range, code: bytes) -> tuple[JumpTable, ...]:
+        consulted: list[tuple[int, int]] = []
+        limited = False
+
+        def read(address: int, size: int) -> bytes:
+            consulted.append((address, size))
+            return self._read(address, size)
+
+        def limit(address: int, entry_size: int) -> int:
+            nonlocal limited
+            limited = True
+            return self._table_limit(address, entry_size)
+
+        tables = self.architecture.jump_tables(code, part.start, read, limit=limit)
+        if not limited:
+            self._consulted[part] = tuple(consulted)
+        return tables
 
     def _table_limit(self, address: int, entry_size: int) -> int:
         image = self._image()
@@ -105,11 +152,9 @@ class Decoded:
 
     def expect(self, other: Decoded, parts: Iterable[Range]) -> None:
         """Most code is that of ``other``, whose functions have ``parts``: see :meth:`hotpatch.image.Image.expect`."""
-        examples = self._examples = self._examples or Outlines()
-        for part in sorted({*parts, *other._readings}):  # also what a search looked at on its way
-            tables, outline, _ = other.reading(part)
-            if not tables and other.architecture.is_exemplary(outline):
-                examples.add(outline)
+        readings = (other.reading(part) for part in sorted({*parts, *other._readings}))  # also what a search looked at on its way
+        self._like = ref(other)
+        self._examples = Outlines(self.architecture, [outline for tables, outline, _ in readings if not tables])
 
     def known_tables(self, part: Range) -> tuple[JumpTable, ...]:
         """The tables that were read so far."""
@@ -121,3 +166,4 @@ class Decoded:
         for part in tables:
             self._references.pop(part, None)
             self._readings.pop(part, None)
+            self._consulted.pop(part, None)

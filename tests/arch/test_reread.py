@@ -77,7 +77,7 @@ def test_reads_what_decoding_finds(case):
     arch, code, other = AGREE[case]
     outline = Outline.of(arch, code, BASE, arch.references(code, BASE))
     assert arch.is_exemplary(outline)
-    assert int.from_bytes(other, "little") & outline.kept == int.from_bytes(outline.masked, "little")
+    assert Outlines(arch, [outline]).find(other) is outline
     leads = arch.reread(outline, other, ELSEWHERE)
     decoded = Outline.of(arch, other, ELSEWHERE, arch.rows(other, ELSEWHERE))
     assert leads == decoded.leads()
@@ -88,7 +88,7 @@ def test_reads_what_decoding_finds(case):
 def test_leaves_to_decoding_what_relates_otherwise(case):
     arch, code, other = DIFFER[case]
     outline = Outline.of(arch, code, BASE, arch.references(code, BASE))
-    assert int.from_bytes(other, "little") & outline.kept == int.from_bytes(outline.masked, "little")
+    assert Outlines(arch, [outline]).find(other) is outline
     assert arch.reread(outline, other, BASE) is None
 
 
@@ -112,10 +112,9 @@ def test_the_image_base_is_left_to_decoding():
 
 
 def test_outlines_are_found_by_what_they_keep():
-    known = Outlines()
     code = rel32("e8", 0x100) + b"\x90\xc3"
     outline = Outline.of(X64, code, BASE, X64.references(code, BASE))
-    known.add(outline)
+    known = Outlines(X64, [outline])
     assert known.find(rel32("e8", 0x999) + b"\x90\xc3") is outline
     assert known.find(rel32("e8", 0x999) + b"\xcc\xc3") is None
     assert known.find(rel32("e8", 0x999) + b"\x90") is None
