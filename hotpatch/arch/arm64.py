@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.outline import Outline
 
 _LOADS = frozenset((FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19))
+_UNUSED = Use.UNUSED
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
 CONVENTION = CallingConvention(
@@ -88,7 +89,7 @@ class Arm64(Architecture):
     def rows(self, code: bytes, address: int, *, image_base: int = 0, holes: Sequence[tuple[int, int]] = ()) -> Sequence[Row]:
         """See :func:`hotpatch.arch.arm64_references.rows`."""
         found = arm64_references.rows(code, address, image_base, holes)
-        if Use.UNUSED in [row[4] for row in found]:
+        if _UNUSED in [row[4] for row in found]:
             return arm64_constants.confirm_unused(found, self.disassemble(code, address), CONVENTION)
         return found
 

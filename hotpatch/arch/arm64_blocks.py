@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch.arm64_code import Code
 
+_JUMP, _BRANCH = Use.JUMP, Use.BRANCH
 _FALLS_THROUGH = frozenset((Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT, Flow.BRANCH, Flow.TRAP))
 
 
@@ -32,11 +33,12 @@ class Blocks:
         """Of each word that ends a block: whether control goes on behind it, and where else it leads."""
         starts, ends, words = {0}, self._ends, code.words
         for index, form, address in code.direct():
-            if (form.use is Use.BRANCH or form.use is Use.JUMP) and index not in data:
+            use = form.use
+            if (use is _BRANCH or use is _JUMP) and index not in data:
                 target = code.index(address)
                 if target is not None:
                     starts.add(target)
-                ends[index] = (form.use is Use.BRANCH and not a64.is_conditional_always(words[index]), target)
+                ends[index] = (use is _BRANCH and not a64.is_conditional_always(words[index]), target)
                 starts.add(index + 1)
         for index in code.register_branches():
             if index not in data:

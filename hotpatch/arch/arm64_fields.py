@@ -81,6 +81,7 @@ def _distance_layout(form: a64.Form | None) -> tuple[int, int, int] | None:
 WORD_DISTANCE_OF_TOP = tuple(map(_distance_layout, a64.FORM_OF_TOP))
 """By the top byte of a word whose field holds a distance in words: place of the field, and, moved to bit 0, its bits and its sign's."""
 
+_PAGE, _NEAR, _HIGH_OF_ADD = FixupKind.PAGEBASE_REL21, FixupKind.REL21, FixupKind.IMAGEREL_HIGH12A
 _LOW_OF_ADD = (FixupKind.PAGEOFFSET_12A, FixupKind.IMAGEREL_LOW12A)
 _LOW_OF_MEMORY = (FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L)
 
@@ -123,11 +124,11 @@ def decode(kind: FixupKind, word: int, site: int, image_base: int = 0) -> int:
     if kind in _WORD_DISTANCE:
         bits, place = _WORD_DISTANCE[kind]
         return site + (a64.sign_extend(word >> place & (1 << bits) - 1, bits) << 2)
-    if kind is FixupKind.PAGEBASE_REL21:
+    if kind is _PAGE:
         return page(word, site)
-    if kind is FixupKind.REL21:
+    if kind is _NEAR:
         return site + a64.sign_extend((word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3, 21)
-    if kind is FixupKind.IMAGEREL_HIGH12A:
+    if kind is _HIGH_OF_ADD:
         return image_base + (a64.immediate12(word) << 12)
     return a64.immediate12(word) << (a64.access_scale(word) if kind in _LOW_OF_MEMORY else 0)
 

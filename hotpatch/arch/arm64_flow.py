@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.arm64_code import Code
     from hotpatch.arch.arm64_facts import Fact
 
-_COMPLETING = (FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L)
+_OFFSET_OF_ADD, _OFFSET_OF_ACCESS = _COMPLETING = (FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L)
 _OPERATIONS = (classes.OTHER, classes.PLAIN)
 _OF_FEW_REGISTERS = (classes.PLAIN, classes.MEMORY, classes.ADD)
 """Classes of words that use no registers but Rd (or Rt), Rn and, where they are plain, Rm."""
@@ -388,7 +388,7 @@ def _complete(fact: Page | Torn | ImagePage, index: int, word: int, sink: list[C
     for page in facts.pages_of(fact):
         target = page.page + low
         if sink is not None:
-            kind = FixupKind.PAGEOFFSET_12L if memory else FixupKind.PAGEOFFSET_12A
+            kind = _OFFSET_OF_ACCESS if memory else _OFFSET_OF_ADD
             sink.append(Completion(index, page.sites, kind, target, page.page, page.sure))
     return target
 

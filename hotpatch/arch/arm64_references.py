@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from hotpatch.arch.base import JumpTable, Row
 
+_PAGE = FixupKind.PAGEBASE_REL21
+_DATA, _PARTIAL, _UNUSED = Use.DATA, Use.PARTIAL, Use.UNUSED
 _BEGINNING = (FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A)
 _IMAGE_RELATIVE = (FixupKind.IMAGEREL_LOW12A, FixupKind.IMAGEREL_LOW12L, FixupKind.IMAGEREL_HIGH12A)
 _OFFSET = itemgetter(0)
@@ -99,15 +101,15 @@ def _page_references(code: Code, image_base: int, tables: tuple[JumpTable, ...],
         escapes = kind in _BEGINNING
         pages = image_pages if kind in _IMAGE_RELATIVE else targets
         for site in sorted(sites) if len(sites) > 1 else sites:
-            pages.setdefault(site, {})[target, Use.PARTIAL if escapes else Use.DATA] = None
+            pages.setdefault(site, {})[target, _PARTIAL if escapes else _DATA] = None
         if not escapes:
             found.append(_row(user, kind, target))
     for site, named in targets.items():
         if not named:
             page = fields.page(code.words[site], code.site(site))
-            found.append(_row(site, FixupKind.PAGEBASE_REL21, page, Use.UNUSED))
+            found.append(_row(site, _PAGE, page, _UNUSED))
         for target, use in named:
-            found.append(_row(site, FixupKind.PAGEBASE_REL21, target, use))
+            found.append(_row(site, _PAGE, target, use))
     for site, named in image_pages.items():
         found += [_row(site, FixupKind.IMAGEREL_HIGH12A, target, use) for target, use in named]
     return found

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.outline import Outline
 
 _PAGE_MASK = ~0xFFF
-_PAGE = FixupKind.PAGEBASE_REL21
+_PAGE, _NEAR = FixupKind.PAGEBASE_REL21, FixupKind.REL21
 _LOW = frozenset((FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L))
 _RELATIVE = frozenset((FixupKind.IMAGEREL_HIGH12A, FixupKind.IMAGEREL_LOW12A, FixupKind.IMAGEREL_LOW12L))
 
@@ -46,7 +46,7 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
     for offset, _, _, kind, _, target, _ in outline.outward:
         word = words[offset >> 2]
         distance = distances[word >> 24]
-        if distance is None and kind is not FixupKind.REL21:  # a page, or what completes one
+        if distance is None and kind is not _NEAR:  # a page, or what completes one
             leads.append(target)
             if word != old_words[offset >> 2] or (kind is _PAGE and (address + offset ^ old_address + offset) & _PAGE_MASK):
                 parts_stand = False

@@ -216,20 +216,22 @@ _REGISTER_BRANCH_FLOW = {
 }
 
 
+_NEXT, _BRANCH, _JUMP, _TRAP = Flow.NEXT, Flow.BRANCH, Flow.JUMP, Flow.TRAP
+"""Asking an enumeration for a member takes as long as all else that is done with a word."""
+_FLOW_OF_USE = {Use.CALL: Flow.CALL, Use.JUMP: Flow.JUMP, Use.BRANCH: Flow.BRANCH, Use.DATA: Flow.NEXT}
+_FLOW_OF_TOP = tuple(None if form is None else _FLOW_OF_USE[form.use] for form in FORM_OF_TOP)
+
+
 def flow_of(word: int) -> Flow:
     """Where control goes after ``word``."""
-    form = FORM_OF_TOP[word >> 24]
-    if form is not None:
-        if form.use is Use.CALL:
-            return Flow.CALL
-        if form.use is Use.JUMP or is_conditional_always(word):
-            return Flow.JUMP
-        return Flow.BRANCH if form.use is Use.BRANCH else Flow.NEXT
+    flow = _FLOW_OF_TOP[word >> 24]
+    if flow is not None:
+        return _JUMP if flow is _BRANCH and is_conditional_always(word) else flow
     if word & 0xFE000000 == 0xD6000000:
-        return _REGISTER_BRANCH_FLOW.get(word >> 21 & 15, Flow.NEXT)
+        return _REGISTER_BRANCH_FLOW.get(word >> 21 & 15, _NEXT)
     if word & 0xFFE0001F == 0xD4200000 or word & 0xFFE0001F == 0xD4400000 or word & 0xFFFF0000 == 0:  # BRK, HLT, UDF
-        return Flow.TRAP
-    return Flow.NEXT
+        return _TRAP
+    return _NEXT
 
 
 # What a word writes ---------------------------------------------------------------------------------------------------------------------
@@ -241,6 +243,7 @@ CALL_RESULTS = 1 << 0 | 1 << 1 | 1 << 16 | 1 << 17 | 1 << 30
 alone, and keeps values there."""
 
 
+_CALLS = frozenset((Flow.CALL, Flow.CALL_INDIRECT))
 _FLAG_SETTERS = frozenset(
     (
         *(0x31, 0xB1, 0x71, 0xF1, 0x72, 0xF2),  # ADDS, SUBS, ANDS (immediate)
@@ -289,7 +292,7 @@ def _simd_to_general(word: int) -> bool:
 
 def _written_by_system(word: int) -> int:
     flow = flow_of(word)
-    if flow in (Flow.CALL, Flow.CALL_INDIRECT):
+    if flow in _CALLS:
         return CALL_CLOBBERED
     if word & 0xFFE00000 == 0xD5200000:  # MRS, SYSL
         return 1 << (word & 31)

@@ -16,7 +16,7 @@ _DISTANCES = frozenset(
     {FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21}
 )
 """Kinds whose field holds the distance to the target: unchanged when code and target move together."""
-_PAGE = FixupKind.PAGEBASE_REL21
+_PAGE, _UNUSED = FixupKind.PAGEBASE_REL21, Use.UNUSED
 _TARGET = itemgetter(5)
 
 
@@ -70,9 +70,9 @@ class Outline(NamedTuple):
                 outward.append(row)
         if not outward:
             return cls(address, code, (), tuple(inner), code, (), None, None)
-        forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in outward if use is not Use.UNUSED])
+        forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in outward if use is not _UNUSED])
         all_used = len(forms) == len(outward)
-        used = None if all_used else tuple([place for place, row in enumerate(outward) if row[4] is not Use.UNUSED])
+        used = None if all_used else tuple([place for place, row in enumerate(outward) if row[4] is not _UNUSED])
         masked = architecture.mask(code, outward)
         kinds = [row[3] for row in outward]
         wholes = tuple([place for place, form in enumerate(forms) if form[1] is not _PAGE]) if _PAGE in kinds else None

@@ -24,6 +24,7 @@ _USES = {
     encoding.TRANSACTION: Use.BRANCH,
     **dict.fromkeys(encoding.CONDITIONAL_JUMPS | encoding.COUNTED_JUMPS, Use.BRANCH),
 }
+_NEXT, _REL32, _REL8, _DATA = Flow.NEXT, FixupKind.REL32, FixupKind.REL8, Use.DATA
 _INDIRECT = {Flow.CALL: Flow.CALL_INDIRECT, Flow.JUMP: Flow.JUMP_INDIRECT}
 
 
@@ -43,7 +44,7 @@ def steps(code: bytes) -> tuple[Step, ...]:
 
 def _flow(number: int, at: int, size: int, encoded: bytes) -> tuple[Flow, int | None]:
     """Where control goes after an instruction, and the target where that is encoded in it."""
-    flow = encoding.FLOW.get(number, Flow.NEXT)
+    flow = encoding.FLOW.get(number, _NEXT)
     if number not in _USES:
         return flow, None
     field = encoding.BRANCH_FIELDS.get(encoded[0]) or encoding.branch_field(encoded, size)
@@ -61,7 +62,7 @@ def rows(code: bytes, address: int, image_base: int = 0) -> tuple[Row, ...]:
     """
     known = scan(code, address)
     found = known.rows if known is not None else decoded(encoding.decoder().rows(code, address), code, address)
-    if image_base not in [row[5] for row in found] or not any(row[5] == image_base and row[4] is Use.DATA for row in found):
+    if image_base not in [row[5] for row in found] or not any(row[5] == image_base and row[4] is _DATA for row in found):
         return found
     decoded_rows = encoding.decoder().rows(code, address)
     return tuple(sorted((*found, *x64_image_base.image_relative(decoded_rows, address, image_base)), key=itemgetter(2)))
@@ -79,10 +80,10 @@ def decoded(rows: Rows, code: bytes, address: int) -> tuple[Row, ...]:
         if position in relative:
             start = encoding.modrm_offset(encoded) + 1
             target = at + size + int.from_bytes(encoded[start : start + 4], "little", signed=True)
-            found.append((offset, size, offset + start, FixupKind.REL32, Use.DATA, target, start + 4 - size))
+            found.append((offset, size, offset + start, _REL32, _DATA, target, start + 4 - size))
         elif (field := encoding.BRANCH_FIELDS.get(encoded[0]) or encoding.branch_field(encoded, size)) is not None:
             start, width = field
             target = at + size + int.from_bytes(encoded[start : start + width], "little", signed=True)
-            kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
+            kind = _REL32 if width == 4 else _REL8
             found.append((offset, size, offset + start, kind, uses[position], target, 0))
     return tuple(found)

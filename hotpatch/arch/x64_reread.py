@@ -15,7 +15,8 @@ from hotpatch.arch.x64_tables import MAY_DISPATCH
 if TYPE_CHECKING:
     from hotpatch.arch.outline import Outline
 
-_DISTANCES = frozenset((FixupKind.REL32, FixupKind.REL8))
+_REL32 = FixupKind.REL32
+_DISTANCES = frozenset((_REL32, FixupKind.REL8))
 _NEAR = struct.Struct("<i").unpack_from
 _SHORT = struct.Struct("<b").unpack_from
 
@@ -24,7 +25,7 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
     """Nothing in it jumps through a table, and nothing loads the image base."""
     if MAY_DISPATCH.search(outline.masked) or outline.address <= image_base < outline.address + len(outline.code):
         return False
-    return image_base not in outline.leads() and all(row[3] in _DISTANCES for row in outline.outward)
+    return image_base not in outline.leads() and _DISTANCES.issuperset([row[3] for row in outline.outward])
 
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
@@ -34,7 +35,7 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
         return None
     leads = []
     for _, _, field, kind, _, _, addend in outline.outward:
-        if kind is FixupKind.REL32:
+        if kind is _REL32:
             lead = address + field + 4 - addend + _NEAR(code, field)[0]
         else:
             lead = address + field + 1 - addend + _SHORT(code, field)[0]

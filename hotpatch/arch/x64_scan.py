@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import struct
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch.base import FixupKind, Use
 from hotpatch.arch.x64_forms import FORMS, REGISTERS, Form, Lead, Operand, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from hotpatch.arch.base import Row
 
@@ -51,17 +51,16 @@ class Scan(NamedTuple):
 @lru_cache(maxsize=16)
 def scan(code: bytes, address: int) -> Scan | None:
     """The direct branches and RIP-relative operands of ``code``; ``None`` where it holds something that only the decoder knows."""
-    step, stops = _expression()
+    steps, stops = _expression()
     found: list[Row] = []
     dispatches = False
     at = 0
-    while True:
-        match = step(code, at)
+    for match in steps(code):  # each begins where the one before ended
+        at = match.end()
         group = match.lastindex
         if group is None:
-            return Scan(tuple(found), dispatches) if match.end() == len(code) else None
+            break
         start, field = match.span(group)
-        at = match.end()
         kind, use, width = stops[group]
         if width == 4:
             found.append((start, at - start, field, kind, use, address + at + _NEAR(code, field)[0], field + 4 - at))
@@ -69,6 +68,7 @@ def scan(code: bytes, address: int) -> Scan | None:
             found.append((start, at - start, field, kind, use, address + at + _SHORT(code, field)[0], 0))
         else:
             dispatches = True
+    return Scan(tuple(found), dispatches) if at == len(code) else None
 
 
 _Meaning = tuple[FixupKind, Use, int]
@@ -76,8 +76,8 @@ _Meaning = tuple[FixupKind, Use, int]
 
 
 @cache
-def _expression() -> tuple[Callable[[bytes, int], re.Match[bytes]], dict[int, _Meaning]]:
-    """What matches everything up to a stop, with the stop itself in a group, and what the groups mean.
+def _expression() -> tuple[Callable[[bytes], Iterator[re.Match[bytes]]], dict[int, _Meaning]]:
+    """What finds, one behind the other, everything up to a stop, with the stop itself in a group, and what the groups mean.
 
     The field stands right behind its group. At the end of what is understood no group matches.
     """
@@ -91,8 +91,8 @@ def _expression() -> tuple[Callable[[bytes, int], re.Match[bytes]], dict[int, _M
         stops.append((b"(%b)....%b" % (heads, b"." * rest), (FixupKind.REL32, Use.DATA, 4)))
     stops.append((b"(%b)" % _factored([_JUMP], _tail), (FixupKind.REL32, Use.JUMP, 0)))
     pattern = re.compile(b"%b*+%b?" % (_factored((*FORMS, _CALL), _tail), _any_of([stop for stop, _ in stops])), re.DOTALL)
-    # it always matches: what it begins with may be nothing
-    return cast("Callable[[bytes, int], re.Match[bytes]]", pattern.match), {group: meaning for group, (_, meaning) in enumerate(stops, 1)}
+    # it matches everywhere: what it begins with may be nothing
+    return pattern.finditer, {group: meaning for group, (_, meaning) in enumerate(stops, 1)}
 
 
 def _factored(forms: Iterable[Form], tail: Callable[[Form], bytes]) -> bytes:

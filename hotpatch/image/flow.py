@@ -20,6 +20,9 @@ _FIRST_PIECE, _PIECE = 32, 256
 LEAVING = frozenset({Flow.RETURN, Flow.JUMP, Flow.JUMP_INDIRECT, Flow.TRAP})
 """After these, control does not go on to the next instruction."""
 _ELSEWHERE = frozenset({Flow.CALL})
+_NEXT, _JUMP, _JUMP_INDIRECT = Flow.NEXT, Flow.JUMP, Flow.JUMP_INDIRECT
+"""Asking an enumeration for a member takes as long as all else that is done with an instruction."""
+_ONWARD = frozenset({Flow.NEXT, Flow.BRANCH})
 
 
 def end_of_function(
@@ -78,14 +81,15 @@ class _Walk:
                     break
                 self.seen[instruction.address] = instruction
                 self.end = max(self.end, instruction.address + instruction.size)
-                pending += self._targets(instruction)
-                if instruction.flow in LEAVING:
-                    break
+                if instruction.flow is not _NEXT:
+                    pending += self._targets(instruction)
+                    if instruction.flow in LEAVING:
+                        break
         return start in self.seen
 
     def _targets(self, instruction: Step) -> list[int]:
         """Where ``instruction`` leads for certain; targets ahead are put by."""
-        if instruction.flow is Flow.JUMP_INDIRECT:
+        if instruction.flow is _JUMP_INDIRECT:
             if self.tables is None:
                 found = self.architecture.jump_tables(self.code, self.address, self.read, limit=self.limit)
                 self.tables = {self.address + table.jump: table.targets for table in found}
@@ -94,7 +98,7 @@ class _Walk:
         if target is None or instruction.flow in _ELSEWHERE or not self._is_inside(target):
             return []
         if target > instruction.address:
-            self.ahead[target] = self.ahead.get(target, False) or instruction.flow is not Flow.JUMP
+            self.ahead[target] = self.ahead.get(target, False) or instruction.flow is not _JUMP
             return []
         return [target]
 
@@ -160,7 +164,7 @@ def is_whole(architecture: Architecture, code: bytes, address: int) -> bool:
     """Whether control, followed from ``address`` through ``code``, meets nothing but instructions until it leaves or comes to the end."""
     reached = reach(architecture, code, address)
     known = {instruction.address for instruction in reached} | {address + len(code)}
-    ongoing = (step for step in reached if step.flow in {Flow.NEXT, Flow.BRANCH})
+    ongoing = (step for step in reached if step.flow in _ONWARD)
     return bool(reached) and all(step.address + step.size in known for step in ongoing)
 
 

@@ -36,6 +36,10 @@ _ROUND_LIMIT = 1000
 _LONGEST_FILLER = 16
 _POINTER_KINDS = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.REL21})
 """How code takes an address; a load's own displacement (PAGEOFFSET_12L, literals) is data."""
+_ONWARD = frozenset({Flow.NEXT, Flow.BRANCH})
+_CALL, _DATA, _BRANCH, _JUMP = Use.CALL, Use.DATA, Use.BRANCH, Use.JUMP
+_PDATA = int(FunctionSource.PDATA)
+"""Asking an enumeration for a member takes as long as all else that is done with a reference."""
 
 
 def discover(image: Image, names: Mapping[Rva, tuple[str, ...]]) -> tuple[Function, ...]:
@@ -194,12 +198,10 @@ class _Finder(Claims):
             if not fresh:
                 candidates = (rva for rva in sorted(pointers) if self._is_fresh_pointer(rva) and entries.may_begin(rva))
                 fresh = [(rva, FunctionSource.POINTER) for rva in candidates]
-            for rva in calls:
-                if rva in self.owner and self.owner[rva] == rva:
-                    self.note(rva, FunctionSource.CALL)
-            for rva in pointers:
-                if self.owner.get(rva) == rva:
-                    self.note(rva, FunctionSource.POINTER)
+            for source, targets in ((FunctionSource.CALL, calls), (FunctionSource.POINTER, pointers)):
+                for rva in targets:
+                    if self.owner.get(rva) == rva:
+                        self.note(rva, source)
             for rva, source in fresh:
                 self._start(rva, source, cuts=False)
             if not fresh:
@@ -247,15 +249,15 @@ class _Finder(Claims):
                     constants.add(target)
                 elif start <= target < end:
                     continue
-                elif use is Use.CALL:
+                elif use is _CALL:
                     calls.add(target)
-                elif use is Use.DATA:
+                elif use is _DATA:
                     if kind in _POINTER_KINDS:
                         taken.add(target)
                     data.add(target)
-                elif use is Use.BRANCH or (use is Use.JUMP and target == end and self._is_last_step(target)):
+                elif use is _BRANCH or (use is _JUMP and target == end and self._is_last_step(target)):
                     branches.append(target)
-                elif use is Use.JUMP:
+                elif use is _JUMP:
                     inside = self.containing(target)
                     if inside is None or (self.owner[inside] != owner and not self._falls_to(target, inside)):
                         calls.add(target)
@@ -282,7 +284,7 @@ class _Finder(Claims):
         if rva == start or padding_length(self.image.architecture, code):
             return False
         last = deque(decode(self.image.architecture, code, 0, start), 1)
-        return bool(last) and last[0].address + last[0].size == rva and last[0].flow in {Flow.NEXT, Flow.BRANCH}
+        return bool(last) and last[0].address + last[0].size == rva and last[0].flow in _ONWARD
 
     def _is_last_step(self, rva: int) -> bool:
         return self.containing(rva) is None and is_last_step(self.image.architecture, self.image.read(rva, _LONGEST_FILLER), rva)
@@ -311,7 +313,7 @@ class _Finder(Claims):
                 joined = True
             elif inside is None:
                 joined |= self._extend(target, owner)
-            elif self.owner[inside] != owner and self.source.get(self.owner[inside]) == FunctionSource.PDATA and owner in self.end:
+            elif self.owner[inside] != owner and self.source.get(self.owner[inside]) == _PDATA and owner in self.end:
                 self._merge(*self._part_and_whole(target, owner))
                 joined = True
         return joined
@@ -386,7 +388,7 @@ class _Finder(Claims):
             if not starts_with_padding(architecture, self.image.read(end, _LONGEST_FILLER)):
                 tail = start if self.alignment == 1 else max(start, end - 2 * self.alignment)  # of one size: the last two will do
                 before, last = deque((None, None, *decode(architecture, self.image.read(tail, end - tail), 0, tail)), 2)
-                known = last is not None and last.address + last.size == end and last.flow in {Flow.NEXT, Flow.BRANCH}
+                known = last is not None and last.address + last.size == end and last.flow in _ONWARD
                 if known and last and before and before.flow in LEAVING:  # what stands behind a return is reached by a branch or never
                     inside = self.image.references_in(Range(Rva(start), Rva(end)))
                     known = any(reference.target == last.address for reference in inside)
@@ -398,7 +400,7 @@ class _Finder(Claims):
         if not self.is_code(rva):
             return False
         inside = self.containing(rva)
-        return inside is None or (self.owner[inside] != owner and self.source.get(self.owner[inside]) == FunctionSource.PDATA)
+        return inside is None or (self.owner[inside] != owner and self.source.get(self.owner[inside]) == _PDATA)
 
     def _extend(self, start: int, owner: int, following: int | None = None) -> bool:
         """Claim the code at ``start``, which is nobody's and goes on to ``following`` at most, for ``owner``."""
@@ -475,7 +477,7 @@ class _Finder(Claims):
                 entry = Rva(owner) if any(part.start == owner for part in ranges) else ranges[0].start
                 first = next(part for part in ranges if part.start == entry)
                 whole = (first, *(part for part in ranges if part is not first))
-            number = self.source.get(owner, FunctionSource.PDATA)
+            number = self.source.get(owner, _PDATA)
             source = sources.get(number)
             if source is None:
                 source = sources[number] = FunctionSource(number)

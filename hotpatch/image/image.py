@@ -313,7 +313,7 @@ class Image:
     @cached_property
     def unwind_entries(self) -> tuple[UnwindEntry, ...]:
         """The function table's entries by start."""
-        return read_function_table(self.machine, self.parsed.function_table, self.read)
+        return read_function_table(self.machine, self.parsed.function_table, self.mapped_bytes.read)
 
     @cached_property
     def _unwind_starts(self) -> tuple[Rva, ...]:

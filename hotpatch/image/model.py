@@ -190,8 +190,7 @@ class Export:
     forwarder: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class UnwindEntry:
+class UnwindEntry(NamedTuple):
     """A function-table entry (``.pdata``) as it stands.
 
     Attributes:
