@@ -113,7 +113,7 @@ class X64Cpu:
         """Unicorn 2.1 says the low 52 bits, or the page: the rest is that of the operand, or of the stack pointer, which leads there."""
         stack = cpu.get("rsp")
         named = [cpu.pc] if not code else [stack - 8, stack] if access == "write" else [stack, stack - 8]
-        for instruction in islice(architecture(Machine.X64).disassemble(code, cpu.pc), 1):
+        for instruction in islice(architecture(Machine.X64).disassemble(code, cpu.pc), 1) if code else ():
             for operand in filter(None, map(memory, instruction.operands.split(", "))):
                 base = cpu.get(operand.base) if operand.base else 0
                 scaled = cpu.get(operand.scaled) * operand.scale if operand.scaled else 0

@@ -221,14 +221,19 @@ class Kernel:
     def _slice(self, thread: GuestThread, count: int) -> None:
         system = self.system
         system.activate(thread)
-        if system.gates.near(system.cpu.pc) is None:
+        at_gate = system.gates.near(system.cpu.pc) is not None
+        if not at_gate:
             done = system.cpu.run(count)
             system.counters.instructions += done.executed
             system.counters.quantum -= done.executed
             thread.executed += done.executed
-            if done.trap is not None and system.gates.near(system.cpu.pc) is None:
+            at_gate = system.gates.near(system.cpu.pc) is not None
+            if done.trap is not None and not at_gate:
                 self._settle(thread, self._interrupt(thread, done.trap))
-        if self.on_slice is not None and system.gates.near(system.cpu.pc) is not None:
+                at_gate = system.gates.near(system.cpu.pc) is not None
+        if not at_gate:
+            return
+        if self.on_slice is not None:
             self.on_slice()
             system.activate(thread)
         self._serve(thread)
