@@ -87,8 +87,8 @@ class Transaction:
 
     def unmap(self, va: Va, size: int) -> None:
         """Give memory back that :meth:`map` mapped, here or in an earlier transaction."""
-        parts = [region for region in self._target.regions() if va <= region.va < va + size]
-        rights = [region.rights for region in parts for _ in range(region.size // PAGE)]
+        parts = [(max(region.va, va), min(region.va + region.size, va + size), region.rights) for region in self._target.regions()]
+        rights = [own for start, end, own in parts for _ in range(start, end, PAGE)]
         self._push("map again", va, self._map_again, va, size, rights, self._target.read(va, size))
         self._target.unmap(va)
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from hotpatch.address import Va
 from hotpatch.arch import Machine, Redirect, architecture
-from hotpatch.engine import Collected
+from hotpatch.engine import Collected, Region, Rights
+from hotpatch.engine.transaction import Transaction
 
 from .conftest import World, world
 from .fake import InjectedError
@@ -176,3 +178,28 @@ def test_what_an_unload_leaves_and_cannot_be_taken_back_is_not_hidden(here):
     with pytest.raises(RollbackError):
         here.fake.unload(here.module)
     assert here.engine.snapshot() == registry
+
+
+def test_memory_is_mapped_again_as_it_was_where_neighbours_are_told_as_one_region(here):
+    fake, regions, code = here.fake, here.fake.regions, Rights.READ | Rights.EXECUTE
+
+    def together() -> tuple[Region, ...]:
+        found: list[Region] = []
+        for region in regions():
+            last = found[-1] if found else None
+            if last is not None and (last.va + last.size, last.rights) == (region.va, region.rights):
+                found[-1] = Region(last.va, last.size + region.size, last.rights)
+            else:
+                found.append(region)
+        return tuple(found)
+
+    fake.map(Va(0x5000_0000), 0x1000, code, b"first")
+    fake.map(Va(0x5000_1000), 0x2000, [code, Rights.READ], b"second")
+    assert len(together()) < len(regions())
+    fake.regions = together
+    before = fake.snapshot()
+    with pytest.raises(InjectedError), Transaction(fake) as step:
+        step.unmap(Va(0x5000_1000), 0x2000)
+        assert fake.snapshot() != before
+        raise InjectedError("late")
+    assert fake.snapshot() == before
