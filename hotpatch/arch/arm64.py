@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
 
+_SCALED = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L})
+"""Kinds of fields that hold a multiple of what is accessed."""
 _LOADS = frozenset((FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19))
 _UNUSED = Use.UNUSED
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
@@ -132,6 +134,10 @@ class Arm64(Architecture):
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""
         return kind in _LOADS
+
+    def alignment(self, kind: FixupKind, code: bytes, address: int) -> int:
+        """See :meth:`Architecture.alignment`; fields of loads and stores count in steps of what is accessed."""
+        return 1 << a64.access_scale(int.from_bytes(code[: a64.WORD], "little")) if kind in _SCALED else 1
 
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""

@@ -416,6 +416,10 @@ class Architecture(ABC):
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """Whether the instruction ``code``, which refers to data by ``kind``, reads or writes there, and does not only take the address."""
 
+    @abstractmethod
+    def alignment(self, kind: FixupKind, code: bytes, address: int) -> int:
+        """What the address must be a multiple of (bytes) that the instruction ``code`` refers to by ``kind``."""
+
     def repeats(self, instruction: Instruction) -> bool:
         """Whether the processor may stop between rounds of ``instruction``, each of which counts as one (x64: repeated string ones)."""
         return False

@@ -53,6 +53,11 @@ CONVENTION = CallingConvention(
 )
 """Source: MS Learn, "x64 calling convention"."""
 
+_VECTORS = {"xmmword ptr": 16, "ymmword ptr": 32, "zmmword ptr": 64}
+_UNALIGNED = frozenset(("movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"))
+"""Of the instructions of before AVX, those that access vectors anywhere."""
+_ALIGNED = frozenset(("vmovaps", "vmovapd", "vmovdqa", "vmovdqa32", "vmovdqa64", "vmovntps", "vmovntpd", "vmovntdq", "vmovntdqa"))
+"""Of AVX's, those that do not."""
 _JUMPS = ((b"\xe9", 4), (b"\xeb", 1))
 """Opcodes of the usual direct jumps and bytes of their distances."""
 
@@ -136,6 +141,14 @@ class X64(Architecture):
         """See :meth:`Architecture.accesses`; all but LEA do."""
         first = next(iter(self.disassemble(code, address)), None) if kind is FixupKind.REL32 else None
         return first is not None and first.mnemonic != "lea"
+
+    def alignment(self, kind: FixupKind, code: bytes, address: int) -> int:
+        """See :meth:`Architecture.alignment`: vectors, where the instruction does not say that they may lie anywhere."""
+        first = next(iter(self.disassemble(code, address)), None) if kind is FixupKind.REL32 else None
+        size = next((size for name, size in _VECTORS.items() if first is not None and name in first.operands), 1)
+        if first is None or first.mnemonic in _UNALIGNED or (first.mnemonic.startswith("v") and first.mnemonic not in _ALIGNED):
+            return 1
+        return size
 
     def repeats(self, instruction: Instruction) -> bool:
         """See :meth:`Architecture.repeats`."""

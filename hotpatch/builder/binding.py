@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from hotpatch.image.type_records import TypeRecord
     from hotpatch.unwind import CarriedUnwind
 
+_ALIGNMENT = 64
+"""Bytes; what any instruction wants what it accesses to be aligned to at most."""
 SHORT_DATA_KINDS = frozenset({FixupKind.LITERAL19, FixupKind.REL21, FixupKind.REL8})
 """Kinds by which code cannot reach data of another image."""
 
@@ -404,17 +406,28 @@ class _Binder:
         doubt = self.doubts.live(usage, site, matched) if section.writable and self.view.symbol(target) is None else None
         if doubt is not None:
             return doubt
-        if matched is not None and (section.writable or self.novelty.is_whole(target, matched)):
+        fits = matched is not None and self._is_aligned(function, target, matched)
+        if matched is not None and section.writable and not fits:
+            return f"the base has the datum at 0x{matched:x}, where code cannot access it, because that is not aligned as 0x{target:x} is"
+        if matched is not None and fits and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
         if section.executable:
             return f"a reference to 0x{target:x} between functions, which is neither known code nor known data"
         equal = self.novelty.equal_constant(target)
-        if equal is not None:
+        if equal is not None and self._is_aligned(function, target, equal):
             return BaseAddress(equal)
         if section.writable and (self.view.symbol(target) is None or not (self.fixed.has_symbols and self.base.has_symbols)):
             return self._nameless(usage, target)
         objection = self.novelty.objection(target)
         return CarriedAddress(target) if objection is None else objection
+
+    def _is_aligned(self, function: Function | None, target: Rva, base: Rva) -> bool:
+        """Whether all instructions of ``function`` that refer to ``target`` can access ``base`` instead."""
+        if function is None or (base - target) % _ALIGNMENT == 0:
+            return True
+        sites = (site for site in self.bodies[function.entry].sites if site.target == target and site.use is Use.DATA)
+        arch = self.fixed.architecture
+        return all(base % arch.alignment(site.kind, self.fixed.read(site.instruction, site.size), site.instruction) == 0 for site in sites)
 
     # outcome -----------------------------------------------------------------------------------------------------------------------------
 

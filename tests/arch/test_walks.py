@@ -70,6 +70,26 @@ def test_taking_an_address_is_no_access(machine: Machine, kind: FixupKind, code:
 
 
 @pytest.mark.parametrize(
+    ("machine", "kind", "code", "alignment"),
+    [
+        (Machine.X64, FixupKind.REL32, "0f280500000000", 16),  # movaps xmm0, [rip]
+        (Machine.X64, FixupKind.REL32, "660fef0500000000", 16),  # pxor xmm0, [rip]
+        (Machine.X64, FixupKind.REL32, "0f100500000000", 1),  # movups xmm0, [rip]
+        (Machine.X64, FixupKind.REL32, "f20f580500000000", 1),  # addsd xmm0, [rip]
+        (Machine.X64, FixupKind.REL32, "c5fc280500000000", 32),  # vmovaps ymm0, [rip]
+        (Machine.X64, FixupKind.REL32, "c5fc580500000000", 1),  # vaddps ymm0, ymm0, [rip]
+        (Machine.X64, FixupKind.REL32, "488b0500000000", 1),  # mov rax, [rip]
+        (Machine.ARM64, FixupKind.PAGEOFFSET_12L, "2000c03d", 16),  # ldr q0, [x1]
+        (Machine.ARM64, FixupKind.PAGEOFFSET_12L, "200040f9", 8),  # ldr x0, [x1]
+        (Machine.ARM64, FixupKind.PAGEOFFSET_12L, "20004039", 1),  # ldrb w0, [x1]
+        (Machine.ARM64, FixupKind.PAGEOFFSET_12A, "20000091", 1),  # add x0, x1, #0
+    ],
+)
+def test_what_addresses_must_be_multiples_of(machine: Machine, kind: FixupKind, code: str, alignment: int) -> None:
+    assert architecture(machine).alignment(kind, bytes.fromhex(code), 0x1000) == alignment
+
+
+@pytest.mark.parametrize(
     ("machine", "code", "repeats"),
     [
         (Machine.X64, "f3a4", True),  # rep movsb

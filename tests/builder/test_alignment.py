@@ -1,0 +1,44 @@
+"""A constant that the base has where the instruction cannot access it, for want of alignment, travels."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hotpatch import build
+from hotpatch.arch import FixupKind, Machine, architecture
+from hotpatch.differ import diff_images
+from hotpatch.image import Image
+from tests.emulator.pe import RDATA, TEXT, Pe
+
+CONTENT = struct.pack("<2d", 1.5, 2.5)
+RETURNS = {Machine.X64: b"\xc3", Machine.ARM64: b"\xc0\x03\x5f\xd6"}
+
+
+def loads(machine: Machine, at: int, target: int, *, aligned: bool) -> bytes:
+    """Code that loads 16 bytes, which must be ``aligned`` or may lie anywhere."""
+    arch = architecture(machine)
+    if machine is Machine.X64:
+        return (b"\x0f\x28\x05" if aligned else b"\x0f\x10\x05") + arch.bind(FixupKind.REL32, bytes(4), at + 3, target)
+    page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000008), at, target)
+    if aligned:
+        return page + arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0x3DC00100), at + 4, target)
+    return page + arch.bind(FixupKind.PAGEOFFSET_12A, struct.pack("<I", 0x91000108), at + 4, target) + struct.pack("<I", 0x3DC00100)
+
+
+def image(machine: Machine, constant: int, *, aligned: bool) -> Image:
+    pe = Pe(machine)
+    pe.put(constant, CONTENT + struct.pack("<2d", 3.5, 4.5))
+    pe.put(TEXT, loads(machine, TEXT, constant, aligned=aligned) + RETURNS[machine])
+    pe.put(TEXT + 0x40, loads(machine, TEXT + 0x40, constant + len(CONTENT), aligned=False) + RETURNS[machine])
+    pe.exports("vector.dll", [("load", TEXT), ("next", TEXT + 0x40)])
+    return pe.build("vector.dll")
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("place", "carried"), [(0x808, True), (0x820, False)])
+def test_a_vector_is_the_bases_where_it_is_aligned(machine: Machine, place: int, carried: bool) -> None:
+    base, fixed = image(machine, RDATA + place, aligned=False), image(machine, RDATA + 0x800, aligned=True)
+    patch = build(diff_images(base, fixed))
+    assert [(row.size >= len(CONTENT), row.patch_rva % len(CONTENT)) for row in patch.carried] == [(True, 0)] * carried
