@@ -321,18 +321,21 @@ class View:
     def pointers_from(self, rva: int) -> tuple[int, ...]:
         """Offsets from ``rva`` of the relocated pointers up to the next boundary."""
         found = self._pointers_from.get(rva)
-        return self.pointers(*self.extent(rva)) if found is None else found
+        if found is not None:
+            return found
+        at = bisect_left(self.boundaries, rva)
+        return () if self.boundaries[at : at + 1] == (rva,) else self.pointers(*self.extent(rva))
 
     @cached_property
     def _pointers_from(self) -> Mapping[int, tuple[int, ...]]:
-        """The same for every boundary at once, most of which have none."""
+        """The same for all boundaries that have any, at once."""
         starts = self.boundaries
         sites: dict[int, list[int]] = defaultdict(list)
         for site in self.image.relocations:
             following = bisect_right(starts, site)
             if 0 < following < len(starts) and site + POINTER_SIZE <= starts[following]:
                 sites[starts[following - 1]].append(site - starts[following - 1])
-        return dict.fromkeys(starts, ()) | {start: tuple(offsets) for start, offsets in sites.items()}
+        return {start: tuple(offsets) for start, offsets in sites.items()}
 
     def bare(self, start: int, size: int) -> bytes:
         """The initial bytes of data, with relocated pointers zeroed."""
