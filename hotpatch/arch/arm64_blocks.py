@@ -31,14 +31,15 @@ class Blocks:
         self._code, self._data = code, data
         self._ends: dict[int, tuple[bool, int | None]] = {}
         """Of each word that ends a block: whether control goes on behind it, and where else it leads."""
-        starts, ends, words = {0}, self._ends, code.words
+        starts, ends, words, count = {0}, self._ends, code.words, len(code.words)
         for index, form, address in code.direct():
             use = form.use
             if (use is _BRANCH or use is _JUMP) and index not in data:
-                target = code.index(address)
-                if target is not None:
+                target = address - code.address >> 2
+                inside = 0 <= target < count
+                if inside:
                     starts.add(target)
-                ends[index] = (use is _BRANCH and not a64.is_conditional_always(words[index]), target)
+                ends[index] = (use is _BRANCH and not a64.is_conditional_always(words[index]), target if inside else None)
                 starts.add(index + 1)
         for index in code.register_branches():
             if index not in data:
@@ -49,7 +50,8 @@ class Blocks:
             starts.update((index, index + 1))
         for targets in edges.values():
             starts.update(targets)
-        self.starts = sorted(start for start in starts if start < len(words))
+        starts.discard(count)
+        self.starts = sorted(starts)
 
     def end(self, block: int) -> int:
         """One past the last word of ``block``."""

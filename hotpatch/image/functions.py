@@ -98,15 +98,15 @@ class _Finder(Claims):
 
     def take_function_table(self) -> None:
         """Function-table entries, chained ones under their primary; pieces inside of a known procedure are that procedure's."""
-        entries = sorted(self.image.unwind_entries, key=lambda entry: (entry.primary != entry.range.start, entry.range))
-        for entry in entries:
-            inside = self.containing(entry.range.start)
-            owner = self.owner[inside] if inside is not None else self._owner_of(entry.primary)
-            if not self.is_code(entry.range.start):
+        entries = sorted(self.image.unwind_entries, key=lambda entry: (entry.primary != entry.range[0], entry.range))
+        for (start, end), _, _, primary, _, _ in entries:
+            if not self.is_code(start):
                 continue
-            if owner in {entry.range.start, entry.primary} or owner not in self.source:
+            inside = self.containing(start)
+            owner = self.owner[inside] if inside is not None else self._owner_of(primary)
+            if owner in (start, primary) or owner not in self.source:
                 self.note(owner, FunctionSource.PDATA)
-            self.claim(entry.range.start, entry.range.end, owner)
+            self.claim(start, end, owner)
 
     def _owner_of(self, primary: int) -> int:
         inside = self.containing(primary)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.address import Rva
 from hotpatch.arch import Flow, Machine, architecture
@@ -57,8 +56,7 @@ def _forwarded(begin: int, word: int, read: Callable[[int, int], bytes]) -> tupl
     return begin, 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Description:
+class _Description(NamedTuple):
     """Size of the code in bytes, RVA of the ``.xdata`` record, whether it goes on from other code, RVAs of the handler and its data."""
 
     size: int
