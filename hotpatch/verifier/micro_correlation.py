@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _WORD = 8
 _HALF = 1 << 32
 _BYTE = 0xFF
+_SET = frozenset({0, 1, _BYTE})
 
 
 class Correlation:
@@ -100,8 +101,8 @@ class Correlation:
             return self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
         if meant is not None and (fixed in self._starts or fixed in self._targets(function)) and not base % PAGE == 0 == fixed % PAGE:
             return False
-        if fixed & _BYTE == base & _BYTE <= 1 and self._is_around(base, fixed):
-            # An address of whose register the lowest byte was set: a truth value, above which nobody looks.
+        if fixed & _BYTE == base & _BYTE and fixed & _BYTE in _SET and self._is_around(base, fixed):
+            # An address of whose register or word the lowest byte was set: a truth value or -1, above which nobody looks.
             return True
         if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
             # One past a datum's end; the page of a datum, left in a register by the first of two instructions.

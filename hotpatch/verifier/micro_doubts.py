@@ -120,9 +120,16 @@ class Doubts:
             return False
         if difference.place[0] == "written":
             va = int(difference.place[1])
+            if not self._is_inside(va) and not any(va + at in first.written for at in range(_WORD)):
+                # The other side alone wrote there; this one wrote elsewhere, or nowhere, wherever it lies.
+                return self._outside(first, 0) != self._outside(moved, distance)
             there = va + distance if self._is_inside(va) else va
             return any(first.written.get(va + at) != moved.written.get(there + at) for at in range(_WORD))
         return value_at(moved, difference.place) != value_at(first, difference.place)
+
+    def _outside(self, run: Observed, distance: int) -> list[int]:
+        """What a run wrote to outside of the image, which lies ``distance`` bytes from where the first run's does."""
+        return sorted(va for va in run.written if not self._is_inside(va - distance))
 
     def _is_inside(self, va: int) -> bool:
         process = self._theirs.process

@@ -152,12 +152,13 @@ def test_an_import_has_the_same_address_on_both_sides(machine: Machine) -> None:
     assert report.outcome is MicroOutcome.AGREE, report.text
 
 
+@pytest.mark.parametrize("value", ["1", "0xff"])
 @pytest.mark.parametrize(("at", "outcome"), [(0x200, MicroOutcome.AGREE), (0x300, MicroOutcome.DIFFER)])
-def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroOutcome) -> None:
+def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroOutcome, value: str) -> None:
     images = []
     for datum, loaded in ((0x100, 0x100), (0x200, at)):
         pe = Pe(Machine.X64)
-        pe.put(TEXT, assemble(Machine.X64, f"lea rax, [rip + {DATA + loaded - TEXT - 7}]; mov al, 1; ret", TEXT))
+        pe.put(TEXT, assemble(Machine.X64, f"lea rax, [rip + {DATA + loaded - TEXT - 7}]; mov al, {value}; ret", TEXT))
         pe.exports(
             "walk.dll", [("walk", TEXT), ("one", DATA + datum), ("two", DATA + datum + 16), ("far", DATA + 0x300), ("end", DATA + 0x400)]
         )
@@ -165,6 +166,43 @@ def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroO
     execution = MicroExecution(*images)
     (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
     assert report.outcome is outcome, report.text
+
+
+@each_machine
+@pytest.mark.parametrize(("lowest", "same"), [(0xFF, True), (0xFE, False)])
+def test_minus_one_in_the_lowest_byte_of_an_address(machine: Machine, lowest: int, same: bool) -> None:
+    images = []
+    for one, other in ((0x100, 0x3F0), (0x200, 0x2F0)):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, "ret", TEXT))
+        pe.exports(
+            "walk.dll", [("walk", TEXT), ("one", DATA + one), ("two", DATA + one + 16), ("other", DATA + other), ("end", DATA + 0x400)]
+        )
+        images.append(pe.build("walk.dll"))
+    processes = [hotpatch.Process(image) for image in images]
+    correlation = Correlation(hotpatch.diff(*images), *processes, None, None)
+    first, second = (process.load_base + DATA + at + lowest for process, at in zip(processes, (0x100, 0x200), strict=True))
+    assert correlation.same(first, second, images[1].functions[0], range(0)) is same
+
+
+UNCHECKED_STORE = {
+    Machine.X64: "lea rax, [rip + {distance}]; inc byte ptr [rax + rcx]; ret",
+    Machine.ARM64: "adrp x9, 0x3000; add x9, x9, #{low}; ldrb w8, [x9, x0]; add w8, w8, #1; strb w8, [x9, x0]; ret",
+}
+
+
+@each_machine
+def test_a_made_up_index_that_leads_out_of_the_image_from_a_table_that_moved(machine: Machine) -> None:
+    """It leads each side to another place, which holds something else."""
+    images = []
+    for at in (0x100, 0x280):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, UNCHECKED_STORE[machine].format(distance=DATA + at - TEXT - 7, low=at), TEXT))
+        pe.exports("walk.dll", [("walk", TEXT), ("table", DATA + at), ("behind", DATA + at + 16)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched(execution.diff.functions)
+    assert report.outcome is not MicroOutcome.DIFFER, report.text
 
 
 TWO_CONSTANTS = {
