@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import struct
 from functools import cache
-from itertools import product
 
 import capstone
 import pytest
@@ -17,6 +16,9 @@ from tests.arch.arm64.sidebyside import same
 ARM64 = architecture(Machine.ARM64)
 REGION, REGION_SIZE = 0x140000000, 0x10000
 DECODER = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
+DECODER.skipdata = True
+UNKNOWN = ".byte"
+"""What Capstone calls words that are no instructions."""
 LOWS = (*range(32), 0x0041, 0x7C45)
 """Low halves of words: every condition, and some registers."""
 NOT_IN_UNICORN = "bc."
@@ -28,9 +30,11 @@ BEHIND = struct.pack("<I", 0xD503201F) * 4
 FEW, MANY = 1, 24
 
 
-def text(word: int, address: int) -> tuple[str, str] | None:
-    found = next(iter(DECODER.disasm_lite(struct.pack("<I", word), address, 1)), None)
-    return None if found is None else found[2:]
+def texts(words: list[int], address: int) -> list[tuple[str, str]]:
+    """Name and operands of each of ``words``, one behind the other from ``address`` on."""
+    rows = [row[2:] for row in DECODER.disasm_lite(struct.pack(f"<{len(words)}I", *words), address)]
+    assert len(rows) == len(words)
+    return rows
 
 
 def form_of(name: str, operands: str) -> str:
@@ -43,14 +47,12 @@ def form_of(name: str, operands: str) -> str:
 def forms() -> dict[str, list[int]]:
     """Words that mean something else when they stand elsewhere, by form: all high halves with some low ones."""
     found: dict[str, list[int]] = {}
-    for high, low in product(range(1 << 16), LOWS[:1]):
-        word = high << 16 | low
-        here = text(word, SOURCE)
-        if here is not None and here != text(word, SOURCE + 0x10000):
-            for other in LOWS:
-                name = text(high << 16 | other, SOURCE)
-                if name is not None:
-                    found.setdefault(form_of(*name), []).append(high << 16 | other)
+    words = [high << 16 | LOWS[0] for high in range(1 << 16)]
+    moved = zip(words, texts(words, SOURCE), texts(words, SOURCE + 0x10000), strict=True)
+    others = [word | low for word, here, there in moved if here != there and here[0] != UNKNOWN for low in LOWS]
+    for word, (name, operands) in zip(others, texts(others, SOURCE), strict=True):
+        if name != UNKNOWN:
+            found.setdefault(form_of(name, operands), []).append(word)
     return found
 
 
