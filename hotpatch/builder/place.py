@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
-from hotpatch.builder.model import Area, BaseAddress, Placement, Veneer
+from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, Placement, Veneer
 from hotpatch.builder.unwinding import handler_veneers
 from hotpatch.image import Range, SectionFlags
 from hotpatch.patch import SECTION_ALIGNMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from hotpatch.arch import Architecture
     from hotpatch.builder.model import Bound, Piece
@@ -64,13 +65,14 @@ def place(bound: Bound, fixed: Image) -> Layout:
     veneer_rvas: dict[Veneer, Rva] = {}
     sections: list[tuple[Area, Range]] = []
     start = Rva(SECTION_ALIGNMENT)
+    named = sorted({int(link.site.target) for link in bound.links if isinstance(link.destination, CarriedAddress)})
     for area in Area:
         pieces = [piece for piece in bound.pieces if piece.area is area]
         if area is Area.DATA:
             pieces.sort(key=lambda piece: (not any(fixed.code(piece.range)), piece.range))
         at: int = start
         for piece in pieces:
-            at = _congruent(at, piece)
+            at = _congruent(at, piece, named)
             rvas[piece] = Rva(at)
             at += piece.range.size
             for veneer in sorted(_after(veneers, piece), key=lambda veneer: not veneer.falls):
@@ -105,8 +107,9 @@ def _after(veneers: Iterable[Veneer], piece: Piece) -> list[Veneer]:
     return [veneer for veneer in veneers if piece.area is Area.CODE and veneer.after == piece.range.start]
 
 
-def _congruent(at: int, piece: Piece) -> int:
-    """The first place from ``at`` on that is aligned as the piece is in the fixed image."""
-    start = piece.range.start
-    modulus = CODE_ALIGNMENT if piece.area is Area.CODE else min(start & -start, LARGEST_DATA_ALIGNMENT)
+def _congruent(at: int, piece: Piece, named: Sequence[int]) -> int:
+    """The first place from ``at`` on where the piece, and what code names in it, is aligned as in the fixed image."""
+    start, end = piece.range.start, piece.range.end
+    inside = named[bisect_left(named, start) : bisect_left(named, end)]
+    modulus = CODE_ALIGNMENT if piece.area is Area.CODE else max(min(one & -one, LARGEST_DATA_ALIGNMENT) for one in (start, *inside))
     return at + (start - at) % modulus

@@ -10,6 +10,7 @@ from hotpatch import build
 from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.differ import diff_images
 from hotpatch.image import Image
+from tests.builder.test_type_records import takes
 from tests.emulator.pe import RDATA, TEXT, Pe
 
 CONTENT = struct.pack("<2d", 1.5, 2.5)
@@ -42,3 +43,22 @@ def test_a_vector_is_the_bases_where_it_is_aligned(machine: Machine, place: int,
     base, fixed = image(machine, RDATA + place, aligned=False), image(machine, RDATA + 0x800, aligned=True)
     patch = build(diff_images(base, fixed))
     assert [(row.size >= len(CONTENT), row.patch_rva % len(CONTENT)) for row in patch.carried] == [(True, 0)] * carried
+
+
+def table(machine: Machine, first: float) -> Image:
+    """A function that walks over numbers from an odd multiple of eight on, and loads two of them as a vector."""
+    pe, numbers = Pe(machine), RDATA + 0x808
+    pe.pointer(numbers - 8, TEXT)
+    pe.put(numbers, struct.pack("<4d", first, 2.5, 3.5, 4.5))
+    code = takes(machine, TEXT, numbers)
+    end = pe.put(TEXT, code) + len(code)
+    pe.put(end, loads(machine, end, numbers + 8, aligned=True) + RETURNS[machine])
+    pe.exports("vector.dll", [("load", TEXT)])
+    return pe.build("vector.dll")
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_a_vector_in_an_array_that_travels_keeps_its_alignment(machine: Machine) -> None:
+    patch = build(diff_images(table(machine, 1.5), table(machine, 9.5)))
+    (row,) = patch.carried
+    assert row.patch_rva % 16 == 8
