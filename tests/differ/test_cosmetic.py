@@ -11,6 +11,7 @@ PROVENANCE = (
     ("_cython_3_1_1", "_cython_3_1_4"),
     ("_cython_3_1_1.cython_function_or_method", "_cython_3_1_4.cython_function_or_method"),
     ("_cython_3_1_1._common_types_metatype", "_cython_3_1_4._common_types_metatype"),
+    ("_cython_3_1_2._common_types_metatype", "_cython_3_1_4._common_types_metatype"),
     ("built Apr  9 2026 11:41:38", "built May 15 2026 10:34:17"),
     ("2026-04-09 11:41:38 4525003a53a7fc63ca75", "2026-05-05 10:34:17 c88b22011a54b4f6fbd1"),
     ("version 1.4", "version 1.5"),
