@@ -322,7 +322,12 @@ class Architecture(ABC):
     veneer_reach: int
     """Largest distance in bytes at which code can refer to data and, through veneers, branch (Arm64: what ADRP reaches both ways)."""
     padding_bytes: tuple[bytes, ...]
-    """What compilers and linkers fill gaps between functions with, as whole instructions, longest first."""
+    """What compilers and linkers fill gaps between functions with, as whole instructions; the last one traps."""
+
+    @property
+    def trap(self) -> bytes:
+        """What no run may get to: ``int3``, ``brk #0xf000``."""
+        return self.padding_bytes[-1]
 
     @cached_property
     def fillers(self) -> re.Pattern[bytes]:

@@ -113,8 +113,8 @@ class _Linker:
         self.work.memory[rva : rva + len(data)] = data
 
     def _fill(self) -> None:
-        """Fill the gaps between pieces of code with what traps or does nothing."""
-        filler = self.arch.padding_bytes[-1]
+        """Fill the gaps between pieces of code with traps."""
+        filler = self.arch.trap
         for area, part in self.layout.sections:
             if area is not Area.CODE:
                 continue
@@ -127,7 +127,7 @@ class _Linker:
                 ]
                 + [(rva, rva + len(VeneerForm.of(self.arch).code)) for rva in self.placement.veneers.values()]
             )
-            for start, end in ends:
+            for start, end in (*ends, (part.end, part.end)):
                 self._store(at, filler * ((start - at) // len(filler)))
                 at = end
 

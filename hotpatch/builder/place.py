@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind, Use
+from hotpatch.arch import FixupKind, Flow, Use
 from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, Placement, Veneer
 from hotpatch.builder.unwinding import handler_veneers
 from hotpatch.image import Range, SectionFlags
@@ -75,7 +75,10 @@ def place(bound: Bound, fixed: Image) -> Layout:
             at = _congruent(at, piece, named)
             rvas[piece] = Rva(at)
             at += piece.range.size
-            for veneer in sorted(_after(veneers, piece), key=lambda veneer: not veneer.falls):
+            after = sorted(_after(veneers, piece), key=lambda veneer: not veneer.falls)
+            if area is Area.CODE and not any(veneer.falls for veneer in after) and _runs_on(piece, fixed):
+                at += len(fixed.architecture.trap)
+            for veneer in after:
                 veneer_rvas[veneer] = Rva(at)
                 at += len(form.code)
         if pieces:
@@ -105,6 +108,12 @@ def _veneers(bound: Bound) -> tuple[Veneer, ...]:
 
 def _after(veneers: Iterable[Veneer], piece: Piece) -> list[Veneer]:
     return [veneer for veneer in veneers if piece.area is Area.CODE and veneer.after == piece.range.start]
+
+
+def _runs_on(piece: Piece, fixed: Image) -> bool:
+    """Whether code ends in an instruction that goes on: a call that never returns, behind which no other code may stand, but a trap."""
+    *_, last = fixed.architecture.steps(fixed.code(piece.range))
+    return last.flow in (Flow.NEXT, Flow.BRANCH, Flow.CALL, Flow.CALL_INDIRECT)
 
 
 def _congruent(at: int, piece: Piece, named: Sequence[int]) -> int:

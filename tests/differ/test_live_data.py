@@ -7,6 +7,7 @@ import pytest
 import hotpatch
 from hotpatch.address import Rva
 from hotpatch.arch import Machine
+from hotpatch.differ import diff_images
 from tests.builder.forge import DATA, TEXT, Code, Data, forge
 from tests.emulator.pe import DATA as PE_DATA
 from tests.emulator.pe import RDATA, Pe
@@ -28,7 +29,7 @@ def _stores(form: tuple[str, str]) -> str:
 def test_a_store_by_another_instruction_goes_to_the_same_datum(before, after):
     """Compilers clear memory by ``and`` or by ``mov``: Microsoft's C runtime changed from one to the other between two of its releases."""
     images = [forge(Machine.X64, [Code("clear", 16, _stores(form)), Code("keep", 0x40, "c3")], NEIGHBOURS) for form in (before, after)]
-    diff = hotpatch.diff(*images)
+    diff = diff_images(*images)
     assert diff.base_datum(Rva(CELL)) == CELL
     assert not diff.findings
 
