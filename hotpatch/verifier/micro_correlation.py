@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hotpatch.process import Process
 
 _WORD = 8
+_WORD_BITS = 8 * _WORD
 _HALF = 1 << 32
 _BYTE = 0xFF
 _SET = frozenset({0, 1, _BYTE})
@@ -108,6 +109,19 @@ class Correlation:
             # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
             return True
         return base - fixed in self._distances(function)
+
+    def are_cut(self, mine: int, theirs: int) -> bool:
+        """Whether two values are the same but for their upper bytes, two at least, which are the lower ones of addresses of the same thing.
+
+        Words are read across the border of two others where made-up pointers lead.
+        """
+        for bits in range(8, _WORD_BITS - 8, 8):
+            if (mine ^ theirs) & (1 << bits) - 1:
+                return False
+            ones = frozenset(_ending(mine >> bits, 1 << _WORD_BITS - bits, self.mine))
+            if any(self.meant(other) in ones for other in _ending(theirs >> bits, 1 << _WORD_BITS - bits, self.theirs)):
+                return True
+        return False
 
     def _is_around(self, base: int, fixed: int) -> bool:
         """Whether something lies at addresses that differ from these two in their lowest bytes alone."""
@@ -277,6 +291,11 @@ class Correlation:
     def _data(self) -> tuple[list[int], list[_Match]]:
         data = sorted((_Match(match.base, match.fixed, match.size) for match in self.diff.data), key=lambda match: match.base)
         return [match.base for match in data], data
+
+
+def _ending(low: int, modulus: int, process: Process) -> range:
+    """RVAs of the process's image whose addresses are ``low`` modulo ``modulus``."""
+    return range((low - process.load_base) % modulus, process.base.size_of_image, modulus)
 
 
 @dataclass(frozen=True, slots=True)

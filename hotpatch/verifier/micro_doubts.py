@@ -118,6 +118,8 @@ class Doubts:
         sides = zip(difference.values, (self._correlation.mine, self._correlation.theirs), strict=True)
         if any(0 <= value - process.load_base < process.base.size_of_image for value, process in sides):
             return False
+        if self._correlation.are_cut(*difference.values):
+            return True
         if difference.place[0] == "written":
             va = int(difference.place[1])
             if not self._is_inside(va) and not any(va + at in first.written for at in range(_WORD)):

@@ -259,3 +259,24 @@ def test_where_one_side_faults_results_are_not_compared(machine: Machine) -> Non
     returned, faulted = Observed(end="returned", words=(1,), float_bits=1), Observed(end="access-violation", address=8)
     (difference,) = comparison.differences(returned, faulted, alike=True)
     assert (difference.what, difference.is_parting) == ("end", True)
+
+
+@each_machine
+@pytest.mark.parametrize(("shift", "cut"), [(48, True), (24, True), (56, False)])
+def test_lower_bytes_of_addresses_above_others_mean_what_the_addresses_do(machine: Machine, shift: int, cut: bool) -> None:
+    images = []
+    for datum in (DATA + 0x40, DATA + 0x180):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, BACKWARDS[machine].format(added=2), TEXT))
+        pe.put(datum, b"a datum that only moved")
+        pe.exports("moved.dll", [("walk", TEXT), ("datum", datum)])
+        images.append(pe.build("moved.dll"))
+    processes = [hotpatch.Process(image) for image in images]
+    correlation = Correlation(hotpatch.diff(*images), *processes, None, None)
+    mine, theirs = (
+        (process.load_base + datum << shift | 6) & (1 << 64) - 1
+        for process, datum in zip(processes, (DATA + 0x40, DATA + 0x180), strict=True)
+    )
+    assert correlation.are_cut(mine, theirs) is cut
+    assert not correlation.are_cut(mine + (8 << shift) & (1 << 64) - 1, theirs)
+    assert not correlation.are_cut(mine + 1, theirs)
