@@ -10,6 +10,7 @@ from hotpatch.arch.base import (
     HPAT_POINTER_DISTANCE,
     HPAT_SLOT_SIZE,
     LONGEST_INSTRUCTION,
+    WHOLE_KINDS,
     Architecture,
     CallingConvention,
     CodeWrite,
@@ -30,6 +31,7 @@ from hotpatch.arch.base import (
     step_of,
 )
 from hotpatch.arch.outline import Outline, Outlines, is_inward, pieces_between
+from hotpatch.arch.reach import Reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ __all__ = [
     "HPAT_POINTER_DISTANCE",
     "HPAT_SLOT_SIZE",
     "LONGEST_INSTRUCTION",
+    "WHOLE_KINDS",
     "Architecture",
     "CallingConvention",
     "CodeWrite",
@@ -50,6 +53,7 @@ __all__ = [
     "Machine",
     "Outline",
     "Outlines",
+    "Reached",
     "Redirect",
     "Reference",
     "Row",

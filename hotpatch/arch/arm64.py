@@ -12,6 +12,7 @@ from hotpatch.arch import (
     arm64_constants,
     arm64_distances,
     arm64_fields,
+    arm64_reach,
     arm64_redirect,
     arm64_references,
     arm64_reread,
@@ -24,11 +25,12 @@ from hotpatch.arch.base import Architecture, CallingConvention, FixupKind, Flow,
 from hotpatch.arch.common import LiteDecoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
+    from hotpatch.arch.reach import Reached
 
 _SCALED = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L})
 """Kinds of fields that hold a multiple of what is accessed."""
@@ -130,6 +132,12 @@ class Arm64(Architecture):
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""
         return arm64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
+
+    def reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """See :meth:`Architecture.reached`."""
+        return arm64_reach.reached(instructions, naming, edges)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""

@@ -38,7 +38,7 @@ def follower(instructions: Iterable[Instruction], convention: CallingConvention)
         for instruction in known
         if instruction.mnemonic in ("add", "mov") and (found := _STACK_ADDRESS.match(instruction.operands))
     ]
-    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken, _KEPT)
+    return Follower(known, [effect(instruction) for instruction in known], convention, VOLATILE, taken, _KEPT)
 
 
 def confirm_unused(found: Iterable[Row], instructions: Iterable[Instruction], convention: CallingConvention) -> tuple[Row, ...]:
@@ -54,7 +54,8 @@ def confirm_unused(found: Iterable[Row], instructions: Iterable[Instruction], co
     )
 
 
-def _effect(instruction: Instruction) -> Effect:
+def effect(instruction: Instruction) -> Effect:
+    """What an instruction does with registers and stack slots."""
     mnemonic, operands = instruction.mnemonic, instruction.operands
     if instruction.flow is not Flow.NEXT:
         return Effect(reads=_registers(operands))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
+    from hotpatch.arch.reach import Reached
 
 
 LONGEST_INSTRUCTION = 16
@@ -79,6 +80,10 @@ class FixupKind(StrEnum):
     """Arm64: ADD (immediate) behind IMAGEREL_HIGH12A, low twelve bits of the distance from the image base."""
     IMAGEREL_LOW12L = "imagerel-low12l"
     """Arm64: load or store (unsigned immediate) behind IMAGEREL_HIGH12A, low twelve bits scaled by the access size."""
+
+
+WHOLE_KINDS = frozenset({FixupKind.REL32, FixupKind.REL21, FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L})
+"""By these an instruction names a whole address of data, where a page before it counts as a part of it."""
 
 
 class Use(StrEnum):
@@ -416,6 +421,18 @@ class Architecture(ABC):
     @abstractmethod
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """Whether nothing for certain, and no call, reads what ``register`` (64 bits) holds before the instruction at ``offset``."""
+
+    @abstractmethod
+    def reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """What a function reaches at constant distances from the addresses that it names, by address of the instruction that does.
+
+        Args:
+            instructions: All of the function's, by address.
+            naming: Addresses of those that name a whole address of data, by a field of :data:`WHOLE_KINDS`.
+            edges: Address of a jump through a table → where it leads.
+        """
 
     @abstractmethod
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:

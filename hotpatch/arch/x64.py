@@ -10,6 +10,7 @@ from hotpatch.arch import (
     x64_constants,
     x64_distances,
     x64_operands,
+    x64_reach,
     x64_redirect,
     x64_references,
     x64_reread,
@@ -21,7 +22,7 @@ from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.base import (
         CodeWrite,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
+    from hotpatch.arch.reach import Reached
 
 CONVENTION = CallingConvention(
     integer_arguments=("rcx", "rdx", "r8", "r9"),
@@ -136,6 +138,12 @@ class X64(Architecture):
     def never_reads(self, code: bytes, address: int, offset: int, register: str) -> bool:
         """See :meth:`Architecture.never_reads`."""
         return x64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
+
+    def reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """See :meth:`Architecture.reached`."""
+        return x64_reach.reached(instructions, naming, edges)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; all but LEA do."""

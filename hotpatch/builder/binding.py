@@ -30,9 +30,11 @@ from hotpatch.builder.model import (
     Selected,
     Site,
 )
+from hotpatch.builder.neighbours import Neighbours
 from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Stretches, Usage
 from hotpatch.builder.positions import Positions
+from hotpatch.builder.reaches import Distances
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
@@ -84,6 +86,7 @@ class _Binder:
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
+        self.neighbours = Neighbours(diff.fixed, Distances(diff, self.view, self.base_view, self.novelty, self.positions))
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
@@ -125,6 +128,8 @@ class _Binder:
             elif self._ranges:
                 self._bind_data(self._ranges.pop(0))
             self._bind_distances()
+            if not self._functions and not self._ranges and not self.refusals:
+                self._bind_neighbours()
         for item, reference in stray(self.unwind, [block for body in self.bodies.values() for block in body.blocks]):
             function = self.fixed.function_at(item.entry.range.start)
             reason = (
@@ -133,6 +138,14 @@ class _Binder:
             )
             at = item.entry.range.start
             self.refusals.append(Refusal(Rule.UNWIND, function.name if function else None, at, reason, {"code": int(reference.target)}))
+
+    def _bind_neighbours(self) -> None:
+        """What code reaches at constant distances from data that it names travels along with these."""
+        found = self.neighbours.of(self.bodies.values(), self.links, [part for part, _ in self._merged()])
+        self.links = found.links
+        self.refusals += found.refusals
+        for part, area in found.carried:
+            self._carry_data(part, area)
 
     def _bind_function(self, function: Function) -> None:
         body = body_of(self.fixed, function)
@@ -431,16 +444,20 @@ class _Binder:
 
     # outcome -----------------------------------------------------------------------------------------------------------------------------
 
-    def result(self) -> Bound:
-        """Everything that travels, data that overlaps joined."""
-        pieces = [Piece(block, Area.CODE, None, None, body.function) for body in self.bodies.values() for block in body.blocks]
+    def _merged(self) -> list[tuple[Range, Area]]:
+        """The data that travel, those that overlap joined."""
         merged: list[tuple[Range, Area]] = []
         for part, area in sorted(self.data.items()):
             if merged and part.start < merged[-1][0].end:
                 merged[-1] = (Range(merged[-1][0].start, max(merged[-1][0].end, part.end)), merged[-1][1])
             else:
                 merged.append((part, area))
-        for part, area in merged:
+        return merged
+
+    def result(self) -> Bound:
+        """Everything that travels, data that overlaps joined."""
+        pieces = [Piece(block, Area.CODE, None, None, body.function) for body in self.bodies.values() for block in body.blocks]
+        for part, area in self._merged():
             datum = self.fixed.datum_at(part.start)
             name = datum.name if datum is not None and datum.rva == part.start else None
             pieces.append(Piece(part, area, name, CarriedKind.DATA if area is Area.DATA else CarriedKind.CONSTANT))

@@ -12,6 +12,7 @@ from hotpatch.differ.view import View
 from hotpatch.image import DOS_HEADER_SIZE
 
 if TYPE_CHECKING:
+    from hotpatch.builder.reaches import Reach
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Function
     from hotpatch.patch import PatchImport
@@ -29,7 +30,7 @@ class Sameness:
         self._diff, self._base, self._fixed = diff, diff.base, diff.fixed
         self._pairs = {(row.base.entry, row.fixed.entry): row.verdict for row in diff.functions if row.base and row.fixed}
         self._matched = {fixed for _, fixed in self._pairs}
-        base, fixed = View(diff.base), View(diff.fixed)
+        base, fixed = self._base_view, self._view = View(diff.base), View(diff.fixed)
         self._roles = [{rva: role for role, rva in view.special_data.items()} for view in (base, fixed)]
         self._novelty = Novelty(diff, fixed, base)
 
@@ -128,6 +129,23 @@ class Sameness:
             and not self._fixed.relocations_in(part)
             and self._base.read(base, part.size) == self._fixed.read(fixed, part.size)
         )
+
+    def reach_problem(self, reach: Reach, base: int) -> str | None:
+        """Code that reaches ``base`` from what it names where the fixed image reaches ``reach``."""
+        one, section = self._fixed.section_at(reach.taken), self._fixed.section_at(reach.start)
+        if section is None or (one is not None and one is not section):
+            return None
+        what = f"0x{base:x} of the base, from 0x{base + reach.taken - reach.start:x}, where the fixed image has 0x{reach.start:x}"
+        size, moved = reach.end - reach.start, base - reach.start
+        if not section.writable:
+            same = reach.start in self._fixed.imports_by_slot or self._view.bare(reach.start, size) == self._base_view.bare(base, size)
+            return None if same else what
+        for match in self._diff.data:
+            here = match.fixed < reach.end and reach.start < match.fixed + match.size
+            there = match.base < base + size and base < match.base + match.size
+            if match.writable and (here or there) and match.base - match.fixed != moved:
+                return what
+        return None
 
     def import_problem(self, slot: PatchImport, fixed: int) -> str | None:
         """A reference to an import of the patch."""

@@ -15,6 +15,7 @@ from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
 from hotpatch.builder.model import RECORD_FIELD_SIZE
 from hotpatch.builder.place import VeneerForm
+from hotpatch.builder.reaches import reaches
 from hotpatch.builder.same import Sameness
 from hotpatch.builder.tables import holds_address
 from hotpatch.builder.unwinding import called, entries_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch import JumpTable, Reference
     from hotpatch.builder.model import Body, Bound, Piece, Placement, Site
+    from hotpatch.builder.reaches import Reach
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Function, Range, UnwindEntry
     from hotpatch.patch import Patch
@@ -58,6 +60,8 @@ class _Check:
         self.tables = {table.address: table for body in bound.bodies for table in tables_of(diff.fixed, body.function)}
         self.seen: set[int] = set()
         self.records = dict(bound.records)
+        self.named: dict[tuple[int, int], int] = {}
+        """The field of a reference and its target → the VA that it is bound to."""
         self.memory = b""
 
     def run(self) -> Iterator[Refusal]:
@@ -69,6 +73,7 @@ class _Check:
         for body in self.bound.bodies:
             for part in body.function.ranges:
                 yield from self._code(body.function, part)
+            yield from self._reaches(body)
             yield from self._tables(body)
             yield from self._falls(body)
             yield from self._unwind(body)
@@ -138,6 +143,7 @@ class _Check:
             return
         for here, there in zip(wanted, found, strict=True):
             self._see(Rva(self.placement.of(part.start) + here.field))
+            self.named[part.start + here.field, here.target] = there.target
             problem = self._problem(function, here.target, there.target, here.use) if here.use is not Use.UNUSED else None
             if problem is not None:
                 yield self._wrong(
@@ -147,6 +153,25 @@ class _Check:
                     bytes=self.fixed.read(part.start + here.offset, here.size).hex(),
                     target=here.target,
                 )
+
+    def _reaches(self, body: Body) -> Iterator[Refusal]:
+        """What is accessed at constant distances from data that code names must be there as well; bare addresses may be ends."""
+        for site, items in reaches(self.fixed, body).items():
+            for item in (item for item in items if item.width):
+                found = self.named.get((site.field, site.target))
+                problem = self._reach_problem(item, found) if found is not None else None
+                if problem is not None:
+                    yield self._wrong(body.function, item.at, f"the instruction at 0x{item.at:x} reaches {problem}", target=int(item.start))
+
+    def _reach_problem(self, item: Reach, found: int) -> str | None:
+        in_base, at = found - _BASE_VA, found - self.patch_va
+        if 0 <= in_base < self.diff.base.size_of_image:
+            return self.same.reach_problem(item, in_base + item.start - item.taken)
+        try:
+            ends = [self.placement.of(place) - place for place in (item.taken, item.start, item.end - 1)] if at not in self.slots else []
+        except KeyError:
+            return f"0x{item.start:x}, which does not travel, from the patch's copy of 0x{item.taken:x}"
+        return None if len(set(ends)) < 2 else f"0x{item.start:x} at another distance from 0x{item.taken:x} than in the fixed image"
 
     def _see(self, site: Rva) -> None:
         self.seen.add(site)

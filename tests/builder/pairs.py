@@ -702,3 +702,56 @@ TRIALS: dict[str, Trial] = {
         carried=("any [weights]",),
     ),
 }
+
+MERGED: dict[str, Trial] = {
+    "the-same-distances": Trial(
+        """
+        static u32 first = 3, second = 5, third = 7;
+        EXPORT NOINLINE u32 f(u32 n) { first += n«| * 3»; second ^= n; third += second; return first * second; }
+        EXPORT NOINLINE u32 g(u32 n) { first ^= n; return second + third; }
+        """,
+        calls=(("f", 4), ("g", 2), ("f", 9)),
+        travels=("f",),
+    ),
+    "nothing-else-uses-them": Trial(
+        """
+        static u32 first = 3, second = 5, third = 7;
+        EXPORT NOINLINE u32 f(u32 n) { first += n«| * 3»; second ^= n; third += second; return first * second; }
+        """,
+        calls=(("f", 4), ("f", 9)),
+        travels=("f",),
+    ),
+    "a-new-one-among-them": Trial(
+        """
+        static u32 first = 3, second = 5, third = 7;
+        «|static u32 mode = 9;»
+        EXPORT NOINLINE u32 f(u32 n) { first += n«| + mode; mode++»; second ^= n; third += second; return first * second; }
+        EXPORT NOINLINE u32 g(u32 n) { return n + second; }
+        EXPORT NOINLINE u32 h(u32 n) { second += n; return second + first; }
+        """,
+        refused="unresolved-reference",
+    ),
+    "a-new-one-before-padding": Trial(
+        """
+        static u32 first = 3, second = 5, third = 7;
+        «|static u32 mode = 9;»
+        static __attribute__((aligned(16))) u32 calls[8] = {1};
+        EXPORT NOINLINE u32 f(u32 n) { first += n«| + mode; mode++»; second ^= n; third += second; return first * second; }
+        EXPORT NOINLINE u32 g(u32 n) { calls[n & 7] += n; return calls[(n + 1) & 7]; }
+        """,
+        refused="unresolved-reference",
+        refused_without="data-init",
+    ),
+    "in-another-order": Trial(
+        """
+        static u32 first = 3, second = 5, third = 7;
+        «|EXPORT NOINLINE u32 k(u32 n) { return third * n; }»
+        EXPORT NOINLINE u32 g(u32 n) { return n + first; }
+        EXPORT NOINLINE u32 h(u32 n) { return n + second; }
+        EXPORT NOINLINE u32 f(u32 n) { first += n«| * 3»; second ^= n; third += second; return first * second; }
+        «EXPORT NOINLINE u32 k(u32 n) { return third * n; }|»
+        """,
+        refused="unresolved-reference",
+    ),
+}
+"""Where the compiler puts statics together and reaches all of them from the first one's address, so that most lose their names, too."""

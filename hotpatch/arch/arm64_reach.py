@@ -1,0 +1,112 @@
+"""Arm64: what an instruction does with registers that may hold addresses of data. Source: Arm Architecture Reference Manual."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hotpatch.arch.arm64_constants import VOLATILE, effect, whole_register
+from hotpatch.arch.base import Flow
+from hotpatch.arch.reach import Access, Motion, Reached, Reaching
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from hotpatch.arch.base import Instruction
+
+_NUMBER = r"#(-?(?:0x[0-9a-f]+|\d+))"
+_MEMORY = re.compile(rf"\[(x\d+)(?:, {_NUMBER})?\](!)?(?:, {_NUMBER})?$")
+_SUM = re.compile(rf"(x\d+), (x\d+), {_NUMBER}(?:, lsl #(12))?$")
+_EITHER = re.compile(r"(x\d+), (x\d+), (x\d+), \w+$")
+_COMPARING = ("cmp", "cmn", "ccmp", "ccmn", "sub", "subs")
+_NO_ACCESS = ("prfm", "prfum", "dc", "ic", "at")
+_PAIRS = ("ldp", "stp", "ldnp", "stnp", "ldxp", "ldaxp", "stxp", "stlxp", "casp")
+_REGISTER_BYTES = {"w": 4, "x": 8, "b": 1, "h": 2, "s": 4, "d": 8, "q": 16}
+_VECTOR = re.compile(r"v\d+\.(\d*)([bhsd])")
+_LANE = re.compile(r"\}\[\d+\]")
+_ONE = re.compile(r"([wxbhsdq])(?:\d+|zr)")
+
+
+def reached(instructions: Sequence[Instruction], named: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
+    """See :meth:`hotpatch.arch.base.Architecture.reached`."""
+    motions = [_motion(instruction, names=instruction.address in named) for instruction in instructions]
+    return Reaching(instructions, motions, VOLATILE, edges).reached()
+
+
+def _motion(instruction: Instruction, *, names: bool) -> Motion:
+    mnemonic, operands = instruction.mnemonic, instruction.operands
+    if instruction.flow is not Flow.NEXT:
+        return Motion()
+    known = effect(instruction)
+    first = operands.partition(",")[0]
+    in_memory = _MEMORY.search(operands)
+    compared = _registers(operands.partition("[")[0]) if mnemonic.startswith(_COMPARING) else frozenset[str]()
+    if names:
+        return _naming(mnemonic, operands, known.writes)
+    if mnemonic in ("add", "sub") and (found := _SUM.match(operands)):
+        number = int(found[3], 0) << int(found[4] or "0")
+        return Motion(sums=((found[1], found[2], number if mnemonic == "add" else -number),))
+    if mnemonic == "csel" and (found := _EITHER.match(operands)):
+        return Motion(sums=((found[1], found[2], 0), (found[1], found[3], 0)))
+    if known.copies:
+        accesses = _accesses(mnemonic, operands, in_memory)
+        return Motion(sums=tuple((to, source, 0) for to, source in known.copies), accesses=accesses)
+    writes = known.writes
+    if known.opaque:
+        writes = _registers(operands.partition("[")[0])
+    sums: tuple[tuple[str, str, int], ...] = ()
+    if in_memory is not None:
+        base = in_memory[1]
+        if in_memory[3]:
+            sums = ((base, base, int(in_memory[2], 0)),)
+        elif in_memory[4]:
+            sums = ((base, base, int(in_memory[4], 0)),)
+        writes = writes - {base} if sums or not _loads_into(operands, base) else writes
+    if mnemonic.startswith(("cmp", "cmn", "ccmp", "ccmn")) and whole_register(first):
+        writes = frozenset()
+    return Motion(
+        sums=sums, writes=writes, accesses=_accesses(mnemonic, operands, in_memory), compared=compared, moves_stack=known.moves_stack
+    )
+
+
+def _naming(mnemonic: str, operands: str, writes: frozenset[str]) -> Motion:
+    """An instruction that names an address: ADRP a page, ADD and ADR take it, loads and stores access it."""
+    if "[" in operands:
+        return Motion(writes=writes, accesses=(Access(None, 0, _width(mnemonic, operands)),))
+    if mnemonic in ("add", "adr"):
+        return Motion(takes=whole_register(operands.partition(",")[0]))
+    return Motion(writes=writes)
+
+
+def _accesses(mnemonic: str, operands: str, in_memory: re.Match[str] | None) -> tuple[Access, ...]:
+    if in_memory is None or mnemonic.startswith(_NO_ACCESS):
+        return ()
+    return (Access(in_memory[1], int(in_memory[2] or "0", 0), _width(mnemonic, operands)),)
+
+
+def _loads_into(operands: str, base: str) -> bool:
+    return base in _registers(operands.partition("[")[0])
+
+
+def _width(mnemonic: str, operands: str) -> int:
+    """Bytes that a load or store accesses."""
+    before = operands.partition("[x")[0].partition("[sp")[0]
+    vectors = _VECTOR.findall(before)
+    if vectors:
+        element = _REGISTER_BYTES[vectors[0][1]]
+        single = _LANE.search(before) or (mnemonic.startswith("ld") and mnemonic.endswith("r"))
+        return len(vectors) * (element if single else element * int(vectors[0][0] or "1"))
+    names = _ONE.findall(before)
+    size = _REGISTER_BYTES[names[-1]] if names else 1
+    if mnemonic in ("ldrsw", "ldursw", "ldapursw", "ldpsw"):
+        size = 4
+    elif mnemonic not in ("ldnp", "stnp") and names and names[-1] in "wx":
+        if mnemonic.endswith(("b", "ab", "alb", "lb")):
+            size = 1
+        elif mnemonic.endswith("h"):
+            size = 2
+    return size * 2 if mnemonic.startswith(_PAIRS) or mnemonic == "ldpsw" else size
+
+
+def _registers(text: str) -> frozenset[str]:
+    return frozenset(found for word in re.findall(r"\b[wx]\d+\b", text) if (found := whole_register(word)) is not None)

@@ -1,0 +1,202 @@
+"""What code reaches at constant distances from addresses that it takes: compilers take the address of one datum and go to its neighbours.
+
+A forward analysis over a function's flow. Each place (a register, or a stack slot with a fixed distance from the stack pointer) holds what
+it may: for each instruction that takes an address, the distance from that address, or :data:`ANY` where ways meet with several, as behind
+a loop that walks over an array. What is reached by an index besides, or through memory other than such slots, is not told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.arch.base import Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from hotpatch.arch.base import Instruction
+
+ANY = None
+"""A distance that is not constant."""
+
+_Held = dict[int, "int | None"]
+"""Address of the instruction that takes an address → distance from what it takes."""
+_State = dict[str, _Held]
+
+_LEAVING = frozenset((Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN))
+
+
+class Reached(NamedTuple):
+    """What an instruction reaches.
+
+    Attributes:
+        at: Address of the instruction.
+        anchor: Address of the instruction that takes the address that it is reached from; the same where it names the place itself.
+        distance: From what ``anchor`` takes, in bytes.
+        width: Bytes that are read or written there; 0 where it only makes the address.
+    """
+
+    at: int
+    anchor: int
+    distance: int
+    width: int
+
+
+class Access(NamedTuple):
+    """Memory read or written at ``place`` plus ``distance``; ``place`` is ``None`` where the instruction names the address itself."""
+
+    place: str | None
+    distance: int
+    width: int
+
+
+class Motion(NamedTuple):
+    """What an instruction does with places that may hold addresses.
+
+    Attributes:
+        takes: The place that gets the address that the instruction names.
+        sums: Pairs of the place written with the place whose value it takes over, and what is added to it. Several of one place: either.
+        writes: Places that hold something else afterwards, ``sums`` apart.
+        accesses: Memory that it reads or writes.
+        compared: Places whose values are only compared with others.
+        moves_stack: Whether the names of stack slots mean others afterwards.
+    """
+
+    takes: str | None = None
+    sums: tuple[tuple[str, str, int], ...] = ()
+    writes: frozenset[str] = frozenset()
+    accesses: tuple[Access, ...] = ()
+    compared: frozenset[str] = frozenset()
+    moves_stack: bool = False
+
+
+class Reaching:
+    """The analysis of one function."""
+
+    def __init__(
+        self, instructions: Sequence[Instruction], motions: Sequence[Motion], lost: Collection[str], edges: Mapping[int, Collection[int]]
+    ) -> None:
+        """Analyse ``instructions``, by address, which do ``motions``.
+
+        ``lost``: places that a call leaves undefined. ``edges``: address of a jump through a table → where it leads.
+        """
+        self._instructions, self._motions, self._lost, self._edges = instructions, motions, lost, edges
+        self._index = {instruction.address: number for number, instruction in enumerate(instructions)}
+        self._leaders = self._find_leaders()
+        self._before: dict[int, _State] = {}
+
+    def reached(self) -> tuple[Reached, ...]:
+        """Everything that is reached, by address; sums that are compared with others besides are left out: they are ends."""
+        self._solve()
+        found: dict[Reached, None] = {}
+        compared: set[tuple[int, int | None]] = set()
+        for leader in sorted(self._before):
+            state = _copy(self._before[leader])
+            for number in range(leader, self._end(leader)):
+                for item in self._reached_by(number, state):
+                    found[item] = None
+                for place in self._motions[number].compared:
+                    compared.update(state.get(place, {}).items())
+                self._step(number, state)
+        return tuple(sorted(item for item in found if item.width or (item.anchor, item.distance) not in compared))
+
+    def _reached_by(self, number: int, state: _State) -> Iterator[Reached]:
+        at, motion = self._instructions[number].address, self._motions[number]
+        for access in motion.accesses:
+            if access.place is None:
+                yield Reached(at, at, 0, access.width)
+                continue
+            for anchor, distance in state.get(access.place, {}).items():
+                if distance is not ANY:
+                    yield Reached(at, anchor, distance + access.distance, access.width)
+        for _, source, added in motion.sums:
+            for anchor, distance in state.get(source, {}).items() if added else ():
+                if distance is not ANY:
+                    yield Reached(at, anchor, distance + added, 0)
+
+    # the fixed point ---------------------------------------------------------------------------------------------------------------------
+
+    def _find_leaders(self) -> list[int]:
+        found = {0} if self._instructions else set()
+        for number, instruction in enumerate(self._instructions):
+            targets = {instruction.target, *self._edges.get(instruction.address, ())}
+            if instruction.flow not in (Flow.NEXT, Flow.CALL, Flow.CALL_INDIRECT):
+                found.add(number + 1)
+                found.update(self._index[target] for target in targets if target in self._index)
+            if number and self._is_apart(number):
+                found.add(number)
+        return sorted(number for number in found if number < len(self._instructions))
+
+    def _is_apart(self, number: int) -> bool:
+        before = self._instructions[number - 1]
+        return before.address + before.size != self._instructions[number].address
+
+    def _end(self, leader: int) -> int:
+        return self._ends[leader]
+
+    def _solve(self) -> None:
+        self._ends = dict(zip(self._leaders, [*self._leaders[1:], len(self._instructions)], strict=False))
+        work = list(reversed(self._leaders))  # handlers and the like begin with nothing known
+        self._before = {leader: {} for leader in self._leaders}
+        while work:
+            leader = work.pop()
+            state = _copy(self._before[leader])
+            for number in range(leader, self._ends[leader]):
+                self._step(number, state)
+            work.extend(successor for successor in self._successors(leader) if _join(self._before[successor], state))
+
+    def _successors(self, leader: int) -> Iterator[int]:
+        last = self._ends[leader] - 1
+        instruction = self._instructions[last]
+        if instruction.flow in (Flow.JUMP, Flow.BRANCH) and instruction.target in self._index:
+            yield self._index[instruction.target]
+        for target in self._edges.get(instruction.address, ()):
+            if target in self._index:
+                yield self._index[target]
+        if instruction.flow not in _LEAVING and last + 1 < len(self._instructions) and not self._is_apart(last + 1):
+            yield last + 1
+
+    def _step(self, number: int, state: _State) -> None:
+        instruction, motion = self._instructions[number], self._motions[number]
+        if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT):
+            for place in self._lost:
+                state.pop(place, None)
+            return
+        made: _State = {}
+        for to, source, added in motion.sums:
+            held = {anchor: ANY if distance is ANY else distance + added for anchor, distance in state.get(source, {}).items()}
+            _join(made, {to: held})
+        for place in motion.writes:
+            state.pop(place, None)
+        if motion.moves_stack:
+            for place in [place for place in state if is_slot(place)]:
+                del state[place]
+        for to, _, _ in motion.sums:
+            state.pop(to, None)
+        state.update((place, held) for place, held in made.items() if held)
+        if motion.takes is not None:
+            state[motion.takes] = {instruction.address: 0}
+
+
+def _copy(state: _State) -> _State:
+    return {place: dict(held) for place, held in state.items()}
+
+
+def _join(known: _State, other: _State) -> bool:
+    """Add what ``other`` says to ``known``; whether that changed it."""
+    changed = False
+    for place, held in other.items():
+        mine = known.setdefault(place, {})
+        for anchor, distance in held.items():
+            if anchor not in mine:
+                mine[anchor] = distance
+                changed = True
+            elif mine[anchor] is not ANY and mine[anchor] != distance:
+                mine[anchor] = ANY
+                changed = True
+    return changed
+
+
+def is_slot(place: str) -> bool:
+    """Whether ``place`` is a stack slot (:func:`hotpatch.arch.constants.slot_name`)."""
+    return place.startswith("sp+")

@@ -1,0 +1,114 @@
+"""x64: what an instruction does with registers that may hold addresses of data. Source: Intel SDM volume 2."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hotpatch.arch.base import Flow
+from hotpatch.arch.constants import slot_name
+from hotpatch.arch.reach import Access, Motion, Reached, Reaching
+from hotpatch.arch.x64_operands import PARENTS, VOLATILE, memory
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from hotpatch.arch.base import Instruction
+    from hotpatch.arch.x64_operands import Memory
+
+_SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "fword": 6, "tbyte": 10, "xword": 10, "xmmword": 16, "ymmword": 32, "zmmword": 64}
+_SIZE = re.compile(r"(\w+) ptr \[")
+_NUMBER = re.compile(r"-?(0x[0-9a-f]+|\d+)$")
+_WORDS = re.compile(r"[a-z0-9]+")
+_NO_ACCESS = ("lea", "nop", "prefetch")
+_NOT_WRITING = ("cmp", "test", "push", "bt", "nop", "mul", "div", "idiv", "vptest", "ptest", "ucomis", "comis", "prefetch")
+_IMPLICIT = {
+    **dict.fromkeys(("cbw", "cwde", "cdqe", "cwd", "cdq", "cqo", "mul", "div", "idiv", "cpuid", "rdtsc", "xgetbv"), ("rax", "rdx")),
+    "cmpxchg": ("rax",),
+    "cpuid": ("rax", "rbx", "rcx", "rdx"),
+}
+_STRINGS = ("movs", "stos", "lods", "scas", "cmps")
+_TWO = 2
+
+
+def reached(instructions: Sequence[Instruction], named: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
+    """See :meth:`hotpatch.arch.base.Architecture.reached`."""
+    motions = [_motion(instruction, names=instruction.address in named) for instruction in instructions]
+    return Reaching(instructions, motions, VOLATILE, edges).reached()
+
+
+def _motion(instruction: Instruction, *, names: bool) -> Motion:
+    if instruction.flow is not Flow.NEXT:
+        return Motion()
+    mnemonic = instruction.mnemonic.rpartition(" ")[2]
+    operands = tuple(instruction.operands.split(", ")) if instruction.operands else ()
+    text = next((operand for operand in operands if operand.endswith("]")), "")
+    inside = memory(text) if text else None
+    writes = _written(mnemonic, operands)
+    moves = "rsp" in writes
+    if names and inside is not None and inside.base == "rip":
+        if mnemonic == "lea":
+            return Motion(takes=PARENTS.get(operands[0]))
+        return Motion(writes=writes, accesses=(Access(None, 0, _width(text)),), moves_stack=moves)
+    accesses = _accesses(mnemonic, text, inside)
+    sums = _sums(mnemonic, operands, inside)
+    compared = frozenset[str]()
+    if mnemonic in ("cmp", "sub"):
+        compared = frozenset(PARENTS[operand] for operand in operands if operand in PARENTS)
+    slot = _slot(inside) if operands and operands[0] == text and mnemonic not in _NOT_WRITING else None
+    return Motion(sums=sums, writes=writes | ({slot} if slot else set()), accesses=accesses, compared=compared, moves_stack=moves)
+
+
+def _written(mnemonic: str, operands: tuple[str, ...]) -> frozenset[str]:
+    written = set(_IMPLICIT.get(mnemonic, ()))
+    if mnemonic == "imul" and len(operands) == 1:
+        written |= {"rax", "rdx"}
+    if mnemonic.startswith(_STRINGS) and mnemonic[4:] in tuple("bwdq") and not any("mm" in operand for operand in operands):
+        written |= {"rsi", "rdi", "rcx"} | ({"rax"} if mnemonic.startswith("lods") else set())
+    if mnemonic in ("push", "pop", "pushfq", "popfq", "leave", "enter"):
+        written |= {"rsp"} | ({"rbp"} if mnemonic in ("leave", "enter") else set())
+    if operands and operands[0] in PARENTS and mnemonic not in _NOT_WRITING:
+        written.add(PARENTS[operands[0]])
+    if mnemonic in ("xchg", "xadd") and len(operands) == _TWO and operands[1] in PARENTS:
+        written.add(PARENTS[operands[1]])
+    return frozenset(written)
+
+
+def _sums(mnemonic: str, operands: tuple[str, ...], inside: Memory | None) -> tuple[tuple[str, str, int], ...]:
+    """The places that take over an address, with what is added."""
+    if len(operands) != _TWO:
+        return ((operands[0], operands[0], 1 if mnemonic == "inc" else -1),) if mnemonic in ("inc", "dec") and _whole(operands[0]) else ()
+    to, source = operands
+    if mnemonic == "lea" and inside is not None and _whole(to):
+        plain = inside.scaled is None and inside.base not in (None, "rip", "rsp")
+        return ((to, inside.base, inside.displacement),) if plain and inside.base is not None else ()
+    if mnemonic in ("add", "sub") and _whole(to) and _NUMBER.match(source):
+        return ((to, to, int(source, 0) if mnemonic == "add" else -int(source, 0)),)
+    if mnemonic == "mov":
+        target, origin = (_whole(one) or (_slot(memory(one)) if one.startswith("qword") else None) for one in operands)
+        return ((target, origin, 0),) if target is not None and origin is not None else ()
+    if mnemonic.startswith("cmov") and _whole(to) and _whole(source):
+        return (to, to, 0), (to, source, 0)
+    return ()
+
+
+def _accesses(mnemonic: str, text: str, inside: Memory | None) -> tuple[Access, ...]:
+    if inside is None or mnemonic.startswith(_NO_ACCESS) or inside.scaled is not None or inside.base in (None, "rip", "rsp"):
+        return ()
+    return (Access(inside.base, inside.displacement, _width(text)),)
+
+
+def _whole(operand: str) -> str | None:
+    return operand if PARENTS.get(operand) == operand else None
+
+
+def _slot(operand: Memory | None) -> str | None:
+    """The stack slot that a memory operand names."""
+    if operand is None or operand.base != "rsp" or operand.scaled is not None:
+        return None
+    return slot_name(operand.displacement)
+
+
+def _width(text: str) -> int:
+    found = _SIZE.search(text)
+    return _SIZES.get(found[1], 1) if found else 1

@@ -1,0 +1,106 @@
+"""What must travel, or is refused, because code reaches it at a constant distance from data that it names (:mod:`.reaches`)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.address import Rva
+from hotpatch.builder.evidence import instruction_evidence
+from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, Link
+from hotpatch.builder.reaches import reaches
+from hotpatch.differ.parts import POINTER_SIZE
+from hotpatch.errors import Refusal, Rule
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from hotpatch.builder.model import Body, Destination, Site
+    from hotpatch.builder.reaches import Distances, Reach
+    from hotpatch.image import Function, Image
+
+
+class Found(NamedTuple):
+    """The outcome: all links anew, what must travel besides, and what is wrong."""
+
+    links: list[Link]
+    carried: tuple[tuple[Range, Area], ...]
+    refusals: tuple[Refusal, ...]
+
+
+class Neighbours:
+    """Judges what is reached from each reference that is bound."""
+
+    def __init__(self, fixed: Image, distances: Distances) -> None:
+        """Judge code of ``fixed`` by ``distances``."""
+        self._fixed, self._distances = fixed, distances
+        self._reaches: dict[Rva, Mapping[Site, tuple[Reach, ...]]] = {}
+
+    def of(self, bodies: Iterable[Body], links: Sequence[Link], pieces: Sequence[Range]) -> Found:
+        """Judge all that ``bodies`` reach; ``pieces``: what data travel, each in one piece, by start."""
+        bound = {link.site: link.destination for link in links}
+        copied: set[Site] = set()
+        carried: list[tuple[Range, Area]] = []
+        refusals: list[Refusal] = []
+        for body in bodies:
+            for site, items in self._of(body).items():
+                for item in items if site in bound else ():
+                    found = (
+                        None if self._distances.is_apart(item) or self._distances.is_end(item) else self._needed(item, bound[site], pieces)
+                    )
+                    if isinstance(found, str):
+                        refusals.append(self._refusal(body.function, item, found))
+                    elif found is not None:
+                        carried.append((found, Area.CONSTANT if self._distances.is_constant(item.start) else Area.DATA))
+                        copied.update(other for other in body.sites if other.target == site.target)
+        anew = [Link(link.site, CarriedAddress(link.site.target)) if link.site in copied else link for link in links]
+        return Found(anew, tuple(carried), tuple(refusals))
+
+    def _of(self, body: Body) -> Mapping[Site, tuple[Reach, ...]]:
+        found = self._reaches.get(body.function.entry)
+        if found is None:
+            found = self._reaches[body.function.entry] = reaches(self._fixed, body)
+        return found
+
+    def _needed(self, item: Reach, destination: Destination, pieces: Sequence[Range]) -> Range | str | None:
+        """What must travel in one piece so that ``item`` is reached where it ought to be, or why that cannot be."""
+        match destination:
+            case BaseAddress(place):
+                problem = self._distances.problem(item, place)
+                if problem is None:
+                    return None
+                if self._distances.is_constant(item.taken) and self._distances.may_travel(item):
+                    return self._whole(item)
+                return f"the first is at 0x{place:x} of the base, but {problem}"
+            case CarriedAddress():
+                if _is_in_one(item, pieces):
+                    return None
+                return self._whole(item) if self._distances.may_travel(item) else "the first travels as something new, without the second"
+        return (
+            None if item.taken <= item.start and item.end <= item.taken + POINTER_SIZE else "the first is an import that the base has not"
+        )
+
+    def _whole(self, item: Reach) -> Range:
+        end = max(item.end, item.taken + 1, *(() if item.width else (self._distances.end(item.start),)))
+        return Range(min(item.taken, item.start), Rva(end))
+
+    def _refusal(self, function: Function, item: Reach, why: str) -> Refusal:
+        if item.start == item.taken:
+            what = f"code accesses {item.width} bytes at 0x{item.taken:x} at once, the first of one datum and the second of another"
+            why = why.replace("the first", "that")
+        else:
+            what = f"code names 0x{item.taken:x} and from there reaches 0x{item.start:x} ({item.start - item.taken:+#x})"
+        advice = "build both images with PDBs, or leave this function out with --only"
+        evidence = {"image": "fixed", **instruction_evidence(self._fixed, item.at, item.size), "target": int(item.start)}
+        return Refusal(Rule.UNRESOLVED_REFERENCE, function.name, function.entry, f"{what}: {why}; {advice}", evidence)
+
+
+def _is_in_one(item: Reach, pieces: Sequence[Range]) -> bool:
+    """Whether what is reached travels in one piece with what it is reached from."""
+    at = bisect_right(pieces, item.taken, key=_start) - 1
+    return at >= 0 and item.taken in pieces[at] and pieces[at].start <= item.start and item.end <= pieces[at].end
+
+
+def _start(part: Range) -> Rva:
+    return part.start

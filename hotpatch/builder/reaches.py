@@ -1,0 +1,257 @@
+"""What code reaches at constant distances from data whose address it takes: neighbours that no reference of their own names.
+
+Compilers take the address of one datum and go to others that stand beside it in the fixed image. A patch has them all at the same distances
+only where the base has them so, or where they travel together.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.address import Rva
+from hotpatch.arch import WHOLE_KINDS, Use
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.model import Body
+from hotpatch.differ import Verdict
+from hotpatch.differ.parts import POINTER_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hotpatch.builder.model import Site
+    from hotpatch.builder.novelty import Novelty
+    from hotpatch.builder.positions import Positions
+    from hotpatch.differ import ImageDiff
+    from hotpatch.differ.view import View
+    from hotpatch.image import Image
+
+
+class Reach(NamedTuple):
+    """What an instruction of a function that travels reaches.
+
+    Attributes:
+        at: The instruction.
+        size: Of it, in bytes.
+        taken: What is named by the instruction that takes the address.
+        start: What is reached.
+        width: Bytes that are accessed there; 0 where only the address is made.
+    """
+
+    at: Rva
+    size: int
+    taken: Rva
+    start: Rva
+    width: int
+
+    @property
+    def end(self) -> Rva:
+        """Behind what is reached; an address counts as a byte."""
+        return Rva(self.start + max(self.width, 1))
+
+
+def reaches(image: Image, body: Body) -> Mapping[Site, tuple[Reach, ...]]:
+    """What ``body`` reaches, by the sites of the addresses that it is reached from."""
+    named: dict[int, list[Site]] = {}
+    for site in body.sites:
+        if site.kind in WHOLE_KINDS and site.use is Use.DATA and _is_data(image, body, site.target):
+            named.setdefault(site.instruction, []).append(site)
+    if not named:
+        return {}
+    parts = body.function.ranges
+    instructions = [instruction for part in sorted(parts) for instruction in image.instructions_in(part)]
+    sizes = {instruction.address: instruction.size for instruction in instructions}
+    edges: dict[int, tuple[int, ...]] = {}
+    for part in parts:
+        edges |= {part.start + table.jump: table.targets for table in image.jump_tables_in(part)}
+    found: dict[Site, list[Reach]] = {}
+    for item in image.architecture.reached(instructions, named, edges):
+        for site in named[item.anchor]:
+            if item.at != item.anchor or item.width > 1:
+                start = Rva(site.target + item.distance)
+                found.setdefault(site, []).append(Reach(Rva(item.at), sizes[item.at], site.target, start, item.width))
+    return {site: tuple(items) for site, items in found.items()}
+
+
+def _is_data(image: Image, body: Body, target: Rva) -> bool:
+    """Whether it is neither code, headers nor a jump table, which travels as a whole."""
+    if target < image.headers_size or image.function_at(target) is not None:
+        return False
+    section = image.section_at(target)
+    return not (section is not None and section.executable) and not any(
+        table.address <= target < table.address + table.size or (table.index is not None and 0 <= target - table.index[0] < table.index[1])
+        for table in body.tables
+    )
+
+
+class Distances:
+    """Whether the base has what is reached at the same distance from what it is reached from."""
+
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty, positions: Positions) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
+        self._diff, self._fixed, self._base = diff, fixed, base
+        self._novelty, self._positions = novelty, positions
+        self._reached_there: dict[int, frozenset[tuple[int, int]]] = {}
+        self._shown: dict[tuple[int, int], frozenset[tuple[int, int]]] = {}
+
+    def is_apart(self, reach: Reach) -> bool:
+        """Whether it lies in no section, or in another than what it is reached from: no code goes there."""
+        one, other = self._fixed.section(reach.taken), self._fixed.section(reach.start)
+        return other is None or (one is not None and one is not other)
+
+    def is_constant(self, rva: int) -> bool:
+        """Whether it is in memory that is not writable."""
+        return not self._fixed.writable(rva)
+
+    def end(self, fixed: Rva) -> Rva:
+        """Where the datum ends that begins at ``fixed``."""
+        return self._novelty.extent(fixed).end
+
+    def problem(self, reach: Reach, place: int) -> str | None:
+        """Why the base may not have what ``reach`` needs, where what it is reached from is at ``place``; ``None`` where it has."""
+        if self.is_constant(reach.start):
+            return (
+                None if self._same_constant(reach, place) else f"the base has something else than the constant at 0x{reach.start:x} there"
+            )
+        for point in self._points(reach):
+            wanted = place + point - reach.taken
+            there = self._place(point)
+            if there is not None and there != wanted:
+                return f"the base has what is at 0x{point:x} at 0x{there:x}"
+            if there is not None:
+                continue
+            back = self._fixed_place(wanted)
+            if back is not None and back != point:
+                return f"the base has there what is at 0x{back:x}"
+            names = [symbol.name for view, at in ((self._fixed, point), (self._base, wanted)) if (symbol := view.symbol(at)) is not None]
+            if len(set(names)) > 1:
+                return f"the base has {names[1]} there, and not {names[0]}"
+            if not (self._in_one(reach, place, point, wanted) or self._is_shown(reach.taken, place, point, wanted)):
+                return f"nothing shows that the base has what is at 0x{point:x} there"
+        return None
+
+    def _points(self, reach: Reach) -> Iterator[int]:
+        """Where something may begin in what is reached."""
+        yield reach.start
+        starts = self._fixed.boundaries
+        yield from starts[bisect_right(starts, reach.start) : bisect_left(starts, reach.end)]
+
+    def _same_constant(self, reach: Reach, place: int) -> bool:
+        start, there = reach.start, place + reach.start - reach.taken
+        end = reach.end if reach.width else self._fixed.extent(start).end
+        section = self._base.section(there)
+        if section is None or section.writable or section.executable:
+            return False
+        slots = self._fixed.image.imports_by_slot, self._base.image.imports_by_slot
+        if start in slots[0]:
+            return there in slots[1] and slots[0][start].label == slots[1][Rva(there)].label
+        sites = self._fixed.pointers(start, end)
+        size = end - start
+        if sites != self._base.pointers(there, there + size) or self._fixed.bare(start, size) != self._base.bare(there, size):
+            return False
+        return all(self._novelty.is_same(self._base.pointer(there + site), self._fixed.pointer(start + site)) for site in sites)
+
+    def _place(self, fixed: int) -> int | None:
+        role = next((role for role, rva in sorted(self._fixed.special_data.items()) if rva == fixed), None)
+        if role is not None:
+            return self._base.special_data.get(role)
+        slot = self._fixed.image.imports_by_slot.get(Rva(fixed))
+        if slot is not None:
+            return next((entry.slot for entry in self._base.image.imports if entry.label == slot.label), None)
+        return self._diff.base_datum(Rva(fixed))
+
+    def _fixed_place(self, base: int) -> int | None:
+        """Where the fixed image has the live datum that the base has at ``base``."""
+        at = bisect_right(self._by_base, (base, self._fixed.image.size_of_image, 0)) - 1
+        if at < 0:
+            return None
+        start, fixed, size = self._by_base[at]
+        return fixed + base - start if base < start + size else None
+
+    @cached_property
+    def _by_base(self) -> tuple[tuple[int, int, int], ...]:
+        return tuple(sorted((match.base, match.fixed, match.size) for match in self._diff.data if match.writable))
+
+    def is_end(self, reach: Reach) -> bool:
+        """Whether it is the end of an array, of which only the address is made."""
+        symbol = self._fixed.symbol(reach.taken)
+        if symbol is None or reach.width or symbol.rva + (symbol.size or 0) != reach.start:
+            return False
+        return symbol.is_array or (symbol.size or 0) > POINTER_SIZE
+
+    def _in_one(self, reach: Reach, base: int, point: int, wanted: int) -> bool:
+        """Whether both images have the two places in one datum, as far as anything tells.
+
+        Without symbols the base must access both in such a way, too: what seems to be a datum of the base may be shorter, with padding
+        behind it. An address may be its end.
+        """
+        sides = (self._fixed, reach.taken, point), (self._base, base, wanted)
+        symbols = [view.symbol(one) for view, one, _ in sides]
+        if all(symbol is not None and symbol is view.symbol(other) for symbol, (view, _, other) in zip(symbols, sides, strict=True)):
+            return True
+        return all(self._is_run(*side) for side in sides) and (not reach.width or self._is_reached_in_base(base, wanted))
+
+    def _is_run(self, view: View, one: int, other: int) -> bool:
+        """Whether nothing is known to begin between the two; that a symbol ends there tells nothing: others may have lost theirs."""
+        low, high = min(one, other), max(one, other)
+        starts = view.boundaries[bisect_right(view.boundaries, low) : bisect_right(view.boundaries, high)]
+        symbol = view.symbol(low)
+        end = symbol.rva + (symbol.size or 0) if symbol is not None else None
+        return all(start == end and start not in view.referenced and view.symbol(start) is None for start in starts)
+
+    def _is_reached_in_base(self, base: int, wanted: int) -> bool:
+        """Whether a function of the base reaches the second from the first."""
+        found = self._reached_there.get(base)
+        if found is None:
+            image, users = self._base.image, (body for body in self._base.bodies.values() if base in body.whole_targets)
+            bodies = (body for user in users if isinstance(body := body_of(image, user.function), Body))
+            items = (item for body in bodies for site, items in reaches(image, body).items() if site.target == base for item in items)
+            found = self._reached_there[base] = frozenset((item.start, item.end) for item in items)
+        return any(start <= wanted < end for start, end in found)
+
+    def _is_shown(self, fixed: int, base: int, point: int, wanted: int) -> bool:
+        """Whether a function of the same body in both images reaches both, or what is around ``point`` and its initial bytes tell."""
+        shown = self._shown.get((base, fixed))
+        if shown is None:
+            shown = self._shown[base, fixed] = frozenset(self._reached_by_twins(base, fixed))
+        if any(start <= point < end for start, end in shown):
+            return True
+        return self._positions.places(Rva(point))[0] == wanted and self._positions.is_evident(point, wanted)
+
+    def _reached_by_twins(self, base: int, fixed: int) -> Iterator[tuple[int, int]]:
+        """What functions of the same body reach from ``fixed``, where the base's name ``base``."""
+        image = self._fixed.image
+        for row in (*self._diff.of(Verdict.IDENTICAL), *self._diff.of(Verdict.RELOCATED)):
+            if row.base is None or row.fixed is None or fixed not in self._fixed.body(row.fixed.entry).whole_targets:
+                continue
+            old, new = self._base.body(row.base.entry), self._fixed.body(row.fixed.entry)
+            body = body_of(image, row.fixed) if old.is_like(new) else None
+            if isinstance(body, Body) and (base, fixed) in zip(old.whole_targets, new.whole_targets, strict=True):
+                for site, items in reaches(image, body).items():
+                    yield from ((item.start, item.end) for item in items if site.target == fixed)
+
+    def may_travel(self, reach: Reach) -> bool:
+        """Whether all between what is reached and what it is reached from may travel in one piece: constants, or what is new."""
+        low, high = min(reach.taken, reach.start), reach.end
+        starts = self._fixed.boundaries
+        points = [low, *starts[bisect_right(starts, low) : bisect_left(starts, high)]]
+        if high - low > _LARGEST or any(self._is_fixed_in_place(point) for point in points):
+            return False
+        if self.is_constant(reach.start):
+            return True
+        if (
+            self._diff.fixed.has_symbols
+            and self._diff.base.has_symbols
+            and any(self._fixed.symbol(one) is None for one in self._points(reach))
+        ):
+            return False  # compilers leave the names out of data that they put together
+        return all(self._place(point) is None and self._novelty.objection(Rva(point)) is None for point in points)
+
+    def _is_fixed_in_place(self, rva: int) -> bool:
+        """Whether it is something that the loader knows, or that counts addresses from the start of its image."""
+        return rva in self._fixed.image.imports_by_slot or rva in self._fixed.special_data.values() or rva in self._fixed.records
+
+
+_LARGEST = 1 << 16
+"""Bytes that travel at most for the sake of a distance."""

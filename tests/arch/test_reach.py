@@ -1,0 +1,119 @@
+"""What code reaches at constant distances from an address that its first instruction takes."""
+
+import pytest
+
+from hotpatch.arch import Machine, architecture
+from hotpatch.arch.assembly import assemble
+
+X64, ARM64 = Machine.X64, Machine.ARM64
+START = 0x1000
+TAKES = {X64: "lea rbx, [rip + 0x2000]; ", ARM64: "add x19, x19, #0; "}
+CASES = {
+    "a-neighbour": (
+        {X64: "mov eax, dword ptr [rbx + 8]; ret", ARM64: "ldr w0, [x19, #8]; ret"},
+        {X64: [(8, 4)], ARM64: [(8, 4)]},
+    ),
+    "a-neighbour-below": (
+        {X64: "mov qword ptr [rbx - 16], rax; ret", ARM64: "stur x0, [x19, #-16]; ret"},
+        {X64: [(-16, 8)], ARM64: [(-16, 8)]},
+    ),
+    "narrow": (
+        {X64: "movzx eax, word ptr [rbx + 2]; mov byte ptr [rbx + 5], al; ret",
+         ARM64: "ldrh w0, [x19, #2]; strb w0, [x19, #5]; ldrsw x1, [x19, #8]; ret"},
+        {X64: [(2, 2), (5, 1)], ARM64: [(2, 2), (5, 1), (8, 4)]},
+    ),
+    "two-at-once": (
+        {X64: "movups xmm0, xmmword ptr [rbx + 16]; ret", ARM64: "ldp x0, x1, [x19, #16]; stp w0, w1, [x19]; ldr q0, [x19, #32]; ret"},
+        {X64: [(16, 16)], ARM64: [(16, 16), (0, 8), (32, 16)]},
+    ),
+    "vectors": (
+        {X64: "movdqa xmmword ptr [rbx], xmm0; ret", ARM64: "str q0, [x19]; ldr d0, [x19, #8]; ret"},
+        {X64: [(0, 16)], ARM64: [(0, 16), (8, 8)]},
+    ),
+    "by-a-sum": (
+        {X64: "lea rcx, [rbx + 16]; mov eax, dword ptr [rcx + 4]; ret", ARM64: "add x0, x19, #1, lsl #12; ldr w1, [x0, #4]; ret"},
+        {X64: [(16, 0), (20, 4)], ARM64: [(4096, 0), (4100, 4)]},
+    ),
+    "over-a-call": (
+        {X64: "mov rcx, rbx; call 0x3000; mov eax, dword ptr [rbx + 4]; mov edx, dword ptr [rcx + 8]; ret",
+         ARM64: "mov x0, x19; bl 0x3000; ldr w2, [x19, #4]; ldr w3, [x0, #8]; ret"},
+        {X64: [(4, 4)], ARM64: [(4, 4)]},
+    ),
+    "through-the-stack": (
+        {X64: "mov qword ptr [rsp + 32], rbx; xor ebx, ebx; call 0x3000; mov rax, qword ptr [rsp + 32]; mov ecx, dword ptr [rax + 12]; ret",
+         ARM64: "str x19, [sp, #16]; mov x19, #0; bl 0x3000; ldr x8, [sp, #16]; ldr w0, [x8, #12]; ret"},
+        {X64: [(12, 4)], ARM64: [(12, 4)]},
+    ),
+    "overwritten": (
+        {X64: "mov rbx, qword ptr [rcx]; mov eax, dword ptr [rbx + 8]; ret", ARM64: "ldr x19, [x0]; ldr w0, [x19, #8]; ret"},
+        {X64: [], ARM64: []},
+    ),
+    "on-one-of-two-ways": (
+        {X64: "test ecx, ecx; je 0x100e; mov rbx, rdx; mov eax, dword ptr [rbx + 8]; ret",
+         ARM64: "cbz w0, 0x100c; mov x19, x1; ldr w0, [x19, #8]; ret"},
+        {X64: [(8, 4)], ARM64: [(8, 4)]},
+    ),
+    "either-of-two": (
+        {X64: "test ecx, ecx; cmove rbx, rdx; mov eax, dword ptr [rbx + 8]; ret",
+         ARM64: "cmp w0, #0; csel x19, x19, x1, eq; ldr w0, [x19, #8]; ret"},
+        {X64: [(8, 4)], ARM64: [(8, 4)]},
+    ),
+    "a-walk-over-an-array": (
+        {X64: "mov eax, dword ptr [rbx]; add rbx, 4; dec ecx; jne 0x1007; ret",
+         ARM64: "ldr w1, [x19], #4; subs w0, w0, #1; b.ne 0x1004; ret"},
+        {X64: [], ARM64: []},
+    ),
+    "by-an-index": (
+        {X64: "mov eax, dword ptr [rbx + rcx*4 + 8]; ret", ARM64: "add x19, x19, x0; ldr w0, [x19, #8]; ret"},
+        {X64: [], ARM64: []},
+    ),
+    "an-end-that-is-compared": (
+        {X64: "lea rcx, [rbx + 64]; cmp rdx, rcx; ret", ARM64: "add x0, x19, #64; cmp x1, x0; ret"},
+        {X64: [], ARM64: []},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("case", CASES)
+def test_reached(case: str, machine: Machine) -> None:
+    sources, expected = CASES[case]
+    code = assemble(machine, TAKES[machine] + sources[machine], START)
+    instructions = list(architecture(machine).disassemble(code, START))
+    assert sum(instruction.size for instruction in instructions) == len(code)
+    found = architecture(machine).reached(instructions, [START], {})
+    assert [(item.distance, item.width) for item in found if item.at != START] == expected[machine]
+    assert {item.anchor for item in found} <= {START}
+
+
+WORDS = {
+    "ld1 {v0.4s, v1.4s}, [x19]": (0x4C40AA60, [(0, 32)]),
+    "st1 {v0.s}[1], [x19]": (0x0D009260, [(0, 4)]),
+    "ldr w0, [x19, x0, lsl #2]": (0xB8607A60, []),
+    "ldaddal w1, w0, [x19]": (0xB8E10260, [(0, 4)]),
+    "ldaxr x0, [x19]": (0xC85FFE60, [(0, 8)]),
+    "stlxr w1, x0, [x19]": (0xC801FE60, [(0, 8)]),
+    "ldarb w0, [x19]": (0x08DFFE60, [(0, 1)]),
+    "prfm pldl1keep, [x19, #8]": (0xF9800660, []),
+}
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_arm64_words(text: str) -> None:
+    word, expected = WORDS[text]
+    code = assemble(ARM64, TAKES[ARM64], START) + word.to_bytes(4, "little")
+    instructions = list(architecture(ARM64).disassemble(code, START))
+    assert f"{instructions[1].mnemonic} {instructions[1].operands}" == text
+    found = architecture(ARM64).reached(instructions, [START], {})
+    assert [(item.distance, item.width) for item in found if item.at != START] == expected
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_the_cases_of_a_table_are_followed(machine: Machine) -> None:
+    jump, load = {X64: ("jmp rcx", "mov eax, dword ptr [rbx + 8]"), ARM64: ("br x0", "ldr w0, [x19, #8]")}[machine]
+    code = assemble(machine, f"{TAKES[machine]}{jump}; ret; {load}; ret", START)
+    instructions = list(architecture(machine).disassemble(code, START))
+    case = instructions[3].address
+    assert architecture(machine).reached(instructions, [START], {}) == ()
+    found = architecture(machine).reached(instructions, [START], {instructions[1].address: [case]})
+    assert [(item.at, item.anchor, item.distance, item.width) for item in found] == [(case, START, 8, 4)]

@@ -1,0 +1,142 @@
+"""Code that names one datum and reaches others at constant distances from it: they must be there, travel along, or it is a refusal."""
+
+from __future__ import annotations
+
+import struct
+from importlib.util import find_spec
+
+import pytest
+
+from hotpatch.arch import FixupKind, Machine, architecture
+from hotpatch.builder import build_patch
+from hotpatch.builder.neighbours import Found, Neighbours
+from hotpatch.differ import ImageDiff, diff_images
+from hotpatch.errors import NotHotpatchable
+from hotpatch.image import Image, open_image
+from tests.builder.pairs import MERGED
+from tests.builder.test_trials import check, patch_of
+from tests.builder.test_type_records import takes
+from tests.emulator.pe import DATA, RDATA, TEXT, Pe
+
+MERGING = ("-O3", "-mllvm", "-aarch64-enable-global-merge=1")
+RETURNS = {Machine.X64: b"\xc3", Machine.ARM64: b"\xc0\x03\x5f\xd6"}
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+
+@pytest.mark.compiler
+@pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the compiler: pip install -e '.[fixtures]'")
+@pytest.mark.parametrize("pdb", ["auto", None], ids=["pdb", "no-pdb"])
+@pytest.mark.parametrize("name", MERGED)
+def test_statics_that_the_compiler_puts_together(built, name, pdb) -> None:
+    trial, paths = MERGED[name], built(name, Machine.ARM64, MERGING)
+    rule = trial.refused if pdb else trial.refused_without or trial.refused
+    if rule is None:
+        patch = patch_of(paths, pdb)
+        names = {function.entry: function.name for function in open_image(paths[0]).functions}
+        assert sorted(names[row.base_rva] for row in patch.functions) == sorted(trial.travels)
+        check(paths, patch, trial.calls)
+        return
+    with pytest.raises(NotHotpatchable) as refused:
+        patch_of(paths, pdb)
+    assert {refusal.rule for refusal in refused.value.refusals} == {rule}
+
+
+def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: bool) -> bytes:
+    """Code that takes an address and loads four bytes at a distance from it, and where ``changed`` adds something to them."""
+    code = takes(machine, at, target)
+    if machine is Machine.X64:
+        return code + b"\x8b\x40" + struct.pack("<b", distance) + (b"\x83\xc0\x07" if changed else b"") + RETURNS[machine]
+    load = struct.pack("<I", 0xB9400000 | distance // 4 << 10)
+    return code + load + (struct.pack("<I", 0x11001C00) if changed else b"") + RETURNS[machine]
+
+
+def reads(machine: Machine, at: int, target: int, number: int) -> bytes:
+    """Code that loads four bytes and returns a number of its own, so that it is told from others of its kind."""
+    arch = architecture(machine)
+    if machine is Machine.X64:
+        return b"\x8b\x0d" + arch.bind(FixupKind.REL32, bytes(4), at + 2, target) + b"\xb8" + struct.pack("<I", number) + RETURNS[machine]
+    page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000008), at, target)
+    load = arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0xB9400108), at + 4, target)
+    return page + load + struct.pack("<I", 0x52800000 | number << 5) + RETURNS[machine]
+
+
+def image(machine: Machine, start: int, distance: int, others: dict[int, int], content: dict[int, bytes], *, changed: bool) -> Image:
+    """A function that reaches ``start`` + ``distance`` from ``start``, and others that read data: number → datum."""
+    pe = Pe(machine)
+    pe.cursor = RDATA + 0x800
+    for place, data in content.items():
+        pe.put(place, data)
+    pe.put(TEXT, reaches(machine, TEXT, start, distance, changed=changed))
+    entries = [("f", TEXT)]
+    for number, target in others.items():
+        at = TEXT + 0x40 * len(entries)
+        pe.put(at, reads(machine, at, target, number))
+        entries.append((f"g{number}", at))
+    pe.exports("reach.dll", entries)
+    return pe.build("reach.dll")
+
+
+def live(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]]) -> ImageDiff:
+    """Live data that functions read: number → distance from the first, in the base and in the fixed image."""
+    start, images = DATA + 0x100, []
+    for reach, there, changed in zip((8, distance), places, (False, True), strict=True):
+        others = {number: start + at for number, at in there.items()}
+        images.append(image(machine, start, reach, others, {}, changed=changed))
+    return diff_images(*images)
+
+
+def refusals(diff: ImageDiff) -> list[tuple[str, object]]:
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff)
+    return [(str(refusal.rule), refusal.evidence.get("target")) for refusal in refused.value.refusals]
+
+
+SAME = {1: 0, 2: 8, 3: 16, 4: 24}
+MOVED = {1: 0, 2: 16, 3: 8, 4: 24}
+
+
+@each_machine
+def test_live_data_at_the_same_distance(machine: Machine) -> None:
+    assert build_patch(live(machine, 8, (SAME, SAME))).carried == ()
+
+
+@each_machine
+@pytest.mark.parametrize(("distance", "places"), [(16, (SAME, MOVED)), (8, (SAME, MOVED)), (8, (MOVED, SAME))])
+def test_live_data_at_another_distance(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]]) -> None:
+    assert refusals(live(machine, distance, places)) == [("unresolved-reference", DATA + 0x100 + distance)]
+
+
+@each_machine
+def test_live_data_reached_from_what_is_new(machine: Machine) -> None:
+    place = DATA  # right at the beginning, so that the base has no room for it before the other
+    base = image(machine, place, 0, {1: place, 2: place + 0x40}, {}, changed=False)
+    fixed = image(machine, place, 8, {1: place + 8, 2: place + 0x40}, {}, changed=True)
+    assert ("unresolved-reference", place + 8) in refusals(diff_images(base, fixed))
+
+
+@each_machine
+@pytest.mark.parametrize("places", [(SAME, MOVED), (MOVED, SAME)])
+def test_the_self_check_sees_it_too(machine: Machine, places: tuple[dict[int, int], dict[int, int]], monkeypatch) -> None:
+    monkeypatch.setattr(Neighbours, "of", lambda _self, _bodies, links, _pieces: Found(list(links), (), ()))
+    assert refusals(live(machine, 8, places)) == [("self-check", DATA + 0x108)]
+
+
+def constants(machine: Machine, distance: int, fixed: list[bytes]) -> ImageDiff:
+    """Constants behind each other, of which functions read the first and the last."""
+    sides = (8, [b"first 01", b"second 2"], False), (distance, fixed, True)
+    images = []
+    for reach, content, changed in sides:
+        others = {1: RDATA, 2: RDATA + 8 * len(content) - 8}
+        images.append(image(machine, RDATA, reach, others, {RDATA: b"".join(content) + b"end of all"}, changed=changed))
+    return diff_images(*images)
+
+
+@each_machine
+def test_constants_at_the_same_distance(machine: Machine) -> None:
+    assert build_patch(constants(machine, 8, [b"first 01", b"second 2"])).carried == ()
+
+
+@each_machine
+def test_constants_at_another_distance_travel_in_one_piece(machine: Machine) -> None:
+    (row,) = build_patch(constants(machine, 16, [b"first 01", b"other!!!", b"second 2"])).carried
+    assert row.size >= 20
