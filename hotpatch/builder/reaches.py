@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Site
     from hotpatch.builder.novelty import Novelty
     from hotpatch.builder.positions import Positions
-    from hotpatch.differ import ImageDiff
+    from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
-    from hotpatch.image import Image
+    from hotpatch.image import Function, Image
 
 
 class Reach(NamedTuple):
@@ -92,7 +92,7 @@ class Distances:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
         self._diff, self._fixed, self._base = diff, fixed, base
         self._novelty, self._positions = novelty, positions
-        self._reached_there: dict[int, frozenset[tuple[int, int]]] = {}
+        self._there: dict[Rva, frozenset[tuple[int, int, int]]] = {}
         self._shown: dict[tuple[int, int], frozenset[tuple[int, int]]] = {}
 
     def is_apart(self, reach: Reach) -> bool:
@@ -119,7 +119,7 @@ class Distances:
             there = self._place(point)
             if there is not None and there != wanted:
                 return f"the base has what is at 0x{point:x} at 0x{there:x}"
-            if there is not None:
+            if there is not None and (not reach.width or self._is_known(reach, point)):
                 continue
             back = self._fixed_place(wanted)
             if back is not None and back != point:
@@ -132,10 +132,9 @@ class Distances:
         return None
 
     def _points(self, reach: Reach) -> Iterator[int]:
-        """Where something may begin in what is reached."""
-        yield reach.start
+        """Where something may begin in what is reached, and its last byte."""
         starts = self._fixed.boundaries
-        yield from starts[bisect_right(starts, reach.start) : bisect_left(starts, reach.end)]
+        yield from dict.fromkeys((reach.start, *starts[bisect_right(starts, reach.start) : bisect_left(starts, reach.end)], reach.end - 1))
 
     def _same_constant(self, reach: Reach, place: int) -> bool:
         start, there = reach.start, place + reach.start - reach.taken
@@ -173,6 +172,13 @@ class Distances:
     def _by_base(self) -> tuple[tuple[int, int, int], ...]:
         return tuple(sorted((match.base, match.fixed, match.size) for match in self._diff.data if match.writable))
 
+    def _is_known(self, reach: Reach, point: int) -> bool:
+        """Whether more than its distance from the beginning of a nameless datum tells what ``point`` is."""
+        at = bisect_right(self._diff.data, point, key=_fixed_start) - 1
+        match = self._diff.data[at] if at >= 0 else None
+        whole = match is not None and match.fixed <= reach.taken < match.fixed + match.size
+        return not whole or point == reach.taken or self._fixed.symbol(point) is not None
+
     def is_end(self, reach: Reach) -> bool:
         """Whether it is the end of an array, of which only the address is made."""
         symbol = self._fixed.symbol(reach.taken)
@@ -201,14 +207,18 @@ class Distances:
         return all(start == end and start not in view.referenced and view.symbol(start) is None for start in starts)
 
     def _is_reached_in_base(self, base: int, wanted: int) -> bool:
-        """Whether a function of the base reaches the second from the first."""
-        found = self._reached_there.get(base)
+        """Whether a function of the base reaches the second from the first; the shortest are asked first."""
+        users = sorted((body.function for body in self._base.bodies.values() if base in body.whole_targets), key=_size)
+        return any(start <= wanted < end for user in users for taken, start, end in self._reached_there(user) if taken == base)
+
+    def _reached_there(self, user: Function) -> frozenset[tuple[int, int, int]]:
+        """What a function of the base reaches: from where, start, end."""
+        found = self._there.get(user.entry)
         if found is None:
-            image, users = self._base.image, (body for body in self._base.bodies.values() if base in body.whole_targets)
-            bodies = (body for user in users if isinstance(body := body_of(image, user.function), Body))
-            items = (item for body in bodies for site, items in reaches(image, body).items() if site.target == base for item in items)
-            found = self._reached_there[base] = frozenset((item.start, item.end) for item in items)
-        return any(start <= wanted < end for start, end in found)
+            body = body_of(self._base.image, user)
+            every = reaches(self._base.image, body) if isinstance(body, Body) else {}
+            found = self._there[user.entry] = frozenset((item.taken, item.start, item.end) for items in every.values() for item in items)
+        return found
 
     def _is_shown(self, fixed: int, base: int, point: int, wanted: int) -> bool:
         """Whether a function of the same body in both images reaches both, or what is around ``point`` and its initial bytes tell."""
@@ -251,6 +261,14 @@ class Distances:
     def _is_fixed_in_place(self, rva: int) -> bool:
         """Whether it is something that the loader knows, or that counts addresses from the start of its image."""
         return rva in self._fixed.image.imports_by_slot or rva in self._fixed.special_data.values() or rva in self._fixed.records
+
+
+def _size(function: Function) -> tuple[int, int]:
+    return function.size, function.entry
+
+
+def _fixed_start(match: DatumMatch) -> int:
+    return match.fixed
 
 
 _LARGEST = 1 << 16

@@ -742,6 +742,17 @@ MERGED: dict[str, Trial] = {
         refused="unresolved-reference",
         refused_without="data-init",
     ),
+    "a-new-one-before-padding-and-all-zero": Trial(
+        """
+        static u32 first, second, third;
+        «|static u32 mode;»
+        static __attribute__((aligned(16))) u32 calls[8], more[8];
+        EXPORT NOINLINE u32 f(u32 n) { first += n«| + mode; mode++»; second ^= n; third += second; return first * second; }
+        EXPORT NOINLINE u32 g(u32 n) { calls[n & 7] += n; return calls[(n + 1) & 7]; }
+        EXPORT NOINLINE u32 h(u32 n) { more[n & 7] ^= n; return more[(n + 1) & 7]; }
+        """,
+        refused="unresolved-reference",
+    ),
     "in-another-order": Trial(
         """
         static u32 first = 3, second = 5, third = 7;

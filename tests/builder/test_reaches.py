@@ -38,7 +38,7 @@ def test_statics_that_the_compiler_puts_together(built, name, pdb) -> None:
         return
     with pytest.raises(NotHotpatchable) as refused:
         patch_of(paths, pdb)
-    assert {refusal.rule for refusal in refused.value.refusals} == {rule}
+    assert rule in {refusal.rule for refusal in refused.value.refusals}
 
 
 def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: bool) -> bytes:
