@@ -177,7 +177,7 @@ class Distances:
         at = bisect_right(self._diff.data, point, key=_fixed_start) - 1
         match = self._diff.data[at] if at >= 0 else None
         whole = match is not None and match.fixed <= reach.taken < match.fixed + match.size
-        return not whole or point == reach.taken or self._fixed.symbol(point) is not None
+        return not whole or reach.start == reach.taken or self._fixed.symbol(point) is not None
 
     def is_end(self, reach: Reach) -> bool:
         """Whether it is the end of an array, of which only the address is made."""
