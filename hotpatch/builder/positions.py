@@ -122,10 +122,13 @@ class Positions:
         while at >= 0 and rva - starts[at] <= FARTHEST and self._fixed.section(starts[at]) is section:
             displacement = self.displacement(starts[at])
             if displacement is not None:
-                same = displacement == own or self._is_number(starts[at]) or (own is None and self._rearranged.is_inserted(rva))
-                return None if same else rva + displacement
+                return None if displacement == own or self._is_number(starts[at]) else rva + displacement
             at -= 1
         return None
+
+    def is_inserted(self, rva: int) -> bool:
+        """Whether something new begins at ``rva``, which nothing matches, where other live data end."""
+        return self.displacement(rva) is None and self._rearranged.is_inserted(rva)
 
     def _is_number(self, rva: int) -> bool:
         """Whether the live datum there is short and no part of an array: nothing takes its address or one before it in the same piece."""
