@@ -42,7 +42,7 @@ OF_THREADS = {
 }
 FEW = range(2)
 FULL_THREADS, FULL = range(200), range(5)
-STEPPED_THREADS = range(12)
+STEPPED_THREADS = range(6)
 each_machine = pytest.mark.parametrize("machine", Machine)
 each_model = pytest.mark.parametrize("model", list(Consistency))
 each_program = pytest.mark.parametrize(("name", "number"), PROGRAMS)
