@@ -35,7 +35,7 @@ def mutants(base: Image, patch: Patch) -> Iterator[tuple[str, Patch]]:
             yield f"{left.name} left unpatched", replace(patch, functions=rest)
 
 
-def flipped(patch: Patch, seed: int) -> Iterator[tuple[str, Patch]]:
+def flipped(patch: Patch, seed: str) -> Iterator[tuple[str, Patch]]:
     """Mutants with one bit of one new function's instructions flipped, so that another instruction of the same size stands there."""
     chance, arch = random.Random(seed), patch.image.architecture
     bound = {fixup.site + at for fixup in patch.fixups for at in range(arch.field_size(fixup.kind))}

