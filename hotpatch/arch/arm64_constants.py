@@ -58,7 +58,7 @@ def effect(instruction: Instruction) -> Effect:
     """What an instruction does with registers and stack slots."""
     mnemonic, operands = instruction.mnemonic, instruction.operands
     if instruction.flow is not Flow.NEXT:
-        return Effect(reads=_registers(operands))
+        return Effect(reads=registers(operands))
     if mnemonic == "nop":
         return Effect()
     if mnemonic.startswith(_OPAQUE):
@@ -73,13 +73,13 @@ def effect(instruction: Instruction) -> Effect:
             return found
     moves = operands.startswith("sp,") or ("[sp" in operands and ("!" in operands or "], #" in operands))
     if mnemonic.startswith(_ONLY_READING):
-        return Effect(_registers(operands), moves_stack=moves, opaque=moves)
+        return Effect(registers(operands), moves_stack=moves, opaque=moves)
     first, _, rest = operands.partition(", ")
-    written = _registers(first)
+    written = registers(first)
     if mnemonic.startswith("ldp"):
         second, _, rest = rest.partition(", ")
-        written |= _registers(second)
-    reads = _registers(rest)
+        written |= registers(second)
+    reads = registers(rest)
     if "!" in operands or "], #" in operands:
         written |= reads
     return Effect(reads | (written if mnemonic in _KEEPING else frozenset()), written, moves_stack=moves)
@@ -124,5 +124,6 @@ def _register(name: str) -> str:
     return f"x{name[1:]}"
 
 
-def _registers(text: str) -> frozenset[str]:
+def registers(text: str) -> frozenset[str]:
+    """The integer registers that operands name, each by all of it: ``x0`` for ``w0``."""
     return frozenset(f"x{number}" for number in _WORDS.findall(text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.arm64_constants import VOLATILE, effect, whole_register
+from hotpatch.arch.arm64_constants import VOLATILE, effect, registers, whole_register
 from hotpatch.arch.base import Flow
 from hotpatch.arch.reach import Access, Motion, Reached, Reaching
 
@@ -18,7 +18,7 @@ _NUMBER = r"#(-?(?:0x[0-9a-f]+|\d+))"
 _MEMORY = re.compile(rf"\[(x\d+)(?:, {_NUMBER})?\](!)?(?:, {_NUMBER})?$")
 _SUM = re.compile(rf"(x\d+), (x\d+), {_NUMBER}(?:, lsl #(12))?$")
 _EITHER = re.compile(r"(x\d+), (x\d+), (x\d+), \w+$")
-_COMPARING = ("cmp", "cmn", "ccmp", "ccmn", "sub", "subs")
+_COMPARING = ("cmp", "cmn", "ccmp", "ccmn")
 _NO_ACCESS = ("prfm", "prfum", "dc", "ic", "at")
 _PAIRS = ("ldp", "stp", "ldnp", "stnp", "ldxp", "ldaxp", "stxp", "stlxp", "casp")
 _REGISTER_BYTES = {"w": 4, "x": 8, "b": 1, "h": 2, "s": 4, "d": 8, "q": 16}
@@ -27,9 +27,9 @@ _LANE = re.compile(r"\}\[\d+\]")
 _ONE = re.compile(r"([wxbhsdq])(?:\d+|zr)")
 
 
-def reached(instructions: Sequence[Instruction], named: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
+def reached(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.reached`."""
-    motions = [_motion(instruction, names=instruction.address in named) for instruction in instructions]
+    motions = [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
     return Reaching(instructions, motions, VOLATILE, edges).reached()
 
 
@@ -40,7 +40,7 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
     known = effect(instruction)
     first = operands.partition(",")[0]
     in_memory = _MEMORY.search(operands)
-    compared = _registers(operands.partition("[")[0]) if mnemonic.startswith(_COMPARING) else frozenset[str]()
+    compared = registers(operands.partition("[")[0]) if mnemonic.startswith((*_COMPARING, "sub")) else frozenset[str]()
     if names:
         return _naming(mnemonic, operands, known.writes)
     if mnemonic in ("add", "sub") and (found := _SUM.match(operands)):
@@ -53,7 +53,7 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
         return Motion(sums=tuple((to, source, 0) for to, source in known.copies), accesses=accesses)
     writes = known.writes
     if known.opaque:
-        writes = _registers(operands.partition("[")[0])
+        writes = registers(operands.partition("[")[0])
     sums: tuple[tuple[str, str, int], ...] = ()
     if in_memory is not None:
         base = in_memory[1]
@@ -62,7 +62,7 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
         elif in_memory[4]:
             sums = ((base, base, int(in_memory[4], 0)),)
         writes = writes - {base} if sums or not _loads_into(operands, base) else writes
-    if mnemonic.startswith(("cmp", "cmn", "ccmp", "ccmn")) and whole_register(first):
+    if mnemonic.startswith(_COMPARING) and whole_register(first):
         writes = frozenset()
     return Motion(
         sums=sums, writes=writes, accesses=_accesses(mnemonic, operands, in_memory), compared=compared, moves_stack=known.moves_stack
@@ -85,7 +85,7 @@ def _accesses(mnemonic: str, operands: str, in_memory: re.Match[str] | None) -> 
 
 
 def _loads_into(operands: str, base: str) -> bool:
-    return base in _registers(operands.partition("[")[0])
+    return base in registers(operands.partition("[")[0])
 
 
 def _width(mnemonic: str, operands: str) -> int:
@@ -101,12 +101,8 @@ def _width(mnemonic: str, operands: str) -> int:
     if mnemonic in ("ldrsw", "ldursw", "ldapursw", "ldpsw"):
         size = 4
     elif mnemonic not in ("ldnp", "stnp") and names and names[-1] in "wx":
-        if mnemonic.endswith(("b", "ab", "alb", "lb")):
+        if mnemonic.endswith("b"):
             size = 1
         elif mnemonic.endswith("h"):
             size = 2
     return size * 2 if mnemonic.startswith(_PAIRS) or mnemonic == "ldpsw" else size
-
-
-def _registers(text: str) -> frozenset[str]:
-    return frozenset(found for word in re.findall(r"\b[wx]\d+\b", text) if (found := whole_register(word)) is not None)

@@ -224,6 +224,10 @@ class JumpTable:
         """Of the whole table, in bytes."""
         return self.entry_size * len(self.targets)
 
+    def covers(self, address: int) -> bool:
+        """Whether ``address`` lies in the table, or in that of entry numbers in front of it."""
+        return 0 <= address - self.address < self.size or (self.index is not None and 0 <= address - self.index[0] < self.index[1])
+
 
 @dataclass(frozen=True, slots=True)
 class DistanceTable:
@@ -327,7 +331,7 @@ class Architecture(ABC):
     veneer_reach: int
     """Largest distance in bytes at which code can refer to data and, through veneers, branch (Arm64: what ADRP reaches both ways)."""
     padding_bytes: tuple[bytes, ...]
-    """What compilers and linkers fill gaps between functions with, as whole instructions; the last one traps."""
+    """What compilers and linkers fill gaps between functions with, as whole instructions, longest first; the last one traps."""
 
     @property
     def trap(self) -> bytes:

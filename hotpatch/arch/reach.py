@@ -83,6 +83,7 @@ class Reaching:
         self._instructions, self._motions, self._lost, self._edges = instructions, motions, lost, edges
         self._index = {instruction.address: number for number, instruction in enumerate(instructions)}
         self._leaders = self._find_leaders()
+        self._ends = dict(zip(self._leaders, [*self._leaders[1:], len(self._instructions)], strict=False))
         self._before: dict[int, _State] = {}
 
     def reached(self) -> tuple[Reached, ...]:
@@ -92,7 +93,7 @@ class Reaching:
         compared: set[tuple[int, int | None]] = set()
         for leader in sorted(self._before):
             state = _copy(self._before[leader])
-            for number in range(leader, self._end(leader)):
+            for number in range(leader, self._ends[leader]):
                 for item in self._reached_by(number, state):
                     found[item] = None
                 for place in self._motions[number].compared:
@@ -131,11 +132,7 @@ class Reaching:
         before = self._instructions[number - 1]
         return before.address + before.size != self._instructions[number].address
 
-    def _end(self, leader: int) -> int:
-        return self._ends[leader]
-
     def _solve(self) -> None:
-        self._ends = dict(zip(self._leaders, [*self._leaders[1:], len(self._instructions)], strict=False))
         work = list(reversed(self._leaders))  # handlers and the like begin with nothing known
         self._before = {leader: {} for leader in self._leaders}
         while work:

@@ -31,9 +31,9 @@ _STRINGS = ("movs", "stos", "lods", "scas", "cmps")
 _TWO = 2
 
 
-def reached(instructions: Sequence[Instruction], named: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
+def reached(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.reached`."""
-    motions = [_motion(instruction, names=instruction.address in named) for instruction in instructions]
+    motions = [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
     return Reaching(instructions, motions, VOLATILE, edges).reached()
 
 

@@ -33,6 +33,7 @@ from hotpatch.builder.model import (
 from hotpatch.builder.neighbours import Neighbours
 from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Stretches, Usage
+from hotpatch.builder.place import LARGEST_DATA_ALIGNMENT
 from hotpatch.builder.positions import Positions
 from hotpatch.builder.reaches import Distances
 from hotpatch.builder.tables import TableRows, holds_address
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from hotpatch.image.type_records import TypeRecord
     from hotpatch.unwind import CarriedUnwind
 
-_ALIGNMENT = 64
-"""Bytes; what any instruction wants what it accesses to be aligned to at most."""
 SHORT_DATA_KINDS = frozenset({FixupKind.LITERAL19, FixupKind.REL21, FixupKind.REL8})
 """Kinds by which code cannot reach data of another image."""
 
@@ -186,7 +185,10 @@ class _Binder:
             if target in special
             or target < self.fixed.headers_size
             or self.fixed.function_at(target) is not None
-            or ((_holds(body.tables, target) or target in self.view.type_parts) and self.stretches.ending_at(usage, target) is None)
+            or (
+                (any(table.covers(target) for table in body.tables) or target in self.view.type_parts)
+                and self.stretches.ending_at(usage, target) is None
+            )
         }
         for target, part in self.stretches.together(usage, apart).items():
             self.together[function.entry, target] = part
@@ -305,7 +307,7 @@ class _Binder:
         self.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, f"{why}; {advice}", site_evidence(self.fixed, site)))
 
     def _in_table(self, fixed: int) -> bool:
-        return any(_holds(body.tables, fixed) for body in self.bodies.values())
+        return any(table.covers(fixed) for body in self.bodies.values() for table in body.tables)
 
     # where references go -----------------------------------------------------------------------------------------------------------------
 
@@ -315,7 +317,7 @@ class _Binder:
         if function is None:
             if self._in_table(target):
                 return CarriedAddress(target)
-        elif (function.entry, target) in self.together or _holds(self.bodies[function.entry].tables, target):
+        elif (function.entry, target) in self.together or any(table.covers(target) for table in self.bodies[function.entry].tables):
             return CarriedAddress(target)
         slot = self.fixed.imports_by_slot.get(target)
         if slot is not None:
@@ -436,7 +438,7 @@ class _Binder:
 
     def _is_aligned(self, function: Function | None, target: Rva, base: Rva) -> bool:
         """Whether all instructions of ``function`` that refer to ``target`` can access ``base`` instead."""
-        if function is None or (base - target) % _ALIGNMENT == 0:
+        if function is None or (base - target) % LARGEST_DATA_ALIGNMENT == 0:
             return True
         sites = (site for site in self.bodies[function.entry].sites if site.target == target and site.use is Use.DATA)
         arch = self.fixed.architecture
@@ -472,14 +474,6 @@ class _Binder:
             tuple(self.record_code),
             tuple(sorted(self.records.items())),
         )
-
-
-def _holds(tables: Iterable[JumpTable], fixed: int) -> bool:
-    """Whether one of the tables covers the address."""
-    return any(
-        table.address <= fixed < table.address + table.size or (table.index is not None and 0 <= fixed - table.index[0] < table.index[1])
-        for table in tables
-    )
 
 
 def _rows_by_fixed(diff: ImageDiff) -> Mapping[Rva, FunctionMatch]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.arch import LONGEST_INSTRUCTION
 from hotpatch.builder.model import PAGES
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.parts import POINTER_SIZE
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Function
-
-_LONGEST = 16
-"""Bytes that no instruction is longer than."""
 
 
 class Counterparts:
@@ -85,7 +83,7 @@ def _taken(view: View, function: Function) -> Iterator[tuple[int, int]]:
     body, links = view.body(function.entry), view.links(function.entry)
     for index, line in enumerate(view.lines(function.entry)):
         for link in (links[number] for number in line.links):
-            code = body.code[link.part][link.offset : link.offset + _LONGEST]
+            code = body.code[link.part][link.offset : link.offset + LONGEST_INSTRUCTION]
             at = function.ranges[link.part].start + link.offset
             if link.kind not in PAGES and not view.architecture.accesses(link.kind, code, at):
                 yield link.target, index

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.arch import FixupKind, Flow, Use
+from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, Placement, Veneer
 from hotpatch.builder.unwinding import handler_veneers
 from hotpatch.image import Range, SectionFlags
+from hotpatch.image.flow import LEAVING
 from hotpatch.patch import SECTION_ALIGNMENT
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _after(veneers: Iterable[Veneer], piece: Piece) -> list[Veneer]:
 def _runs_on(piece: Piece, fixed: Image) -> bool:
     """Whether code ends in an instruction that goes on: a call that never returns, behind which no other code may stand, but a trap."""
     *_, last = fixed.architecture.steps(fixed.code(piece.range))
-    return last.flow in (Flow.NEXT, Flow.BRANCH, Flow.CALL, Flow.CALL_INDIRECT)
+    return last.flow not in LEAVING
 
 
 def _congruent(at: int, piece: Piece, named: Sequence[int]) -> int:

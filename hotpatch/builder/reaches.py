@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.image import Function, Image
 
+_LARGEST = 1 << 16
+"""Bytes that travel at most for the sake of a distance."""
+
 
 class Reach(NamedTuple):
     """What an instruction of a function that travels reaches.
@@ -79,10 +82,7 @@ def _is_data(image: Image, body: Body, target: Rva) -> bool:
     if target < image.headers_size or image.function_at(target) is not None:
         return False
     section = image.section_at(target)
-    return not (section is not None and section.executable) and not any(
-        table.address <= target < table.address + table.size or (table.index is not None and 0 <= target - table.index[0] < table.index[1])
-        for table in body.tables
-    )
+    return not (section is not None and section.executable) and not any(table.covers(target) for table in body.tables)
 
 
 class Distances:
@@ -269,7 +269,3 @@ def _size(function: Function) -> tuple[int, int]:
 
 def _fixed_start(match: DatumMatch) -> int:
     return match.fixed
-
-
-_LARGEST = 1 << 16
-"""Bytes that travel at most for the sake of a distance."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind, Use
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
+from hotpatch.differ.texts import is_printable
 
 if TYPE_CHECKING:
     from hotpatch.differ.correspond import Correspondence
@@ -75,7 +76,7 @@ def _numbers_before(view: View, rva: int) -> bytes:
 def _is_text(raw: bytes) -> bool:
     """Whether it is printable and ends in a zero."""
     letters = raw.replace(b"\0", b"")
-    return raw[-1:] == b"\0" and bool(letters) and all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in letters)
+    return raw[-1:] == b"\0" and bool(letters) and is_printable(letters)
 
 
 def _begins_text(view: View, rva: int) -> bool:

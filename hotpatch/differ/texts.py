@@ -39,16 +39,17 @@ def whole_text(view: View, rva: int) -> tuple[str, int] | None:
         return None
     low = max(section.range.start, rva - _TEXT_LIMIT)
     before = view.image.read(low, rva - low).rpartition(b"\0")[2]
-    if rva % _ALIGNMENT == 0 and not _is_text(before[-1:]):
+    if rva % _ALIGNMENT == 0 and not is_printable(before[-1:]):
         before = b""
     raw, end, _ = view.image.read(rva, _TEXT_LIMIT).partition(b"\0")
     found = before + raw
-    if not end or not raw or not _is_text(found):
+    if not end or not raw or not is_printable(found):
         return None
     return found.decode("ascii"), len(before)
 
 
-def _is_text(found: bytes) -> bool:
+def is_printable(found: bytes) -> bool:
+    """Whether all bytes are printable ASCII, blanks and line ends among them."""
     return all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in found)
 
 

@@ -11,6 +11,7 @@ from hotpatch.arch.texts import with_label, with_place
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.model import Verdict
 from hotpatch.differ.parts import ENTRY, PlaceKind, Position, position_in
+from hotpatch.differ.texts import is_printable
 from hotpatch.differ.view import view_of
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Wording:
 
     def _string(self, target: int) -> str | None:
         raw, end, _ = self.view.image.read(target, _STRING_LIMIT).partition(b"\0")
-        if len(raw) < 2 or not all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in raw):
+        if len(raw) < 2 or not is_printable(raw):
             return None
         return ascii(raw.decode("ascii")) + ("" if end else "…")
 

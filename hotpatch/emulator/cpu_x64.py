@@ -13,6 +13,7 @@ from hotpatch.arch import Machine, architecture
 from hotpatch.arch.x64_operands import memory
 from hotpatch.emulator.binding import new_engine
 from hotpatch.emulator.cpu_model import HALT, NOWHERE, SYSTEM_CALL, Interrupt
+from hotpatch.emulator.memory import PAGE
 from hotpatch.emulator.repeats import RepeatForm
 from hotpatch.errors import FaultKind
 
@@ -34,7 +35,6 @@ _LOWER_END, _UPPER_START = 1 << 47, (1 << 64) - (1 << 47)
 """Addresses between them are not canonical (Intel SDM volume 1, "Canonical Addressing")."""
 _LARGEST_ACCESS = 512
 """Bytes that one instruction accesses at most: ``fxsave``."""
-_PAGE = 0x1000
 _MXCSR = 0x1F80
 _FPCW = 0x27F
 """What Windows starts a thread with (MS Learn, "x64 calling convention", FpCsr and MxCsr)."""
@@ -84,7 +84,7 @@ class X64Cpu:
         """Addresses that are not canonical. Unicorn 2.1 maps their low 52 bits, unless it is asked where pages lie, once for each."""
 
         def fill(_uc: Engine, page: int, access: int, entry: TlbEntry, _data: object) -> bool:
-            if _LOWER_END <= page < _UPPER_START and page != NOWHERE & -_PAGE:  # Unicorn looks there for itself
+            if _LOWER_END <= page < _UPPER_START and page != NOWHERE & -PAGE:  # Unicorn looks there for itself
                 trap.append((page, access))
                 return False
             entry.paddr, entry.perms = page, UC_PROT_ALL  # rights are those of what is mapped there
@@ -122,7 +122,7 @@ class X64Cpu:
             into = (told - start) & _TOLD
             if into < _LARGEST_ACCESS:
                 return (start + into) & (1 << 64) - 1
-            if (start & (1 << 64) - 1) - told in range(_PAGE):
+            if (start & (1 << 64) - 1) - told in range(PAGE):
                 return start & (1 << 64) - 1
         return told
 

@@ -112,13 +112,9 @@ class Transaction:
         self._push("restore registers of thread", str(thread.id), self._target.set_registers, thread.id, before)
         self._target.set_registers(thread.id, registers)
 
-    def keep(self, what: str) -> None:
-        """Bring the target back to what it is now where this ends early, whoever changes it meanwhile; before ``what`` that is."""
-        self._push("bring back the process as it was before", what, self._target.checkpoint())
-
     def call(self, va: Va, arguments: Sequence[int], budget: int) -> int:
         """See :meth:`hotpatch.engine.target.Target.call_between`; whatever the function did is taken back with the rest."""
-        self.keep("a callback")
+        self._push("bring back the process as it was before", "a callback", self._target.checkpoint())
         return self._target.call_between(va, arguments, budget=budget)
 
     def add_module(self, name: str, va: Va, image: Image) -> None:

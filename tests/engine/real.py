@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hotpatch.emulator.guest import Guest
+from hotpatch.engine import Engine
 from hotpatch.errors import HotpatchError
 
 TOLD_BEFORE = ("write_data", "write_code", "set_registers")
@@ -30,6 +33,17 @@ CALLS = (
 
 class InjectedError(HotpatchError):
     """An injected failure of the target."""
+
+
+def moment_of(guest: Guest, engine: Engine) -> Callable[[], None]:
+    """What takes process and registry back to now."""
+    process, registry = guest.snapshot(), engine.snapshot()
+
+    def back() -> None:
+        guest.restore(process)
+        engine.restore(registry)
+
+    return back
 
 
 def whole(guest: Guest) -> dict[str, object]:

@@ -17,7 +17,7 @@ from hotpatch.engine.registry import Ended, Registry
 from hotpatch.engine.transaction import Transaction
 from hotpatch.errors import ApplyRefused, EmulatedFault, Fault, FaultKind, HotpatchError, Refusal, Refused, Rule
 
-from .real import CALLS, TOLD_BEFORE, InjectedError, whole
+from .real import CALLS, TOLD_BEFORE, InjectedError, moment_of, whole
 
 Result = TypeVar("Result")
 LIMIT = 1000
@@ -139,13 +139,7 @@ class Stepped:
 
     def moment(self) -> Callable[[], None]:
         """What takes process and registry back to now."""
-        process, registry = self.guest.snapshot(), self.engine.snapshot()
-
-        def back() -> None:
-            self.guest.restore(process)
-            self.engine.restore(registry)
-
-        return back
+        return moment_of(self.guest, self.engine)
 
     def undisturbed(self, deed: Callable[[], Result]) -> tuple[Result, list[dict[str, object]], list[Registry]]:
         """Do it, with every state that the process and the registry stand in between two transactions."""

@@ -16,7 +16,7 @@ from hotpatch.patch import Patch
 
 from .interrupts import chosen, interrupted, places
 from .late import images, patch_of
-from .real import InjectedError, whole
+from .real import InjectedError, moment_of, whole
 from .synthetic import Recipe, base_image, entry, make
 
 Result = TypeVar("Result")
@@ -41,18 +41,9 @@ class Scene:
         kernel = self.guest.kernel
         return found, self.guest.system.cpu.shown(), self.engine.snapshot(), kernel.on_slice, kernel.call_ended
 
-    def moment(self) -> Callable[[], None]:
-        process, registry = self.guest.snapshot(), self.engine.snapshot()
-
-        def back() -> None:
-            self.guest.restore(process)
-            self.engine.restore(registry)
-
-        return back
-
     def interrupt(self, deed: Callable[[], Result], *, transactions: int = 1) -> Result:
         """Interrupt ``deed`` everywhere; then let it be done. It is made of so many transactions."""
-        before, back = self.state(), self.moment()
+        before, back = self.state(), moment_of(self.guest, self.engine)
         states = [before]
         know = self.engine._know
 
@@ -172,7 +163,7 @@ def test_a_roll_back_that_is_interrupted_comes_to_its_end(machine: Machine, oper
         finally:
             here.engine._know = known
 
-    before, back = here.state(), here.moment()
+    before, back = here.state(), moment_of(here.guest, here.engine)
 
     def caught() -> None:
         with pytest.raises(InjectedError):
