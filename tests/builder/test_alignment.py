@@ -9,9 +9,10 @@ import pytest
 from hotpatch import build
 from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.differ import diff_images
+from hotpatch.errors import NotHotpatchable, Rule
 from hotpatch.image import Image
 from tests.builder.test_type_records import takes
-from tests.emulator.pe import RDATA, TEXT, Pe
+from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 CONTENT = struct.pack("<2d", 1.5, 2.5)
 RETURNS = {Machine.X64: b"\xc3", Machine.ARM64: b"\xc0\x03\x5f\xd6"}
@@ -62,3 +63,27 @@ def test_a_vector_in_an_array_that_travels_keeps_its_alignment(machine: Machine)
     patch = build(diff_images(table(machine, 1.5), table(machine, 9.5)))
     (row,) = patch.carried
     assert row.patch_rva % 16 == 8
+
+
+def live(machine: Machine, datum: int, *, aligned: bool) -> Image:
+    """Functions that load 16 bytes of live data, the first by an instruction that wants them ``aligned`` or not, and what follows them."""
+    pe = Pe(machine)
+    pe.put(datum, CONTENT)
+    functions = {"load": (datum, aligned), "other": (datum, False), "next": (datum + len(CONTENT), False)}
+    places = {name: TEXT + 0x40 * number for number, name in enumerate(functions)}
+    for name, (target, wanted) in functions.items():
+        pe.put(places[name], loads(machine, places[name], target, aligned=wanted) + RETURNS[machine])
+    pe.exports("vector.dll", list(places.items()))
+    return pe.build("vector.dll")
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("place", "fits"), [(0x108, False), (0x120, True)])
+def test_live_data_that_the_base_has_unaligned_are_refused(machine: Machine, place: int, fits: bool) -> None:
+    found = diff_images(live(machine, DATA + place, aligned=False), live(machine, DATA + 0x100, aligned=True))
+    if fits:
+        assert build(found).carried == ()
+        return
+    with pytest.raises(NotHotpatchable) as refused:
+        build(found)
+    assert {(refusal.rule, "not aligned" in refusal.reason) for refusal in refused.value.refusals} == {(Rule.UNRESOLVED_REFERENCE, True)}
