@@ -3,11 +3,16 @@
 Where paths meet, a place holds the image base if it does on *any* of them. Missing a displacement that is an RVA would be silent damage
 in a patch, and code that adds a displacement of a page and more to anything but the image base, in a register that may hold it, does not
 come out of compilers. Displacements below the first page of sections are fields of the headers, not references.
+
+A displacement may also wait for the image base: where an address has three parts, Microsoft's compiler takes two instructions,
+``lea rbp, [rbx*2 + RVA]`` and ``add rbp, rdi``. So a sum is followed, too, that LEA makes in 64 bits of an index and a displacement; the
+last one that was added is an RVA if the image base comes to it, and nothing but that. An index is never an RVA where it is scaled, nor
+where the operand that adds the image base has a displacement of its own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from capstone import x86_const
 
@@ -18,7 +23,7 @@ from hotpatch.arch.x64_flow import Analysis, Blocks
 from hotpatch.arch.x64_operands import PARENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from hotpatch.arch.common import Rows
 
@@ -27,12 +32,36 @@ LOWEST_SECTION_RVA = 0x1000
 
 _CALL_CHANGES = frozenset(x64_operands.VOLATILE)
 _WHOLE_REGISTERS = frozenset(PARENTS.values())
-_Effect = tuple[frozenset[str], str | None, tuple[str, ...]]
-"""Places overwritten, then the place that holds the image base afterwards, an index added or not, if one of the last did before."""
+_IMAGE_BASE = -1
+_ALONE = frozenset((_IMAGE_BASE,))
+_NOTHING: frozenset[int] = frozenset()
 
 
-class _ImageBase(Analysis[set[str]]):
-    """Which registers and stack slots hold the image base."""
+class _Effect(NamedTuple):
+    """What an instruction does to the sums that are followed.
+
+    Attributes:
+        changed: Places overwritten.
+        destination: The place that holds the sum of ``sources`` afterwards.
+        sources: Places, read before.
+        begins: Whether a displacement that may be an RVA is part of the sum, the last one.
+    """
+
+    changed: frozenset[str]
+    destination: str | None = None
+    sources: tuple[str, ...] = ()
+    begins: bool = False
+
+
+class _Sums(dict[str, frozenset[int]]):
+    """Place → what may be part of the sum in it: the image base, and positions of displacements that it has not come to."""
+
+    def copy(self) -> _Sums:
+        return _Sums(self)
+
+
+class _ImageBase(Analysis[_Sums]):
+    """Which registers and stack slots hold the image base, or a displacement that waits for it."""
 
     def __init__(self, blocks: Blocks, image_base: int) -> None:
         super().__init__(blocks)
@@ -56,27 +85,27 @@ class _ImageBase(Analysis[set[str]]):
         """
         number, _, _, _, _, text = self.blocks.rows[position]
         if number == encoding.CALL:
-            return _CALL_CHANGES, None, ()
+            return _Effect(_CALL_CHANGES)
         operands = x64_operands.split(text)
         changed = frozenset(x64_operands.written(number, operands))
         if number == x86_const.X86_INS_MOV:
             destination, source = (self._place(operand) for operand in operands)
             if destination is not None:
-                return changed | {destination}, destination if source is not None else None, (source,) if source is not None else ()
+                return _Effect(changed | {destination}, destination, () if source is None else (source,))
         elif number in (x86_const.X86_INS_LEA, x86_const.X86_INS_ADD) and operands[0] in _WHOLE_REGISTERS:
-            return changed, operands[0], self._summands(operands)
-        return changed, None, ()
+            return _Effect(changed, operands[0], *self._summands(operands))
+        return _Effect(changed)
 
     @staticmethod
-    def _summands(operands: tuple[str, ...]) -> tuple[str, ...]:
-        """The registers whose sum LEA or ADD gives, those apart that are scaled."""
+    def _summands(operands: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+        """The registers whose sum LEA or ADD gives, those apart that are scaled, and whether LEA adds what may be an RVA."""
         if operands[1] in _WHOLE_REGISTERS:
-            return operands
+            return operands, False
         accessed = x64_operands.memory(operands[1])
-        if accessed is None or accessed.size or not 0 <= accessed.displacement < LOWEST_SECTION_RVA:
-            return ()
+        if accessed is None or accessed.size or accessed.displacement < 0 or accessed.base in ("rip", "rsp"):
+            return (), False
         registers = (accessed.base, accessed.scaled if accessed.scale == 1 else None)
-        return tuple(register for register in registers if register is not None)
+        return tuple(register for register in registers if register is not None), accessed.displacement >= LOWEST_SECTION_RVA
 
     @staticmethod
     def _place(operand: str) -> str | None:
@@ -85,60 +114,94 @@ class _ImageBase(Analysis[set[str]]):
             return operand
         return operand if x64_operands.stack_slot(x64_operands.memory(operand)) is not None else None
 
-    def initial(self) -> set[str]:
-        return set()
+    def initial(self) -> _Sums:
+        return _Sums()
 
-    def step(self, position: int, state: set[str]) -> None:
+    def step(self, position: int, state: _Sums) -> None:
         made = self._makers.get(position)
         if made is not None:
             if made in _WHOLE_REGISTERS:
-                state.add(made)
+                state[made] = _ALONE
             return
-        if not state:
+        effect = self._known_effect(position)
+        if not state and not effect.begins:
             return
+        summed = self._sum(position, effect, state)
+        for place in effect.changed & state.keys():
+            del state[place]
+        if effect.destination is not None and summed:
+            state[effect.destination] = summed
+        if "rsp" in effect.changed:
+            for place in [place for place in state if "[rsp" in place]:
+                del state[place]
+
+    def _known_effect(self, position: int) -> _Effect:
         effect = self._effects[position]
         if effect is None:
             effect = self._effects[position] = self._effect(position)
-        changed, destination, sources = effect
-        moved = any(source in state for source in sources)
-        state -= changed
-        if moved and destination is not None:
-            state.add(destination)
-        if "rsp" in changed:
-            state -= {place for place in state if "[rsp" in place}
+        return effect
 
-    def merge(self, known: set[str], other: set[str], leader: int) -> bool:
-        if other <= known:
-            return False
-        known |= other
-        return True
+    def _sum(self, position: int, effect: _Effect, state: _Sums) -> frozenset[int]:
+        """What the destination holds after the instruction: nothing that is followed where the address is complete."""
+        parts = [state.get(source, _NOTHING) for source in effect.sources]
+        if effect.begins:
+            return _NOTHING if any(_IMAGE_BASE in part for part in parts) else frozenset((position,))
+        return _NOTHING if _met(parts) else frozenset().union(*parts)
 
-    def along(self, state: set[str], position: int, *, taken: bool) -> set[str]:
-        return set(state)
+    def merge(self, known: _Sums, other: _Sums, leader: int) -> bool:
+        changed = False
+        for place, held in other.items():
+            mine = known.get(place, _NOTHING)
+            if not held <= mine:
+                known[place] = mine | held
+                changed = True
+        return changed
+
+    def along(self, state: _Sums, position: int, *, taken: bool) -> _Sums:
+        return state.copy()
 
     def references(self, address: int, image_base: int) -> Iterator[Reference]:
         """The references, after :meth:`run`."""
+        found: set[int] = set()
         for leader in self.blocks.leaders:
-            state = set(self.entries[leader])
+            state = self.entries[leader].copy()
             for position in range(leader, self.blocks.end(leader)):
                 if state:
-                    found = self._reference(position, state, address, image_base)
-                    if found is not None:
-                        yield found
+                    found |= self._relative(position, state)
                 self.step(position, state)
+        for position in sorted(found):
+            reference = self._reference(position, address, image_base)
+            if reference is not None:
+                yield reference
 
-    def _reference(self, position: int, state: set[str], address: int, image_base: int) -> Reference | None:
+    def _relative(self, position: int, state: _Sums) -> frozenset[int] | set[int]:
+        """The positions of the displacements that the instruction at ``position`` shows to be RVAs."""
         accessed = x64_operands.accessed(x64_operands.split(self.blocks.rows[position][5]))
-        if accessed is None or accessed.displacement < LOWEST_SECTION_RVA:
-            return None
-        if accessed.base not in state and (accessed.scale != 1 or accessed.scaled not in state):
-            return None
-        _, at, size, encoded, _, _ = self.blocks.rows[position]
-        start = encoding.disp32_offset(encoded)
-        if start is None:
+        if accessed is None:
+            effect = self._known_effect(position)
+            return _met([state.get(source, _NOTHING) for source in effect.sources])
+        registers = [accessed.base, accessed.scaled if accessed.scale == 1 else None]
+        parts = [state.get(register, _NOTHING) for register in registers if register is not None]
+        if accessed.displacement >= LOWEST_SECTION_RVA:
+            return {position} if any(_IMAGE_BASE in part for part in parts) else _NOTHING
+        return _met(parts)
+
+    def _reference(self, position: int, address: int, image_base: int) -> Reference | None:
+        _, at, size, encoded, _, text = self.blocks.rows[position]
+        accessed, start = x64_operands.accessed(x64_operands.split(text)), encoding.disp32_offset(encoded)
+        if accessed is None or start is None:
             return None
         offset = at - address
         return Reference(offset, size, offset + start, FixupKind.ADDR32NB, Use.DATA, image_base + accessed.displacement)
+
+
+def _met(parts: Sequence[frozenset[int]]) -> frozenset[int]:
+    """The displacements in some of two ``parts`` of a sum of which the other may be the image base."""
+    found = _NOTHING
+    for index, part in enumerate(parts):
+        if any(_IMAGE_BASE in other for at, other in enumerate(parts) if at != index):
+            found |= part - _ALONE
+    return found
 
 
 def image_relative(rows: Rows, address: int, image_base: int) -> list[Reference]:
