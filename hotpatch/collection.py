@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class _Program:
+    """What is known of the program that runs this."""
+
+    has_frozen = False
+    """Whether it was ever seen to have frozen something: counting that takes Python a walk through all of it, if there is any."""
+
+
 @contextmanager
 def without_collection() -> Iterator[None]:
     """Do not look for cyclic garbage meanwhile.
@@ -25,7 +32,8 @@ def without_collection() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():
+        _Program.has_frozen = _Program.has_frozen or gc.get_freeze_count() > 0
+        if not _Program.has_frozen:
             gc.freeze()
             gc.unfreeze()
         gc.enable()

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from hotpatch.collection import without_collection
+from hotpatch.collection import _Program, without_collection
 
 
 class Cycle:
@@ -16,8 +16,9 @@ class Cycle:
 
 
 @pytest.fixture
-def nothing_frozen():
+def nothing_frozen(monkeypatch):
     """As in a program that has frozen nothing; the tests themselves have (``conftest.py``)."""
+    monkeypatch.setattr(_Program, "has_frozen", False)
     frozen = gc.get_freeze_count()
     gc.unfreeze()
     yield
@@ -57,6 +58,17 @@ def test_what_a_program_has_frozen_stays_frozen() -> None:
     with without_collection():
         pass
     assert gc.get_freeze_count() == before > 0
+
+
+def test_what_is_frozen_is_counted_once(monkeypatch) -> None:
+    """Each count is a walk through all of it."""
+    counted: list[int] = []
+    monkeypatch.setattr(_Program, "has_frozen", False)
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: counted.append(1) or 1)
+    for _ in range(3):
+        with without_collection():
+            pass
+    assert len(counted) == 1
 
 
 def test_it_stays_off_where_it_was_off() -> None:
