@@ -221,7 +221,7 @@ class MicroExecution:
             self._shape(fixed, theirs.process.load_base),
             own,
             alike,
-            _constants(self._fixed, fixed) if alike else _constants(self._base, base) + _constants(self._fixed, fixed),
+            _constants(self._fixed, fixed) if alike else _parting(_constants(self._base, base), _constants(self._fixed, fixed)),
         )
         trials = Trials(sides)
         trials.run(self._seed, seeds)
@@ -261,6 +261,12 @@ def _constants(image: Image, function: Function) -> tuple[int, ...]:
                 found.update(dict.fromkeys(abs(number) for number in item.reckoned_with))
     values = list(found)
     return tuple(values if len(values) <= CONSTANTS else Random(0).sample(values, CONSTANTS))
+
+
+def _parting(mine: tuple[int, ...], theirs: tuple[int, ...]) -> tuple[int, ...]:
+    """The constants of both: first those that only one side has, because there the two may part."""
+    only = set(mine) ^ set(theirs)
+    return tuple(sorted(dict.fromkeys((*mine, *theirs)), key=lambda number: number not in only))
 
 
 def _own_code(span: range, known: frozenset[int], body: int) -> Callable[[int], bool]:

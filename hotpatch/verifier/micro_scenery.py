@@ -22,10 +22,10 @@ _SHARE = 6
 """One word in so many comes from the function's own constants."""
 _POOL = 48
 """Different ones of them in one scenery, at most."""
-_HELD = 0.75
-"""Share of registers that hold a constant or a small number, at every other seed."""
-_RELATED = 0.2
-"""Share of these that hold something that gives a constant together with another register."""
+_WORD, _LOW, _CONSTANT, _RELATED = range(4)
+_HOLDS = (_WORD,) * 2 + (_LOW,) * 2 + (_CONSTANT,) * 3 + (_RELATED,)
+"""What a register holds in as many runs of every other seed, in an order of its own: any word, a small number, one of the constants, or
+something that gives one together with another register."""
 _BETWEEN = 0.2
 """Share of constants with a distance added that another constant bounds: what an index is once ``x - first <= last - first`` is checked."""
 _SMALL = 8
@@ -62,13 +62,20 @@ class Scenery:
         if not self._seed % 2:
             return self.word(index)
         draw = Random(self._seed << 8 | index)
-        if draw.random() >= _HELD:
+        block, turn = divmod(self._seed // 2, len(_HOLDS))
+        holds = Random(block << 8 | index).sample(_HOLDS, len(_HOLDS))
+        what = holds[turn]
+        if what == _WORD:
             return self.word(index)
-        if index and self._constants and draw.random() < _RELATED:
+        if what == _LOW or not self._constants:
+            return draw.randrange(-_SMALL, 2 * _SMALL) & _MASK
+        if what == _RELATED and index:
             # What two arguments are compared to after one step: their sum, difference or bits that differ.
             other, constant = self.register(draw.randrange(index)), _near(draw, self._constants)
             return draw.choice((other ^ constant, other + constant, other - constant, constant - other)) & _MASK
-        return _near(draw, self._constants) if self._constants and draw.random() < 0.5 else draw.randrange(-_SMALL, 2 * _SMALL) & _MASK
+        # One constant after the other as it is, so that none of the first is left out, and between them what lies near any.
+        half, near = divmod(block * holds.count(_CONSTANT) + holds[:turn].count(_CONSTANT), 2)
+        return _near(draw, self._constants) if near or what == _RELATED else self._constants[half % len(self._constants)]
 
     def float_bits(self, index: int) -> int:
         """Likewise for floating-point registers: 64 bits of a double."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +13,13 @@ from hotpatch.arch import Machine
 from hotpatch.arch.assembly import assemble
 from hotpatch.patch import Space
 from hotpatch.verifier import MicroExecution, MicroOutcome, check_patch
+from hotpatch.verifier.micro import SEEDS
 from hotpatch.verifier.micro_run import Place, Runner, leads_on
 from hotpatch.verifier.micro_scenery import Scenery
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 CASES = (
@@ -46,6 +51,14 @@ def test_patched_function_does_what_the_fixed_one_does(built, case: str, machine
     assert [report.base_rva for report in reports] == [function.base_rva for function in given.patch.functions]
     assert {report.outcome for report in reports} == {MicroOutcome.AGREE}
     assert all(report.agreed and report.coverage > 0.5 for report in reports)
+
+
+@pytest.mark.parametrize(("first", "more"), [(0, range(50)), (7, ()), (1000, ())])
+@pytest.mark.parametrize("register", range(4))
+def test_each_argument_holds_each_of_the_first_constants_as_it_is(first: int, more: Sequence[int], register: int) -> None:
+    constants = (110, 111, 125)
+    held = {Scenery(seed, (*constants, *more)).register(register) for seed in range(first, first + SEEDS)}
+    assert held >= set(constants)
 
 
 @each_machine
