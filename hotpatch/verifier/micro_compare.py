@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import zip_longest
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
@@ -12,7 +13,7 @@ from hotpatch.verifier.micro_model import Difference
 from hotpatch.verifier.micro_run import RUN_BUDGET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from hotpatch.image import Function
     from hotpatch.process import Process
@@ -104,13 +105,13 @@ class Comparison:
 
     def _written(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
         ours: dict[int, int] = {}
-        new: tuple[set[int], set[int]] = (set(), set())
+        new: tuple[set[range], set[range]] = (set(), set())
         for va in mine.written:
             base = va - self._mine.load_base
             inside = 0 <= base < self._correlation.diff.base.size_of_image
             carried = self._correlation.patch_va is not None and self._correlation.patch_va <= va < self._correlation.patch_end
             if carried or (inside and self._correlation.counterpart(base) is None):
-                new[0].add(va & -_WORD)
+                new[0].add(self._own_word(va, self._is_new_here))
             else:
                 ours[va] = va
         others: dict[int, int] = {}
@@ -119,7 +120,7 @@ class Comparison:
             if 0 <= fixed < self._correlation.diff.fixed.size_of_image:
                 meant = self._correlation.meant(fixed)
                 if meant is None:
-                    new[1].add(va & -_WORD)
+                    new[1].add(self._own_word(va, self._is_new_there))
                 else:
                     others[self._mine.load_base + meant] = va
             else:
@@ -141,13 +142,41 @@ class Comparison:
                 yield Difference(
                     f"written at {self._shown(start)}", self._shown(values[0]), self._shown(values[1]), values, ("written", there)
                 )
-        for at, second_at in zip_longest(sorted(new[0]), sorted(new[1])):
-            first = None if at is None else self._word(self._mine, at)
-            second = None if second_at is None else self._word(self._theirs, second_at)
+        for place, other_place in zip_longest(*(sorted(places, key=itemgetter(0)) for places in new)):
+            first = None if place is None else self._value(self._mine, place)
+            second = None if other_place is None else self._value(self._theirs, other_place)
             if first is None or second is None or not self._same(first, second):
                 shown = ["nothing" if value is None else self._shown(value) for value in (first, second)]
                 yield Difference("written to data that only one of them has", shown[0], shown[1])
                 return
+
+    @staticmethod
+    def _own_word(va: int, is_new: Callable[[int], bool]) -> range:
+        """What of the word around ``va`` one side alone has, in one piece: nothing of another datum, which need not lie beside it there."""
+        start, end = va, va + 1
+        while start & _WORD - 1 and is_new(start - 1):
+            start -= 1
+        while end & _WORD - 1 and is_new(end):
+            end += 1
+        return range(start, end)
+
+    def _is_new_here(self, va: int) -> bool:
+        base, place = va - self._mine.load_base, va - (self._correlation.patch_va or 0)
+        if 0 <= base < self._correlation.diff.base.size_of_image:
+            return self._correlation.counterpart(base) is None
+        patch = self._correlation.patch
+        return patch is not None and any(item.patch_rva <= place < item.patch_rva + item.size for item in patch.carried)
+
+    def _is_new_there(self, va: int) -> bool:
+        fixed = va - self._theirs.load_base
+        return 0 <= fixed < self._correlation.diff.fixed.size_of_image and self._correlation.meant(fixed) is None
+
+    @staticmethod
+    def _value(process: Process, place: range) -> int | None:
+        try:
+            return int.from_bytes(process.guest.read(Va(place.start), len(place)), "little")
+        except AccessError:
+            return None
 
     def _astride(self, one: int | None, other: int | None, va: int) -> bool:
         """Whether a written byte belongs to an address that lies across words and means the same on both sides."""
@@ -158,12 +187,8 @@ class Comparison:
                 return True
         return False
 
-    @staticmethod
-    def _word(process: Process, va: int) -> int | None:
-        try:
-            return int.from_bytes(process.guest.read(Va(va), _WORD), "little")
-        except AccessError:
-            return None
+    def _word(self, process: Process, va: int) -> int | None:
+        return self._value(process, range(va, va + _WORD))
 
     def _shown(self, value: int) -> str:
         where = ""

@@ -17,6 +17,7 @@ from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from hotpatch.arch import JumpTable
     from hotpatch.differ import ImageDiff
     from hotpatch.engine import AppliedPatch
     from hotpatch.image import Function, Image
@@ -186,6 +187,30 @@ class Correlation:
             and self.alike(mine - distance, theirs - distance, _WORD)
             for distance in before
         )
+
+    def is_beside_table(self, mine: int, theirs: int, size: int, function: Function) -> bool:
+        """Whether ``size`` bytes at ``mine`` in the patch, at ``theirs`` (VAs) are what an index that leads out of a jump table comes upon.
+
+        Not where that would be an entry that leads into ``function``: the table may be longer than it was taken for.
+        """
+        fixed = theirs - self.theirs.load_base
+        if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end or fixed in self._targets(function):
+            return False
+        named = self._named_in_patch(function)
+        return any(
+            size == table.entry_size
+            and not 0 <= fixed - table.address < table.size
+            and not (fixed - table.address) % size
+            and mine - self.patch_va - (fixed - table.address) in named
+            and not any(self._entry(table, fixed) in part for part in function.ranges)
+            for part in function.ranges
+            for table in self.diff.fixed.jump_tables_in(part)
+        )
+
+    def _entry(self, table: JumpTable, fixed: int) -> int:
+        """Where what is at ``fixed`` would lead to as an entry of ``table``, RVA."""
+        raw = int.from_bytes(self.diff.fixed.read(Rva(fixed), table.entry_size), "little", signed=table.signed)
+        return table.anchor + (raw << table.shift)
 
     def _named_in_patch(self, function: Function) -> frozenset[int]:
         """What the code that travels for ``function`` refers to by itself, as RVAs of the patch image."""

@@ -81,6 +81,8 @@ class Doubts:
         called = {Rva(call.callee - start) for call in self._first.calls}
         allowed, starts = self._correlation.reach(self._fixed, called)
         for number, (va, size) in enumerate(self._first.touched):
+            if self._beside_table(number, va, size):
+                return True
             beside = bool(starts) and starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed
             if not self._found_the_same(number, va, size) and (beside or self._beyond(number, va)):
                 return True
@@ -95,6 +97,11 @@ class Doubts:
             return True
         places = self._correlation.beside(va, self._fixed)
         return any((place, size) in self._other_places and self._correlation.alike(place, va, size) for place in places)
+
+    def _beside_table(self, number: int, va: int, size: int) -> bool:
+        """Whether both sides come upon what lies beside a jump table: no entry, so that it leads either where nothing is."""
+        others = self._mine.touched
+        return number < len(others) and self._correlation.is_beside_table(others[number][0], va, size, self._fixed)
 
     def _beyond(self, number: int, va: int) -> bool:
         """Whether an access that a reference explains by its place goes past what is there."""

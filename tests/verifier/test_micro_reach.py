@@ -10,6 +10,7 @@ import pytest
 import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.arch.assembly import assemble
+from hotpatch.patch import CarriedKind
 from hotpatch.verifier import MicroExecution, MicroOutcome, verify_functions
 from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
@@ -280,3 +281,78 @@ def test_lower_bytes_of_addresses_above_others_mean_what_the_addresses_do(machin
     assert correlation.are_cut(mine, theirs) is cut
     assert not correlation.are_cut(mine + (8 << shift) & (1 << 64) - 1, theirs)
     assert not correlation.are_cut(mine + 1, theirs)
+
+
+STORES = {
+    Machine.X64: (
+        "mov eax, 1; mov dword ptr [rip + {one}], eax; ret",
+        "mov eax, 1; mov dword ptr [rip + {new}], eax; mov eax, 1; mov dword ptr [rip + {one}], eax; ret",
+    ),
+    Machine.ARM64: (
+        "adrp x9, 0x3000; mov w8, #1; str w8, [x9, #{one}]; ret",
+        "adrp x10, 0x3000; mov w8, #1; str w8, [x10, #{new}]; adrp x9, 0x3000; mov w8, #1; str w8, [x9, #{one}]; ret",
+    ),
+}
+KEEPS = {
+    Machine.X64: "mov rax, qword ptr [rip + {front}]; add eax, dword ptr [rip + {one}]; add eax, dword ptr [rip + {end}]; ret",
+    Machine.ARM64: "adrp x9, 0x3000; ldr x0, [x9, #{front}]; ldr w1, [x9, #{one}]; ldr w2, [x9, #{end}]; ret",
+}
+"""The same in both builds: it tells which datum is which."""
+KEPT = {"front": 0xF8, "end": 0x108}
+
+
+@each_machine
+@pytest.mark.parametrize(("stored", "outcome"), [(1, MicroOutcome.AGREE), (3, MicroOutcome.DIFFER)])
+def test_new_data_that_share_a_word_with_the_bases_are_compared_by_themselves(machine: Machine, stored: int, outcome: MicroOutcome) -> None:
+    """In the patch image nothing of the base's is next to them."""
+    images = []
+    keep = TEXT + 0x40
+    for code, places in zip(STORES[machine], ({"one": 0x100}, {"new": 0x100, "one": 0x104}), strict=True):
+        of_walk, of_keep = {"new": 0, **places}, {**places, **KEPT}
+        if machine is Machine.X64:
+            of_walk = {name: DATA + at - TEXT - (11 if name == "new" or len(places) == 1 else 22) for name, at in places.items()}
+            ends = {"front": 7, "one": 13, "end": 19, "new": 0}
+            of_keep = {name: DATA + at - keep - ends[name] for name, at in of_keep.items()}
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, code.format(**of_walk), TEXT))
+        pe.put(keep, assemble(machine, KEEPS[machine].format(**of_keep), keep))
+        pe.exports("walk.dll", [("walk", TEXT), ("keep", keep)])
+        images.append(pe.build("walk.dll"))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    (item,) = (item for item in patch.carried if item.kind is CarriedKind.DATA)
+    assert item.size == 4
+    if stored != 1:
+        patch = with_code(patch, *{Machine.X64: (1, "01", "03"), Machine.ARM64: (4, "28008052", "68008052")}[machine])
+    (report,) = verify_functions(images[0], patch, fixed=images[1]).functions
+    assert report.outcome is outcome, report.text
+
+
+UNCHECKED_SWITCH = {
+    Machine.X64: "movzx eax, cl; lea rdx, [rip + {table}]; movsxd rax, dword ptr [rdx + rax*4]; add rax, rdx; jmp rax; "
+    "mov eax, 1; ret; mov eax, 2; ret; jmp {keep}",
+    Machine.ARM64: "adrp x9, 0x2000; add x9, x9, #0x400; nop; add x8, x8, x9; br x8; mov w0, #1; ret; mov w0, #2; ret; b {keep}",
+}
+LDRSW_X8_X9_X0_LSL_2, NOP = (struct.pack("<I", word) for word in (0xB8A07928, 0xD503201F))
+CASES = {Machine.X64: (19, 25, 31), Machine.ARM64: (20, 28, 36)}
+NAMES_BEHIND = {Machine.X64: "mov eax, dword ptr [rip + {behind}]; ret", Machine.ARM64: "adrp x9, 0x2000; ldr w0, [x9, #{behind}]; ret"}
+
+
+@each_machine
+def test_a_made_up_index_beside_a_table_that_travels(machine: Machine) -> None:
+    """It comes upon what a function that is jumped to refers to, and in the patch image upon nothing."""
+    images = []
+    table, keep = RDATA + 0x400, TEXT + 0x80
+    behind = table + 12
+    code = UNCHECKED_SWITCH[machine].format(table=table - TEXT - 10, keep=keep)
+    for walk in ("mov eax, 7; ret" if machine is Machine.X64 else "mov w0, #7; ret", code):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, walk, TEXT).replace(NOP, LDRSW_X8_X9_X0_LSL_2))
+        names = NAMES_BEHIND[machine].format(behind=behind - keep - 6 if machine is Machine.X64 else behind - RDATA)
+        pe.put(keep, assemble(machine, names, keep))
+        pe.put(table, struct.pack("<3i", *(TEXT + case - table for case in CASES[machine])) + b"something" * 99)
+        pe.exports("walk.dll", [("walk", TEXT), ("keep", keep)])
+        images.append(pe.build("walk.dll"))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    assert [item.size for item in patch.carried] == [12]
+    (report,) = verify_functions(images[0], patch, fixed=images[1]).functions
+    assert report.outcome is not MicroOutcome.DIFFER, report.text
