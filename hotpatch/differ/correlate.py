@@ -17,6 +17,7 @@ from hotpatch.differ.gaps import gaps, in_order
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
+from hotpatch.differ.naming_tables import NamingTables, pointer_pairs
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.traits import callers, flow_shape, mentions, neighbours
 from hotpatch.differ.votes import Votes
@@ -37,7 +38,6 @@ _NEIGHBOUR_AFFINITY = 0.4
 _SHORT = 4
 """Instructions; fewer are alike to many a function, and must be nearly the same to tell anything."""
 _SHORT_AFFINITY = 0.75
-_DATA = frozenset({PlaceKind.CONSTANT, PlaceKind.WRITABLE})
 _GAP_LIMIT = 400
 """Pairs of functions between two matched neighbours that are compared at most."""
 
@@ -52,6 +52,7 @@ class _Correlator:
         self.base, self.fixed = base, fixed
         self.matching = Matching()
         self.likeness = Likeness(base, fixed)
+        self.tables = NamingTables(base, fixed)
         self.votes: Votes[None] = Votes()
         self.weak: Votes[None] = Votes()
         self._known_mentions, self._known_shape = cache(mentions), cache(flow_shape)
@@ -61,6 +62,8 @@ class _Correlator:
         """Those of them whose bodies differ, which are asked last."""
         self._told: set[Pair] = set()
         """Pairs of addresses that nobody need name any more: matched functions, and data whose pointers were followed."""
+        self._listed: set[Pair] = set()
+        """Functions that tables of the same names, which either image has once, hold at the same place."""
 
     def run(self) -> Matching:
         match_names(self.base, self.fixed, self.matching)
@@ -177,13 +180,16 @@ class _Correlator:
                 votes.add(pair, voter, None)
             else:
                 self._told.add(pair)
-                waiting += pointer_pairs(self.base, self.fixed, *pair)
+                found = pointer_pairs(self.base, self.fixed, *pair)
+                if found and self.tables.are_unique(*pair):
+                    self._listed.update(found)
+                waiting += found
 
     def _elect(self, votes: Votes[None], least_affinity: float = 0.0) -> bool:
         weight = {pair: _SAME_BODY_WEIGHT for pair in votes.pairs() if self._same_body(*pair)}
         winners, _ = votes.clear_winners(self.matching.forward, weight)
         if least_affinity:
-            winners = tuple(pair for pair in winners if self.likeness.affinity(*pair, least_affinity))
+            winners = tuple(pair for pair in winners if pair in self._listed or self.likeness.affinity(*pair, least_affinity))
         return self._pair_all((pair for pair in winners if same_names(self.base, self.fixed, *pair)), Evidence.REFERENCES)
 
     def _repeated_names(self) -> bool:
@@ -311,11 +317,3 @@ def _by_name(view: View, entries: Sequence[int]) -> dict[str, list[int]]:
         for name in view.functions[entry].names:
             found[name].append(entry)
     return found
-
-
-def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
-    """Targets of the pointers in two data that have them in the same places, up to what follows in either image."""
-    sites = base.pointers_from(old)
-    if not sites or sites != fixed.pointers_from(new) or not base.place(old).kind is fixed.place(new).kind in _DATA:
-        return []
-    return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]

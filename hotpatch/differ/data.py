@@ -14,9 +14,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.correlate import pointer_pairs
 from hotpatch.differ.correspond import Ranges
 from hotpatch.differ.matching import Evidence
+from hotpatch.differ.naming_tables import pointer_pairs
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.votes import Site, Tie, Votes
 

@@ -1,0 +1,73 @@
+"""What pointers at the same places of two data lead to, and tables that name the functions which they lead to.
+
+Modules tell a runtime of their functions by such tables: names, and beside each a function (methods, attributes, slots of types). Two
+tables of the same names, flags and numbers hold the same function at the same place, however much it has changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hotpatch.differ.parts import PlaceKind
+from hotpatch.differ.texts import whole_text
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from hotpatch.differ.view import View
+    from hotpatch.differ.votes import Pair
+
+_DATA = frozenset({PlaceKind.CONSTANT, PlaceKind.WRITABLE})
+
+
+class NamingTables:
+    """Tables of two images that name what they lead to."""
+
+    def __init__(self, base: View, fixed: View) -> None:
+        """Of ``base`` and ``fixed``."""
+        self._views = base, fixed
+
+    def are_unique(self, old: int, new: int) -> bool:
+        """Whether the data at two RVAs say the same by all but where they lead, names among it, and none else in their images does."""
+        if not _names(self._views[0], old, self._views[0].pointers_from(old)):
+            return False
+        keys = [_key(view, rva) for view, rva in zip(self._views, (old, new), strict=True)]
+        return keys[0] == keys[1] and all(counts[key] == 1 for counts, key in zip(self._counts, keys, strict=True))
+
+    @cached_property
+    def _counts(self) -> tuple[Mapping[Hashable, int], ...]:
+        """How many data of each image say what."""
+        return tuple(Counter(_key(view, rva) for rva in view.boundaries if view.pointers_from(rva)) for view in self._views)
+
+
+def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
+    """Targets of the pointers in two data that have them in the same places, up to what follows in either image.
+
+    Where that is further on in one of them, the part that both have must say the same, names among it.
+    """
+    sites, others = base.pointers_from(old), fixed.pointers_from(new)
+    if not sites or not others or not base.place(old).kind is fixed.place(new).kind in _DATA:
+        return []
+    if sites != others:
+        size = min(base.extent(old).end - old, fixed.extent(new).end - new)
+        sites, others = base.pointers(old, old + size), fixed.pointers(new, new + size)
+        names = _names(base, old, sites)
+        alike = sites == others and names and names == _names(fixed, new, others) and base.bare(old, size) == fixed.bare(new, size)
+        if not alike:
+            return []
+    return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
+
+
+def _names(view: View, start: int, sites: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """The texts that pointers of a datum lead to, with where these stand."""
+    targets = ((offset, view.pointer(start + offset)) for offset in sites)
+    texts = ((offset, whole_text(view, target)) for offset, target in targets if view.place(target).kind is PlaceKind.CONSTANT)
+    return tuple((offset, text[0]) for offset, text in texts if text is not None and not text[1])
+
+
+def _key(view: View, rva: int) -> Hashable:
+    """What a datum says by all but where its pointers lead."""
+    sites = view.pointers_from(rva)
+    return sites, view.bare(rva, view.extent(rva).end - rva), _names(view, rva, sites)

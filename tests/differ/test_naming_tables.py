@@ -1,0 +1,95 @@
+"""Functions that tables name are told by their names, however much they changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.arch.assembly import assemble
+from hotpatch.differ import Verdict
+from tests.emulator.pe import DATA, RDATA, TEXT, Pe
+
+each_machine = pytest.mark.parametrize("machine", Machine)
+TABLE, SECOND = DATA + 0x100, DATA + 0x300
+METHOD, OTHER = TEXT + 0x80, TEXT + 0x100
+NAMES = RDATA + 0x800
+TAKES = {
+    Machine.X64: ("mov r8d, {number}", "lea rax, [rip + {distance}]", "xor edx, edx; mov ecx, {number}; ret"),
+    Machine.ARM64: ("mov w8, #{number}", "adrp x0, {page}; add x0, x0, #{low}", "mov w2, #0; mov w1, #{number}; ret"),
+}
+FILLER = {Machine.X64: b"\xcc" * 0x200, Machine.ARM64: bytes(0x200)}
+BEFORE = {Machine.X64: "xor eax, eax; ret", Machine.ARM64: "mov w0, #0; ret"}
+AFTER = {
+    Machine.X64: "push rbx; push rsi; imul rcx, rdx; sub rcx, r8; shl rcx, 3; not rcx; pop rsi; pop rbx; nop; nop; nop; ret",
+    Machine.ARM64: "mul x8, x0, x1; sub x8, x8, x2; eor x8, x8, x3; lsl x8, x8, #3; add x8, x8, x4; orr x0, x8, x5; ret",
+}
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a table says.
+
+    Attributes:
+        number: A number in the function that takes the table.
+        method: The code of the function that the table names.
+        names: Of the table's rows; the method is that of the row ``work``.
+        again: Whether a second table says the same of another function.
+    """
+
+    number: int
+    method: str
+    names: tuple[str, ...] = ("work",)
+    again: bool = False
+
+    def image(self, machine: Machine) -> hotpatch.Image:
+        pe = Pe(machine)
+        pe.put(TEXT, FILLER[machine])
+        sizes = {Machine.X64: 6, Machine.ARM64: 4}
+        first, second, third = TAKES[machine]
+        at = TEXT + sizes[machine]
+        take = second.format(distance=TABLE - at - 7, page=TABLE & -0x1000, low=TABLE & 0xFFF)
+        pe.put(TEXT, assemble(machine, f"{first.format(number=self.number)}; {take}; {third.format(number=self.number)}", TEXT))
+        pe.put(METHOD, assemble(machine, self.method, METHOD))
+        pe.put(OTHER, assemble(machine, AFTER[machine], OTHER))
+        for start, function in ((TABLE, METHOD), (SECOND, OTHER))[: 1 + self.again]:
+            for row, name in enumerate(self.names):
+                text = pe.put(NAMES + 0x10 * (row if name != "work" else 15), name.encode())
+                pe.pointer(start + 0x18 * row, text)
+                pe.pointer(start + 0x18 * row + 8, function if name == "work" else TEXT)
+                pe.put(start + 0x18 * row + 0x10, b"\x82")
+        ends = [("end", TABLE + 0x18 * len(self.names)), ("second", SECOND), ("third", SECOND + 0x18 * len(self.names))]
+        pe.exports("table.dll", [("user", TEXT), ("other", OTHER), *ends])
+        return pe.build("table.dll")
+
+
+def _matched(machine: Machine, base: Build, fixed: Build) -> tuple[Verdict, str]:
+    """What became of the method, and by what it was matched."""
+    rows = hotpatch.diff(base.image(machine), fixed.image(machine)).functions
+    return next((row.verdict, row.matched_by) for row in rows if row.base is not None and row.base.entry == METHOD)
+
+
+@each_machine
+def test_a_method_that_was_rewritten_is_known_by_its_row(machine: Machine) -> None:
+    base, fixed = Build(1, BEFORE[machine]), Build(2, AFTER[machine])
+    assert _matched(machine, base, fixed) == (Verdict.CHANGED, "references")
+    diff = hotpatch.diff(base.image(machine), fixed.image(machine))
+    assert not diff.findings
+    assert {function.base_rva for function in hotpatch.build(diff).functions} == {TEXT, METHOD}
+
+
+@each_machine
+@pytest.mark.parametrize(
+    ("base", "fixed"), [({}, {"names": ("play",)}), ({"again": True}, {"again": True}), ({}, {"names": ("more", "work")})]
+)
+def test_where_names_differ_or_are_not_alone_a_row_tells_nothing(machine: Machine, base: dict, fixed: dict) -> None:
+    assert _matched(machine, Build(1, BEFORE[machine], **base), Build(2, AFTER[machine], **fixed))[0] is Verdict.REMOVED
+
+
+@each_machine
+@pytest.mark.parametrize(("names", "verdict"), [(("work", "more"), Verdict.CHANGED), (("more", "work"), Verdict.REMOVED)])
+def test_a_table_that_goes_on_further_tells_of_the_rows_that_both_have(machine: Machine, names: tuple[str, ...], verdict: Verdict) -> None:
+    base, fixed = Build(1, BEFORE[machine]), Build(1, AFTER[machine], names)
+    assert _matched(machine, base, fixed)[0] is verdict
