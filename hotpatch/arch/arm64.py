@@ -139,6 +139,12 @@ class Arm64(Architecture):
         """See :meth:`Architecture.reached`."""
         return arm64_reach.reached(instructions, naming, edges)
 
+    def first_reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """See :meth:`Architecture.first_reached`."""
+        return arm64_reach.first_reached(instructions, naming, edges)
+
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""
         return kind in _LOADS

@@ -29,8 +29,19 @@ _ONE = re.compile(r"([wxbhsdq])(?:\d+|zr)")
 
 def reached(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.reached`."""
+    return _reaching(instructions, naming, edges).reached()
+
+
+def first_reached(
+    instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+) -> tuple[Reached, ...]:
+    """See :meth:`hotpatch.arch.base.Architecture.first_reached`."""
+    return _reaching(instructions, naming, edges).first_reached()
+
+
+def _reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
     motions = [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
-    return Reaching(instructions, motions, VOLATILE, edges).reached()
+    return Reaching(instructions, motions, VOLATILE, edges)
 
 
 def _motion(instruction: Instruction, *, names: bool) -> Motion:

@@ -439,6 +439,12 @@ class Architecture(ABC):
         """
 
     @abstractmethod
+    def first_reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """The same as :meth:`reached` where no way goes back: what loops reach in their first round, on the ways that lead into them."""
+
+    @abstractmethod
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """Whether the instruction ``code``, which refers to data by ``kind``, reads or writes there, and does not only take the address."""
 

@@ -3,6 +3,7 @@
 A forward analysis over a function's flow. Each place (a register, or a stack slot with a fixed distance from the stack pointer) holds what
 it may: for each instruction that takes an address, the distance from that address, or :data:`ANY` where ways meet with several, as behind
 a loop that walks over an array. What is reached by an index besides, or through memory other than such slots, is not told.
+Where a loop begins to walk is told apart: there ways back are not followed.
 """
 
 from __future__ import annotations
@@ -89,6 +90,20 @@ class Reaching:
     def reached(self) -> tuple[Reached, ...]:
         """Everything that is reached, by address; sums that are compared with others besides are left out: they are ends."""
         self._solve()
+        return self._told()
+
+    def first_reached(self) -> tuple[Reached, ...]:
+        """What is reached where no way goes back: what a loop that walks reaches in its first round."""
+        rank = {leader: number for number, leader in enumerate(self._onward())}
+        self._before = {leader: {} for leader in self._leaders}
+        for leader in rank:
+            state = self._after(leader)
+            for successor in self._successors(leader):
+                if rank[successor] > rank[leader]:
+                    _join(self._before[successor], state)
+        return self._told()
+
+    def _told(self) -> tuple[Reached, ...]:
         found: dict[Reached, None] = {}
         compared: set[tuple[int, int | None]] = set()
         for leader in sorted(self._before):
@@ -137,10 +152,33 @@ class Reaching:
         self._before = {leader: {} for leader in self._leaders}
         while work:
             leader = work.pop()
-            state = _copy(self._before[leader])
-            for number in range(leader, self._ends[leader]):
-                self._step(number, state)
+            state = self._after(leader)
             work.extend(successor for successor in self._successors(leader) if _join(self._before[successor], state))
+
+    def _after(self, leader: int) -> _State:
+        """What places hold behind the instructions from ``leader`` to the next."""
+        state = _copy(self._before[leader])
+        for number in range(leader, self._ends[leader]):
+            self._step(number, state)
+        return state
+
+    def _onward(self) -> list[int]:
+        """The leaders, each behind those that lead to it but for ways back: depth first, in the order in which they are left."""
+        left: list[int] = []
+        seen: set[int] = set()
+        for root in self._leaders:
+            waiting = [] if root in seen else [(root, self._successors(root))]
+            seen.add(root)
+            while waiting:
+                leader, successors = waiting[-1]
+                following = next((one for one in successors if one not in seen), None)
+                if following is None:
+                    left.append(leader)
+                    waiting.pop()
+                else:
+                    seen.add(following)
+                    waiting.append((following, self._successors(following)))
+        return left[::-1]
 
     def _successors(self, leader: int) -> Iterator[int]:
         last = self._ends[leader] - 1

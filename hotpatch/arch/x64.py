@@ -145,6 +145,12 @@ class X64(Architecture):
         """See :meth:`Architecture.reached`."""
         return x64_reach.reached(instructions, naming, edges)
 
+    def first_reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """See :meth:`Architecture.first_reached`."""
+        return x64_reach.first_reached(instructions, naming, edges)
+
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; all but LEA do."""
         first = next(iter(self.disassemble(code, address)), None) if kind is FixupKind.REL32 else None

@@ -69,7 +69,9 @@ def reaches(image: Image, body: Body) -> Mapping[Site, tuple[Reach, ...]]:
     for part in parts:
         edges |= {part.start + table.jump: table.targets for table in image.jump_tables_in(part)}
     found: dict[Site, list[Reach]] = {}
-    for item in image.architecture.reached(instructions, named, edges):
+    architecture = image.architecture
+    every = {*architecture.reached(instructions, named, edges), *architecture.first_reached(instructions, named, edges)}
+    for item in sorted(every):
         for site in named[item.anchor]:
             if item.at != item.anchor or item.width > 1:
                 start = Rva(site.target + item.distance)

@@ -17,7 +17,9 @@ from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import Ranges
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.naming_tables import pointer_pairs
-from hotpatch.differ.parts import PlaceKind
+from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
+from hotpatch.differ.reached import is_the_same, reached_alike
+from hotpatch.differ.uses import live_names, open_targets, operations, parts_behind, users_of
 from hotpatch.differ.votes import Site, Tie, Votes
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 _Telling = Callable[[], Site]
 """Who voted, told when it is asked for: only where votes contradict each other, or tell of a move."""
 _EQUAL_CONTENT_WEIGHT = 2
+_FARTHEST = 4096
+"""Bytes; how far code is taken to go from data that it names to others."""
+_INSIDE = POINTER_SIZE - 1
 _POINTER_ROUNDS = 16
 """How far pointers in data are followed."""
 
@@ -85,6 +90,7 @@ def correlate_data(base: View, fixed: View, matching: Matching, twins: Twins) ->
     search.headers()
     search.proven()
     search.probable()
+    search.reached()
     search.in_place()
     search.pointed_at()
     search.repeated_names()
@@ -103,7 +109,9 @@ class _Search:
         self.shifts: list[Shift] = []
         self._moved: dict[Pair, dict[int, _Telling]] = defaultdict(dict)
         self._stayed: set[int] = set()
-        self._names = {view: _live_names(view) for view in (base, fixed)}
+        self._reckoned: set[int] = set()
+        """What is a datum of its own though only one image names it."""
+        self._names = {view: live_names(view) for view in (base, fixed)}
         self._named = sorted(start for starts in self._names[base].values() for start in starts)
 
     # evidence ----------------------------------------------------------------------------------------------------------------------------
@@ -168,6 +176,56 @@ class _Search:
         weights = {pair: _EQUAL_CONTENT_WEIGHT for pair in votes.pairs() if self._equal_content(*pair)}
         self._elect(votes, weights, Evidence.ALIGNMENT)
 
+    def reached(self) -> None:
+        """What changed functions reach alike, though not both name it.
+
+        What they access must lie as far from what is matched on both sides as before; what they only make the address of must be the same.
+        """
+        differing = self._begin_otherwise()
+        for functions in self.twins.unlike:
+            lost = set(open_targets(self.base, functions[0], self.pairs))
+            gained = set(open_targets(self.fixed, functions[1], self._taken))
+            if not (lost or gained or self._is_disturbed(functions[0], differing)):
+                continue
+            alike = reached_alike(self.base, self.fixed, functions)
+            named = [pair for pair in alike.accessed if (pair[0] in lost or pair[1] in gained) and self._may_pair(*pair)]
+            for pair in [pair for pair in named if self._is_between(*pair)]:
+                self._reckon(pair)
+            for pair in [pair for pair in alike.made if self._may_pair(*pair) and is_the_same(self.base, self.fixed, pair, self._known)]:
+                self._reckon(pair)
+
+    def _reckon(self, pair: Pair) -> None:
+        base, fixed = pair
+        within = (self.base.pointers(base - _INSIDE, base + _INSIDE), self.fixed.pointers(fixed - _INSIDE, fixed + _INSIDE))
+        if not any(within):  # a datum begins in the middle of no pointer
+            self._pair(base, fixed, Evidence.ALIGNMENT)
+            self._reckoned.add(base)
+
+    def _known(self, base: int, fixed: int) -> bool:
+        return self.matching.forward.get(base) == fixed or self.pairs.get(base) == fixed
+
+    def _is_disturbed(self, entry: int, differing: Container[int]) -> bool:
+        """Whether a function of the base names live data around which others begin otherwise, or have moved by other distances."""
+        for start in dict.fromkeys(self.base.body(entry).whole_targets):
+            if start in self.pairs and self.base.symbol(start) is None:
+                near = self._starts[bisect_left(self._starts, start - _FARTHEST) : bisect_right(self._starts, start + _FARTHEST)]
+                moved = self.pairs[start] - start
+                if any(other in differing or self.pairs[other] - other != moved for other in near):
+                    return True
+        return False
+
+    def _begin_otherwise(self) -> frozenset[int]:
+        """Starts of the base's nameless live data that hold other bytes, or pointers at other places, than what is matched with them."""
+        return frozenset(
+            one.base
+            for one in self.stretches()
+            if one.name is None
+            and (
+                self.base.bare(one.base, one.size) != self.fixed.bare(one.fixed, one.size)
+                or self.base.pointers(one.base, one.base + one.size) != self.fixed.pointers(one.fixed, one.fixed + one.size)
+            )
+        )
+
     def repeated_names(self) -> None:
         """One name several times, as static locals have: in their order, when they are equally many."""
         there, here = self._names[self.base], self._names[self.fixed]
@@ -184,8 +242,8 @@ class _Search:
         Zeros are alike in most live data, so they tell only where all that is open in either version of a function has such a place.
         """
         for pair in self.twins.unlike:
-            lost = _open_targets(self.base, pair[0], self.pairs)
-            gained = set(_open_targets(self.fixed, pair[1], self._taken))
+            lost = open_targets(self.base, pair[0], self.pairs)
+            gained = set(open_targets(self.fixed, pair[1], self._taken))
             places = {base: fixed for base in lost if (fixed := self._same_place(base)) in gained}
             complete = len(places) == len(lost) == len(gained) and all(self._is_used_alike(pair, *item, gained) for item in places.items())
             for base, fixed in places.items():
@@ -198,12 +256,12 @@ class _Search:
         for _ in range(_POINTER_ROUNDS):
             partners: dict[int, set[int]] = defaultdict(set)
             claims: dict[int, set[int]] = defaultdict(set)
-            for base, fixed, size in (*((one.base, one.fixed, one.size) for one in self.stretches()), *constants):
+            for base, fixed, size, telling in (*((one.base, one.fixed, one.size, True) for one in self.stretches()), *constants):
                 for offset in self.base.pointers(base, base + size):
                     if fixed + offset not in self.fixed.image.pointers:
                         continue
                     old, new = self.base.pointer(base + offset), self.fixed.pointer(fixed + offset)
-                    if self._may_pair(old, new):
+                    if self._may_pair(old, new) and (telling or self._is_between(old, new)):
                         partners[old].add(new)
                         claims[new].add(old)
             clear = [(old, *others) for old, others in sorted(partners.items()) if len(others) == 1]
@@ -213,8 +271,11 @@ class _Search:
             if not fresh:
                 break
 
-    def _equal_constants(self) -> list[tuple[int, int, int]]:
-        """Constants with pointers that changed functions refer to alike, and are the same but for where these lead."""
+    def _equal_constants(self) -> list[tuple[int, int, int, bool]]:
+        """Constants with pointers that changed functions refer to alike, and are the same but for where these lead.
+
+        Start in both images, bytes, and whether they have more than pointers: these alone tell nothing, but where they lead may.
+        """
         partners: dict[int, set[int]] = defaultdict(set)
         claims: dict[int, set[int]] = defaultdict(set)
         for pair in self.twins.unlike:
@@ -223,13 +284,14 @@ class _Search:
                     partners[old.target].add(new.target)
                     claims[new.target].add(old.target)
         clear = [(old, *others) for old, others in sorted(partners.items()) if len(others) == 1]
-        return [(old, new, self.base.extent(old).size) for old, new in clear if len(claims[new]) == 1]
+        sizes = {old: self.base.extent(old).size for old, _ in clear}
+        return [(old, new, sizes[old], any(self.base.bare(old, sizes[old]))) for old, new in clear if len(claims[new]) == 1]
 
     def _are_equal_constants(self, base: int, fixed: int) -> bool:
         if not self.base.place(base).kind is PlaceKind.CONSTANT is self.fixed.place(fixed).kind or not self.base.pointers_from(base):
             return False
         size = self.base.extent(base).size
-        return size == self.fixed.extent(fixed).size and self._equal_content(base, fixed)
+        return size == self.fixed.extent(fixed).size and self.base.bare(base, size) == self.fixed.bare(fixed, size)
 
     def _may_pair(self, old: int, new: int) -> bool:
         """Whether both are nameless live data that nothing has matched yet."""
@@ -252,6 +314,12 @@ class _Search:
         size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
         return fixed if self.base.bare(base, size) == self.fixed.bare(fixed, size) else None
 
+    def _is_between(self, base: int, fixed: int) -> bool:
+        """Whether matched data lie on both sides in the same section, as far from it in both images, and the bytes are the same."""
+        at, section = bisect_left(self._starts, base), self.base.section(base)
+        inside = 0 < at < len(self._starts) and all(self.base.section(start) is section for start in self._starts[at - 1 : at + 1])
+        return inside and self._same_place(base) == fixed
+
     def _is_telling(self, base: int) -> bool:
         return any(self.base.bare(base, self.base.extent(base).size))
 
@@ -261,13 +329,13 @@ class _Search:
         All functions that refer to the fixed one must have referred to the base one.
         """
         there, here = self._users[self.base].get(base, set()), self._users[self.fixed].get(fixed, set())
-        done, doing = _operations(self.base, functions[0]), _operations(self.fixed, functions[1])
+        done, doing = operations(self.base, functions[0]), operations(self.fixed, functions[1])
         alike = {target for target, found in doing.items() if target in gained and found & done[base]}
         return alike == {fixed} and here <= {self.matching.forward.get(entry) for entry in there}
 
     @cached_property
     def _users(self) -> dict[View, dict[int, set[int]]]:
-        return {view: _users_of(view) for view in (self.base, self.fixed)}
+        return {view: users_of(view) for view in (self.base, self.fixed)}
 
     # votes -------------------------------------------------------------------------------------------------------------------------------
 
@@ -322,7 +390,7 @@ class _Search:
         for number, (fixed, base) in enumerate(anchors):
             if found and fixed < found[-1].fixed + found[-1].size:
                 last = found[-1]
-                if base - last.base == fixed - last.fixed:
+                if base - last.base == fixed - last.fixed and base not in self._reckoned:
                     continue
                 found[-1] = Stretch(last.fixed, last.base, fixed - last.fixed, last.evidence, last.name)
             following = anchors[number + 1] if number + 1 < len(anchors) else None
@@ -335,7 +403,7 @@ class _Search:
         there, here = self.base.symbol(base), self.fixed.symbol(fixed)
         if there is not None and here is not None and there.rva == base and here.rva == fixed:
             return min(there.size or 0, here.size or 0)
-        size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
+        size = min(self.base.extent(base).size, self.fixed.extent(fixed).size, self._room(base))
         if following is not None and not (there or here):
             gap = following[0] - fixed
             whole = following[1] - base == gap and self.base.bare(base, gap) == self.fixed.bare(fixed, gap)
@@ -343,6 +411,10 @@ class _Search:
             if gap > size and whole and not unproven and not self._has_others(base, gap):
                 return gap
         return size
+
+    def _room(self, base: int) -> int:
+        """Bytes up to where the base has a datum next of which code only reckons the address."""
+        return min((start for start in self._reckoned if start > base), default=self.base.image.size_of_image) - base
 
     def _has_others(self, base: int, size: int) -> bool:
         """Whether data of the base that lie elsewhere in the fixed image, or have a name, begin behind ``base`` within ``size`` bytes."""
@@ -356,16 +428,10 @@ class _Search:
 
         Another datum may stand in the place of a lost one, and the zeros that live data mostly start with are alike.
         """
-        parts = _parts(self.fixed, fixed, size)
-        if not parts <= _parts(self.base, base, size):
+        parts = parts_behind(self.fixed, fixed, size)
+        if not parts <= parts_behind(self.base, base, size):
             return True
         return not all(any(self.fixed.bare(fixed + at, self.fixed.extent(fixed + at).size)) for at in parts)
-
-
-def _parts(view: View, start: int, size: int) -> set[int]:
-    """Offsets from ``start`` of what begins or ends behind it within ``size`` bytes."""
-    starts = view.boundaries
-    return {at - start for at in starts[bisect_right(starts, start) : bisect_left(starts, start + size)]}
 
 
 def _address(view: View, function: int, link: Link) -> int:
@@ -379,41 +445,3 @@ def _site_of(old: Body, new: Body, pair: Pair) -> Site:
     ranges = old.function.ranges, new.function.ranges
     sites = ranges[0][there.part].start + there.offset, ranges[1][here.part].start + here.offset
     return Site(old.function.entry, new.function.entry, *sites)
-
-
-def _open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
-    """Live data that a function refers to and that are not matched at that address."""
-    return sorted(
-        target for target in set(view.body(entry).whole_targets) if target not in matched and view.place(target).kind is PlaceKind.WRITABLE
-    )
-
-
-def _users_of(view: View) -> dict[int, set[int]]:
-    """Live data → what refers to them: functions by entry, and places of pointers."""
-    found: dict[int, set[int]] = defaultdict(set)
-    for entry in view.functions:
-        for link in view.links(entry):
-            if link.kind is not FixupKind.PAGEBASE_REL21 and view.place(link.target).kind is PlaceKind.WRITABLE:
-                found[link.target].add(entry)
-    for site, target in view.image.pointers.items():
-        found[target].add(site)
-    return found
-
-
-def _operations(view: View, entry: int) -> dict[int, set[tuple[object, ...]]]:
-    """What the function does with each address; taking its page is done with any."""
-    links = view.links(entry)
-    found: dict[int, set[tuple[object, ...]]] = defaultdict(set)
-    for line in view.lines(entry):
-        for number in line.links:
-            if links[number].kind is not FixupKind.PAGEBASE_REL21:
-                found[links[number].target].add((view.architecture.operation(view.text(entry, line)), *line.kinds))
-    return found
-
-
-def _live_names(view: View) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = defaultdict(list)
-    for datum in view.image.data_symbols:
-        if view.place(datum.rva).kind is PlaceKind.WRITABLE and datum.rva not in found[datum.name]:
-            found[datum.name].append(datum.rva)
-    return dict(found)

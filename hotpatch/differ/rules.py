@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -122,11 +123,15 @@ def _growth(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator[
     base, fixed = relation.base, relation.fixed
     starts = {stretch.base for stretch in live.stretches}
     partners = {stretch.fixed: stretch.base for stretch in live.stretches}
+    begun = sorted(partners)
     users = _changed_users(relation, twins)
     for stretch in live.stretches:
         if base.symbol(stretch.base) or fixed.symbol(stretch.fixed):
             continue
         old, new = base.extent(stretch.base), fixed.extent(stretch.fixed)
+        following = bisect_right(begun, stretch.fixed)
+        if following < len(begun):  # what code reckons from another address is no boundary, but may be matched
+            new = Range(new.start, min(new.end, Rva(begun[following])))
         section = base.image.section_at(old.start)
         bounded = old.end in starts or (section is not None and old.end == section.range.end)
         if not bounded or new.size <= old.size or fills(new.start + old.size, new.end, partners.get(new.end, _ALIGNMENT_LIMIT)):

@@ -86,6 +86,40 @@ def test_reached(case: str, machine: Machine) -> None:
     assert {item.anchor for item in found} <= {START}
 
 
+FIRST = {
+    "a-walk-over-an-array": (
+        {X64: "add rbx, 16; mov dword ptr [rbx], eax; add rbx, 4; dec ecx; jne 0x100b; ret",
+         ARM64: "add x19, x19, #16; str w1, [x19], #4; subs w0, w0, #1; b.ne 0x1008; ret"},
+        {X64: [(16, 4)], ARM64: [(16, 4)]},
+    ),
+    "a-walk-in-a-walk": (
+        {X64: "mov eax, dword ptr [rbx]; add rbx, 4; dec ecx; jne 0x1007; mov edx, dword ptr [rbx]; dec esi; jne 0x1007; ret",
+         ARM64: "ldr w1, [x19], #4; subs w0, w0, #1; b.ne 0x1004; ldr w2, [x19]; subs w3, w3, #1; b.ne 0x1004; ret"},
+        {X64: [(0, 4), (4, 4)], ARM64: [(0, 4), (4, 4)]},
+    ),
+    "a-loop-that-is-entered-at-its-end": (
+        {X64: "jmp 0x100d; add rbx, 4; mov eax, dword ptr [rbx + 8]; dec ecx; jne 0x1009; ret",
+         ARM64: "b 0x100c; add x19, x19, #4; ldr w1, [x19, #8]; subs w0, w0, #1; b.ne 0x1008; ret"},
+        {X64: [(8, 4)], ARM64: [(8, 4)]},
+    ),
+    "two-ways-that-differ": (
+        {X64: "test ecx, ecx; je 0x100f; add rbx, 4; mov eax, dword ptr [rbx]; ret",
+         ARM64: "cbz w0, 0x100c; add x19, x19, #4; ldr w1, [x19]; ret"},
+        {X64: [], ARM64: []},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("case", FIRST)
+def test_first_reached(case: str, machine: Machine) -> None:
+    sources, expected = FIRST[case]
+    code = assemble(machine, TAKES[machine] + sources[machine], START)
+    instructions = list(architecture(machine).disassemble(code, START))
+    found = architecture(machine).first_reached(instructions, [START], {})
+    assert [(item.distance, item.width) for item in found if item.at != START and item.width] == expected[machine]
+
+
 WORDS = {
     "ld1 {v0.4s, v1.4s}, [x19]": (0x4C40AA60, [(0, 32)]),
     "st1 {v0.s}[1], [x19]": (0x0D009260, [(0, 4)]),

@@ -9,6 +9,8 @@ from hotpatch.address import Rva
 from hotpatch.arch import Machine
 from hotpatch.differ import diff_images
 from tests.builder.forge import DATA, TEXT, Code, Data, forge
+from tests.builder.test_reaches import RETURNS, reads
+from tests.builder.test_type_records import NOTHING, takes
 from tests.emulator.pe import DATA as PE_DATA
 from tests.emulator.pe import RDATA, Pe
 from tests.emulator.pe import TEXT as PE_TEXT
@@ -46,3 +48,24 @@ def test_what_pointers_in_an_equal_constant_lead_to():
         pe.exports("table.dll", [("user", PE_TEXT)])
         images.append(pe.build("table.dll"))
     assert hotpatch.diff(*images).base_datum(Rva(PE_DATA + 0x60)) == PE_DATA + 0x40
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("behind", "known"), [(0x80, True), (0x90, False)], ids=["neighbours-moved-alike", "what-is-behind-moved-further"])
+def test_what_pointers_in_a_constant_of_nothing_else_lead_to(machine, behind, known):
+    """Such are the pointers to the record and the context of a failed check in Microsoft's C runtime."""
+    images = []
+    for start, end, changes in ((PE_DATA, 0x80, b""), (PE_DATA + 0x10, behind, NOTHING[machine])):
+        pe = Pe(machine)
+        pe.cursor = RDATA + 0x800
+        pe.put(PE_TEXT, takes(machine, PE_TEXT, RDATA + 0x100) + changes + RETURNS[machine])
+        pe.pointer(RDATA + 0x108, start + 0x40)
+        pe.put(RDATA + 0x110, b"text")
+        rows = [("user", PE_TEXT)]
+        for number, target in ((1, start), (2, start + end), (3, RDATA + 0x110)):
+            pe.put(PE_TEXT + 0x40 * number, reads(machine, PE_TEXT + 0x40 * number, target, number))
+            rows.append((f"g{number}", PE_TEXT + 0x40 * number))
+        pe.exports("table.dll", rows)
+        images.append(pe.build("table.dll"))
+    found = {match.fixed: match.base for match in hotpatch.diff(*images).data}
+    assert found.get(PE_DATA + 0x50) == (PE_DATA + 0x40 if known else None)

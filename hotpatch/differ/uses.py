@@ -1,0 +1,60 @@
+"""Where live data begin, and what functions do with them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from hotpatch.arch import FixupKind
+from hotpatch.differ.parts import PlaceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from hotpatch.differ.view import View
+
+
+def open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
+    """Live data that a function refers to and that are not matched at that address."""
+    return sorted(
+        target for target in set(view.body(entry).whole_targets) if target not in matched and view.place(target).kind is PlaceKind.WRITABLE
+    )
+
+
+def users_of(view: View) -> dict[int, set[int]]:
+    """Live data → what refers to them: functions by entry, and places of pointers."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for entry in view.functions:
+        for link in view.links(entry):
+            if link.kind is not FixupKind.PAGEBASE_REL21 and view.place(link.target).kind is PlaceKind.WRITABLE:
+                found[link.target].add(entry)
+    for site, target in view.image.pointers.items():
+        found[target].add(site)
+    return found
+
+
+def operations(view: View, entry: int) -> dict[int, set[tuple[object, ...]]]:
+    """What the function does with each address; taking its page is done with any."""
+    links = view.links(entry)
+    found: dict[int, set[tuple[object, ...]]] = defaultdict(set)
+    for line in view.lines(entry):
+        for number in line.links:
+            if links[number].kind is not FixupKind.PAGEBASE_REL21:
+                found[links[number].target].add((view.architecture.operation(view.text(entry, line)), *line.kinds))
+    return found
+
+
+def live_names(view: View) -> dict[str, list[int]]:
+    """Names of live data → where those begin that have it."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for datum in view.image.data_symbols:
+        if view.place(datum.rva).kind is PlaceKind.WRITABLE and datum.rva not in found[datum.name]:
+            found[datum.name].append(datum.rva)
+    return dict(found)
+
+
+def parts_behind(view: View, start: int, size: int) -> set[int]:
+    """Offsets from ``start`` of what begins or ends behind it within ``size`` bytes."""
+    starts = view.boundaries
+    return {at - start for at in starts[bisect_right(starts, start) : bisect_left(starts, start + size)]}
