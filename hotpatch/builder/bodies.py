@@ -34,9 +34,19 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
         last = _decode(image, function, block, spans, literals)
         if isinstance(last, Refusal):
             return last
-        following = _following(image, block.end) if last is not None and last.flow in (Flow.NEXT, Flow.BRANCH) else None
-        if following is not None:
-            falls_into[block.end] = following
+        if last is None or last.flow not in (Flow.NEXT, Flow.BRANCH):
+            continue
+        following = _following(image, block.end)
+        if following is None:
+            return Refusal(
+                Rule.UNRESOLVED_REFERENCE,
+                function.name,
+                function.entry,
+                f"code runs on past its end at 0x{block.end:x} of the fixed image into what is no known function; leave this function out "
+                "with --only",
+                {"image": "fixed", **instruction_evidence(image, last.address, last.size)},
+            )
+        falls_into[block.end] = following
     return Body(function, blocks, sites, _distinct(tables), falls_into)
 
 

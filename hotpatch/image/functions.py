@@ -69,8 +69,12 @@ class _Finder(Claims):
         self.cases: set[int] = set()
         """What jump tables of known length lead to outside of the range that jumps."""
         self.unbounded: dict[int, Range] = {}
-        """Ranges that jump through tables of unknown length, with all that they were read with."""
+        """Ranges that jump through tables of unknown length, or whose function got more code, with all that they were read with."""
+        self.grown: set[int] = set()
+        """Functions that got more code since the ranges were looked at: what bounds the index of a table may stand in it."""
         self.pointers: set[int] = set()
+        self.takers: dict[int, set[int]] = {}
+        """What code takes the address of → the ranges that do."""
         self.merged: dict[int, int] = {}
         self.data: set[int] = set()
         self.constants: set[int] = set()
@@ -228,7 +232,9 @@ class _Finder(Claims):
         taken: set[int] = set()
         low, high, constants, data = self.low, self.high, self.constants, self.data
         grown = (start for start, whole in self.unbounded.items() if start in self.end and self._whole(start) != whole)
-        fresh, self.fresh = sorted(self.fresh.union(grown)), set()
+        again = {start for owner in self.grown for start in self.owned.get(self._survivor(owner), ()) if self._is_read_anew(start)}
+        fresh, self.fresh = sorted(self.fresh.union(grown, again)), set()
+        self.grown.clear()
         for start in fresh:
             end = self.end[start]
             owner = self.owner[start]
@@ -237,9 +243,11 @@ class _Finder(Claims):
             for table in tables:
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)
-            if not all(table.exact for table in tables):
+            if start in again or not all(table.exact for table in tables):
                 whole = self.unbounded[start] = self._whole(start)
                 tables = self.image.jump_tables_in(whole)
+            anchors = {table.anchor for table in tables}
+            self._not_taken(anchors, start)
             for table in tables:
                 cases = [target for target in table.targets if not start <= target < end] if table.exact else []
                 self.cases.update(cases)
@@ -252,8 +260,9 @@ class _Finder(Claims):
                 elif use is _CALL:
                     calls.add(target)
                 elif use is _DATA:
-                    if kind in _POINTER_KINDS:
+                    if kind in _POINTER_KINDS and target not in anchors:
                         taken.add(target)
+                        self.takers.setdefault(target, set()).add(start)
                     data.add(target)
                 elif use is _BRANCH or (use is _JUMP and target == end and self._is_last_step(target)):
                     branches.append(target)
@@ -263,6 +272,19 @@ class _Finder(Claims):
                         calls.add(target)
             self.branches[start] = tuple(branches)
         return sorted(filter(self.is_code, calls)), sorted(filter(self.is_code, taken))
+
+    def _not_taken(self, anchors: set[int], start: int) -> None:
+        """The range at ``start`` counts the entries of tables from ``anchors``, and looked as if it took the addresses of functions."""
+        for anchor in anchors & self.takers.keys():
+            takers = self.takers[anchor]
+            takers.discard(start)
+            if not takers and anchor not in self.image.pointers.values():
+                self.pointers.discard(anchor)
+                if self.source.get(anchor, 0) & _PDATA:
+                    self.source[anchor] &= ~int(FunctionSource.POINTER)
+
+    def _is_read_anew(self, start: int) -> bool:
+        return self._whole(start) != self.unbounded.get(start, Range(Rva(start), Rva(self.end[start])))
 
     def _whole(self, start: int) -> Range:
         """The range at ``start`` with those of its function that touch it: what bounds the index of a table may stand in another."""
@@ -313,8 +335,10 @@ class _Finder(Claims):
                 joined = True
             elif inside is None:
                 joined |= self._extend(target, owner)
+                self.grown.add(owner)
             elif self.owner[inside] != owner and self.source.get(self.owner[inside]) == _PDATA and owner in self.end:
                 self._merge(*self._part_and_whole(target, owner))
+                self.grown.add(owner)
                 joined = True
         return joined
 

@@ -237,3 +237,21 @@ def test_cases_of_a_switch_in_parts_of_their_own_are_no_functions():
     rows = [(start, 3), (start + 0xC, 6), (start + 0x24, 2), (start + 0x2C, 3)]
     _records(pe, *((at, count, "e4e4e4e4") for at, count in rows))
     assert [function.ranges for function in pe.build("switch.dll").functions][1:] == [(Range(start, start + 0x38),)]
+
+
+@pytest.mark.parametrize(
+    ("anchor", "table"), [(0x1000006A, (1, 0, 3, 0)), (0x1000008A, (0, 0xFF, 2, 0))], ids=["in-the-part-that-jumps", "a-case-of-its-own"]
+)
+def test_cases_of_a_switch_that_all_stand_apart_but_one_are_no_functions(anchor, table):
+    """What bounds the index stands before the part that jumps, and leads, as the last case does, to a return that is in no table."""
+    pe = Pe(Machine.ARM64)
+    pe.put(TEXT, bytes(0x80))
+    check = (0x7100081F, 0x54000148)  # cmp w0, #2; b.hi: to the return behind the last case
+    jump = (0x10000149, 0x38A04929, anchor, 0x8B29C94A, 0xD61F0140, 0xD65F03C0)  # adr; ldrsb; adr; add; br; the second case: ret
+    first, third, behind = (0x528000E0, 0xD65F03C0), (0x52800020,), (0xD65F03C0,)
+    start = TEXT + 0x10
+    pe.put(start, words(*check, *jump, *first, *third, *behind, bytes(table)))
+    pe.exports("switch.dll", [("other", TEXT), ("switch", start)])
+    pe.put(TEXT, bytes.fromhex(RETURN))
+    _records(pe, *((at, count, "e4e4e4e4") for at, count in ((start + 8, 6), (start + 0x20, 2), (start + 0x28, 1))))
+    assert [function.ranges for function in pe.build("switch.dll").functions][1:] == [(Range(start, start + 0x30),)]

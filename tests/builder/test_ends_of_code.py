@@ -1,0 +1,41 @@
+"""Code that runs on past its end travels only where it is known what it runs into."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.builder import build_patch
+from hotpatch.errors import NotHotpatchable, Rule
+from tests.builder.forge import TEXT, Code, forge, told
+
+FIRST = {Machine.X64: ("83c001", "83c002"), Machine.ARM64: ("00040011", "00080011")}
+"""An addition to the result, in the base and in the fixed image."""
+REST = {Machine.X64: "83c003 c3".replace(" ", ""), Machine.ARM64: "000c0011c0035fd6"}
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+
+def images(machine: Machine, names: tuple[str, ...]):
+    """Two versions of ``f``, which goes on behind its end; ``names``: the functions that are known, ``f`` and perhaps what is behind it."""
+    found = []
+    for first in FIRST[machine]:
+        parts = [Code("f", 16, first), Code("behind", 16 + len(first) // 2, REST[machine])]
+        image = forge(machine, parts)
+        image.__dict__["functions"] = tuple(function for function in image.functions if function.name in names)
+        found.append(image)
+    return found
+
+
+@each_machine
+def test_into_a_function(machine: Machine) -> None:
+    patch = build_patch(told(*images(machine, ("f", "behind")), f="changed"))
+    assert [function.name for function in patch.functions] == ["f"]
+
+
+@each_machine
+def test_into_what_is_no_known_function(machine: Machine) -> None:
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(told(*images(machine, ("f",)), f="changed"))
+    (refusal,) = refused.value.refusals
+    assert refusal.rule is Rule.UNRESOLVED_REFERENCE
+    assert f"0x{TEXT + 16 + len(FIRST[machine][1]) // 2:x}" in refusal.reason
