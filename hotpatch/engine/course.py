@@ -44,13 +44,13 @@ def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting
     """Do what waits if nobody is inside, or give it up."""
     try:
         code = left_by(target, registry, waiting)
-        found = quiescence.first_holder(target, locator, code, waiting.holder)
-        if found is not None:
+        inside = quiescence.first_inside(target, locator, code, waiting.holder)
+        if inside is not None:
             if target.clock >= waiting.until:
                 raise ApplyRefused(quiescence.refusals(target, locator, code, waiting))
-            if found.thread != waiting.holder:
+            if inside != waiting.holder:
                 looked = registry.copy()
-                looked.waiting[waiting.module] = replace(waiting, holder=found.thread)
+                looked.waiting[waiting.module] = replace(waiting, holder=inside)
                 know(looked)
             return
         with Transaction(target) as step:
@@ -103,13 +103,13 @@ def advance(target: Target, locator: Locator, registry: Registry, going: Transit
     with Transaction(target) as step:
         moved = registry.copy()
         sides = versions_of(moved, target.modules(), moved.applications[going.number])
-        kept = transition.advance(step, target, locator, going, sides)
-        if kept and going.until is not None and target.clock >= going.until:
+        staying = transition.advance(step, target, locator, going, sides)
+        if staying and going.until is not None and target.clock >= going.until:
             refused = quiescence.refusals(target, locator, sides.under if going.to_new else sides.over, going)
             transition.turn_back(step, target, moved, going, refused)
             moved.untold += refused
         step.commit(know, registry, moved)
-    if not kept:
+    if not staying:
         _finish(target, moved, going, know)
 
 

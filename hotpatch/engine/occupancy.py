@@ -188,6 +188,14 @@ def walk(target: Target, locator: Locator, modules: Sequence[Module], thread: Th
         registers = {**last.registers, **suspended.pop(0)}
 
 
+def is_inside(target: Target, locator: Locator, modules: Sequence[Module], thread: Thread, code: Code) -> bool:
+    """Whether a thread has a frame in ``code``: whether :func:`holder` would find one, without all that it says of it."""
+    frames, complete = walk(target, locator, modules, thread)
+    if any(code.at(frame.pc - called) is not None for frame, called in frames):
+        return True
+    return not complete and any(code.at(word - 1) is not None for word in _rest(target, thread, frames[-1][0]))
+
+
 def holder(target: Target, locator: Locator, modules: Sequence[Module], thread: Thread, code: Code) -> Holder | None:
     """The innermost frame of a thread that lies in ``code``, or ``None``."""
     frames, complete = walk(target, locator, modules, thread)

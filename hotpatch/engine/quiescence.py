@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.engine.occupancy import holder, holders
+from hotpatch.engine.occupancy import holders, is_inside
 from hotpatch.engine.registry import Operation
 from hotpatch.errors import Refusal, Rule
 
@@ -22,14 +22,11 @@ _SHOWN = 6
 """Functions of a stack that a sentence shows; the evidence has them all."""
 
 
-def first_holder(target: Target, locator: Locator, code: Code, likely: int) -> Holder | None:
-    """Some thread that is inside, ``likely`` being looked at first."""
+def first_inside(target: Target, locator: Locator, code: Code, likely: int) -> int | None:
+    """Some thread that has a frame in ``code``, ``likely`` being looked at first."""
     modules = target.modules()
-    for thread in sorted(target.threads(), key=lambda thread: (thread.id != likely, thread.id)):
-        found = holder(target, locator, modules, thread, code)
-        if found is not None:
-            return found
-    return None
+    threads = sorted(target.threads(), key=lambda thread: (thread.id != likely, thread.id))
+    return next((thread.id for thread in threads if is_inside(target, locator, modules, thread, code)), None)
 
 
 def refusals(target: Target, locator: Locator, code: Code, what: Waiting | Transition, *, stands: bool = False) -> tuple[Refusal, ...]:

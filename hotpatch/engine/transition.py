@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
-from hotpatch.engine.occupancy import holder, holders
+from hotpatch.engine.occupancy import holders, is_inside
 from hotpatch.errors import Refusal, Refused, Rule
 
 if TYPE_CHECKING:
@@ -64,23 +64,20 @@ def turn_back(
     return turned
 
 
-def advance(step: Transaction, target: Target, locator: Locator, transition: Transition, versions: Versions) -> tuple[Holder, ...]:
-    """Let each thread that can change sides do so; returns what keeps the others."""
+def advance(step: Transaction, target: Target, locator: Locator, transition: Transition, versions: Versions) -> int:
+    """Let each thread that can change sides do so; returns how many cannot."""
     code = versions.under if transition.to_new else versions.over
     modules = target.modules()
     left = [thread for thread in target.threads() if is_left(target, transition, thread)]
-    kept: list[Holder] = []
     remaining = len(left)
     for thread in left:
-        found = holder(target, locator, modules, thread, code)
-        if found is not None:
-            kept.append(found)
+        if is_inside(target, locator, modules, thread, code):
             continue
         remaining -= 1
         _set(step, thread, transition, *((WENT, STAYS) if transition.reversed else (STAYS, WENT)))
         names = ("old", "new") if transition.to_new else ("new", "old")
         tell(step, transition, "thread", remaining, moved_thread=thread.id, **{"from": names[0], "to": names[1]})
-    return tuple(kept)
+    return remaining
 
 
 def clear(step: Transaction, target: Target, transition: Transition) -> None:

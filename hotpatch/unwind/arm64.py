@@ -10,7 +10,7 @@ from hotpatch.arch import Machine
 from hotpatch.errors import NotHotpatchable, Refusal, Rule
 from hotpatch.unwind import handlers
 from hotpatch.unwind.arm64_codes import Op
-from hotpatch.unwind.arm64_record import packed, unpacked
+from hotpatch.unwind.arm64_record import Record, packed, unpacked
 from hotpatch.unwind.model import CarriedUnwind, LanguageHandler, StackUnreadable, Unwinder, Unwound, read_number, row_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Arm64Unwinder(Unwinder):
             return Unwound(self.leave_leaf(registers, read), registers["sp"])
         state = dict(registers)
         word = _word(image, entry)
-        record = packed(word) if word & _KIND else unpacked(word, image.read)
+        record = packed(word) if word & _KIND else _unpacked(image, word)
         offset = rva - entry.range.start
         pending = record.pending(offset)
         if called and pending is not record.prologue:
@@ -97,6 +97,19 @@ def _word(image: Image, entry: UnwindEntry) -> int:
     if word & _KIND == _FORWARDED:
         raise StackUnreadable(f"the function-table entry at rva 0x{entry.range.start:x} points in a circle")
     return word
+
+
+def _unpacked(image: Image, rva: int) -> Record:
+    """The ``.xdata`` record at ``rva``, read once: walks come by the same frames again and again."""
+    known = image.kept(_records)
+    found = known.get(rva)
+    if found is None:
+        found = known[rva] = unpacked(rva, image.read)
+    return found
+
+
+def _records(_image: Image) -> dict[int, Record]:
+    return {}
 
 
 def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:

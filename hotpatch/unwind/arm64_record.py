@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from hotpatch.unwind.arm64_codes import END, Code, Op, decode, floating, integer
@@ -24,20 +24,20 @@ _LARGE_LOCALS = 4080
 _SMALL_CHAIN = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Epilogue:
     """Start, in bytes from the fragment's start, and its codes up to ``end``."""
 
     start: int
     codes: tuple[Code, ...]
 
-    @property
+    @cached_property
     def instructions(self) -> int:
         """Its instructions, the return or tail call among them."""
         return _until_end(self.codes, with_return=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """What a function-table entry says.
 
@@ -61,14 +61,18 @@ class Record:
     def pending(self, offset: int) -> tuple[Code, ...]:
         """The codes that are to be undone ``offset`` bytes into the fragment."""
         done = offset // _INSTRUCTION
-        length = _until_end(self.prologue, with_return=False)
-        if done < length:
-            return _skip(self.prologue, length - done)
+        if done < self._entered:
+            return _skip(self.prologue, self._entered - done)
         for epilogue in self.epilogues:
             executed = (offset - epilogue.start) // _INSTRUCTION
             if offset >= epilogue.start and executed < epilogue.instructions:
                 return _skip(epilogue.codes, executed)
         return self.prologue
+
+    @cached_property
+    def _entered(self) -> int:
+        """Instructions of the prologue."""
+        return _until_end(self.prologue, with_return=False)
 
 
 def _until_end(codes: tuple[Code, ...], *, with_return: bool) -> int:

@@ -68,7 +68,7 @@ class X64Unwinder(Unwinder):
         if entry is None or entry.info is None:
             return Unwound(self.leave_leaf(registers, read), registers["rsp"])
         state = dict(registers)
-        info = parse(entry.info, image.read)
+        info = _parsed(image, entry.info)
         offset: int | None = rva - entry.range.start
         in_body = False
         if offset is not None and offset >= info.prologue:
@@ -88,8 +88,21 @@ class X64Unwinder(Unwinder):
                 handler = _handler(image, entry, info, where) if in_body and info.has_handler else None
                 return Unwound(state if gave_caller else _return(state, read), establisher, handler)
             where = Rva(info.chained[2])
-            info, offset = parse(where, image.read), None
+            info, offset = _parsed(image, where), None
         raise StackUnreadable(f"unwind information at rva 0x{entry.info:x} is chained in a circle")
+
+
+def _parsed(image: Image, rva: int) -> UnwindInfo:
+    """The unwind information at ``rva``, read once: walks come by the same frames again and again."""
+    known = image.kept(_infos)
+    found = known.get(rva)
+    if found is None:
+        found = known[rva] = parse(rva, image.read)
+    return found
+
+
+def _infos(_image: Image) -> dict[int, UnwindInfo]:
+    return {}
 
 
 def _establisher(registers: Mapping[str, int], info: UnwindInfo, offset: int | None, image: Image) -> int:
@@ -100,7 +113,7 @@ def _establisher(registers: Mapping[str, int], info: UnwindInfo, offset: int | N
             return registers[info.frame_register] - info.frame_offset if set_yet else registers["rsp"]
         if info.chained is None:
             break
-        info, offset = parse(info.chained[2], image.read), None
+        info, offset = _parsed(image, info.chained[2]), None
     return registers["rsp"]
 
 
@@ -117,7 +130,7 @@ def _frame_register(info: UnwindInfo, image: Image) -> str | None:
     for _ in range(_CHAIN_LIMIT):
         if info.frame_register is not None or info.chained is None:
             break
-        info = parse(info.chained[2], image.read)
+        info = _parsed(image, info.chained[2])
     return info.frame_register
 
 

@@ -1,6 +1,7 @@
 """Every case under every consistency model: no thread runs old and new functions of one patch mixed, whatever the schedule.
 
-Checked at every entry into a version of a patched function (``tests/mixing.py``), and at every instruction behind the marker exhaustive.
+Checked at every entry into a version of a patched function (``tests/mixing.py``), and behind the marker exhaustive at every step, too, from
+where a patch goes in until nothing of it stands (``tests/stepping.py``).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from hotpatch.cases import case_names, find_case
 from hotpatch.cli.arguments import parse_argument
 from hotpatch.emulator.schedule import SeededSchedule
 from hotpatch.emulator.threads import ThreadState
-from hotpatch.engine import Consistency, PatchState, occupancy
+from hotpatch.engine import Consistency, PatchState, transition
 from hotpatch.errors import Rule
 from tests.mixing import Watch
+from tests.stepping import Steps, mixed_threads
 
 CASES = [find_case(name) for name in case_names()]
 PATCHED = [case for case in CASES if case.manifest.expect.outcome == "patched"]
@@ -42,7 +44,6 @@ OF_THREADS = {
 }
 FEW = range(2)
 FULL_THREADS, FULL = range(200), range(5)
-STEPPED_THREADS = range(6)
 each_machine = pytest.mark.parametrize("machine", Machine)
 each_model = pytest.mark.parametrize("model", list(Consistency))
 each_program = pytest.mark.parametrize(("name", "number"), PROGRAMS)
@@ -59,15 +60,17 @@ class Run:
         self.given = given
         self.program = given.case.manifest.program[number]
         self.process = hotpatch.Process(given.image("base"), args=self.program.args, stdin=self.program.stdin.encode())
-        self.watch = Watch(self.process, given.patch)
+        self.watch, self.steps = Watch(self.process, given.patch), Steps(self.process)
         self.process.start()
         self.start = self.process.snapshot()
+        self.steps.reset(on=False)
         self.total = self.process.run().instructions
         self.all_hpat = all(function.redirect is Redirect.HPAT for function in given.patch.functions)
 
-    def begin(self, seed: int) -> random.Random:
+    def begin(self, seed: int, *, stepping: bool = False) -> random.Random:
         self.process.restore(self.start)
         self.watch.reset()
+        self.steps.reset(on=stepping)
         self.process.guest.kernel.schedule = SeededSchedule(seed)
         return random.Random(repr((self.given.case.name, self.given.machine.value, seed)))
 
@@ -76,6 +79,7 @@ class Run:
         assert self.process.fault is None
         if model is not Consistency.IMMEDIATE:
             assert not self.watch.mixed
+            assert not self.steps.mixed
             assert all(len(sides) <= changes + 1 for sides in self.watch.sides.values()), dict(self.watch.sides)
 
 
@@ -93,9 +97,9 @@ def apply_somewhere(run: Run, model: Consistency, seed: int) -> None:
     assert problem is None, f"seed {seed}, after {point} instructions: {problem}"
 
 
-def change_twice(run: Run, model: Consistency, seed: int) -> None:
+def change_twice(run: Run, model: Consistency, seed: int, *, stepping: bool = False) -> None:
     """Applied, and taken back at a later point, which may be in the middle of waiting or of the transition."""
-    rng = run.begin(seed)
+    rng = run.begin(seed, stepping=stepping)
     first = rng.randrange(run.total)
     run.process.apply_at(first, run.given.patch, model)
     run.process.revert_at(first + rng.choice((50, 400, 3000)), run.given.patch)
@@ -119,10 +123,11 @@ def test_programs(given, name, number, machine, model) -> None:
 @each_machine
 @each_program
 def test_programs_under_every_seed(given, name, number, machine, model) -> None:
+    """At every step while there are two versions, but with ``immediate``, which may mix them."""
     run = Run(given(name, machine, True), number)
     for seed in FULL_THREADS if name in OF_THREADS else FULL:
         apply_somewhere(run, model, seed)
-        change_twice(run, model, seed)
+        change_twice(run, model, seed, stepping=model is not Consistency.IMMEDIATE)
 
 
 CALL_ORIGINALS = ("original-called",)
@@ -205,87 +210,78 @@ def test_immediate_mixes_and_that_is_seen(given, name, machine) -> None:
     assert mixed
 
 
-class Stacks:
-    """The engine's own walk of every thread's stack, step by step; one that stands as it stood, under the same patches, is left out."""
+def let_go_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let threads change sides that have only callers in what they are to leave."""
 
-    def __init__(self, process: hotpatch.Process) -> None:
-        self.process = process
-        self.registry: object = None
-        self.walked: dict[int, dict[str, int]] = {}
+    def stands_in(target, locator, modules, thread, code) -> bool:
+        return code.at(thread.pc) is not None
 
-    def mixed(self) -> list[int]:
-        """Threads with frames on both sides of what stands."""
-        engine, target = self.process.engine, self.process.guest
-        if engine._registry is not self.registry:
-            self.registry = engine._registry
-            self.walked.clear()
-        if not engine._registry.applications:
-            return []
-        threads = [thread for thread in target.threads() if self.walked.get(thread.id) != thread.registers]
-        self.walked |= {thread.id: thread.registers for thread in threads}
-        return mixed_stacks(self.process, threads) if threads else []
+    monkeypatch.setattr(transition, "is_inside", stands_in)
 
 
-def mixed_stacks(process: hotpatch.Process, threads) -> list[int]:
-    """Those of ``threads`` with frames on both sides of what stands."""
-    engine, target = process.engine, process.guest
-    modules, found = target.modules(), []
-    for application in engine._registry.applications.values():
-        sides = occupancy.versions_of(engine._registry, modules, application)
-        for thread in threads:
-            met = set()
-            for frame, called in occupancy.walk(target, engine._locate, modules, thread)[0]:
-                where = frame.pc - called
-                under, over = sides.under.at(where) is not None, sides.over.at(where) is not None
-                if under is not over:
-                    met.add("old" if under else "new")
-            if len(met) > 1:
-                found.append(thread.id)
-    return found
+def in_and_out(run: Run, model: Consistency, seed: int) -> int:
+    """Have the patch go in after so many instructions, and out soon after."""
+    rng = run.begin(seed, stepping=True)
+    first = rng.randrange(run.total)
+    run.process.apply_at(first, run.given.patch, model)
+    run.process.revert_at(first + rng.choice((50, 100, 400)), run.given.patch)
+    return first
 
 
-def in_play(process: hotpatch.Process) -> bool:
-    """Whether a patch stands, or is on its way."""
-    registry = process.engine._registry
-    return bool(registry.applications or registry.waiting)
-
-
-def step_through(run: Run, model: Consistency, seed: int, first: int) -> None:
-    """The patch goes in at ``first`` and out later; every step from there until nothing of it stands or is under way any more.
-
-    Before and after that there is one version only; entries are watched to the end.
-    """
-    rng = run.begin(seed)
-    process = run.process
-    process.apply_at(first, run.given.patch, model)
-    process.revert_at(first + rng.choice((100, 400)), run.given.patch)
+def walk_plainly(run: Run, first: int) -> int:
+    """Single steps from ``first`` on, at each of which the plain walk must see the same; at how many it sees threads mixed."""
+    process, steps, mixed = run.process, run.steps, 0
     process.run(first)
-    stacks = Stacks(process)
-    while not process.finished and process.fault is None and (process.pending or in_play(process)):
+    while not process.finished and process.fault is None and (process.pending or steps.standing):
         process.run(1)
-        assert not stacks.mixed(), process.instructions
-        assert not run.watch.mixed
+        plainly = mixed_threads(process)
+        assert steps.now() == plainly, process.instructions
+        mixed += bool(plainly)
     process.run()
-    run.check(model, 2)
+    return mixed
 
 
-@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@pytest.mark.parametrize("model", [*Consistency, "too-early"])
 @each_machine
-@pytest.mark.parametrize("name", ["callback", "lock-held"])
-def test_at_every_step_of_a_transition(given, name, machine, model) -> None:
-    run = Run(given(name, machine, True), 0)
-    step_through(run, model, 3, run.total // 3)
+@pytest.mark.parametrize("name", ["busy-caller", "reversal-mid-transition"])
+def test_each_step_is_seen_as_a_plain_walk_of_every_stack_sees_it(given, monkeypatch, name, machine, model) -> None:
+    """Where threads are mixed, and where a model is broken, too; and without single steps the same is seen at the same instructions."""
+    broken = model not in list(Consistency)
+    if broken:
+        let_go_too_early(monkeypatch)
+    run, mixed = Run(given(name, machine, True), 0), 0
+    for seed in (0, 5):
+        model = Consistency.PER_THREAD if broken else model
+        mixed += walk_plainly(run, in_and_out(run, model, seed))
+        seen = list(run.steps.mixed)
+        in_and_out(run, model, seed)
+        run.process.run()
+        assert run.steps.mixed == seen
+    assert bool(mixed) is (broken or model is Consistency.IMMEDIATE)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
 @each_machine
 @each_program
-def test_at_every_step(given, name, number, machine, model) -> None:
+def test_each_step_of_each_program_is_seen_as_a_plain_walk_sees_it(given, name, number, machine) -> None:
     run = Run(given(name, machine, True), number)
-    for seed in STEPPED_THREADS if name in OF_THREADS else FULL:
-        point = run.begin(seed).randrange(run.total)
-        step_through(run, model, seed, point)
+    walk_plainly(run, in_and_out(run, Consistency.PER_THREAD if run.all_hpat else Consistency.IMMEDIATE, 1))
+
+
+@each_machine
+def test_threads_that_a_patch_mixes_where_they_stand_are_seen(given, machine) -> None:
+    """One that drops a caller gives its original back: on the other side from then on are old frames of what it still replaces."""
+    whole = given("busy-caller", machine, True)
+    run, part = Run(whole, 0), hotpatch.build(whole.diff, only=["visit"], sequence=2)
+    run.begin(1, stepping=True)
+    run.process.run(run.total // 2)
+    seen = []
+    for patch in (whole.patch, part):
+        run.process.apply(patch)
+        seen.append(run.steps.now())
+        assert seen[-1] == mixed_threads(run.process)
+    assert not seen[0]
+    assert seen[1]
 
 
 @each_machine
@@ -294,16 +290,10 @@ def test_immediate_mixes_at_some_step_and_that_is_seen(given, machine) -> None:
     run = Run(given("callback", machine, True), 0)
     seen = []
     for seed in range(12):
-        point = run.begin(seed).randrange(run.total)
-        process, stacks = run.process, Stacks(run.process)
-        process.apply_at(point, run.given.patch)
-        process.run(point)
-        for _ in range(300):
-            process.run(1)
-            if stacks.mixed():
-                process.run(100)  # the watch sees an entry when its first instruction runs
-                seen.append(bool(run.watch.mixed))
-                break
+        point = run.begin(seed, stepping=True).randrange(run.total)
+        run.process.apply_at(point, run.given.patch)
+        run.process.run(point + 400)
+        seen += [bool(run.watch.mixed)] if run.steps.mixed else []
     assert seen
     assert all(seen)
 
