@@ -49,8 +49,15 @@ each_model = pytest.mark.parametrize("model", list(Consistency))
 each_program = pytest.mark.parametrize(("name", "number"), PROGRAMS)
 
 
-def test_the_cases_with_threads_are_there() -> None:
-    assert set(case_names()) >= OF_THREADS
+@each_machine
+def test_the_cases_with_threads_are_those(machine) -> None:
+    found = set()
+    for case in PATCHED:
+        for program in case.manifest.program:
+            process = hotpatch.Process(hotpatch.open(case.image(machine)), args=program.args, stdin=program.stdin.encode())
+            process.start()
+            found |= {case.name} if process.run().threads > 1 else set()
+    assert found == OF_THREADS
 
 
 class Run:
@@ -141,7 +148,9 @@ class Calls:
 
     def __init__(self, one) -> None:
         self.one, self.process = one, hotpatch.Process(one.image("base"))
-        self.watch, self.start = Watch(self.process, one.patch), self.process.snapshot()
+        self.watch, self.steps, self.start = Watch(self.process, one.patch), Steps(self.process), self.process.snapshot()
+        self.steps.reset(on=False)
+        self.all_hpat = all(function.redirect is Redirect.HPAT for function in one.patch.functions)
         self.calls = [(call.function, call.args) for call in one.case.manifest.call]
         self.between = cache(self._between)
         self.total = self.process.instructions
@@ -161,11 +170,12 @@ class Calls:
             results.append(process.call(function, *map(parse_argument, arguments)))
         return tuple(results)
 
-    def somewhere(self, model: Consistency, seed: int) -> None:
+    def somewhere(self, model: Consistency, seed: int, *, stepping: bool = False) -> None:
         """The patch goes in at one instruction and out at another."""
         process, watch = self.process, self.watch
         process.restore(self.start)
         watch.reset()
+        self.steps.reset(on=stepping)
         rng = random.Random(repr((self.one.case.name, seed)))
         first, second = sorted((rng.randrange(self.total), rng.randrange(self.total)))
         process.apply_at(process.instructions + first, self.one.patch, model)
@@ -181,8 +191,9 @@ class Calls:
         assert not process.engine.poll().busy
         assert not process.status().changes
         stayed_out = Rule.CONSISTENCY_NEEDS_HPAT in {refusal.rule for refusal in process.refused}
+        assert stayed_out is (model is not Consistency.IMMEDIATE and not self.all_hpat)
         name = self.one.case.name
-        assert model is Consistency.IMMEDIATE or name in CALL_ORIGINALS or not watch.mixed
+        assert model is Consistency.IMMEDIATE or name in CALL_ORIGINALS or not (watch.mixed or self.steps.mixed)
         if whole and (model is not Consistency.IMMEDIATE or name not in CONVERT):
             went_in, came_out = sum(left == 2 for left in pending), sum(left > 0 for left in pending)
             points = [(a, b) for a in (went_in, went_in + 1) for b in (came_out, came_out + 1) if a <= b and not stayed_out] or [(0, 0)]
@@ -196,6 +207,20 @@ def test_calls(given, name, machine, model) -> None:
     calls = Calls(given(name, machine, True))
     for seed in FULL:
         calls.somewhere(model, seed)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@each_machine
+@pytest.mark.parametrize("name", WITH_CALLS)
+def test_calls_at_every_step(given, name, machine, model) -> None:
+    """And one whose new functions call the original is seen to, or it would prove nothing."""
+    calls, mixed = Calls(given(name, machine, True)), []
+    for seed in FULL:
+        calls.somewhere(model, seed, stepping=True)
+        mixed += calls.steps.mixed
+    assert calls.steps.looks or not calls.all_hpat
+    assert bool(mixed) is (name in CALL_ORIGINALS)
 
 
 @each_machine
