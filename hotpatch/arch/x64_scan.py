@@ -90,18 +90,41 @@ def _expression() -> tuple[Callable[[bytes], Iterator[re.Match[bytes]]], dict[in
         heads = _factored([form for form in memory if form.immediate == rest], _relative)
         stops.append((b"(%b)....%b" % (heads, b"." * rest), (FixupKind.REL32, Use.DATA, 4)))
     stops.append((b"(%b)" % _factored([_JUMP], _tail), (FixupKind.REL32, Use.JUMP, 0)))
-    pattern = re.compile(b"%b*+%b?" % (_factored((*FORMS, _CALL), _tail), _any_of([stop for stop, _ in stops])), re.DOTALL)
+    one_of_them = _any_of([*(stop for stop, _ in stops), b""])
+    pattern = re.compile(_factored((*FORMS, _CALL), _tail) + b"*+" + one_of_them, re.DOTALL)
     # it matches everywhere: what it begins with may be nothing
     return pattern.finditer, {group: meaning for group, (_, meaning) in enumerate(stops, 1)}
 
 
+class _Tree(dict[bytes, "_Tree"]):
+    """What may stand at a place, with what may follow each."""
+
+    def pattern(self) -> bytes:
+        """Matches any way through it."""
+        return _any_of([step + (rest.pattern() if rest else b"") for step, rest in self.items()])
+
+
 def _factored(forms: Iterable[Form], tail: Callable[[Form], bytes]) -> bytes:
-    """Matches instructions of ``forms``, what they begin with taken out; ``tail`` matches what follows the opcode."""
-    tree: dict[bytes, dict[bytes, list[bytes]]] = {}
+    """Matches instructions of ``forms``, each byte that several begin with looked at once; ``tail`` matches what follows the opcode."""
+    tree = _Tree()
     for form in forms:
-        ends = tree.setdefault(_lead(form.lead), {}).setdefault(re.escape(form.escape), [])
-        ends.append(_byte(numbers(form.opcodes)) + tail(form))
-    return _any_of([lead + _any_of([escape + _any_of(ends) for escape, ends in rest.items()]) for lead, rest in tree.items()])
+        for lead in _leads(form.lead):
+            node = tree
+            for step in (*lead, *[_literal(value) for value in form.escape], _byte(numbers(form.opcodes)) + tail(form)):
+                node = node.setdefault(step, _Tree())
+    return tree.pattern()
+
+
+def _leads(lead: Lead) -> Iterator[list[bytes]]:
+    """Matches prefixes byte by byte, one that may be missing with the others: nothing that follows a prefix looks like it."""
+    for sequence in lead:
+        if sequence and sequence[:-1] in lead:
+            continue
+        steps = [_byte(values) for values in sequence]
+        while (longer := next((other for other in lead if other and other[:-1] == sequence), None)) is not None:
+            steps.append(_byte(longer[-1]) + b"?+")
+            sequence = longer
+        yield steps
 
 
 def _tail(form: Form) -> bytes:
@@ -113,25 +136,24 @@ def _tail(form: Form) -> bytes:
 def _operand(operand: Operand, fields: tuple[int, ...]) -> bytes:
     """Matches the ModRM byte and what belongs to it."""
 
-    def modrm(mode: int, bases: Iterable[int]) -> bytes:
-        return _byte([mode << 6 | field << 3 | base for field in fields for base in bases])
+    def modrm(mode: int, bases: Iterable[int]) -> list[int]:
+        return [mode << 6 | field << 3 | base for field in fields for base in bases]
 
     if operand is Operand.NOTHING:
         return b""
     plain = [base for base in REGISTERS if base != _SIB]
-    forms = []
-    if operand is not Operand.MEMORY:
-        forms.append(modrm(3, REGISTERS))
-    if operand is not Operand.REGISTER:
-        displaced = _byte([value for value in range(256) if value & 7 == _NO_BASE])
-        forms += [
-            modrm(1, plain) + b".",
-            modrm(1, [_SIB]) + b"..",
-            modrm(0, [base for base in plain if base != _NO_BASE]),
-            modrm(2, plain) + b"....",
-            modrm(0, [_SIB]) + b"(?:%b....|.)" % displaced,
-            modrm(2, [_SIB]) + b".....",
-        ]
+    alone = [] if operand is Operand.MEMORY else modrm(3, REGISTERS)
+    if operand is Operand.REGISTER:
+        return _byte(alone)
+    displaced = _byte([value for value in range(256) if value & 7 == _NO_BASE])
+    forms = [
+        _byte(alone + modrm(0, [base for base in plain if base != _NO_BASE])),
+        _byte(modrm(1, plain)) + b".",
+        _byte(modrm(1, [_SIB])) + b"..",
+        _byte(modrm(2, plain)) + b"....",
+        _byte(modrm(0, [_SIB])) + b"(?:%b....|.)" % displaced,
+        _byte(modrm(2, [_SIB])) + b".....",
+    ]
     return _any_of(forms)
 
 
@@ -154,14 +176,6 @@ def _byte(values: Iterable[int]) -> bytes:
 def _literal(value: int) -> bytes:
     """One byte in a set; parsing numbers takes most of the time of compiling."""
     return re.escape(bytes((value,)))
-
-
-def _lead(lead: Lead) -> bytes:
-    """Matches prefixes."""
-    patterns = [b"".join(map(_byte, sets)) for sets in lead if sets]
-    if not patterns:
-        return b""
-    return _any_of(patterns) + (b"?" if () in lead else b"")
 
 
 def _any_of(patterns: Collection[bytes]) -> bytes:
