@@ -13,6 +13,8 @@ from hotpatch.arch.base import Flow
 from hotpatch.arch.common import holds
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from hotpatch.arch.common import Rows
 
 _MOST_VISITS = 16
@@ -43,6 +45,22 @@ class Blocks:
             for position, flow in self.flows.items()
             if flow is Flow.JUMP and position not in self.targets and not holds(self.rows[position][5], b"[rip")
         )
+
+    @cached_property
+    def before_dispatches(self) -> frozenset[int]:
+        """The leaders of the blocks from which control may come to one of ``dispatches``, with those that these stand in."""
+        sources: dict[int, list[int]] = {}
+        for leader in self.leaders:
+            for successor, _ in self.successors(leader):
+                sources.setdefault(successor, []).append(leader)
+        found: set[int] = set()
+        pending = [self.block_of(position) for position in self.dispatches]
+        while pending:
+            leader = pending.pop()
+            if leader not in found:
+                found.add(leader)
+                pending += sources.get(leader, ())
+        return frozenset(found)
 
     def block_of(self, position: int) -> int:
         """The leader of the block that ``position`` lies in."""
@@ -125,14 +143,12 @@ class Analysis(Generic[S]):
         """A copy of ``state`` as it is on one side of the branch at ``position``."""
         raise NotImplementedError
 
-    def run(self) -> None:
-        """Fill ``entries``: what is known at the start of each block."""
-        if not self.blocks.leaders:
-            return
-        self._settle(0, self.initial())
+    def run(self, wanted: Collection[int] | None = None) -> None:
+        """Fill ``entries``: what is known at the start of each block, or of those in ``wanted``, to which no others lead."""
+        chosen = frozenset(self.blocks.leaders if wanted is None else wanted)
         for leader in self.blocks.leaders:
-            if leader not in self.entries:
-                self._settle(leader, self._left_by_dispatches(leader))
+            if leader in chosen and leader not in self.entries:
+                self._settle(leader, self._left_by_dispatches(leader), chosen)
 
     def at(self, position: int) -> S:
         """What is known before the instruction at ``position``, in a block that was reached."""
@@ -142,7 +158,7 @@ class Analysis(Generic[S]):
             self.step(earlier, state)
         return state
 
-    def _settle(self, start: int, state: S) -> None:
+    def _settle(self, start: int, state: S, wanted: Collection[int]) -> None:
         self.entries[start] = state
         work, waiting = [start], {start}
         visits: dict[int, int] = {}
@@ -156,6 +172,8 @@ class Analysis(Generic[S]):
             left = self.at(last)
             self.step(last, left)
             for successor, taken in self.blocks.successors(leader):
+                if successor not in wanted:
+                    continue
                 arriving = self.along(left, last, taken=taken)
                 known = self.entries.get(successor)
                 if known is None:

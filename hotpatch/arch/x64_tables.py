@@ -48,7 +48,7 @@ def jump_tables(
     if not blocks.rows.hold(_LOADS_ENTRY):
         return ()
     values = Values(blocks, image_base)
-    values.run()
+    values.run(blocks.before_dispatches)
     dispatches = values.dispatches()
     reader = _Reader(blocks, dispatches, address, len(code), read, limit)
     tables = (reader.table(dispatch) for dispatch in dispatches)
