@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch.base import FixupKind, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.arch.base import Architecture, Row
 
@@ -88,24 +89,40 @@ _Alike = dict[int, dict[int, Outline]]
 
 
 class Outlines:
-    """Outlines to compare code with, found by size and by what stands outside of the outward fields."""
+    """Outlines to compare code with, found by their place, and by size and what stands outside of the outward fields."""
 
     def __init__(self, architecture: Architecture, outlines: Iterable[Outline]) -> None:
-        """Of several that code cannot tell from each other, the first of ``outlines`` is found."""
+        """Of several that code cannot tell from each other, one in the expected place is found, or the first of ``outlines``."""
         self._architecture = architecture
-        self._by_size: dict[int, list[Outline]] = {}
-        for outline in outlines:
-            self._by_size.setdefault(len(outline.code), []).append(outline)
+        self._by_place = {(outline.address, len(outline.code)): outline for outline in outlines}
+        self._shift = 0
+        """How far code stands behind its outline, as that which was found last does."""
         self._alike: dict[int, _Alike] = {}
-        """By size, as far as code of that size was asked for."""
+        """By size, as far as code of that size was not where it was expected."""
 
-    def find(self, code: bytes) -> Outline | None:
-        """An outline that ``code`` has."""
+    def find(self, code: bytes, address: int) -> Outline | None:
+        """An outline that ``code`` at ``address`` has."""
+        expected = self._by_place.get((address - self._shift, len(code)))
+        if expected is not None and self._architecture.mask(code, expected.outward) == expected.masked:
+            return expected
+        found = self._look_for(code)
+        if found is not None:
+            self._shift = address - found.address
+        return found
+
+    def _look_for(self, code: bytes) -> Outline | None:
         alike = self._alike.get(len(code))
         if alike is None:
             alike = self._alike[len(code)] = self._told_apart(self._by_size.get(len(code), ()))
         number = int.from_bytes(code, "little")
         return next((found for kept, outlines in alike.items() if (found := outlines.get(number & kept)) is not None), None)
+
+    @cached_property
+    def _by_size(self) -> Mapping[int, Sequence[Outline]]:
+        sizes: dict[int, list[Outline]] = {}
+        for outline in self._by_place.values():
+            sizes.setdefault(len(outline.code), []).append(outline)
+        return sizes
 
     def _told_apart(self, outlines: Iterable[Outline]) -> _Alike:
         alike: _Alike = {}

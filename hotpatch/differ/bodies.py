@@ -34,14 +34,14 @@ class _Piece(NamedTuple):
 
 
 def _piece(view: View, part: Range) -> _Piece:
-    _, outline, leads = view.image.reading(part)
-    code, masked = view.image.code(part), outline.masked
+    code, _, outline, leads = view.readings[part]
+    masked = outline.masked
     if outline.used is not None:
         leads = tuple([leads[place] for place in outline.used])
     wholes = leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
     for address in view.tables_in(part):
         masked = _zeroed(masked, address - part.start, view.tables[address][1].size)
-    made = _Piece(outline.code if code == outline.code else code, masked, outline.forms, leads, wholes)
+    made = _Piece(code, masked, outline.forms, leads, wholes)
     return _with_pointers(view, part, made) if view.image.relocations_in(part) else made
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hotpatch.arch import JumpTable
     from hotpatch.differ.parts import Body, Link
     from hotpatch.image import Image, InlineSite
+    from hotpatch.image.decoded import Reading
 
 
 class View:
@@ -53,6 +54,11 @@ class View:
         """Of all functions."""
         return frozenset(name for function in self.image.functions for name in function.names)
 
+    @cached_property
+    def readings(self) -> Mapping[Range, Reading]:
+        """What the ranges of functions were understood as."""
+        return self.image.readings
+
     def body(self, entry: int) -> Body:
         """Of the function that starts there."""
         return self.bodies[entry]
@@ -75,7 +81,7 @@ class View:
         found: dict[int, tuple[Function, JumpTable]] = {}
         for function in self.image.functions:
             for part in function.ranges:
-                for table in self.image.jump_tables_in(part):
+                for table in self.readings[part].tables:
                     found.setdefault(table.address, (function, table))
         return found
 

@@ -22,11 +22,13 @@ class Reading(NamedTuple):
     """What a stretch of code was understood as.
 
     Attributes:
+        code: Its bytes.
         tables: The tables that its indirect jumps go through.
         outline: The code apart from where it leads; that of its like, where this was known.
         leads: Where the outline's outward references lead from here.
     """
 
+    code: bytes
     tables: tuple[JumpTable, ...]
     outline: Outline
     leads: tuple[int, ...]
@@ -61,6 +63,13 @@ class Decoded:
             found = self._readings[part] = self._known(part, code) or self._decode(part, code)
         return found
 
+    def readings(self, parts: Iterable[Range]) -> Mapping[Range, Reading]:
+        """What all code was understood as that was looked at so far, with that in ``parts``."""
+        for part in parts:
+            if part not in self._readings:
+                self.reading(part)
+        return self._readings
+
     def _known(self, part: Range, code: bytes) -> Reading | None:
         """What ``code`` is by that of another image (see :meth:`expect`)."""
         if self._examples is None or part in self._tables:
@@ -82,18 +91,18 @@ class Decoded:
 
     def _read_again(self, examples: Outlines, part: Range, code: bytes) -> Reading | None:
         """What ``code`` is by its like, which differs from it in where it leads."""
-        example = examples.find(code)
+        example = examples.find(code, part.start)
         if example is None or not self.architecture.is_exemplary(example):
             return None
         leads = self.architecture.reread(example, code, part.start)
-        return None if leads is None else Reading((), example, leads)
+        return None if leads is None else Reading(example.code if code == example.code else code, (), example, leads)
 
     def _decode(self, part: Range, code: bytes) -> Reading:
         tables = self._tables.get(part)
         if tables is None:
             tables = self._tables[part] = self._find_tables(part, code)
         outline = Outline.of(self.architecture, code, part.start, self._rows(part, code, tables))
-        return Reading(tables, outline, outline.leads())
+        return Reading(code, tables, outline, outline.leads())
 
     def _find_tables(self, part: Range, code: bytes) -> tuple[JumpTable, ...]:
         consulted: list[tuple[int, int]] = []
@@ -125,20 +134,21 @@ class Decoded:
         """What the code in ``part`` refers to; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""
         found = self._references.get(part)
         if found is None:
-            rows = self._rows(part, self._read(part.start, part.size), self.reading(part).tables)
+            code, tables, _, _ = self.reading(part)
+            rows = self._rows(part, code, tables)
             found = self._references[part] = tuple(map(reference_of, rows))
         return found
 
     def targets_in(self, part: Range) -> Iterator[int]:
         """What :meth:`references_in` leads to, those apart that hold a part of an address only."""
-        _, outline, leads = self.reading(part)
+        _, _, outline, leads = self.reading(part)
         yield from (part.start + distance for distance in outline.inner)
         yield from (lead for row, lead in zip(outline.outward, leads, strict=True) if row[3] not in _PARTIAL)
 
     def instructions_in(self, part: Range) -> Iterator[Instruction]:
         """The instructions of ``part``, jump tables that stand in it left out; what cannot be decoded ends those up to the next table."""
-        code = self._read(part.start, part.size)
-        for start, piece in pieces_between(code, part.start, self._holes_in(part, self.reading(part).tables)):
+        code, tables, _, _ = self.reading(part)
+        for start, piece in pieces_between(code, part.start, self._holes_in(part, tables)):
             yield from self.architecture.disassemble(piece, start)
 
     def _holes_in(self, part: Range, tables: Iterable[JumpTable]) -> list[tuple[int, int]]:
@@ -152,9 +162,9 @@ class Decoded:
 
     def expect(self, other: Decoded, parts: Iterable[Range]) -> None:
         """Most code is that of ``other``, whose functions have ``parts``: see :meth:`hotpatch.image.Image.expect`."""
-        readings = (other.reading(part) for part in sorted({*parts, *other._readings}))  # also what a search looked at on its way
+        readings = [reading for _, reading in sorted(other.readings(parts).items())]  # also what a search looked at on its way
         self._like = ref(other)
-        self._examples = Outlines(self.architecture, [outline for tables, outline, _ in readings if not tables])
+        self._examples = Outlines(self.architecture, [outline for _, tables, outline, _ in readings if not tables])
 
     def known_tables(self, part: Range) -> tuple[JumpTable, ...]:
         """The tables that were read so far."""

@@ -239,7 +239,7 @@ class _Finder(Claims):
             end = self.end[start]
             owner = self.owner[start]
             branches: list[int] = []
-            tables, outline, leads = self.image.reading(Range(Rva(start), Rva(end)))
+            _, tables, outline, leads = self.image.reading(Range(Rva(start), Rva(end)))
             for table in tables:
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)

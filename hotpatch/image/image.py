@@ -403,12 +403,17 @@ class Image:
         """What the code in ``part`` was understood as: its tables, and what it is apart from where it leads."""
         return self._decoded.reading(part)
 
+    @cached_property
+    def readings(self) -> Mapping[Range, Reading]:
+        """The same for the ranges of all functions, perhaps among others."""
+        return self._decoded.readings(part for function in self.functions for part in function.ranges)
+
     def expect(self, other: Image) -> None:
         """Before functions are looked for: most code is that of ``other``, but for where it leads.
 
         Such code is not decoded again. What is found does not depend on it, only how soon.
         """
-        self._decoded.expect(other._decoded, {part for function in other.functions for part in function.ranges})
+        self._decoded.expect(other._decoded, (part for function in other.functions for part in function.ranges))
 
     def jump_tables(self, function: Function) -> tuple[JumpTable, ...]:
         """The tables that the function's indirect jumps go through; ``jump`` counts from the start of the range that holds the jump."""

@@ -77,7 +77,7 @@ def test_reads_what_decoding_finds(case):
     arch, code, other = AGREE[case]
     outline = Outline.of(arch, code, BASE, arch.references(code, BASE))
     assert arch.is_exemplary(outline)
-    assert Outlines(arch, [outline]).find(other) is outline
+    assert Outlines(arch, [outline]).find(other, ELSEWHERE) is outline
     leads = arch.reread(outline, other, ELSEWHERE)
     decoded = Outline.of(arch, other, ELSEWHERE, arch.rows(other, ELSEWHERE))
     assert leads == decoded.leads()
@@ -88,7 +88,7 @@ def test_reads_what_decoding_finds(case):
 def test_leaves_to_decoding_what_relates_otherwise(case):
     arch, code, other = DIFFER[case]
     outline = Outline.of(arch, code, BASE, arch.references(code, BASE))
-    assert Outlines(arch, [outline]).find(other) is outline
+    assert Outlines(arch, [outline]).find(other, BASE) is outline
     assert arch.reread(outline, other, BASE) is None
 
 
@@ -114,7 +114,21 @@ def test_the_image_base_is_left_to_decoding():
 def test_outlines_are_found_by_what_they_keep():
     code = rel32("e8", 0x100) + b"\x90\xc3"
     outline = Outline.of(X64, code, BASE, X64.references(code, BASE))
-    known = Outlines(X64, [outline])
-    assert known.find(rel32("e8", 0x999) + b"\x90\xc3") is outline
-    assert known.find(rel32("e8", 0x999) + b"\xcc\xc3") is None
-    assert known.find(rel32("e8", 0x999) + b"\x90") is None
+    for address in (BASE, ELSEWHERE):
+        known = Outlines(X64, [outline])
+        assert known.find(rel32("e8", 0x999) + b"\x90\xc3", address) is outline
+        assert known.find(rel32("e8", 0x999) + b"\xcc\xc3", address) is None
+        assert known.find(rel32("e8", 0x999) + b"\x90", address) is None
+
+
+def test_of_outlines_that_are_alike_the_one_in_the_expected_place_is_found():
+    code = rel32("e8", 0x100) + b"\x90\xc3"
+    unlike = code + b"\xcc"
+    outlines = [Outline.of(X64, code, BASE + at, X64.references(code, BASE + at)) for at in (0, 0x10, 0x20)]
+    outlines.append(Outline.of(X64, unlike, BASE + 0x30, X64.references(unlike, BASE + 0x30)))
+    known = Outlines(X64, outlines)
+    other = rel32("e8", 0x999) + b"\x90\xc3"
+    assert known.find(other, BASE + 0x20) is outlines[2]
+    assert known.find(other, BASE + 0x1010) is outlines[0], "nothing tells how far code moved"
+    assert known.find(rel32("e8", 0x999) + b"\x90\xc3\xcc", BASE + 0x1030) is outlines[3]
+    assert known.find(other, BASE + 0x1010) is outlines[1], "as far as the code before it"
