@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ _FIELDS = {
 }
 
 
-_ZEROS = {kind: bytes(field.size) for kind, field in _FIELDS.items()}
+_STORES = {kind: struct.Struct({8: "<Q", 4: "<I", 1: "<B"}[field.size]).pack_into for kind, field in _FIELDS.items()}
 
 
 def _field(kind: FixupKind) -> _Field:
@@ -88,7 +89,6 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int = 0) -> in
 def mask(code: bytes, references: Sequence[Row]) -> bytes:
     """``code`` with the field of each of ``references`` zeroed."""
     masked = bytearray(code)
-    for _, _, field, kind, _, _, _ in references:
-        zeros = _ZEROS[kind]
-        masked[field : field + len(zeros)] = zeros
+    for row in references:
+        _STORES[row[3]](masked, row[2], 0)
     return bytes(masked)

@@ -25,6 +25,7 @@ _USES = {
     **dict.fromkeys(encoding.CONDITIONAL_JUMPS | encoding.COUNTED_JUMPS, Use.BRANCH),
 }
 _NEXT, _REL32, _REL8, _DATA = Flow.NEXT, FixupKind.REL32, FixupKind.REL8, Use.DATA
+_TARGET = itemgetter(5)
 _INDIRECT = {Flow.CALL: Flow.CALL_INDIRECT, Flow.JUMP: Flow.JUMP_INDIRECT}
 
 
@@ -62,7 +63,7 @@ def rows(code: bytes, address: int, image_base: int = 0) -> tuple[Row, ...]:
     """
     known = scan(code, address)
     found = known.rows if known is not None else decoded(encoding.decoder().rows(code, address), code, address)
-    if image_base not in [row[5] for row in found] or not any(row[5] == image_base and row[4] is _DATA for row in found):
+    if image_base not in map(_TARGET, found) or not any(row[5] == image_base and row[4] is _DATA for row in found):
         return found
     decoded_rows = encoding.decoder().rows(code, address)
     return tuple(sorted((*found, *x64_image_base.image_relative(decoded_rows, address, image_base)), key=itemgetter(2)))

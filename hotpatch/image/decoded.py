@@ -80,12 +80,12 @@ class Decoded:
         """What the same code at the same place of the other is, where all that was read for it is the same here."""
         like = self._like()
         consulted = like._consulted.get(part) if like is not None else None
-        if like is None or consulted is None or like._read(part.start, part.size) != code:
+        if like is None or consulted is None:
             return None
-        if any(like._read(address, size) != self._read(address, size) for address, size in consulted):
+        found = like._readings[part]
+        if found.code != code or any(like._read(address, size) != self._read(address, size) for address, size in consulted):
             return None
         self._consulted[part] = consulted
-        found = like._readings[part]
         self._tables[part] = found.tables
         return found
 
@@ -128,7 +128,7 @@ class Decoded:
         return image.table_limit(address, entry_size)
 
     def _rows(self, part: Range, code: bytes, tables: Iterable[JumpTable]) -> Sequence[Row]:
-        return self.architecture.rows(code, part.start, holes=self._holes_in(part, tables))
+        return self.architecture.rows(code, part.start, holes=self._holes_in(part, tables) if tables else ())
 
     def references_in(self, part: Range) -> tuple[Reference, ...]:
         """What the code in ``part`` refers to; jump tables that stand in it (as MSVC's for x64 do) are not taken for code."""

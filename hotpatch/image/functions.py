@@ -202,14 +202,17 @@ class _Finder(Claims):
             if not fresh:
                 candidates = (rva for rva in sorted(pointers) if self._is_fresh_pointer(rva) and entries.may_begin(rva))
                 fresh = [(rva, FunctionSource.POINTER) for rva in candidates]
-            for source, targets in ((FunctionSource.CALL, calls), (FunctionSource.POINTER, pointers)):
-                for rva in targets:
-                    if self.owner.get(rva) == rva:
-                        self.note(rva, source)
+            self._note_entries(calls, FunctionSource.CALL)
             for rva, source in fresh:
                 self._start(rva, source, cuts=False)
             if not fresh:
                 break
+        self._note_entries(pointers, FunctionSource.POINTER)
+
+    def _note_entries(self, targets: Iterable[int], source: FunctionSource) -> None:
+        for rva in targets:
+            if self.owner.get(rva) == rva:
+                self.note(rva, source)
 
     def _is_fresh(self, rva: int) -> bool:
         inside = self.containing(rva)

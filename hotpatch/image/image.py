@@ -305,8 +305,8 @@ class Image:
     @cached_property
     def pointers(self) -> Mapping[Rva, int]:
         """Relocated site → the RVA that its pointer leads to."""
-        base = self.parsed.preferred_base
-        return {site: self.u64(site) - base for site in self.relocations}
+        base, sites = self.parsed.preferred_base, self.relocations
+        return {site: number - base for site, number in zip(sites, self.mapped_bytes.u64s(sites), strict=True)}
 
     # functions ---------------------------------------------------------------------------------------------------------------------------
 

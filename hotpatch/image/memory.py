@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from hotpatch.image.model import Section
 
 _PAGE = 0x1000
+_U64 = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,16 @@ class MappedBytes:
             for (start, length, offset), following in zip(self._pieces, behind, strict=True)
         ]
         return tuple(sorted(rows, key=lambda row: row[0] - row[2]))
+
+    def u64s(self, places: Iterable[int]) -> Iterator[int]:
+        """The 64-bit numbers at ``places``, which are sorted RVAs; a page is read at once."""
+        first = end = 0
+        page = b""
+        for place in places:
+            if not first <= place < end:
+                first, end = place, place + _PAGE
+                page = self.read(place, _PAGE + _U64.size).ljust(_PAGE + _U64.size, b"\0")
+            yield _U64.unpack_from(page, place - first)[0]
 
     def read(self, rva: int, size: int) -> bytes:
         """``size`` bytes from ``rva``, zeros where the file has none; fewer only past the image's end."""

@@ -18,7 +18,6 @@ _CODE_SIZE = 2
 _FLAG_HANDLERS = 0x3
 """``UNW_FLAG_EHANDLER`` and ``UNW_FLAG_UHANDLER``."""
 _FLAG_CHAINED = 0x4
-_HANDLER_FLAGS = frozenset({1, 2, 3})
 _INDIRECT = 0x1
 """In the unwind word: the rest is the RVA of the function-table entry to use instead (``RUNTIME_FUNCTION_INDIRECT`` of winnt.h)."""
 _CHAIN_LIMIT = 32
@@ -28,20 +27,18 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
     """The table's entries by start."""
     found: dict[Range, UnwindEntry] = {}
     raw = read(table.start, table.size)
-    for begin, end, word in _ENTRY.iter_unpack(raw[: len(raw) // _ENTRY.size * _ENTRY.size]):
+    for words in _ENTRY.iter_unpack(raw[: len(raw) // _ENTRY.size * _ENTRY.size]):
+        begin, end, _ = words
         if not begin < end:
             continue
-        header = b"" if word & _INDIRECT else read(word, _HEADER.size)
-        if len(header) == _HEADER.size and not header[0] >> 3:  # most are like this
-            where = Range(Rva(begin), Rva(end))
-            found.setdefault(where, UnwindEntry(where, (begin, end, word), Rva(word), Rva(begin), None, None))
-            continue
-        effective = _effective(begin, end, word, read)
-        info = Rva(effective[2])
-        words = (begin, end, word)
-        handler, data = _handler(info, read)
-        entry = UnwindEntry(Range(Rva(begin), Rva(end)), words, info, Rva(_primary(effective, read)), handler, data)
-        found.setdefault(entry.range, entry)
+        effective = _effective(words, read)
+        first, _, info = effective
+        header = read(info, _HEADER.size)
+        flags = header[0] >> 3 if len(header) == _HEADER.size else 0
+        handler, data = _handler(info, header, read) if flags & _FLAG_HANDLERS and not flags & _FLAG_CHAINED else (None, None)
+        primary = _primary(effective, read) if flags & _FLAG_CHAINED else first
+        where = Range(Rva(begin), Rva(end))
+        found.setdefault(where, UnwindEntry(where, words, Rva(info), Rva(primary), handler, data))
     return tuple(found[key] for key in sorted(found))
 
 
@@ -57,23 +54,21 @@ def chained(info: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int
     return _ENTRY.unpack(raw) if len(raw) == _ENTRY.size else None
 
 
-def _handler(info: int, read: Callable[[int, int], bytes]) -> tuple[Rva, Rva] | tuple[None, None]:
-    """RVAs of the handler and of its data."""
-    header = read(info, _HEADER.size)
-    if len(header) < _HEADER.size or header[0] >> 3 & (_FLAG_HANDLERS | _FLAG_CHAINED) not in _HANDLER_FLAGS:
-        return None, None
+def _handler(info: int, header: bytes, read: Callable[[int, int], bytes]) -> tuple[Rva, Rva] | tuple[None, None]:
+    """RVAs of the handler and of its data; ``header`` is what the unwind information at ``info`` begins with, which has one."""
     at = info + _HEADER.size + (header[2] + 1 & ~1) * _CODE_SIZE
     raw = read(at, _RVA.size)
     return (Rva(_RVA.unpack(raw)[0]), Rva(at + _RVA.size)) if len(raw) == _RVA.size else (None, None)
 
 
-def _effective(begin: int, end: int, word: int, read: Callable[[int, int], bytes]) -> tuple[int, int, int]:
+def _effective(entry: tuple[int, int, int], read: Callable[[int, int], bytes]) -> tuple[int, int, int]:
     """The entry itself, or the one that it says to use instead."""
+    word = entry[2]
     if word & _INDIRECT:
         raw = read(word & ~_INDIRECT, _ENTRY.size)
         if len(raw) == _ENTRY.size and not _ENTRY.unpack(raw)[2] & _INDIRECT:
             return _ENTRY.unpack(raw)
-    return begin, end, word
+    return entry
 
 
 def _primary(entry: tuple[int, int, int], read: Callable[[int, int], bytes]) -> int:
