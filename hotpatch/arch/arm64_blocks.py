@@ -9,7 +9,7 @@ from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.base import Flow, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from hotpatch.arch.arm64_code import Code
 
@@ -71,3 +71,21 @@ class Blocks:
             next_block = numbers.get(end, -1) if falls and start not in data else -1
             following.append((next_block, -1 if target is None else numbers.get(target, -1)))
         return numbers, following
+
+    def coming_to(self, ends: Iterable[int], edges: Mapping[int, tuple[int, ...]]) -> set[int]:
+        """The blocks from which control comes to one of the words ``ends``, with those that these lie in; ``edges`` as at first."""
+        sources: dict[int, list[int]] = {}
+        for block, following in enumerate(self.connections()[1]):
+            for successor in following:
+                sources.setdefault(successor, []).append(block)
+        for jump, targets in edges.items():
+            for target in targets:
+                sources.setdefault(self.of(target), []).append(self.of(jump))
+        found: set[int] = set()
+        pending = [self.of(index) for index in ends]
+        while pending:
+            block = pending.pop()
+            if block not in found:
+                found.add(block)
+                pending += sources.get(block, ())
+        return found

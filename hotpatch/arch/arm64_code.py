@@ -39,12 +39,17 @@ _CLASS_OF_TOP = bytes(next((ord(name) for name, tops in _TOPS_BY_CLASS.items() i
 _DIRECT = re.compile(rb"[JCQAl]")
 PAGES = re.compile(rb"P")
 _REGISTER_BRANCHES = re.compile(rb"R")
-MAY_JUMP = re.compile(rb"[\x00\x20\x40\x60\x80\xa0\xc0\xe0][\x00-\x03]\x1f\xd6")
-"""BR, wherever it may stand in the bytes: most functions have none, and then no table."""
+_END_OF_JUMP = b"\x1f\xd6"
+"""The upper half of BR, in bytes."""
 
 
 _NEAR = 32
 """Words before a jump through a table that may hold the last step of its address."""
+
+
+def may_jump(code: bytes) -> bool:
+    """Whether a BR may stand in ``code``: most functions have none, and then no table."""
+    return _END_OF_JUMP in code  # which takes a tenth of the time that an expression for all of BR takes
 
 
 class Code:

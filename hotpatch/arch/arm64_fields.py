@@ -177,7 +177,8 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int) -> int:
 def mask(code: bytes, references: Sequence[Row]) -> bytes:
     """``code`` with the immediates of ``references`` zeroed."""
     masked = bytearray(code)
-    for _, _, at, kind, _, _, _ in references:
+    for row in references:
+        at, kind = row[2], row[3]
         kept = _KEPT_BITS.get(kind)
         if kept is None:
             masked[at : at + field_size(kind)] = bytes(field_size(kind))

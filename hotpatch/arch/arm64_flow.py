@@ -40,7 +40,14 @@ class Analysis:
     """
 
     def __init__(
-        self, code: Code, *, image_base: int, edges: Mapping[int, tuple[int, ...]], data: frozenset[int] = frozenset(), tables: bool = False
+        self,
+        code: Code,
+        *,
+        image_base: int,
+        edges: Mapping[int, tuple[int, ...]],
+        data: frozenset[int] = frozenset(),
+        tables: bool = False,
+        only_jumps: bool = False,
     ) -> None:
         """Analyse ``code``.
 
@@ -50,12 +57,14 @@ class Analysis:
             edges: Word indices that a jump through a table (by its own word index) leads to; such a jump that is missing here is unread.
             data: Word indices that hold no instructions.
             tables: Whether to follow what only jump tables need: whole addresses, bounds and entries.
+            only_jumps: Whether nothing is asked for but :meth:`destinations`.
         """
         self._code = code
         self._image_base = image_base
         self._edges = edges
         self._data = data
         self._tables = tables
+        self._only_jumps = only_jumps
         self._pages = code.pages()
         self._following: list[tuple[int, int]] = []
         self._numbers: dict[int, int] = {}
@@ -102,13 +111,22 @@ class Analysis:
             return
         self._numbers, self._following = self._blocks.connections()
         self._makers = {self._blocks.of(index) for index in (*self._pages, *self._code.register_jumps())}
-        self._spread([(0, facts.NO_FACTS)])
+        if self._only_jumps:
+            self._leave_out_what_comes_to_no_jump()
+        if not self._only_jumps or 0 in self._numbers:
+            self._spread([(0, facts.NO_FACTS)])
         if len(self._before) == len(self._numbers):
             return
         self._spread([(block, self._facts_at_unread()) for block in self._orphans()])
         for block in self._numbers.values():
             if block not in self._before:
                 self._spread([(block, facts.NO_FACTS)])
+
+    def _leave_out_what_comes_to_no_jump(self) -> None:
+        """Forget the blocks from which control comes to no jump through a register: nothing in them bears on where these lead."""
+        kept = self._blocks.coming_to(self._code.register_jumps(), self._edges)
+        self._numbers = {start: block for start, block in self._numbers.items() if block in kept}
+        self._following = [(one if one in kept else -1, other if other in kept else -1) for one, other in self._following]
 
     def _solve_apart(self) -> bool:
         """Run each block that loads a page by itself; whether that is all, because none leaves a fact to those that follow."""

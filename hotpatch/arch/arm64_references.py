@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_code import MAY_JUMP, Code
+from hotpatch.arch.arm64_code import Code, may_jump
 from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.arm64_tables import data_words, tables_inside
 from hotpatch.arch.base import FixupKind, Use
@@ -65,7 +65,7 @@ def _read(
     code: Code, raw: bytes, image_base: int, holes: Iterable[tuple[int, int]]
 ) -> tuple[tuple[JumpTable, ...], frozenset[int], list[tuple[int, a64.Form, int]]]:
     """The tables in ``code``, whose bytes are ``raw``, the words that hold no instructions, and the PC-relative instructions but ADRP."""
-    tables = tables_inside(code, raw, image_base) if MAY_JUMP.search(raw) else ()
+    tables = tables_inside(code, raw, image_base) if may_jump(raw) else ()
     data = data_words(code, tables)
     if holes:
         words = (at for start, end in holes for at in range(start - start % a64.WORD, end, a64.WORD))

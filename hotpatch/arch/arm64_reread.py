@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_code import MAY_JUMP, Code
+from hotpatch.arch.arm64_code import Code, may_jump
 from hotpatch.arch.base import FixupKind
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
     """Nothing in it jumps through a table, and nothing makes the image base's page."""
     if any(row[3] in _RELATIVE for row in outline.outward):
         return False
-    if not MAY_JUMP.search(outline.code):
+    if not may_jump(outline.code):
         return True
     code = Code(outline.masked, outline.address)
     return not any(code.may_read_table(jump) for jump in code.register_jumps())
@@ -38,7 +38,8 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
     """Where the outward references of ``code`` lead; ``None`` where its pages are not to each other as the outline's, or one leads in."""
     layout = f"<{len(code) // a64.WORD}I"
-    words, old_words = struct.unpack_from(layout, code), struct.unpack_from(layout, outline.code)
+    words: Sequence[int] = struct.unpack_from(layout, code)
+    old_words: Sequence[int] = ()
     distances = fields.WORD_DISTANCE_OF_TOP
     end, old_address = address + len(code), outline.address
     leads: list[int] = []
@@ -48,6 +49,7 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
         distance = distances[word >> 24]
         if distance is None and kind is not _NEAR:  # a page, or what completes one
             leads.append(target)
+            old_words = old_words or struct.unpack_from(layout, outline.code)
             if word != old_words[offset >> 2] or (kind is _PAGE and (address + offset ^ old_address + offset) & _PAGE_MASK):
                 parts_stand = False
             continue

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.arm64_code import MAY_JUMP, Code
+from hotpatch.arch.arm64_code import Code, may_jump
 from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.base import JumpTable
 
@@ -38,7 +38,7 @@ def jump_tables(
     code: bytes, address: int, read: Callable[[int, int], bytes], image_base: int, limit: _Limit = None
 ) -> tuple[JumpTable, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.jump_tables`."""
-    return _tables(Code(code, address), read, image_base, limit) if MAY_JUMP.search(code) else ()
+    return _tables(Code(code, address), read, image_base, limit) if may_jump(code) else ()
 
 
 def tables_inside(code: Code, raw: bytes, image_base: int) -> tuple[JumpTable, ...]:
@@ -70,7 +70,8 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int, limi
             jump: tuple(sorted({index for target in table.targets if (index := code.index(target)) is not None}))
             for jump, table in found.items()
         }
-        analysis = Analysis(code, image_base=image_base, edges=edges, data=data_words(code, tuple(found.values())), tables=True)
+        data = data_words(code, tuple(found.values()))
+        analysis = Analysis(code, image_base=image_base, edges=edges, data=data, tables=True, only_jumps=True)
         again = {}
         for jump, destination in analysis.destinations().items():
             table = _read_table(code, jump, destination, read, limit)
