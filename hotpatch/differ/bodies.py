@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind, Use
 from hotpatch.differ.parts import POINTER_SIZE, Body
@@ -23,14 +23,8 @@ def body_of(view: View, function: Function) -> Body:
     return Body(function, codes, rest, kinds, *[tuple(chain.from_iterable(pieces)) for pieces in leads])
 
 
-class _Piece(NamedTuple):
-    """What a body says of one of its ranges, in the order of its attributes."""
-
-    code: bytes
-    masked: bytes
-    forms: tuple[Form, ...]
-    targets: tuple[int, ...]
-    whole_targets: tuple[int, ...]
+_Piece = tuple[bytes, bytes, "tuple[Form, ...]", tuple[int, ...], tuple[int, ...]]
+"""What a body says of one of its ranges, in the order of its attributes."""
 
 
 def _piece(view: View, part: Range) -> _Piece:
@@ -41,8 +35,8 @@ def _piece(view: View, part: Range) -> _Piece:
     wholes = leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
     for address in view.tables_in(part):
         masked = _zeroed(masked, address - part.start, view.tables[address][1].size)
-    made = _Piece(code, masked, outline.forms, leads, wholes)
-    return _with_pointers(view, part, made) if view.image.relocations_in(part) else made
+    made = code, masked, outline.forms, leads, wholes
+    return _with_pointers(view, part, made) if view.code_has_pointers and view.image.relocations_in(part) else made
 
 
 def _zeroed(code: bytes, at: int, size: int) -> bytes:
@@ -51,13 +45,14 @@ def _zeroed(code: bytes, at: int, size: int) -> bytes:
 
 def _with_pointers(view: View, part: Range, piece: _Piece) -> _Piece:
     """With the relocated pointers among its code as links, too."""
-    masked, held = piece.masked, []
+    code, masked, forms, targets, wholes = piece
+    held = []
     for site, holder in _pointers_in(view, part):
         masked = _zeroed(masked, site - part.start, POINTER_SIZE)
         held.append(((holder, FixupKind.ADDR64, Use.DATA), view.pointer(site)))
-    both = sorted([*zip(piece.forms, piece.targets, strict=True), *held], key=lambda row: row[0][0])
+    both = sorted([*zip(forms, targets, strict=True), *held], key=lambda row: row[0][0])
     forms, targets = tuple([form for form, _ in both]), tuple([target for _, target in both])
-    return _Piece(piece.code, masked, forms, targets, (*piece.whole_targets, *[target for _, target in held]))
+    return code, masked, forms, targets, (*wholes, *[target for _, target in held])
 
 
 def _pointers_in(view: View, part: Range) -> list[tuple[int, int]]:

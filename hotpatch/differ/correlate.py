@@ -56,6 +56,8 @@ class _Correlator:
         self.votes: Votes[None] = Votes()
         self.weak: Votes[None] = Votes()
         self._known_mentions, self._known_shape = cache(mentions), cache(flow_shape)
+        self._left_base, self._left_fixed = list(base.functions), list(fixed.functions)
+        """Of the functions of either image, those that were open when they were last asked for."""
         self._heard = 0
         """How many matched functions, in the order in which they were, have had their say."""
         self._unheard: list[Pair] = []
@@ -89,10 +91,12 @@ class _Correlator:
     # what is left ------------------------------------------------------------------------------------------------------------------------
 
     def _open_base(self) -> list[int]:
-        return [entry for entry in self.base.functions if entry not in self.matching.forward]
+        self._left_base = [entry for entry in self._left_base if entry not in self.matching.forward]
+        return self._left_base
 
     def _open_fixed(self) -> list[int]:
-        return [entry for entry in self.fixed.functions if entry not in self.matching.backward]
+        self._left_fixed = [entry for entry in self._left_fixed if entry not in self.matching.backward]
+        return self._left_fixed
 
     def _pair_all(self, pairs: Iterable[Pair], evidence: Evidence) -> bool:
         return sum([self.matching.pair(base, fixed, evidence) for base, fixed in pairs]) > 0

@@ -71,7 +71,7 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
         for other in folds:
             shared = tuple(name for name in names if name in fixed.functions[other].names)
             note = _fold_note(base, fixed, matching, entry, other)
-            found.append(_row(relation, replace(function, names=shared or names), fixed.functions[other], Evidence.FOLDED, (note,)))
+            found.append(_row(relation, function._replace(names=shared or names), fixed.functions[other], Evidence.FOLDED, (note,)))
             reported_fixed.add(other)
     for entry, function in fixed.functions.items():
         if entry not in reported_fixed:
@@ -85,7 +85,7 @@ def rows(relation: Correspondence, matching: Matching) -> tuple[FunctionMatch, .
 def _without_names(function: Function, others: Sequence[Function]) -> Function:
     """The function without the names of ``others``, unless it has no more."""
     theirs = {name for other in others for name in other.names}
-    return replace(function, names=tuple(name for name in function.names if name not in theirs) or function.names)
+    return function._replace(names=tuple(name for name in function.names if name not in theirs) or function.names)
 
 
 def _with_cosmetic_notes(relation: Correspondence, matching: Matching, found: list[FunctionMatch]) -> list[FunctionMatch]:

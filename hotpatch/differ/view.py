@@ -85,6 +85,11 @@ class View:
                     found.setdefault(table.address, (function, table))
         return found
 
+    @cached_property
+    def code_has_pointers(self) -> bool:
+        """Whether any pointer stands among code: hardly any compiler puts one there."""
+        return any(self.image.relocations_in(section.range) for section in self.image.sections if section.executable)
+
     def tables_in(self, part: Range) -> tuple[int, ...]:
         """Where the jump tables begin that stand in ``part``."""
         starts = self._table_starts

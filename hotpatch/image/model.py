@@ -98,8 +98,7 @@ class FunctionSource(IntFlag):
     """Nothing leads to it: whole code that stands between other functions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(NamedTuple):
     """An entry and its ranges; the first range starts at the entry, others are cold parts and chained fragments.
 
     Attributes:
