@@ -56,14 +56,15 @@ def scan(code: bytes, address: int) -> Scan | None:
     dispatches = False
     at = 0
     for match in steps(code):  # each begins where the one before ended
-        at = match.end()
         group = match.lastindex
         if group is None:
+            at = match.end()
             break
         start, field = match.span(group)
-        kind, use, width = stops[group]
+        kind, use, width, rest = stops[group]
+        at = field + width + rest
         if width == 4:
-            found.append((start, at - start, field, kind, use, address + at + _NEAR(code, field)[0], field + 4 - at))
+            found.append((start, at - start, field, kind, use, address + at + _NEAR(code, field)[0], -rest))
         elif width:
             found.append((start, at - start, field, kind, use, address + at + _SHORT(code, field)[0], 0))
         else:
@@ -71,8 +72,8 @@ def scan(code: bytes, address: int) -> Scan | None:
     return Scan(tuple(found), dispatches) if at == len(code) else None
 
 
-_Meaning = tuple[FixupKind, Use, int]
-"""Of a group in the expression: kind and use of the reference, bytes of its field; 0: an indirect jump."""
+_Meaning = tuple[FixupKind, Use, int, int]
+"""Of a group in the expression: kind and use of the reference, bytes of its field (0: an indirect jump) and of what follows that."""
 
 
 @cache
@@ -84,12 +85,12 @@ def _expression() -> tuple[Callable[[bytes], Iterator[re.Match[bytes]]], dict[in
     stops: list[tuple[bytes, _Meaning]] = []
     for opcode, width, use in _BRANCHES:
         kind = FixupKind.REL32 if width == 4 else FixupKind.REL8
-        stops.append((b"(%b)%b" % (opcode, b"." * width), (kind, use, width)))
+        stops.append((b"(%b)%b" % (opcode, b"." * width), (kind, use, width, 0)))
     memory = [form for form in (*FORMS, _CALL, _JUMP) if form.operand in (Operand.EITHER, Operand.MEMORY)]
     for rest in sorted({form.immediate for form in memory}):
         heads = _factored([form for form in memory if form.immediate == rest], _relative)
-        stops.append((b"(%b)....%b" % (heads, b"." * rest), (FixupKind.REL32, Use.DATA, 4)))
-    stops.append((b"(%b)" % _factored([_JUMP], _tail), (FixupKind.REL32, Use.JUMP, 0)))
+        stops.append((b"(%b)....%b" % (heads, b"." * rest), (FixupKind.REL32, Use.DATA, 4, rest)))
+    stops.append((b"(%b)" % _factored([_JUMP], _tail), (FixupKind.REL32, Use.JUMP, 0, 0)))
     one_of_them = _any_of([*(stop for stop, _ in stops), b""])
     pattern = re.compile(_factored((*FORMS, _CALL), _tail) + b"*+" + one_of_them, re.DOTALL)
     # it matches everywhere: what it begins with may be nothing

@@ -162,9 +162,9 @@ class Decoded:
 
     def expect(self, other: Decoded, parts: Iterable[Range]) -> None:
         """Most code is that of ``other``, whose functions have ``parts``: see :meth:`hotpatch.image.Image.expect`."""
-        readings = [reading for _, reading in sorted(other.readings(parts).items())]  # also what a search looked at on its way
+        readings = other.readings(parts).values()  # also what a search looked at on its way
         self._like = ref(other)
-        self._examples = Outlines(self.architecture, [outline for _, tables, outline, _ in readings if not tables])
+        self._examples = Outlines(self.architecture, (outline for _, tables, outline, _ in readings if not tables))
 
     def known_tables(self, part: Range) -> tuple[JumpTable, ...]:
         """The tables that were read so far."""
