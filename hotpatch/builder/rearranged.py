@@ -18,7 +18,7 @@ from hotpatch.builder.bodies import body_of
 from hotpatch.builder.counterparts import Counterparts
 from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
-from hotpatch.differ.correlate import aligned_links
+from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.rules import fills
@@ -41,6 +41,7 @@ class Rearranged:
     def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
         self._diff, self._fixed, self._base, self._novelty = diff, fixed, base, novelty
+        self._alignments = Alignments(base, fixed)
         self._live = [match for match in diff.data if match.writable]
         self._starts = [match.fixed for match in self._live]
 
@@ -115,7 +116,7 @@ class Rearranged:
         there, here = self._uses[self._base][base], self._uses[self._fixed][fixed]
         for old, count in there.items():
             new = self._partners[old]
-            links = aligned_links(self._base, self._fixed, old, new)
+            links = self._alignments.links((old, new))
             places = {
                 ((b.part, b.offset), (f.part, f.offset))
                 for b, f in links

@@ -41,7 +41,7 @@ class Constants:
     def _aligned_targets(self) -> Iterator[Pair]:
         """What instructions of changed functions that align refer to."""
         for functions in self._twins.unlike:
-            for old, new in self._twins.aligned_links(functions):
+            for old, new in self._twins.alignments.links(functions):
                 yield old.target, new.target
 
     def _take_constants(self, base: int, fixed: int) -> None:

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.correspond import loosely_aligned_lines
 from hotpatch.differ.gaps import gaps, in_order
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
@@ -23,8 +22,9 @@ from hotpatch.differ.traits import callers, flow_shape, mentions, neighbours
 from hotpatch.differ.votes import Votes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
+    from hotpatch.differ.alignments import Alignments
     from hotpatch.differ.parts import Link
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
@@ -42,14 +42,14 @@ _GAP_LIMIT = 400
 """Pairs of functions between two matched neighbours that are compared at most."""
 
 
-def correlate(base: View, fixed: View) -> Matching:
-    """Match the functions of two images."""
-    return _Correlator(base, fixed).run()
+def correlate(base: View, fixed: View, alignments: Alignments) -> Matching:
+    """Match the functions of two images; ``alignments`` are of these."""
+    return _Correlator(base, fixed, alignments).run()
 
 
 class _Correlator:
-    def __init__(self, base: View, fixed: View) -> None:
-        self.base, self.fixed = base, fixed
+    def __init__(self, base: View, fixed: View, alignments: Alignments) -> None:
+        self.base, self.fixed, self.alignments = base, fixed, alignments
         self.matching = Matching()
         self.likeness = Likeness(base, fixed)
         self.tables = NamingTables(base, fixed)
@@ -102,7 +102,7 @@ class _Correlator:
         return sum([self.matching.pair(base, fixed, evidence) for base, fixed in pairs]) > 0
 
     def _same_body(self, base: int, fixed: int) -> bool:
-        return self.base.body(base).is_like(self.fixed.body(fixed))
+        return self.base.bodies[base].is_like(self.fixed.bodies[fixed])
 
     # evidence ----------------------------------------------------------------------------------------------------------------------------
 
@@ -116,11 +116,11 @@ class _Correlator:
 
     def _telling_bodies(self) -> bool:
         return self._unique(
-            lambda view, entry: view.body(entry).masked if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY
+            lambda view, entry: view.bodies[entry].masked if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY
         )
 
     def _short_bodies(self) -> bool:
-        return self._unique(lambda view, entry: view.body(entry).masked, Evidence.BODY)
+        return self._unique(lambda view, entry: view.bodies[entry].masked, Evidence.BODY)
 
     def _bodies_in_context(self) -> bool:
         return self._unique(self._context, Evidence.REFERENCES)
@@ -156,7 +156,7 @@ class _Correlator:
         self._heard += len(fresh)
         self._told.update(fresh)
         for base, fixed in fresh:
-            old, new = self.base.body(base), self.fixed.body(fixed)
+            old, new = self.base.bodies[base], self.fixed.bodies[fixed]
             if not old.is_like(new):
                 self._unheard.append((base, fixed))
             else:
@@ -167,7 +167,7 @@ class _Correlator:
     def _weak_votes(self) -> bool:
         """Instructions of changed functions that align refer to the same things, probably."""
         for base, fixed in sorted(self._unheard):
-            for old, new in aligned_links(self.base, self.fixed, base, fixed):
+            for old, new in self.alignments.links((base, fixed)):
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21:
                     self._hear(self.weak, (old.target, new.target), base)
         self._unheard.clear()
@@ -277,20 +277,6 @@ class _Correlator:
     def _look_alikes(self) -> bool:
         pairs = self.likeness.best_partners(self._open_base(), self._open_fixed())
         return self._pair_all((pair for pair in pairs if same_names(self.base, self.fixed, *pair)), Evidence.SIMILARITY)
-
-
-def aligned_links(base: View, fixed: View, base_entry: int, fixed_entry: int) -> Iterator[tuple[Link, Link]]:
-    """Links of two functions that stand in instructions that align."""
-    old, new = base.links(base_entry), fixed.links(fixed_entry)
-    for b, f in aligned_numbers(base, fixed, base_entry, fixed_entry):
-        yield old[b], new[f]
-
-
-def aligned_numbers(base: View, fixed: View, base_entry: int, fixed_entry: int) -> Iterator[tuple[int, int]]:
-    """The same by their indices in the bodies."""
-    there, here = base.lines(base_entry), fixed.lines(fixed_entry)
-    for b, f in loosely_aligned_lines(there, here):
-        yield from zip(there.links_of(b), here.links_of(f), strict=False)
 
 
 def _tls_callbacks(view: View) -> tuple[int, ...]:

@@ -168,7 +168,7 @@ class _Search:
         """What aligned instructions of changed functions refer to."""
         votes: Votes[_Telling] = Votes()
         for functions in self.twins.unlike:
-            for old, new in self.twins.aligned_links(functions):
+            for old, new in self.twins.alignments.links(functions):
                 pair = old.target, new.target
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_live(pair):
                     site = partial(Site, *functions, _address(self.base, functions[0], old), _address(self.fixed, functions[1], new))
@@ -279,7 +279,7 @@ class _Search:
         partners: dict[int, set[int]] = defaultdict(set)
         claims: dict[int, set[int]] = defaultdict(set)
         for pair in self.twins.unlike:
-            for old, new in self.twins.aligned_links(pair):
+            for old, new in self.twins.alignments.links(pair):
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_equal_constants(old.target, new.target):
                     partners[old.target].add(new.target)
                     claims[new.target].add(old.target)

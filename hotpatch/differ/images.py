@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.collection import without_collection
+from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.constants import Constants
 from hotpatch.differ.correlate import correlate
 from hotpatch.differ.correspond import Correspondence
@@ -36,8 +37,9 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
     _require_same_machine(base, fixed)
     fixed.expect(base)
     views = view_of(base), view_of(fixed)
-    matching = correlate(*views)
-    twins = Twins.of(*views, matching)
+    alignments = Alignments(*views)
+    matching = correlate(*views, alignments)
+    twins = Twins.of(*views, matching, alignments)
     live = correlate_data(*views, matching, twins)
     relation = Correspondence(*views, matching, live.ranges())
     while drop_unproven_folds(relation, matching):

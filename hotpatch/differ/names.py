@@ -57,7 +57,7 @@ def _owners(view: View) -> Mapping[str, int]:
 
 
 def _same_body(base: View, fixed: View, base_entry: int, fixed_entry: int) -> bool:
-    return base.body(base_entry).is_like(fixed.body(fixed_entry))
+    return base.bodies[base_entry].is_like(fixed.bodies[fixed_entry])
 
 
 def _best_names(base: View, fixed: View, base_entry: int, fixed_entry: int) -> bool:

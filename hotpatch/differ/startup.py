@@ -90,14 +90,10 @@ def _arrays(view: View) -> Iterator[tuple[int, int]]:
     slots = {slot for slot, entry in view.image.imports_by_slot.items() if entry.name in _RUNNERS}
     if not slots:
         return
-    thunks = {
-        entry
-        for entry, function in view.functions.items()
-        if not slots.isdisjoint(view.body(entry).targets) and function.size <= _THUNK_SIZE
-    }
+    thunks = {entry for entry, body in view.bodies.items() if not slots.isdisjoint(body.targets) and body.function.size <= _THUNK_SIZE}
     runners = slots | thunks
-    for entry in view.functions:
-        targets = view.body(entry).targets
+    for entry, body in view.bodies.items():
+        targets = body.targets
         if entry in thunks or runners.isdisjoint(targets):
             continue
         constants = sorted({target for target in targets if view.place(target).kind is PlaceKind.CONSTANT})

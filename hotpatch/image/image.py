@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -361,7 +362,7 @@ class Image:
 
     @cached_property
     def _ranges(self) -> tuple[tuple[Range, Function], ...]:
-        return tuple(sorted(((part, function) for function in self.functions for part in function.ranges), key=lambda row: row[0]))
+        return tuple(sorted([(part, function) for function in self.functions for part in function.ranges], key=itemgetter(0)))
 
     @cached_property
     def _range_starts(self) -> tuple[Rva, ...]:

@@ -38,7 +38,8 @@ def metadata(image: Image) -> tuple[Range, ...]:
     """The ranges of data directories and of what they lead to, sorted; they may overlap. What has no known size is given one byte."""
     directories = check(image.data, image.path).directories
     found = {Range(Rva(rva), Rva(rva + size)) for index, (rva, size) in enumerate(directories) if rva and size and index != _CERTIFICATES}
-    found.update(Range(entry.info, Rva(entry.info + UNWIND_HEAD)) for entry in image.unwind_entries if entry.info is not None)
+    infos = {entry.info for entry in image.unwind_entries if entry.info is not None}
+    found.update([Range(info, Rva(info + UNWIND_HEAD)) for info in infos])
     if len(directories) > _DEBUG:
         found.update(_debug(image, *directories[_DEBUG]))
     if len(directories) > _IMPORT:

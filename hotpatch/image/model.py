@@ -126,7 +126,7 @@ class Function(NamedTuple):
     @property
     def size(self) -> int:
         """Of all ranges, in bytes."""
-        return sum(part.size for part in self.ranges)
+        return sum([end - start for start, end in self.ranges])
 
 
 class DatumSource(StrEnum):

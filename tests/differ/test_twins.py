@@ -10,6 +10,7 @@ from hotpatch.arch import Machine
 from hotpatch.arch.assembly import assemble
 from hotpatch.cases import find_case
 from hotpatch.differ import Verdict, diff_images
+from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.correlate import correlate
 from hotpatch.differ.correspond import Correspondence
 from hotpatch.differ.data import correlate_data
@@ -144,8 +145,9 @@ CASES = (
 def test_what_is_settled_beforehand_is_what_a_close_look_says(name, machine, pdb):
     case = find_case(name)
     views = [view_of(open_image(case.image(machine, side), pdb=pdb)) for side in ("base", "fixed")]
-    matching = correlate(*views)
-    twins = Twins.of(*views, matching)
+    alignments = Alignments(*views)
+    matching = correlate(*views, alignments)
+    twins = Twins.of(*views, matching, alignments)
     live = correlate_data(*views, matching, twins).ranges()
     quick, slow = (Correspondence(*views, matching, live) for _ in range(2))
     quick.settle(twins.targets)
