@@ -123,6 +123,12 @@ class Heap:
         self._blocks, self._free, self._heaps = dict(state.blocks), dict(state.free), state.heaps
         self._cursor, self._end, self._arena = state.cursor, state.end, state.arena
 
+    def take_back(self, state: HeapState) -> None:
+        """Back to a copy, and what has been mapped since is given back; contents stay as they are."""
+        arenas = [region for region in self._memory.regions() if region.kind is RegionKind.HEAP and region.va >= state.end]
+        self._memory.unmap(*arenas)
+        self.restore(state)
+
     def _cut(self, room: int) -> int:
         if self._cursor + room > self._end:
             size = max(self._arena, page_up(room))

@@ -78,6 +78,7 @@ def _bring(system: System, name: str) -> tuple[Module, ...]:
     """
     state, before, told, heap = system.loading, system.loading.copy(), len(system.events), system.heap.state()
     come: list[Module] = []
+    announced: tuple[Module, ...] = ()
     try:
         for image in _closure(system, name):
             come.append(loader.place(system, image))  # noqa: PERF401  what came before a failure has to go again
@@ -92,13 +93,18 @@ def _bring(system: System, name: str) -> tuple[Module, ...]:
         state.count(come[-1].va, 1)
         for module in come:
             system.event("load", module=module.name, va=module.va, size=module.size)
-        system.watchers.loaded(tuple(come))
+        announced = tuple(come)
+        system.watchers.loaded(announced)
     except BaseException:
-        for module in reversed(come):
-            unmap(system, module)
-        state.restore(before)
-        system.heap.restore(heap)
-        del system.events[told:]
+        try:
+            if announced:  # a watcher may be done with what is taken back now
+                system.watchers.unloading(announced)
+        finally:
+            for module in reversed(come):
+                unmap(system, module)
+            state.restore(before)
+            system.heap.take_back(heap)
+            del system.events[told:]
         raise
     return tuple(come)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -188,7 +188,9 @@ def waiting(what: Waiting, target: Target, inside: Sequence[Holder]) -> ChangeSt
 
 def in_transition(what: Transition, target: Target, inside: Sequence[Holder]) -> ChangeStatus:
     """An operation during which each thread goes its own way."""
-    return _change(what, PatchState.TRANSITION, target, inside, lambda thread: transition.side(target, what, thread))
+    change = _change(what, PatchState.TRANSITION, target, inside, lambda thread: transition.side(target, what, thread))
+    kept_open = () if inside else tuple(f"{each.function} ({each.rule.value}): {each.reason}" for each in what.problems)
+    return replace(change, waits_for=change.waits_for + kept_open)
 
 
 def _change(

@@ -13,6 +13,7 @@ from hotpatch.cases import find_case
 from hotpatch.emulator.memory import RegionKind
 from hotpatch.engine import Rights
 
+from .late import images, patch_of
 from .real import whole
 
 each_machine = pytest.mark.parametrize("machine", Machine)
@@ -147,6 +148,31 @@ def test_a_hook_over_ours_sees_a_newer_version_through_the_slot(machine: Machine
     newer.revert()
     assert here.process.call("price", *arguments) == call.expected("patched")
     assert hook.count == 1
+
+
+@each_machine
+def test_a_hook_over_an_entry_in_transition_is_told_and_kept(machine: Machine) -> None:
+    """No thread is left to change over, but what leads through a foreign jump is not touched; once that is gone, the transition ends."""
+    process = hotpatch.Process(images("superseded", machine)[0])
+    thread = process.spawn("price", 1)
+    process.guest.step(thread, 2)
+    applied = process.apply(patch_of("superseded", machine), "per-thread")
+    hook = Hook.over(process, process.address_of("price"))
+    process.guest.kernel.on_slice = None
+    process.guest.step(thread, 1000)
+    told = process.engine.poll().refused
+    assert [(refusal.rule, refusal.function) for refusal in told] == [(hotpatch.Rule.REDIRECT_CHANGED, "price")]
+    assert bytes.fromhex(told[0].evidence["found"]) == hook.after[: len(told[0].evidence["found"]) // 2]
+    assert (applied.state, process.engine.poll().refused) == ("in-transition", ())
+    (change,) = process.status().changes
+    assert change.waits_for == process.status().functions[0].waits_for == (f"price (redirect-changed): {told[0].reason}",)
+    case = find_case("superseded")
+    call = next(call for call in case.manifest.call if call.function == "price")
+    assert process.call("price", *map(int, call.args)) == call.expected("patched")
+    assert hook.count == 1
+    hook.remove()
+    process.engine.poll()
+    assert (applied.state, process.status().changes) == ("applied", ())
 
 
 # short functions --------------------------------------------------------------------------------------------------------------------------

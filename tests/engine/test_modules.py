@@ -119,6 +119,34 @@ def test_an_unload_that_the_host_interrupts_has_not_been_or_goes_on(machine: Mac
     assert late.process.status().kept == ()
 
 
+@pytest.mark.parametrize("case", ["late-module", "hooks"])
+def test_a_load_that_the_host_interrupts_once_it_is_patched_has_not_been(machine: Machine, monkeypatch, case: str) -> None:
+    """The interrupt comes when the engine is done and the loader is not; going on loads the module again, patched."""
+    late = Late(case, machine)
+    applied = late.process.register(late.patch)
+    late.api("GetModuleHandleA", b"base.dll\0")  # what the host needs for calls is mapped now
+    guest = late.process.guest
+    before = late.process.engine.snapshot(), guest.regions(), guest.modules(), list(late.process.events)
+    real = guest.system.watchers.loaded
+
+    def loaded(modules: tuple[object, ...]) -> None:
+        real(modules)
+        assert applied.state is PatchState.APPLIED
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(guest.system.watchers, "loaded", loaded)
+    with pytest.raises(KeyboardInterrupt):
+        late.load()
+    assert (late.process.engine.snapshot(), guest.regions(), guest.modules(), list(late.process.events)) == before
+    host = next(thread for thread in guest.system.threads.values() if thread.host)
+    guest.kernel.step(host, 10_000)
+    module = late.module()
+    assert module is not None
+    assert (applied.state, applied.module) == (PatchState.APPLIED, module.va)
+    assert late.call("stored" if case == "hooks" else "room", 4) == 0
+
+
 def test_a_process_is_clean_after_each_of_many_unloads(machine: Machine) -> None:
     late = Late("unloaded-module", machine)
     applied = late.process.register(late.patch)
