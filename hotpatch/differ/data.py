@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import Ranges
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.naming_tables import pointer_pairs
+from hotpatch.differ.naming_tables import pointer_pairs, same_descriptions
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.differ.reached import is_the_same, reached_alike
 from hotpatch.differ.uses import live_names, open_targets, operations, parts_behind, users_of
@@ -89,6 +89,7 @@ def correlate_data(base: View, fixed: View, matching: Matching, twins: Twins) ->
     search.named()
     search.headers()
     search.proven()
+    search.described()
     search.probable()
     search.reached()
     search.in_place()
@@ -163,6 +164,17 @@ class _Search:
 
     def _are_live(self, pair: Pair) -> bool:
         return self.base.place(pair[0]).kind is PlaceKind.WRITABLE is self.fixed.place(pair[1]).kind
+
+    def described(self) -> None:
+        """What says by names and functions in it what it is, of all that changed functions refer to."""
+        lost = {target for old, _ in self.twins.unlike for target in open_targets(self.base, old, self.pairs)}
+        gained = {target for _, new in self.twins.unlike for target in open_targets(self.fixed, new, self._taken)}
+        there = [start for start in self.base.boundaries if start not in self.pairs and self.base.symbol(start) is None]
+        here = [start for start in self.fixed.boundaries if start not in self._taken and self.fixed.symbol(start) is None]
+        if lost and gained:
+            for old, new in same_descriptions(self.base, self.fixed, self.matching, there, here):
+                if old in lost and new in gained and self._are_live((old, new)):
+                    self._pair(old, new, Evidence.CONTENT)
 
     def probable(self) -> None:
         """What aligned instructions of changed functions refer to."""

@@ -6,7 +6,7 @@ tables of the same names, flags and numbers hold the same function at the same p
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.texts import whole_text
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
+    from hotpatch.differ.matching import Matching
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
@@ -60,6 +61,30 @@ def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
     return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
 
 
+def same_descriptions(base: View, fixed: View, matching: Matching, there: Iterable[int], here: Iterable[int]) -> list[Pair]:
+    """Of ``there`` in the base and ``here`` in the fixed image, the live data that describe the same functions, by the same names.
+
+    All functions that such a datum leads to are matched, all else in it is the same, and it is the only one of its image.
+    """
+    folded = [set(entries) for entries in zip(*matching.folded, strict=True)] or [set(), set()]
+    olds = _descriptions(base, there, {old: new for old, new in matching.forward.items() if old not in folded[0]})
+    news = _descriptions(fixed, here, {new: new for new in matching.backward if new not in folded[1]})
+    found = ((ours, news.get(key, ())) for key, ours in olds.items())
+    return sorted((ours[0], theirs[0]) for ours, theirs in found if len(ours) == len(theirs) == 1)
+
+
+def _descriptions(view: View, starts: Iterable[int], known: Mapping[int, int]) -> Mapping[Hashable, list[int]]:
+    """What data say, names and functions among it → where."""
+    found: dict[Hashable, list[int]] = defaultdict(list)
+    for start in starts:
+        sites, _, names = key = _key(view, start)
+        targets = [(site, view.pointer(start + site)) for site in sites]
+        functions = [(site, known.get(target)) for site, target in targets if target in view.functions]
+        if names and functions and None not in (function for _, function in functions):
+            found[*key, tuple(functions)].append(start)
+    return found
+
+
 def _names(view: View, start: int, sites: Sequence[int]) -> tuple[tuple[int, str], ...]:
     """The texts that pointers of a datum lead to, with where these stand."""
     targets = ((offset, view.pointer(start + offset)) for offset in sites)
@@ -67,7 +92,7 @@ def _names(view: View, start: int, sites: Sequence[int]) -> tuple[tuple[int, str
     return tuple((offset, text[0]) for offset, text in texts if text is not None and not text[1])
 
 
-def _key(view: View, rva: int) -> Hashable:
+def _key(view: View, rva: int) -> tuple[tuple[int, ...], bytes, tuple[tuple[int, str], ...]]:
     """What a datum says by all but where its pointers lead."""
     sites = view.pointers_from(rva)
     return sites, view.bare(rva, view.extent(rva).end - rva), _names(view, rva, sites)

@@ -93,3 +93,47 @@ def test_where_names_differ_or_are_not_alone_a_row_tells_nothing(machine: Machin
 def test_a_table_that_goes_on_further_tells_of_the_rows_that_both_have(machine: Machine, names: tuple[str, ...], verdict: Verdict) -> None:
     base, fixed = Build(1, BEFORE[machine]), Build(1, AFTER[machine], names)
     assert _matched(machine, base, fixed)[0] is verdict
+
+
+BODIES = {
+    Machine.X64: tuple(
+        f"mov eax, {number}; {work}; ret" for number, work in ((3, "imul eax, ecx"), (5, "xor eax, edx"), (7, "sub eax, ecx"))
+    ),
+    Machine.ARM64: tuple(f"mov w8, #{number}; {work} w0, w0, w8; ret" for number, work in ((3, "mul"), (5, "eor"), (7, "sub"))),
+}
+
+
+def _describing(machine: Machine, order: tuple[int, ...], number: int, named: tuple[str, ...] = ("one", "two", "three")) -> hotpatch.Image:
+    """Three functions, a description of each, and a function that takes these in an order."""
+    pe = Pe(machine)
+    pe.put(TEXT, FILLER[machine])
+    first, take, _ = TAKES[machine]
+    code, at = assemble(machine, first.format(number=number), TEXT), TEXT
+    for place in (TABLE + 0x20 * row for row in order):
+        at = TEXT + len(code)
+        code += assemble(machine, take.format(distance=place - at - 7, page=place & -0x1000, low=place & 0xFFF), at)
+    pe.put(TEXT, code + assemble(machine, "ret", TEXT))
+    for row, (name, body) in enumerate(zip(named, BODIES[machine], strict=True)):
+        function = TEXT + 0x80 + 0x20 * row
+        pe.put(function, assemble(machine, body, function))
+        pe.pointer(TABLE + 0x20 * row, pe.put(NAMES + 0x10 * row, name.encode()))
+        pe.pointer(TABLE + 0x20 * row + 8, function)
+        pe.put(TABLE + 0x20 * row + 0x10, b"\x82")
+    pe.exports("described.dll", [("user", TEXT), *((None, TEXT + 0x80 + 0x20 * row) for row in range(3)), ("end", TABLE + 0x60)])
+    return pe.build("described.dll")
+
+
+@each_machine
+def test_what_describes_a_function_is_known_by_it_in_whatever_order_code_takes_it(machine: Machine) -> None:
+    diff = hotpatch.diff(_describing(machine, (0, 1, 2), 1), _describing(machine, (1, 2, 0), 2))
+    assert not diff.findings
+    assert {match.base: match.fixed for match in diff.data if match.base in range(TABLE, TABLE + 0x60)} == {
+        TABLE + 0x20 * row: TABLE + 0x20 * row for row in range(3)
+    }
+    assert [function.base_rva for function in hotpatch.build(diff).functions] == [TEXT]
+
+
+@each_machine
+def test_descriptions_under_other_names_are_not_taken_for_the_same(machine: Machine) -> None:
+    base, fixed = _describing(machine, (0, 1, 2), 1), _describing(machine, (0, 1, 2), 2, ("uno", "dos", "tres"))
+    assert {match.matched_by for match in hotpatch.diff(base, fixed).data if match.base in range(TABLE, TABLE + 0x60)} == {"alignment"}
