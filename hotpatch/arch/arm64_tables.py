@@ -9,12 +9,15 @@ Known forms, with any registers and any distance between their instructions:
 - a table of whole addresses, ``ldr`` and ``br``, where all its targets lie in the function.
 
 The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO). A mask or a shift gives only the most that there can
-be, the targets another: without a check they stay in the function. Both end at the latest where the caller's limit is.
+be, the targets another: without a check they stay in the function. Both end at the latest where the caller's limit is, and where another
+table of the function begins.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_words as a64
@@ -77,12 +80,27 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int, limi
             table = _read_table(code, jump, destination, read, limit)
             if table is not None:
                 again[jump] = table
-        if again.keys() <= found.keys():
+        apart = _apart(again)
+        if apart.keys() <= found.keys() and all(found[jump] == table for jump, table in apart.items()):
             break
-        found = again
-        if len(found) == len(candidates):
+        found = apart
+        if len(found) == len(candidates) and apart == again:
             break
     return tuple(found[jump] for jump in sorted(found))
+
+
+def _apart(tables: dict[int, JumpTable]) -> dict[int, JumpTable]:
+    """The tables, those whose end nothing checks up to where the next begins."""
+    starts = sorted({table.address for table in tables.values()})
+    apart = {}
+    for jump, table in tables.items():
+        following = bisect_right(starts, table.address)
+        if not table.exact and following < len(starts):
+            room = (starts[following] - table.address) // table.entry_size
+            table = replace(table, targets=table.targets[:room])
+        if table.targets:
+            apart[jump] = table
+    return apart
 
 
 def _read_table(code: Code, jump: int, destination: Destination, read: Callable[[int, int], bytes], limit: _Limit) -> JumpTable | None:

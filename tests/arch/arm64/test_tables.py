@@ -216,3 +216,28 @@ def test_the_last_bound_is_not_believed_where_the_image_says_otherwise(room: int
         limit=lambda at, size: at + room * size,
     )
     assert len(table.targets) == count
+
+
+def test_without_a_bound_a_table_ends_where_the_next_begins():
+    """They lie behind each other, and what the second holds would lead into the function from the first as well."""
+    # adr x9, table; ldrsw x8, [x9, w0, uxtw #2]; add x8, x9, x8, lsl #2; br x8
+    first = (0x10000000 | 26 << 5 | 9, 0xB8A05928, 0x8B080928, 0xD61F0100)
+    second = (0x10000000 | 25 << 5 | 9, 0xB8A05928, 0x8B080928, 0xD61F0100)
+    code = code_of(*first, *second, *(RET,) * 18) + struct.pack("<3i", -22, -18, -10) + struct.pack("<2i", -9, -8)
+    one, two = tables(code, b"")
+    assert (one.address, two.address) == (BASE + 0x68, BASE + 0x74)
+    assert one.targets == (BASE + 0x10, BASE + 0x20, BASE + 0x40)
+    assert two.targets == (BASE + 0x50, BASE + 0x54)
+
+
+def test_a_page_is_completed_where_a_table_that_ends_at_the_next_would_lead_past_it():
+    """The second table's entry, taken for one of the first, leads between the two instructions."""
+    # adr x9, table; ldrsw x8, [x9, w0, uxtw #2]; add x8, x9, x8, lsl #2; br x8
+    first = (0x10000000 | 26 << 5 | 9, 0xB8A05928, 0x8B080928, 0xD61F0100)
+    second = (0x10000000 | 17 << 5 | 9, 0xB8A05928, 0x8B080928, 0xD61F0100)
+    adrp_add = (0x90000008, 0x91004100)
+    code = code_of(*first, *adrp_add, *(RET,) * 6, *second, *(RET,) * 10) + struct.pack("<3i", -22, -22, -14) + struct.pack("<2i", -21, -22)
+    one, two = tables(code, b"")
+    assert (len(one.targets), len(two.targets)) == (3, 2)
+    pages = [found.target for found in ARM64.references(code, BASE) if found.kind.value == "pagebase-rel21"]
+    assert pages == [BASE + 0x10]
