@@ -33,6 +33,10 @@ _VA_BITS = (1 << 48) - 1
 """User addresses of Windows on Arm64; a signed return address has its signature above."""
 
 
+_PUSHED_COOKIE = 16
+"""Bytes that Microsoft's ``__security_push_cookie``, which prologues call, takes of the stack below what their unwind codes tell."""
+
+
 class Arm64Unwinder(Unwinder):
     """Arm64."""
 
@@ -50,7 +54,7 @@ class Arm64Unwinder(Unwinder):
             raise _refused(image, entry, str(error)) from error
         if record.handler is None:
             return CarriedUnwind(entry, image.read(word, record.size), ())
-        return handlers.carry(image, entry, word, record.size, record.stack)
+        return handlers.carry(image, entry, word, record.size, record.stack + _PUSHED_COOKIE)
 
     def pdata(self, entries: Iterable[tuple[Rva, Rva, int]]) -> bytes:
         """See :meth:`Unwinder.pdata`."""

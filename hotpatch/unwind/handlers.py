@@ -30,6 +30,7 @@ _GS_HAS_ALIGNMENT = 4
 _GS_FLAGS = 7
 _GS_SIZE = 4
 _GS_ALIGNED_SIZE = 12
+_MAP_ALIGNMENTS = (8, 16)
 _THUNK_SIZE = 16
 _CHECK_SIZE = 64
 
@@ -59,6 +60,8 @@ def carry(image: Image, entry: UnwindEntry, info: int, size: int, frame: int) ->
     version, guarded = _cxx_form(image, handler)
     if version is None and handler_name(image, handler) is None:
         version, guarded = _cxx_shape(image, entry, data)
+        if version is None:
+            version, guarded = _cxx_of_others(image, entry)
     if version is not None:
         return _carry_cxx(image, entry, info, size, references[0], version, guarded=guarded)
     length, scopes = _data(image, entry, handler, data, frame)
@@ -83,10 +86,8 @@ def _cxx_form(image: Image, handler: int) -> tuple[int | None, bool]:
 def _cxx_shape(image: Image, entry: UnwindEntry, data: int) -> tuple[int | None, bool]:
     """The same for a handler without a name that calls none with one (linked statically), where its data leaves no doubt."""
     func_info = image.u32(data)
-    size = _extent(image, data)
-    size = min([size, *(start - data for start in (func_info, *cxx.maps_of_version_3(image, func_info)) if start > data)])
-    guarded = size > _I32.size
-    if size not in (_I32.size, _I32.size + _cookie_size(image, data + _I32.size)):
+    guarded = _has_cookie(image, data)
+    if guarded is None:
         return None, False
     if cxx.is_version_3(image, func_info):
         return 3, guarded
@@ -96,6 +97,44 @@ def _cxx_shape(image: Image, entry: UnwindEntry, data: int) -> tuple[int | None,
         return None, False
     calls = any(reference.meaning in (Meaning.HANDLER, Meaning.CALLEE) for reference in tables.references)
     return (4, guarded) if calls else (None, False)
+
+
+def _cxx_of_others(image: Image, entry: UnwindEntry) -> tuple[int | None, bool]:
+    """The same where the data of another function with this handler leave no doubt, and those of ``entry`` are of that form, too.
+
+    Tables of functions that must not throw name nothing that is called, so that by themselves they could be anything.
+    """
+    data = entry.handler_data
+    others = (other for other in image.unwind_entries if other.handler == entry.handler and other is not entry)
+    found = ((other, other.handler_data) for other in others if other.handler_data is not None)
+    shapes = (_cxx_shape(image, other, there) for other, there in found)
+    version, guarded = next((shape for shape in shapes if shape[0] is not None), (None, False))
+    if version is None or data is None or _has_cookie(image, data) is not guarded:
+        return None, False
+    try:
+        cxx.carry(image, entry, image.u32(data), version)
+    except cxx.Malformed:
+        return None, False
+    return version, guarded
+
+
+def _has_cookie(image: Image, data: int) -> bool | None:
+    """Whether a cookie's word follows the one that leads to ``FuncInfo``; ``None`` where something else does."""
+    func_info = image.u32(data)
+    maps = cxx.maps_of_version_3(image, func_info)
+    size = min([_extent(image, data), *(start - data for start in (func_info, *maps) if start > data)])
+    if data + size in maps:
+        size = _without_filler(image, data, size)
+    if size == _I32.size:
+        return False
+    return True if size == _I32.size + _cookie_size(image, data + _I32.size) else None
+
+
+def _without_filler(image: Image, data: int, size: int) -> int:
+    """``size`` of the data at ``data`` without the zeros that align the map behind it; a cookie's word may be zero and stays."""
+    filled = len(image.read(data, size).rstrip(b"\0"))
+    own = max(-(-filled // _I32.size) * _I32.size, min(size, 2 * _I32.size))
+    return own if any(own < size == own + -(data + own) % alignment for alignment in _MAP_ALIGNMENTS) else size
 
 
 def _called(image: Image, handler: int) -> frozenset[str | None]:

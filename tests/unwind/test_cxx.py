@@ -228,6 +228,55 @@ def test_data_of_a_handler_without_a_name_ends_where_its_own_tables_begin(cookie
     assert handlers._cxx_shape(image, _Entry(), 0x2100) == form
 
 
+@pytest.mark.parametrize(
+    ("at", "data", "form"),
+    [
+        (0x2100, (0, 0, 0), (3, True)),
+        (0x2104, (-0x30, 0), (3, True)),
+        (0x2104, (0, 0), (3, True)),
+        (0x2104, (-0x30, 1), (None, False)),
+        (0x2104, (-0x30, 0, 0, 0), (None, False)),
+        (0x2100, (0, 0, 0, 0), (None, False)),
+    ],
+)
+def test_zeros_that_align_the_first_map_are_no_data_of_the_handler(at, data, form):
+    """MSVC for Arm64: a map of version 3 begins at a multiple of 8 or 16; a cookie's word among the zeros travels."""
+    data = struct.pack(f"<I{len(data)}i", 0x2000, *data)
+    info = struct.pack("<10i", 0x19930522, 1, at + len(data), 0, 0, 1, IP_AT, -0x20, 0, 1)
+    image = _tables({0x2000: info, IP_AT: struct.pack("<2i", 0x1000, -1), at: data + struct.pack("<2i", -1, 0x1140)})
+    assert handlers._cxx_shape(image, _Entry(), at) == form
+
+
+NOTHING_THROWN = {0x2120: bytes([0x60]) + _word(0x2130), 0x2130: _compressed(1) + _compressed(0x10) + _compressed(0)}
+"""``FuncInfo`` of version 4 of a function that must not throw (with a map of places, nothing else), as Visual C++ 19.51 makes it."""
+
+
+@dataclass(frozen=True)
+class _Handled(_Entry):
+    handler: int | None = None
+    handler_data: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("other", "parts", "form"),
+    [
+        (0x1140, {}, (4, False)),
+        (0x1100, {}, (None, False)),
+        (0x1140, {0x2000: bytes([0x1A])}, (None, False)),
+        (0x1140, {0x2120: bytes([0x62])}, (None, False)),
+        (0x1140, {0x210C: _word(-0x30)}, (None, False)),
+    ],
+    ids=["the-same-handler", "another-handler", "of-no-known-form", "itself-of-no-known-form", "with-a-cookie"],
+)
+def test_tables_that_name_nothing_are_known_by_another_function_with_the_handler(other, parts, form):
+    image = _tables({**PARTS, **NOTHING_THROWN, 0x2100: _word(0x2000), 0x2108: _word(0x2120), **parts})
+    end = 0x2110 if 0x210C in parts else 0x210C
+    entry = _Handled(info=0x2104, handler=0x1140, handler_data=0x2108)
+    image.unwind_entries = (_Handled(info=0x20F0, handler=other, handler_data=0x2100), entry, _Handled(info=end))
+    assert handlers._cxx_shape(image, entry, 0x2108) == (None, False)
+    assert handlers._cxx_of_others(image, entry) == form
+
+
 BROKEN = {
     "separated": {0x2000: bytes([0x1A]) + PARTS[0x2000][1:]},
     "a-flag-that-is-not-known": {0x2000: bytes([0x98]) + PARTS[0x2000][1:]},
