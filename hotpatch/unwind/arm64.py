@@ -27,6 +27,8 @@ _SLOT = 8
 _RET = 0xD65F03C0
 _ADD_SP, _SUB_SP, _IMMEDIATE_MASK = 0x910003FF, 0xD10003FF, 0xFFC003FF
 """``add sp, sp, #imm12`` and ``sub sp, sp, #imm12``, and the mask that leaves the immediate out."""
+_CONTEXT = {**{f"x{number}": 0x08 + _SLOT * number for number in range(31)}, "sp": 0x100, "pc": 0x108}
+"""Where registers stand in ``ARM64_NT_CONTEXT`` (winnt.h)."""
 _KIND = 3
 _FORWARDED = 3
 _VA_BITS = (1 << 48) - 1
@@ -117,7 +119,7 @@ def _records(_image: Image) -> dict[int, Record]:
 
 
 def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:
-    """Undo ``codes``; whether a machine frame gave the program counter itself."""
+    """Undo ``codes``; whether a machine frame or context gave the program counter itself."""
     further = 0
     for code in codes:
         if code.op is Op.ALLOC:
@@ -126,7 +128,7 @@ def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:
             at = state["sp"] + (code.amount if code.op is Op.SAVE else 0)
             registers = _extended(code.registers, further) if further else code.registers
             for index, register in enumerate(registers):
-                state[register] = read_number(read, at + _SLOT * index, _SLOT)
+                state[register] = read_number(read, at + code.width * index, code.width)
             further = 0
             if code.op is Op.SAVE_MOVING:
                 state["sp"] += code.amount
@@ -140,6 +142,10 @@ def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:
             state["x30"] &= _VA_BITS
         elif code.op is Op.MACHINE_FRAME:
             state["sp"], state["pc"] = read_number(read, state["sp"], _SLOT), read_number(read, state["sp"] + _SLOT, _SLOT)
+            return True
+        elif code.op is Op.CONTEXT:
+            at = state["sp"]
+            state |= {name: read_number(read, at + offset, _SLOT) for name, offset in _CONTEXT.items()}
             return True
     return False
 

@@ -14,7 +14,7 @@ class Op(Enum):
     ALLOC = auto()
     """``amount``: bytes that the stack pointer moved."""
     SAVE = auto()
-    """``registers`` were stored at sp + ``amount``, 8 bytes each."""
+    """``registers`` were stored at sp + ``amount``, ``width`` bytes each."""
     SAVE_MOVING = auto()
     """``registers`` were stored at sp after it moved by ``amount`` bytes."""
     SAVE_NEXT = auto()
@@ -29,6 +29,8 @@ class Op(Enum):
     END = auto()
     END_C = auto()
     MACHINE_FRAME = auto()
+    CONTEXT = auto()
+    """All registers stand at sp, as ``ARM64_NT_CONTEXT`` (winnt.h) lays them out."""
     CLEAR_UNWOUND = auto()
 
 
@@ -40,6 +42,7 @@ class Code:
     size: int
     amount: int = 0
     registers: tuple[str, ...] = ()
+    width: int = 8
 
     @property
     def instructions(self) -> int:
@@ -47,7 +50,7 @@ class Code:
         return 0 if self.op in _NO_INSTRUCTION else 1
 
 
-_NO_INSTRUCTION = frozenset({Op.END_C, Op.MACHINE_FRAME, Op.CLEAR_UNWOUND})
+_NO_INSTRUCTION = frozenset({Op.END_C, Op.MACHINE_FRAME, Op.CONTEXT, Op.CLEAR_UNWOUND})
 END = Code(Op.END, 1)
 
 _NAMED = {
@@ -57,6 +60,7 @@ _NAMED = {
     0xE5: Code(Op.END_C, 1),
     0xE6: Code(Op.SAVE_NEXT, 1),
     0xE9: Code(Op.MACHINE_FRAME, 1),
+    0xEA: Code(Op.CONTEXT, 1),
     0xEC: Code(Op.CLEAR_UNWOUND, 1),
     0xFC: Code(Op.SIGN, 1),
 }
@@ -143,6 +147,4 @@ def _any_register(raw: bytes) -> Code:
         raise StackUnreadable("unwind code 0xe7 saves a scalable register, which is not supported")
     scale = 16 if pair or moving or kind == 2 else 8
     names = integer(register, 1 + pair) if kind == 0 else floating(register, 1 + pair)
-    if kind == 2:
-        raise StackUnreadable("unwind code 0xe7 saves a whole vector register, which is not supported")
-    return Code(Op.SAVE_MOVING if moving else Op.SAVE, 3, (offset + moving) * scale, names)
+    return Code(Op.SAVE_MOVING if moving else Op.SAVE, 3, (offset + moving) * scale, names, 16 if kind == 2 else 8)

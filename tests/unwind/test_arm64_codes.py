@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from hotpatch.unwind.arm64 import _undo
 from hotpatch.unwind.arm64_codes import Op, decode
 from hotpatch.unwind.arm64_record import packed, unpacked
 from hotpatch.unwind.model import StackUnreadable
@@ -38,6 +39,11 @@ CODES = [
     ("e74302", Op.SAVE, 32, ("x3", "x4")),
     ("e76401", Op.SAVE_MOVING, 32, ("x4", "x5")),
     ("e74841", Op.SAVE, 16, ("q8", "q9")),
+    ("e76882", Op.SAVE_MOVING, 48, ("q8", "q9")),
+    ("e70a81", Op.SAVE, 16, ("q10",)),
+    ("e9", Op.MACHINE_FRAME, 0, ()),
+    ("ea", Op.CONTEXT, 0, ()),
+    ("ec", Op.CLEAR_UNWOUND, 0, ()),
     ("fc", Op.SIGN, 0, ()),
 ]
 
@@ -48,10 +54,37 @@ def test_codes(raw, op, amount, registers):
     assert (code.op, code.amount, code.registers, code.size) == (op, amount, registers, len(raw) // 2)
 
 
-@pytest.mark.parametrize("raw", ["", "c0", "e00010", "e7", "e78003", "e70083", "e8", "ed", "f8", "ff", "df01"])
+@pytest.mark.parametrize("raw", ["", "c0", "e00010", "e7", "e78003", "e700c3", "e8", "eb", "ed", "f8", "ff", "df01"])
 def test_codes_that_are_not_taken(raw):
     with pytest.raises(StackUnreadable):
         decode(bytes.fromhex(raw), 0)
+
+
+STACK = 0x1000
+
+
+def slot(offset, size=8):
+    return int.from_bytes(struct.pack("<512Q", *range(0x100, 0x300))[offset : offset + size], "little")
+
+
+# codes that compilers emit rarely, registers after
+RARE = [
+    ("e70a81", {"q10": slot(16, 16)}),
+    ("e76882", {"q8": slot(0, 16), "q9": slot(16, 16), "sp": STACK + 48}),
+    ("e74841", {"q8": slot(16), "q9": slot(24)}),
+    ("e9", {"sp": slot(0), "pc": slot(8)}),
+    ("ea", {**{f"x{number}": slot(8 + 8 * number) for number in range(31)}, "sp": slot(0x100), "pc": slot(0x108)}),
+    ("ec", {}),
+]
+
+
+@pytest.mark.parametrize(("raw", "after"), RARE, ids=[row[0] for row in RARE])
+def test_undone(raw, after):
+    """On a stack whose words all differ; a machine frame and a context give the program counter themselves."""
+    memory, state = struct.pack("<512Q", *range(0x100, 0x300)), {"sp": STACK}
+    done = _undo(state, (decode(bytes.fromhex(raw), 0),), lambda va, size: memory[va - STACK : va - STACK + size])
+    assert state == {"sp": STACK} | after
+    assert done is ("pc" in after)
 
 
 def word(*, length=100, floats=0, integers=0, homes=0, chain=0, frame=0, kind=1):
