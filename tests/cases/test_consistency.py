@@ -60,6 +60,18 @@ def test_the_cases_with_threads_are_those(machine) -> None:
     assert found == OF_THREADS
 
 
+def all_seeds(name: str, number: int) -> range:
+    """Of the scheduler seeds of a case, those of one of its programs, which take turns."""
+    programs = sum(of == name for of, _ in PROGRAMS)
+    return (FULL_THREADS if name in OF_THREADS else FULL)[number::programs]
+
+
+def test_each_case_has_all_its_seeds() -> None:
+    seeds = {name: [seed for of, number in PROGRAMS if of == name for seed in all_seeds(of, number)] for name, _ in PROGRAMS}
+    assert {name for name, own in seeds.items() if sorted(own) == list(range(200))} == OF_THREADS
+    assert {name for name, own in seeds.items() if sorted(own) == list(range(5))} == seeds.keys() - OF_THREADS
+
+
 class Run:
     """A case's program, watched, to be run again and again."""
 
@@ -132,7 +144,7 @@ def test_programs(given, name, number, machine, model) -> None:
 def test_programs_under_every_seed(given, name, number, machine, model) -> None:
     """At every step while there are two versions, but with ``immediate``, which may mix them."""
     run = Run(given(name, machine, True), number)
-    for seed in FULL_THREADS if name in OF_THREADS else FULL:
+    for seed in all_seeds(name, number):
         apply_somewhere(run, model, seed)
         change_twice(run, model, seed, stepping=model is not Consistency.IMMEDIATE)
 

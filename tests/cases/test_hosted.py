@@ -12,6 +12,7 @@ from hotpatch.cases import Program, case_names, find_case
 from hotpatch.emulator.schedule import SeededSchedule
 from hotpatch.engine import Consistency, PatchState
 from tests.mixing import Watch
+from tests.stepping import Steps
 
 CASES = [find_case(name) for name in case_names()]
 HOSTED = [(case.name, number) for case in CASES for number in range(len(case.manifest.hosted))]
@@ -68,15 +69,20 @@ def seeds_of(name: str, full: bool) -> range:
 @each_machine
 @each_hosted
 def test_hosted_programs_in_and_out_under_every_seed(given, name, number, machine, how, full) -> None:
-    """At two points of a run; no thread runs old and new code mixed unless that was asked for, and each line is of one of the two."""
+    """At two points of a run; no thread runs old and new code mixed unless that was asked for, and each line is of one of the two.
+
+    Where it is ``full``, at every step from where the patch goes in until it is gone, too.
+    """
     one = given(name, machine, True)
     process, program = process_of(one, number)
-    watch, start = Watch(process), process.snapshot()
+    watch, steps, start = Watch(process), Steps(process), process.snapshot()
+    steps.reset(on=False)
     length = process.run().instructions
     lines = [[line for line in form.output.splitlines() if "step" not in line] for form in (program.before, program.patched)]
     for seed in seeds_of(name, full):
         process.restore(start)
         watch.reset()
+        steps.reset(on=full and how is not Consistency.IMMEDIATE)
         process.guest.kernel.schedule = SeededSchedule(seed)
         rng = random.Random(repr((name, machine, seed)))
         first, second = sorted((rng.randrange(length), rng.randrange(length)))
@@ -85,7 +91,7 @@ def test_hosted_programs_in_and_out_under_every_seed(given, name, number, machin
         run = process.run()
         assert (run.fault, run.exit_code) == (None, 0), seed
         assert not process.refused, seed
-        assert how is Consistency.IMMEDIATE or not watch.mixed, seed
+        assert how is Consistency.IMMEDIATE or not (watch.mixed or steps.mixed), seed
         told = [line for line in run.output.splitlines() if "step" not in line]
         assert all(line in pair for line, *pair in zip(told, *lines, strict=True)), (seed, run.output)
         assert not process.status().patches
