@@ -241,3 +241,12 @@ def test_a_page_is_completed_where_a_table_that_ends_at_the_next_would_lead_past
     assert (len(one.targets), len(two.targets)) == (3, 2)
     pages = [found.target for found in ARM64.references(code, BASE) if found.kind.value == "pagebase-rel21"]
     assert pages == [BASE + 0x10]
+
+
+@pytest.mark.parametrize(("case", "exact"), [(NOP, True), (0x2A0303E0, False)], ids=["as it was", "another"])
+def test_a_case_that_dispatches_again(case: int, exact: bool):
+    """The third case leads back with its index, or with w3."""
+    tail, layout, _, *_ = CLANG["halfwords"]
+    code = code_of(*HEAD, *tail, RET, RET, case, 0x17FFFFF5, RET, RET, RET, RET)
+    (table,) = tables(code, struct.pack(layout, 2, 0, 1, 4) + b"\0" * 8)
+    assert (table.targets[0], table.exact) == (ANCHOR + 8, exact)

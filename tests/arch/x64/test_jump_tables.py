@@ -144,3 +144,11 @@ def test_a_bound_at_a_join_does_not_depend_on_which_place_is_looked_at_first(nam
     known.join(State({first: other}, {other: 6}), AT, 0, {})
     assert known.values == {first: older, second: Unknown(AT, second)}
     assert older not in known.bounds
+
+
+@pytest.mark.parametrize(("case", "exact"), [("0f1f00", True), ("4489c1", False)], ids=["as it was", "another"])
+def test_a_case_that_dispatches_again(case, exact):
+    """``cmp ecx, 3; ja; again: mov eax, ecx; lea rdx, [table]; movsxd rax, [rdx+rax*4]; add rax, rdx; jmp rax; case: … ; jmp again``."""
+    code = bytes.fromhex(f"83f903771989c8488d15f20f0000486304824801d0ffe0{case}ebe9c3c3c3c3")
+    (table,) = X64.jump_tables(code, AT, Memory({AT: code, TABLE: relative(0x1017, 0x101C, 0x101D, 0x101E)}))
+    assert (table.targets[0], table.exact) == (0x1017, exact)
