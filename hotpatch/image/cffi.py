@@ -51,7 +51,7 @@ def _plain_first(name: str) -> tuple[bool, str]:
 
 def _rows(image: Image) -> Iterator[tuple[str, Rva, Rva]]:
     """Name, wrapper and direct function of each row; all three fields are pointers that the loader relocates."""
-    sites = frozenset(image.relocations)
+    sites, base = frozenset(image.relocations), image.preferred_base
     for site in image.relocations:
         if site + _ADDRESS not in sites or site + _DIRECT not in sites or site + _TYPE_OP in sites:
             continue
@@ -59,17 +59,17 @@ def _rows(image: Image) -> Iterator[tuple[str, Rva, Rva]]:
         if len(raw) < _GLOBAL.size or raw[_TYPE_OP] not in _FUNCTION_OPCODES:
             continue
         name_at, wrapper, _, direct = _GLOBAL.unpack(raw)
-        name = _IDENTIFIER.match(image.read(name_at - image.preferred_base, _NAME_LIMIT))
-        if name and _is_code(image, wrapper) and _is_code(image, direct):
-            yield name[0][:-1].decode(), Rva(wrapper - image.preferred_base), Rva(direct - image.preferred_base)
+        name = _IDENTIFIER.match(image.read(name_at - base, _NAME_LIMIT))
+        if name and _is_code(image, wrapper - base) and _is_code(image, direct - base):
+            yield name[0][:-1].decode(), Rva(wrapper - base), Rva(direct - base)
 
 
-def _is_code(image: Image, va: int) -> bool:
-    section = image.section_at(va - image.preferred_base)
+def _is_code(image: Image, rva: int) -> bool:
+    section = image.section_at(rva)
     return section is not None and section.executable
 
 
 def _behind(image: Image, direct: Rva) -> Rva:
     """The function that ``direct`` jumps to with its first instruction, or ``direct`` itself."""
     target = image.architecture.first_jump(image.read(direct, LONGEST_INSTRUCTION), direct)
-    return Rva(target) if target is not None and _is_code(image, target + image.preferred_base) else direct
+    return Rva(target) if target is not None and _is_code(image, target) else direct

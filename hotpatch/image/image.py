@@ -341,7 +341,7 @@ class Image:
     def functions(self) -> tuple[Function, ...]:
         """By entry."""
         found = discover(self, function_names(self))
-        settle(self, found, self._decoded, self._table_limits)
+        settle(self, found, self._decoded, lambda: self._table_limits)
         return found
 
     @cached_property

@@ -9,7 +9,7 @@ from hotpatch.address import Rva
 from hotpatch.image.metadata import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hotpatch.arch import JumpTable
     from hotpatch.image.decoded import Decoded
@@ -48,13 +48,17 @@ class TableLimits:
         return min(address, end) if self._sites else end
 
 
-def settle(image: Image, functions: tuple[Function, ...], decoded: Decoded, limits: TableLimits) -> None:
-    """Read those tables anew that were counted up to a limit, now that all code is known, and tell ``decoded`` what comes out otherwise."""
+def settle(image: Image, functions: tuple[Function, ...], decoded: Decoded, limits_of_image: Callable[[], TableLimits]) -> None:
+    """Read those tables anew that were counted up to a limit, now that all code is known, and tell ``decoded`` what comes out otherwise.
+
+    ``limits_of_image`` gathers where tables end: only where there are such tables, for it takes long.
+    """
     parts = [part for function in functions for part in function.ranges]
     known = {part: tables for part in parts if (tables := decoded.known_tables(part))}
     before = {part: tables for part, tables in known.items() if any(not table.exact for table in tables)}
     if not before:
         return
+    limits = limits_of_image()
     limits.add(_referenced(decoded, parts))
     for _ in range(_MOST_ROUNDS):
         limits.add(_starts(known, parts))
