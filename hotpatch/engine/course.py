@@ -53,7 +53,7 @@ def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting
                 looked.waiting[waiting.module] = replace(waiting, holder=inside)
                 know(looked)
             return
-        with Transaction(target) as step:
+        with Transaction(target) as step, step.part():
             done = registry.copy()
             del done.waiting[waiting.module]
             if waiting.operation is Operation.APPLY:
@@ -76,7 +76,7 @@ def stand_still(target: Target, locator: Locator, registry: Registry, waiting: W
 
 
 def _give_up(target: Target, registry: Registry, waiting: Waiting, refused: tuple[Refusal, ...], know: Know) -> None:
-    with Transaction(target) as step:
+    with Transaction(target) as step, step.part():
         given_up = registry.copy()
         operation.stop_waiting(step, given_up, waiting, refused)
         given_up.untold += refused
@@ -100,7 +100,7 @@ def _module(target: Target, waiting: Waiting) -> Module:
 
 def advance(target: Target, locator: Locator, registry: Registry, going: Transition, know: Know) -> None:
     """Let threads change sides, and finish when all have, or turn back when time has run out."""
-    with Transaction(target) as step:
+    with Transaction(target) as step, step.part():
         moved = registry.copy()
         sides = versions_of(moved, target.modules(), moved.applications[going.number])
         staying = transition.advance(step, target, locator, going, sides)
@@ -120,7 +120,7 @@ def _finish(target: Target, registry: Registry, going: Transition, know: Know) -
     """
     arch = architecture(going.patch.machine)
     try:
-        with Transaction(target) as step:
+        with Transaction(target) as step, step.part():
             done = registry.copy()
             application = done.applications[going.number]
             check_own_redirects(target, done, application)
@@ -154,7 +154,7 @@ def _finish(target: Target, registry: Registry, going: Transition, know: Know) -
             stopped.untold += refused.refusals
             know(stopped)
     except Refused as refused:
-        with Transaction(target) as step:
+        with Transaction(target) as step, step.part():
             turned = registry.copy()
             transition.turn_back(step, target, turned, going, refused.refusals)
             turned.untold += refused.refusals

@@ -90,7 +90,7 @@ class Engine:
             ApplyRefused: With every reason; the process is as it was.
         """
         try:
-            with without_collection(), Transaction(self._target) as step:
+            with without_collection(), Transaction(self._target) as step, step.part():
                 registry = self._registry.copy()
                 module = identity.find_module(self._target, patch)
                 presence.check_registered(registry, patch)
@@ -121,7 +121,7 @@ class Engine:
         if identity.base_of(self._target.modules(), patch) is not None:
             return self.apply(patch, consistency, stacking, wait)
         try:
-            with Transaction(self._target) as step:
+            with Transaction(self._target) as step, step.part():
                 registry = self._registry.copy()
                 number = presence.register(step, self._target, registry, patch, consistency, stacking)
                 step.commit(self._know, self._registry, registry)
@@ -148,7 +148,7 @@ class Engine:
                 (callback-veto, callback-fault), or something else is under way there (in-transition); the process is as it was.
         """
         try:
-            with without_collection(), Transaction(self._target) as step:
+            with without_collection(), Transaction(self._target) as step, step.part():
                 registry = self._registry.copy()
                 if operation.coming(registry, applied.number):
                     operation.call_off(step, self._target, registry, applied.number)
@@ -166,7 +166,7 @@ class Engine:
         Raises:
             RevertRefused: Nothing of it is under way (not-applied).
         """
-        with Transaction(self._target) as step:
+        with Transaction(self._target) as step, step.part():
             registry = self._registry.copy()
             operation.call_off(step, self._target, registry, applied.number)
             step.commit(self._know, self._registry, registry)
@@ -217,7 +217,7 @@ class Engine:
             self._give_back(next(candidate for candidate in candidates(self._registry) if candidate.va == going.stubs))
 
     def _give_back(self, mapping: Candidate) -> None:
-        with Transaction(self._target) as step:
+        with Transaction(self._target) as step, step.part():
             registry = self._registry.copy()
             give_back(step, registry, mapping)
             step.commit(self._know, self._registry, registry)
@@ -231,7 +231,7 @@ class Engine:
         """
         if not self._registry.registered:
             return
-        with without_collection(), Transaction(self._target) as step:
+        with without_collection(), Transaction(self._target) as step, step.part():
             registry = self._registry.copy()
             for module in modules:
                 registry = presence.arrive(step, self._target, registry, module)
@@ -239,7 +239,7 @@ class Engine:
 
     def modules_unloading(self, modules: tuple[Module, ...]) -> None:
         """Forget modules that are about to go, and register their patches again; see :class:`hotpatch.engine.target.ModuleWatcher`."""
-        with Transaction(self._target) as step:
+        with Transaction(self._target) as step, step.part():
             registry = self._registry.copy()
             for module in modules:
                 presence.depart(step, self._target, registry, module)

@@ -35,7 +35,10 @@ class RollbackError(HotpatchError):
 
 
 class Transaction:
-    """A run of changes to ``target``; use as a context manager and call :meth:`commit` last."""
+    """A run of changes to ``target``; use as a context manager, all of it in one :meth:`part`, and call :meth:`commit` last.
+
+    So there are two who take it back: where an interrupt keeps the inner one from beginning, or ends it, the outer one does.
+    """
 
     def __init__(self, target: Target) -> None:
         """Begin on ``target``."""

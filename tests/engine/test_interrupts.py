@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -169,11 +169,20 @@ def test_a_roll_back_that_is_interrupted_comes_to_its_end(machine: Machine, oper
         with pytest.raises(InjectedError):
             failing(deeds[operation])
 
-    met = places(caught, "_take_back")
-    assert here.state() == before
-    for number in chosen(met)[::every]:
-        back()
-        error = interrupted(lambda: failing(deeds[operation]), number, "_take_back")
-        assert isinstance(error, KeyboardInterrupt), met[number]
-        assert isinstance(error.__cause__, InjectedError), met[number]
-        assert here.state() == before, met[number]
+    for within in ("__exit__", "_roll_back"):
+        met = places(caught, within)
+        assert met
+        assert here.state() == before
+        for number in chosen(met)[::every]:
+            back()
+            error = interrupted(lambda: failing(deeds[operation]), number, within)
+            assert isinstance(error, KeyboardInterrupt), met[number]
+            assert InjectedError in map(type, chain(error)), met[number]
+            assert here.state() == before, met[number]
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that it was raised for."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
