@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hotpatch.differ.votes import Pair
 
 _DATA = frozenset({PlaceKind.CONSTANT, PlaceKind.WRITABLE})
+_Key = tuple[tuple[int, ...], bytes, tuple[tuple[int, str], ...]]
+"""What a datum says by all but where its pointers lead: where these stand, its bytes, and the names that they lead to."""
 
 
 class NamingTables:
@@ -34,13 +36,18 @@ class NamingTables:
         """Whether the data at two RVAs say the same by all but where they lead, names among it, and none else in their images does."""
         if not _names(self._views[0], old, self._views[0].pointers_from(old)):
             return False
-        keys = [_key(view, rva) for view, rva in zip(self._views, (old, new), strict=True)]
+        keys = [known.get(rva) or _key(view, rva) for view, known, rva in zip(self._views, self._keys, (old, new), strict=True)]
         return keys[0] == keys[1] and all(counts[key] == 1 for counts, key in zip(self._counts, keys, strict=True))
 
     @cached_property
-    def _counts(self) -> tuple[Mapping[Hashable, int], ...]:
+    def _keys(self) -> tuple[Mapping[int, _Key], ...]:
+        """What the data of each image say, by RVA."""
+        return tuple({rva: _key(view, rva) for rva in view.boundaries if view.pointers_from(rva)} for view in self._views)
+
+    @cached_property
+    def _counts(self) -> tuple[Mapping[_Key, int], ...]:
         """How many data of each image say what."""
-        return tuple(Counter(_key(view, rva) for rva in view.boundaries if view.pointers_from(rva)) for view in self._views)
+        return tuple(Counter(keys.values()) for keys in self._keys)
 
 
 def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
@@ -92,7 +99,7 @@ def _names(view: View, start: int, sites: Sequence[int]) -> tuple[tuple[int, str
     return tuple((offset, text[0]) for offset, text in texts if text is not None and not text[1])
 
 
-def _key(view: View, rva: int) -> tuple[tuple[int, ...], bytes, tuple[tuple[int, str], ...]]:
+def _key(view: View, rva: int) -> _Key:
     """What a datum says by all but where its pointers lead."""
     sites = view.pointers_from(rva)
     return sites, view.bare(rva, view.extent(rva).end - rva), _names(view, rva, sites)

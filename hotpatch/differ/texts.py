@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
 
 _TEXT_LIMIT = 8192
+_PRINTABLE = b"\t\r\n" + bytes(range(0x20, 0x7F))
 _SHORTEST = 3
 _ALIGNMENT = 4
 """Bytes; what compilers align texts to at least that begin behind something else than a text."""
@@ -38,7 +39,8 @@ def whole_text(view: View, rva: int) -> tuple[str, int] | None:
     if section is None:
         return None
     low = max(section.range.start, rva - _TEXT_LIMIT)
-    before = view.image.read(low, rva - low).rpartition(b"\0")[2]
+    follows_zero = rva > low and not view.image.read(rva - 1, 1)[0]
+    before = b"" if follows_zero else view.image.read(low, rva - low).rpartition(b"\0")[2]
     if rva % _ALIGNMENT == 0 and not is_printable(before[-1:]):
         before = b""
     raw, end, _ = view.image.read(rva, _TEXT_LIMIT).partition(b"\0")
@@ -50,7 +52,7 @@ def whole_text(view: View, rva: int) -> tuple[str, int] | None:
 
 def is_printable(found: bytes) -> bool:
     """Whether all bytes are printable ASCII, blanks and line ends among them."""
-    return all(byte in b"\t\r\n" or 0x20 <= byte < 0x7F for byte in found)
+    return not found.translate(None, _PRINTABLE)
 
 
 def differ_in_provenance(old: str, new: str) -> bool:
