@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
@@ -167,8 +167,9 @@ def run(
             process.revert_at(item.at or 0, patches.load(item.path, process.base), wait=wait)
         with out.progress(f"running {image}"):
             process.run() if stop is None else process.run_until(stop)
-        missed = _missed(process, (*applies, *reverts)) if stop is None and process.finished and process.fault is None else ()
-        _warn_of_pending(out, process, told=bool(missed))
+        ended = stop is None and process.finished and process.fault is None
+        missed = [*_missed(process, (*applies, *reverts)), *_still_waiting(process)] if ended else []
+        _warn_of_pending(out, process, told=ended)
         document = running.run(process, None if stop is None else process.stop_view(), missed)
     out.result(document, running.run_text(document), page=True)
     return _ended(document)
@@ -210,11 +211,31 @@ def _missed(process: Process, changes: Sequence[PatchAt]) -> list[Refusal]:
     ]
 
 
+def _still_waiting(process: Process) -> list[Refusal]:
+    """What waited for threads when the program ended, so that nothing of it has been done."""
+    ended, refusals = process.instructions, []
+    for change in process.status().changes:
+        if change.state != "waiting":
+            continue
+        begun = next(event for event in reversed(process.events) if event.kind == "wait" and event.details["patch"] == change.name)
+        holders = cast("list[dict[str, object]]", begun.details["holders"])
+        inside = ", ".join(f"thread {each['thread']} in {each['function']}" for each in holders)
+        reason = (
+            f"the program ended after {ended} instructions, before its threads had left the code that {change.operation} of {change.name} "
+            f"had waited for since instruction {change.since} ({inside}); bound the wait (--wait), or choose another consistency"
+        )
+        evidence = {"patch": change.name, "at": change.since, "instructions": ended, "holders": holders}
+        refusals.append(Refusal(Rule.NOT_REACHED, None, None, reason, evidence))
+    return refusals
+
+
 def _warn_of_pending(out: Output, process: Process, *, told: bool = False) -> None:
-    """Say which patches never went in, or never came out, because the program ended before; ``told``: not those of a count too large."""
+    """Say which patches never went in, or never came out, because the program ended before; ``told``: but for what is refused."""
     for at in () if told else process.pending:
         out.warn(f"nothing was done at instruction {at}: the program had executed {process.instructions} when it ended or was stopped")
     for change in process.status().changes if process.finished else ():
+        if told and change.state == "waiting":
+            continue
         out.warn(
             f"{change.name} is still {change.state} ({change.operation} since instruction {change.since}): the program ended before its "
             "threads had left the code that was in force"

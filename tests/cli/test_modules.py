@@ -90,3 +90,19 @@ def test_a_transition_that_never_ends_is_said(ask: Ask, image, patch, machine) -
     given_up = ask(*command, "--wait", "200")
     assert "refused not-quiescent  serve" in given_up.out
     assert given_up.code == 4
+
+
+def test_a_patch_that_still_waits_when_the_program_ends_is_refused(ask: Ask, image, patch, machine) -> None:
+    """With `quiescent` nothing of it has been done, so the program has run unpatched."""
+    fix = patch("never-quiescent", machine)
+    command = "run", image("never-quiescent", machine), "--patch", f"{fix}@600", "--consistency", "quiescent"
+    answer = ask(*command, "--json")
+    found = answer.document("run")
+    (refusal,) = found["refused"]
+    assert (answer.code, answer.err, found["exit_code"], refusal["rule"]) == (4, "", 0, "not-reached")
+    assert refusal["evidence"]["holders"] == next(event["holders"] for event in found["events"] if event["kind"] == "wait")
+    assert f"thread {refusal['evidence']['holders'][0]['thread']} in " in refusal["reason"]
+    (change,) = found["status"]["changes"]
+    assert (change["state"], change["since"], refusal["evidence"]["at"]) == ("waiting", 600, 600)
+    stopped = ask(*command, "--stop-at", "99999999")
+    assert (stopped.code, "is still waiting (apply since instruction 600)" in stopped.err) == (0, True)
