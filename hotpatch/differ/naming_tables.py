@@ -31,23 +31,32 @@ class NamingTables:
     def __init__(self, base: View, fixed: View) -> None:
         """Of ``base`` and ``fixed``."""
         self._views = base, fixed
+        self._counts: dict[tuple[View, tuple[int, ...]], Mapping[_Key, int]] = {}
+        """How many data say what, by image and by where their pointers stand, as far as asked for."""
 
     def are_unique(self, old: int, new: int) -> bool:
         """Whether the data at two RVAs say the same by all but where they lead, names among it, and none else in their images does."""
         if not _names(self._views[0], old, self._views[0].pointers_from(old)):
             return False
-        keys = [known.get(rva) or _key(view, rva) for view, known, rva in zip(self._views, self._keys, (old, new), strict=True)]
-        return keys[0] == keys[1] and all(counts[key] == 1 for counts, key in zip(self._counts, keys, strict=True))
+        keys = [_key(view, rva) for view, rva in zip(self._views, (old, new), strict=True)]
+        return keys[0] == keys[1] and all(self._count(view, key) == 1 for view, key in zip(self._views, keys, strict=True))
+
+    def _count(self, view: View, key: _Key) -> int:
+        """How many data of an image say the same; looked for among those with pointers at the same places."""
+        counts = self._counts.get((view, key[0]))
+        if counts is None:
+            counts = self._counts[view, key[0]] = Counter(_key(view, rva) for rva in self._by_sites[view].get(key[0], ()))
+        return counts[key]
 
     @cached_property
-    def _keys(self) -> tuple[Mapping[int, _Key], ...]:
-        """What the data of each image say, by RVA."""
-        return tuple({rva: _key(view, rva) for rva in view.boundaries if view.pointers_from(rva)} for view in self._views)
-
-    @cached_property
-    def _counts(self) -> tuple[Mapping[_Key, int], ...]:
-        """How many data of each image say what."""
-        return tuple(Counter(keys.values()) for keys in self._keys)
+    def _by_sites(self) -> Mapping[View, Mapping[tuple[int, ...], Sequence[int]]]:
+        """The data of each image that have pointers, by where these stand in them."""
+        found: dict[View, dict[tuple[int, ...], list[int]]] = {view: defaultdict(list) for view in self._views}
+        for view, data in found.items():
+            for rva in view.boundaries:
+                if sites := view.pointers_from(rva):
+                    data[sites].append(rva)
+        return found
 
 
 def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
