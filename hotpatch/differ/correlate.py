@@ -64,8 +64,8 @@ class _Correlator:
         """Those of them whose bodies differ, which are asked last."""
         self._told: set[Pair] = set()
         """Pairs of addresses that nobody need name any more: matched functions, and data whose pointers were followed."""
-        self._listed: set[Pair] = set()
-        """Functions that tables of the same names, which either image has once, hold at the same place."""
+        self._tabled: dict[Pair, list[Pair]] = {}
+        """Functions, and the data that correspond and hold them at the same place."""
 
     def run(self) -> Matching:
         match_names(self.base, self.fixed, self.matching)
@@ -185,16 +185,20 @@ class _Correlator:
             else:
                 self._told.add(pair)
                 found = pointer_pairs(self.base, self.fixed, *pair)
-                if found and self.tables.are_unique(*pair):
-                    self._listed.update(found)
+                for each in found:
+                    self._tabled.setdefault(each, []).append(pair)
                 waiting += found
 
     def _elect(self, votes: Votes[None], least_affinity: float = 0.0) -> bool:
         weight = {pair: _SAME_BODY_WEIGHT for pair in votes.pairs() if self._same_body(*pair)}
         winners, _ = votes.clear_winners(self.matching.forward, weight)
         if least_affinity:
-            winners = tuple(pair for pair in winners if pair in self._listed or self.likeness.affinity(*pair, least_affinity))
+            winners = tuple(pair for pair in winners if self.likeness.affinity(*pair, least_affinity) or self._is_listed(pair))
         return self._pair_all((pair for pair in winners if same_names(self.base, self.fixed, *pair)), Evidence.REFERENCES)
+
+    def _is_listed(self, pair: Pair) -> bool:
+        """Whether tables that name what they lead to, and that are each other and no others, lead to the two from the same place."""
+        return any(self.tables.are_unique(*tables) for tables in self._tabled.get(pair, ()))
 
     def _repeated_names(self) -> bool:
         """Static functions of one name, several times: in their order, when they are equally many."""

@@ -246,11 +246,12 @@ class _Finder(Claims):
             for table in tables:
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)
-            if start in again or not all(table.exact for table in tables):
+            if start in again or (tables and not all(table.exact for table in tables)):
                 whole = self.unbounded[start] = self._whole(start)
                 tables = self.image.jump_tables_in(whole)
             anchors = {table.anchor for table in tables}
-            self._not_taken(anchors, start)
+            if anchors:
+                self._not_taken(anchors, start)
             for table in tables:
                 cases = [target for target in table.targets if not start <= target < end] if table.exact else []
                 self.cases.update(cases)
