@@ -6,6 +6,7 @@ exhaustive.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -84,12 +85,23 @@ def test_programs(name: str, number: int, machine: Machine, whole: bool) -> None
 
 HALTED = "delay-import"
 """The linker's code that calls the helper of delayed imports moves the stack and has no unwind data: a walk ends there and says so, or
-takes it for a leaf."""
+takes it for a leaf. That helper's caller ends in a jump through a register, which no epilogue ends in."""
+TAIL = "__tailMerge_"
+WALKED = re.compile(r"thread \d+ at (0x\w+), complete=\w+: \[(.*?)\] for ")
+"""Where a walk began, and what it found."""
 
 
 def is_at_the_linkers_code(problem: str, base: hotpatch.Image, va: int) -> bool:
-    """Whether a walk ended early and said so, or began in code of the image at ``va`` that has no unwind data."""
-    return "complete=False" in problem or base.unwind_entry_at(int(problem.split(" at ")[1].split(",")[0], 16) - va) is None
+    """Whether a walk that went wrong had come to code of the image at ``va`` that has no unwind data, or to the helper's caller."""
+    began, found = WALKED.match(problem).groups()
+    inside = [int(place, 16) - va for place in (began, *re.findall(r"0x\w+", found))]
+    return any(is_the_linkers(base, rva) for rva in inside)
+
+
+def is_the_linkers(base: hotpatch.Image, rva: int) -> bool:
+    section, function = base.section_at(rva), base.function_at(rva)
+    is_tail = function is not None and any(name.startswith(TAIL) for name in function.names)
+    return section is not None and section.executable and (is_tail or base.unwind_entry_at(rva) is None)
 
 
 @thoroughly
