@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.wine import served
+
 settings.register_profile("gate", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
@@ -41,6 +43,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture(scope="session")
-def wine_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wine_prefix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Wine prefix of this session's own."""
-    return tmp_path_factory.mktemp("wine")
+    with served(tmp_path_factory.mktemp("wine")) as prefix:
+        yield prefix

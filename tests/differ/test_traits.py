@@ -6,6 +6,7 @@ import pytest
 
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
+from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.correlate import _Correlator
 from hotpatch.differ.traits import callees, callers, flow_shape, mentions, neighbours
 from hotpatch.differ.view import view_of
@@ -52,7 +53,7 @@ def test_the_shape_of_flow_stays_where_instructions_move_and_changes_with_a_bran
 )
 def test_each_trait_pairs_alone_what_it_tells_apart(machine, case, name, step):
     (old, there), (new, here) = view(case, machine), view(case, machine, "fixed")
-    correlator = _Correlator(old, new)
+    correlator = _Correlator(old, new, Alignments(old, new))
     assert getattr(correlator, step)()
     right = {there[name]: here[name] for name in there.keys() & here.keys()}
     assert correlator.matching.forward.items() <= right.items()
@@ -62,7 +63,7 @@ def test_each_trait_pairs_alone_what_it_tells_apart(machine, case, name, step):
 @each_machine
 def test_the_place_in_the_call_graph_pairs_what_is_called_by_the_same(machine):
     (old, there), (new, here) = view("cold-part", machine), view("cold-part", machine, "fixed")
-    correlator = _Correlator(old, new)
+    correlator = _Correlator(old, new, Alignments(old, new))
     for name in ("total", "plain", "both", "reference_count"):
         correlator.matching.pair(there[name], here[name], "name")
     assert correlator._call_graph()
