@@ -169,12 +169,13 @@ class _Search:
         """What says by names and functions in it what it is, of all that changed functions refer to."""
         lost = {target for old, _ in self.twins.unlike for target in open_targets(self.base, old, self.pairs)}
         gained = {target for _, new in self.twins.unlike for target in open_targets(self.fixed, new, self._taken)}
+        if not (lost and gained):
+            return
         there = [start for start in self.base.boundaries if start not in self.pairs and self.base.symbol(start) is None]
         here = [start for start in self.fixed.boundaries if start not in self._taken and self.fixed.symbol(start) is None]
-        if lost and gained:
-            for old, new in same_descriptions(self.base, self.fixed, self.matching, there, here):
-                if old in lost and new in gained and self._are_live((old, new)):
-                    self._pair(old, new, Evidence.CONTENT)
+        for old, new in same_descriptions(self.base, self.fixed, self.matching, there, here):
+            if old in lost and new in gained and self._are_live((old, new)):
+                self._pair(old, new, Evidence.CONTENT)
 
     def probable(self) -> None:
         """What aligned instructions of changed functions refer to."""
@@ -418,11 +419,15 @@ class _Search:
         size = min(self.base.extent(base).size, self.fixed.extent(fixed).size, self._room(base))
         if following is not None and not (there or here):
             gap = following[0] - fixed
-            whole = following[1] - base == gap and self.base.bare(base, gap) == self.fixed.bare(fixed, gap)
-            unproven = self.fixed.writable(fixed) and self._has_unproven_parts(base, fixed, gap)
-            if gap > size and whole and not unproven and not self._has_others(base, gap):
+            if gap > size and following[1] - base == gap and self._is_one(base, fixed, gap):
                 return gap
         return size
+
+    def _is_one(self, base: int, fixed: int, size: int) -> bool:
+        """Whether ``size`` bytes are the same datum in both images, although something leads into their middle."""
+        if self._has_others(base, size) or self.base.bare(base, size) != self.fixed.bare(fixed, size):
+            return False
+        return not (self.fixed.writable(fixed) and self._has_unproven_parts(base, fixed, size))
 
     def _room(self, base: int) -> int:
         """Bytes up to where the base has a datum next of which code only reckons the address."""

@@ -42,7 +42,7 @@ def function_names(image: Image) -> Mapping[Rva, tuple[str, ...]]:
         found.setdefault(plain, []).append(name)
         found.setdefault(direct, []).append(f"_cffi_d_{name}")
         found.setdefault(wrapper, []).append(f"_cffi_f_{name}")
-    return {entry: tuple(sorted(set(names), key=_plain_first)) for entry, names in found.items()}
+    return {entry: (*names,) if len(names) == 1 else tuple(sorted(set(names), key=_plain_first)) for entry, names in found.items()}
 
 
 def _plain_first(name: str) -> tuple[bool, str]:
