@@ -70,14 +70,13 @@ class TypeRecord:
 def type_record(image: Image, rva: int) -> TypeRecord | None:
     """The record at ``rva``, where a whole one stands there."""
     first = image.read(rva, 4)
-    if len(first) < 4 or rva % 4:
+    if first[1:] != b"\0\0\0" or rva % 4:
         return None
-    reader = _Reader(image)
     try:
-        if first == b"\x01\0\0\0" and image.u32(rva + 20) == rva:
-            return reader.locator(rva)
-        if first[0] <= _THROW_ATTRIBUTES and first[1:] == b"\0\0\0":
-            return reader.thrown(rva)
+        if first[0] == 1 and image.u32(rva + 20) == rva:
+            return _Reader(image).locator(rva)
+        if first[0] <= _THROW_ATTRIBUTES:
+            return _Reader(image).thrown(rva)
     except _NoRecordError:
         pass
     return None
