@@ -137,13 +137,13 @@ class Arm64(Architecture):
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
     ) -> tuple[Reached, ...]:
         """See :meth:`Architecture.reached`."""
-        return arm64_reach.reached(instructions, naming, edges)
+        return arm64_reach.reaching(instructions, naming, edges).reached()
 
     def first_reached(
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
     ) -> tuple[Reached, ...]:
         """See :meth:`Architecture.first_reached`."""
-        return arm64_reach.first_reached(instructions, naming, edges)
+        return arm64_reach.reaching(instructions, naming, edges).first_reached()
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""

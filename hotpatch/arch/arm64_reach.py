@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch.arm64_constants import VOLATILE, effect, registers, whole_register
 from hotpatch.arch.base import Flow
-from hotpatch.arch.reach import Access, Motion, Reached, Reaching
+from hotpatch.arch.reach import Access, Motion, Reaching
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -27,19 +27,8 @@ _LANE = re.compile(r"\}\[\d+\]")
 _ONE = re.compile(r"([wxbhsdq])(?:\d+|zr)")
 
 
-def reached(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
-    """See :meth:`hotpatch.arch.base.Architecture.reached`."""
-    return _reaching(instructions, naming, edges).reached()
-
-
-def first_reached(
-    instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-) -> tuple[Reached, ...]:
-    """See :meth:`hotpatch.arch.base.Architecture.first_reached`."""
-    return _reaching(instructions, naming, edges).first_reached()
-
-
-def _reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
+def reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
+    """What is reached from addresses that are taken; see :meth:`hotpatch.arch.base.Architecture.reached` for what is given."""
     motions = [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
     return Reaching(instructions, motions, VOLATILE, edges)
 

@@ -143,13 +143,13 @@ class X64(Architecture):
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
     ) -> tuple[Reached, ...]:
         """See :meth:`Architecture.reached`."""
-        return x64_reach.reached(instructions, naming, edges)
+        return x64_reach.reaching(instructions, naming, edges).reached()
 
     def first_reached(
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
     ) -> tuple[Reached, ...]:
         """See :meth:`Architecture.first_reached`."""
-        return x64_reach.first_reached(instructions, naming, edges)
+        return x64_reach.reaching(instructions, naming, edges).first_reached()
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; all but LEA do."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import Flow
 from hotpatch.arch.constants import slot_name
-from hotpatch.arch.reach import Access, Motion, Reached, Reaching
+from hotpatch.arch.reach import Access, Motion, Reaching
 from hotpatch.arch.x64_operands import PARENTS, VOLATILE, memory
 
 if TYPE_CHECKING:
@@ -31,19 +31,8 @@ _STRINGS = ("movs", "stos", "lods", "scas", "cmps")
 _TWO = 2
 
 
-def reached(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Reached, ...]:
-    """See :meth:`hotpatch.arch.base.Architecture.reached`."""
-    return _reaching(instructions, naming, edges).reached()
-
-
-def first_reached(
-    instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-) -> tuple[Reached, ...]:
-    """See :meth:`hotpatch.arch.base.Architecture.first_reached`."""
-    return _reaching(instructions, naming, edges).first_reached()
-
-
-def _reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
+def reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
+    """What is reached from addresses that are taken; see :meth:`hotpatch.arch.base.Architecture.reached` for what is given."""
     motions = [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
     return Reaching(instructions, motions, VOLATILE, edges)
 
