@@ -43,7 +43,7 @@ _REMEMBERED = 1024
 _DIRECT = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Piece:
     """One instruction of the source; ``field`` is offset and size of its distance (direct branch) or displacement (RIP-relative)."""
 

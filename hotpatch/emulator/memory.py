@@ -87,8 +87,9 @@ class Region:
         name: Whose it is.
         memory: Host memory.
         offset: Of the region in ``memory``.
-        fetched: What instruction fetch sees, where the program may execute.
         version: Changes with every host write to a region that the program cannot write.
+        fetched: Host memory of what instruction fetch sees, where the program may execute.
+        fetched_offset: Of that in ``fetched``.
         end: First byte behind it.
         writable: Whether the program may write.
     """
@@ -100,8 +101,9 @@ class Region:
     name: str
     memory: mmap.mmap
     offset: int
-    fetched: mmap.mmap | None
     version: int = 0
+    fetched: mmap.mmap | None = None
+    fetched_offset: int = 0
     saved: tuple[int, bytes, bytes] | None = field(default=None, repr=False)
     end: int = field(init=False)
     writable: bool = field(init=False)
@@ -113,16 +115,24 @@ class Region:
     @property
     def host(self) -> int:
         """Host address of what the program is shown."""
-        shown = self.fetched if self.fetched is not None else self.memory
-        return ctypes.addressof(ctypes.c_char.from_buffer(shown)) + (0 if self.fetched is not None else self.offset)
+        shown, offset = (self.memory, self.offset) if self.fetched is None else (self.fetched, self.fetched_offset)
+        return ctypes.addressof(ctypes.c_char.from_buffer(shown, offset))
+
+    def fetch_from(self, memory: mmap.mmap, offset: int, held: bytes) -> None:
+        """Let instruction fetch see ``memory`` at ``offset``: ``held``, and zeros behind it whose pages the host need not provide yet."""
+        self.fetched, self.fetched_offset = memory, offset
+        memory[offset : offset + len(held)] = held
+
+    def code(self) -> bytes:
+        """What instruction fetch sees; nothing where the program may not execute."""
+        return b"" if self.fetched is None else self.fetched[self.fetched_offset : self.fetched_offset + self.size]
 
     def content(self) -> tuple[int, bytes, bytes]:
         """Version, memory and fetched copy; remembered while the version stands."""
         if self.writable:
             return 0, self.memory[self.offset : self.offset + self.size], b""
         if self.saved is None or self.saved[0] != self.version:
-            fetched = self.fetched[: self.size] if self.fetched is not None else b""
-            self.saved = (self.version, self.memory[self.offset : self.offset + self.size], fetched)
+            self.saved = (self.version, self.memory[self.offset : self.offset + self.size], self.code())
         return self.saved
 
 
@@ -153,13 +163,19 @@ class Memory:
         if va % PAGE or not self.free(va, size):
             raise HotpatchError(f"cannot map {name} at 0x{va:x}: the place is not free and page aligned")
         stretches = _stretches(size, rights, name)
-        memory = mmap.mmap(-1, size)
+        fetched = sum(end - start for start, end, own in stretches if int(own) & _EXECUTE)
+        memory = _anonymous(size + fetched)
         if content:
             memory[: len(content)] = content
+        behind = size
         with self._all_or_nothing():
             for start, end, own in stretches:
+                region = Region(va + start, end - start, own, kind, name, memory, start, next(_versions))
                 held = content[start:end]
-                self._insert(self._region(va + start, end - start, own, kind, name, memory, start, held), held)
+                if int(own) & _EXECUTE:
+                    region.fetch_from(memory, behind, held)
+                    behind += region.size
+                self._insert(region, held)
 
     def unmap(self, *regions: Region) -> None:
         """Take regions away."""
@@ -187,8 +203,12 @@ class Memory:
                 for low, high in pairwise(cuts):
                     new = rights if start <= low < end else region.rights
                     offset, size = region.offset + low - region.va, high - low
-                    held = region.memory[offset : offset + size] if int(new) & _EXECUTE else b""
-                    self._insert(self._region(low, size, new, region.kind, region.name, region.memory, offset, held), held)
+                    part = Region(low, size, new, region.kind, region.name, region.memory, offset, next(_versions))
+                    held = b""
+                    if int(new) & _EXECUTE:
+                        held = region.memory[offset : offset + size]
+                        part.fetch_from(_anonymous(size), 0, held)
+                    self._insert(part, held)
 
     def free(self, va: int, size: int) -> bool:
         """Whether nothing is mapped in a range."""
@@ -254,12 +274,13 @@ class Memory:
         for region, start, end in self._pieces(va, size, "read"):
             if region.fetched is None:
                 continue
-            source = region.offset + start - region.va
-            region.fetched[start - region.va : end - region.va] = region.memory[source : source + end - start]
+            source, shown = region.offset + start - region.va, region.fetched_offset + start - region.va
+            region.fetched[shown : shown + end - start] = region.memory[source : source + end - start]
             region.version = next(_versions)
             if self.cpu is not None:
                 before = min(LONGEST, start - region.va)
-                code = region.fetched[start - region.va - before : end - region.va + LONGEST]
+                behind = min(LONGEST, region.end - end)
+                code = region.fetched[shown - before : shown + end - start + behind]
                 self.cpu.flush(start, end - start, code, before)
 
     def check(self, va: int, size: int, rights: Rights, access: str) -> None:
@@ -289,7 +310,7 @@ class Memory:
                 if not version or version != region.version:
                     region.memory[region.offset : region.offset + region.size] = memory
                     if region.fetched is not None:
-                        region.fetched[: region.size] = fetched
+                        region.fetched[region.fetched_offset : region.fetched_offset + region.size] = fetched
                         if self.cpu is not None and id(region) in present:
                             self.cpu.flush(region.va, region.size, fetched)
                     region.version = version  # last: where this is interrupted, another try must not pass it over
@@ -316,18 +337,7 @@ class Memory:
             raise
 
     def _show(self, cpu: Cpu, region: Region) -> None:
-        code = b"" if region.fetched is None else region.fetched[: region.size]
-        cpu.map(region.va, region.size, int(region.rights), region.host, code)
-
-    def _region(
-        self, va: int, size: int, rights: Rights, kind: RegionKind, name: str, memory: mmap.mmap, offset: int, held: bytes
-    ) -> Region:
-        """A region that is still to be inserted; its memory holds ``held`` and zeros, whose pages the host need not provide yet."""
-        fetched = None
-        if int(rights) & _EXECUTE:
-            fetched = mmap.mmap(-1, size)
-            fetched[: len(held)] = held
-        return Region(va, size, rights, kind, name, memory, offset, fetched, next(_versions))
+        cpu.map(region.va, region.size, int(region.rights), region.host, region.code())
 
     def _insert(self, region: Region, code: bytes) -> None:
         """Show a region to the program; ``code`` is what it holds, where the program may execute it."""
@@ -344,6 +354,9 @@ class Memory:
     def _pieces(self, va: int, size: int, access: str) -> list[tuple[Region, int, int]]:
         """The parts of a range by region: (region, start, end)."""
         at, end = va, va + size
+        first = self.find(va)
+        if first is not None and end <= first.end:
+            return [(first, va, end)]
         pieces: list[tuple[Region, int, int]] = []
         while at < end:
             region = self.find(at)
@@ -352,6 +365,11 @@ class Memory:
             pieces.append((region, at, min(end, region.end)))
             at = region.end
         return pieces
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    """Host memory of zeros, this process's own: memory that could be shared takes the host twice as long to provide."""
+    return mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
 
 
 def _stretches(size: int, rights: PageRights, name: str) -> list[tuple[int, int, Rights]]:

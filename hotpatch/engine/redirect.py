@@ -217,11 +217,7 @@ def _tell(step: Transaction, change: str, key: SiteKey, site: Site, written: Und
         va=written.va,
         before=written.before.hex(),
         after=written.after.hex(),
-        padding=[
-            {"va": record.va, "before": old.hex(), "after": new.hex()}
-            for record in site.records[:-1]
-            for old, new in _paddings(change, record)
-        ],
+        padding=_paddings(change, site.records[:-1]),
         slot=site.slot,
         pointer=None if site.slot is None else pointer_of(site.slot),
         destination=site.top.destination,
@@ -229,6 +225,10 @@ def _tell(step: Transaction, change: str, key: SiteKey, site: Site, written: Und
     )
 
 
-def _paddings(change: str, record: UndoRecord) -> tuple[tuple[bytes, bytes], ...]:
+def _paddings(change: str, pads: Sequence[UndoRecord]) -> list[dict[str, object]]:
     """What a change of that kind stores in the padding: from which bytes to which, or nothing."""
-    return {"entry": ((record.before, record.after),), "removed": ((record.after, record.before),)}.get(change, ())
+    if change == "entry":
+        return [{"va": pad.va, "before": pad.before.hex(), "after": pad.after.hex()} for pad in pads]
+    if change == "removed":
+        return [{"va": pad.va, "before": pad.after.hex(), "after": pad.before.hex()} for pad in pads]
+    return []
