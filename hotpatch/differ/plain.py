@@ -25,7 +25,7 @@ def plain_constants(view: View) -> Mapping[int, bytes]:
     for section in image.sections:
         if not section.executable and not section.writable:
             first = section.rva
-            content = image.read(first, min(section.range.size, section.raw_size))
+            content = image.read(first, min(section.size, section.raw_size))
             own = starts[bisect_left(starts, first) : bisect_right(starts, first + len(content))]
             found.update((start, content[start - first : end - first]) for start, end in pairwise(own))
     for start in _told_more_of(view):

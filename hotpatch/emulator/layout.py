@@ -2,15 +2,13 @@
 
 Sources: winternl.h and the published TEB and PEB of the Windows SDK's debugging symbols, as documented by MS Learn and used by compilers
 (TEB 0x30 self, 0x58 thread-local storage, 0x60 PEB). Addresses of areas are this project's choice: above 4 GiB, and out of
-the range below 0x7FFF_C000_0000 where Windows loads images.
+the range below 0x7FFF_D000_0000 where Windows loads images.
 """
 
 from __future__ import annotations
 
 # areas ------------------------------------------------------------------------------------------------------------------------------------
 
-STUB_VA = 0x7FFF_C000_0000
-"""Code that the system brings: control-flow-guard check and dispatch."""
 GATE_VA = 0x7FFF_D000_0000
 """System functions: nothing is mapped there; reaching an address is calling the function. Slots of :data:`GATE_SIZE` bytes."""
 GATE_SIZE = 16
@@ -19,9 +17,12 @@ SYSTEM_MODULE_VA = 0x7FFF_E000_0000
 """What GetModuleHandle returns for system libraries; nothing is mapped there."""
 SYSTEM_MODULE_SIZE = 0x10_0000
 PEB_VA = 0x20_0000_0000
+"""What the system brings lies close together: the emulator goes through a tree of all areas at each mapping."""
 PARAMETERS_VA = PEB_VA + 0x1_0000
 """Command line and environment."""
-TEB_VA = 0x20_1000_0000
+STUB_VA = PEB_VA + 0x2_0000
+"""Code that the system brings: control-flow-guard check and dispatch."""
+TEB_VA = PEB_VA + 0x10_0000
 TEB_STRIDE = 0x1_0000
 STACK_VA = 0x10_0000_0000
 STACK_STRIDE = 0x200_0000

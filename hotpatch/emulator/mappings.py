@@ -28,9 +28,9 @@ def find_room(memory: Memory, size: int, *, near: Va, reach: int, above: bool) -
 def unmap(memory: Memory, va: Va) -> None:
     """See :meth:`hotpatch.engine.target.Target.unmap`."""
     first = _mapping(memory, va)
-    if first.va != va:
+    if first.mapping != va:
         raise HotpatchError(f"0x{va:x} is not the start of a mapping; unmap what map returned")
-    memory.unmap(*(region for region in memory.regions() if region.memory is first.memory))
+    memory.unmap(*(region for region in memory.regions() if region.mapping == va))
 
 
 def _mapping(memory: Memory, va: Va) -> Region:

@@ -35,6 +35,8 @@ PAGE = 0x1000
 
 _WRITE, _EXECUTE = int(Rights.WRITE), int(Rights.EXECUTE)
 """Numbers: members of an enumeration take microseconds to combine."""
+_BLOCK = 1 << 18
+"""Bytes that are asked of the host at once: asking takes as long as two pages do when they are first stored to."""
 _versions = count(1)
 
 
@@ -77,7 +79,7 @@ class AccessError(HotpatchError):
 
 @dataclass(eq=False, slots=True)
 class Region:
-    """Pages with the same rights; a part of one host mapping.
+    """Pages with the same rights; a part of one mapping.
 
     Attributes:
         va: First byte.
@@ -85,6 +87,7 @@ class Region:
         rights: What the program may do.
         kind: What it is for.
         name: Whose it is.
+        mapping: Where what was mapped with it begins.
         memory: Host memory.
         offset: Of the region in ``memory``.
         version: Changes with every host write to a region that the program cannot write.
@@ -99,6 +102,7 @@ class Region:
     rights: Rights
     kind: RegionKind
     name: str
+    mapping: int
     memory: mmap.mmap
     offset: int
     version: int = 0
@@ -150,6 +154,7 @@ class Memory:
         self.cpu: Cpu | None = None
         self._starts: list[int] = []
         self._regions: list[Region] = []
+        self._block, self._left = _anonymous(_BLOCK), _BLOCK
 
     # mapping -----------------------------------------------------------------------------------------------------------------------------
 
@@ -164,13 +169,13 @@ class Memory:
             raise HotpatchError(f"cannot map {name} at 0x{va:x}: the place is not free and page aligned")
         stretches = _stretches(size, rights, name)
         fetched = sum(end - start for start, end, own in stretches if int(own) & _EXECUTE)
-        memory = _anonymous(size + fetched)
+        memory, at = self._host_memory(size + fetched)
         if content:
-            memory[: len(content)] = content
-        behind = size
+            memory[at : at + len(content)] = content
+        behind = at + size
         with self._all_or_nothing():
             for start, end, own in stretches:
-                region = Region(va + start, end - start, own, kind, name, memory, start, next(_versions))
+                region = Region(va + start, end - start, own, kind, name, va, memory, at + start, next(_versions))
                 held = content[start:end]
                 if int(own) & _EXECUTE:
                     region.fetch_from(memory, behind, held)
@@ -203,7 +208,7 @@ class Memory:
                 for low, high in pairwise(cuts):
                     new = rights if start <= low < end else region.rights
                     offset, size = region.offset + low - region.va, high - low
-                    part = Region(low, size, new, region.kind, region.name, region.memory, offset, next(_versions))
+                    part = Region(low, size, new, region.kind, region.name, region.mapping, region.memory, offset, next(_versions))
                     held = b""
                     if int(new) & _EXECUTE:
                         held = region.memory[offset : offset + size]
@@ -318,6 +323,16 @@ class Memory:
                     self._insert(region, fetched)
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    def _host_memory(self, size: int) -> tuple[mmap.mmap, int]:
+        """``size`` bytes of zeros, at an offset: what is small comes from a block, which the host has back when nothing of it is mapped."""
+        if size > _BLOCK // 4:
+            return _anonymous(size), 0
+        if size > self._left:
+            self._block, self._left = _anonymous(_BLOCK), _BLOCK
+        at = _BLOCK - self._left
+        self._left -= size
+        return self._block, at
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

@@ -45,7 +45,7 @@ _RESERVED = (
     (layout.STACK_VA, layout.PEB_VA),
     (layout.PEB_VA, layout.HEAP_VA),
     (layout.HEAP_VA, layout.CALL_BUFFER_VA + (1 << 36)),
-    (layout.STUB_VA, 1 << 47),
+    (layout.GATE_VA, 1 << 47),
 )
 """Address ranges where no image may be loaded."""
 

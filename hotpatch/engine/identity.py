@@ -154,9 +154,9 @@ def _first_difference(module: Module, found: bytes) -> Rva | None:
     if difference is None:
         return None
     for section in read_only_sections(image):
-        if difference < section.range.size:
+        if difference < section.size:
             return Rva(section.rva + difference)
-        difference -= section.range.size
+        difference -= section.size
     return None
 
 

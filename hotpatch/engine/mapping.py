@@ -237,7 +237,7 @@ def _page_rights(patch: Patch) -> list[Rights]:
     for section in patch.image.sections:
         flags = int(section.flags)
         rights = _rights_of(flags)
-        length = whole_pages(section.range.size)
+        length = whole_pages(section.size)
         problem = None
         if int(rights) & _UNSAFE == _UNSAFE:
             problem = "is writable and executable"

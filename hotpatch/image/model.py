@@ -56,9 +56,14 @@ class Section:
     flags: SectionFlags
 
     @property
+    def size(self) -> int:
+        """Bytes that it takes in memory."""
+        return self.virtual_size or self.raw_size
+
+    @property
     def range(self) -> Range:
         """Where it is mapped."""
-        return Range(self.rva, Rva(self.rva + (self.virtual_size or self.raw_size)))
+        return Range(self.rva, Rva(self.rva + self.size))
 
     @property
     def executable(self) -> bool:

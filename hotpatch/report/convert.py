@@ -193,7 +193,7 @@ def inspect_image(image: Image, info: HotPatchInfo | None) -> InspectImageDocume
         time_date_stamp=image.time_date_stamp,
         checksum=image.checksum,
         symbols=image.has_symbols,
-        sections=[SectionDocument(name=item.name, rva=item.rva, size=item.range.size, rights=item.rights) for item in image.sections],
+        sections=[SectionDocument(name=item.name, rva=item.rva, size=item.size, rights=item.rights) for item in image.sections],
         functions=[
             InspectedFunction(
                 name=item.name,

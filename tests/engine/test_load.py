@@ -196,7 +196,7 @@ class Emulated(World):
         assert memory.free(va, size)
         at = bisect_right(memory._starts, va)
         memory._starts.insert(at, va)
-        memory._regions.insert(at, Region(va, size, Rights.NONE, RegionKind.ALLOCATION, "reserved", mmap(-1, PAGE), 0, None))
+        memory._regions.insert(at, Region(va, size, Rights.NONE, RegionKind.ALLOCATION, "reserved", va, mmap(-1, PAGE), 0))
 
     def taken(self) -> list[tuple[int, int]]:
         return [(region.va, region.end) for region in self.fake.system.memory.regions()]
