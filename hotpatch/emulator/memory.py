@@ -12,7 +12,6 @@ the two differ only between a store and its flush, and no thread runs in between
 from __future__ import annotations
 
 import ctypes
-import mmap
 from bisect import bisect_left, bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +19,13 @@ from enum import StrEnum
 from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
+from hotpatch.emulator.host_memory import HostMemory, anonymous
 from hotpatch.emulator.repeats import LONGEST
 from hotpatch.engine.target import Rights
 from hotpatch.errors import HotpatchError
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterator
 
     from hotpatch.emulator.cpu import Cpu
@@ -35,8 +36,6 @@ PAGE = 0x1000
 
 _WRITE, _EXECUTE = int(Rights.WRITE), int(Rights.EXECUTE)
 """Numbers: members of an enumeration take microseconds to combine."""
-_BLOCK = 1 << 18
-"""Bytes that are asked of the host at once: asking takes as long as two pages do when they are first stored to."""
 _versions = count(1)
 
 
@@ -154,7 +153,7 @@ class Memory:
         self.cpu: Cpu | None = None
         self._starts: list[int] = []
         self._regions: list[Region] = []
-        self._block, self._left = _anonymous(_BLOCK), _BLOCK
+        self._host = HostMemory()
 
     # mapping -----------------------------------------------------------------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Memory:
             raise HotpatchError(f"cannot map {name} at 0x{va:x}: the place is not free and page aligned")
         stretches = _stretches(size, rights, name)
         fetched = sum(end - start for start, end, own in stretches if int(own) & _EXECUTE)
-        memory, at = self._host_memory(size + fetched)
+        memory, at = self._host.take(size + fetched)
         if content:
             memory[at : at + len(content)] = content
         behind = at + size
@@ -212,7 +211,7 @@ class Memory:
                     held = b""
                     if int(new) & _EXECUTE:
                         held = region.memory[offset : offset + size]
-                        part.fetch_from(_anonymous(size), 0, held)
+                        part.fetch_from(anonymous(size), 0, held)
                     self._insert(part, held)
 
     def free(self, va: int, size: int) -> bool:
@@ -324,16 +323,6 @@ class Memory:
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
 
-    def _host_memory(self, size: int) -> tuple[mmap.mmap, int]:
-        """``size`` bytes of zeros, at an offset: what is small comes from a block, which the host has back when nothing of it is mapped."""
-        if size > _BLOCK // 4:
-            return _anonymous(size), 0
-        if size > self._left:
-            self._block, self._left = _anonymous(_BLOCK), _BLOCK
-        at = _BLOCK - self._left
-        self._left -= size
-        return self._block, at
-
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Whatever ends this block early, an interrupt of the host's too, mappings are as before."""
@@ -380,11 +369,6 @@ class Memory:
             pieces.append((region, at, min(end, region.end)))
             at = region.end
         return pieces
-
-
-def _anonymous(size: int) -> mmap.mmap:
-    """Host memory of zeros, this process's own: memory that could be shared takes the host twice as long to provide."""
-    return mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
 
 
 def _stretches(size: int, rights: PageRights, name: str) -> list[tuple[int, int, Rights]]:
