@@ -71,7 +71,7 @@ def distance_pairs(base: View, fixed: View, old: tuple[int, int], new: tuple[int
 def _targets(view: View, start: int, end: int) -> tuple[int, ...]:
     size = (end - start) // _WORD * _WORD
     section = view.section(start)
-    if size < _LEAST * _WORD or start % _WORD or section is None:
+    if size < _LEAST * _WORD or start % _WORD or section is None or start + size > section.range.end:
         return ()
     words = list(struct.unpack(f"<{size // _WORD}i", view.image.read(start, size)))
     while words and not words[-1]:

@@ -12,7 +12,7 @@ from tests.builder.forge import DATA, TEXT, Code, Data, forge
 from tests.builder.test_reaches import RETURNS, reads
 from tests.builder.test_type_records import NOTHING, takes
 from tests.emulator.pe import DATA as PE_DATA
-from tests.emulator.pe import RDATA, Pe
+from tests.emulator.pe import RDATA, RELOC, SIZE, Pe
 from tests.emulator.pe import TEXT as PE_TEXT
 
 CELL = DATA + 0x40
@@ -69,3 +69,18 @@ def test_what_pointers_in_a_constant_of_nothing_else_lead_to(machine, behind, kn
         images.append(pe.build("table.dll"))
     found = {match.fixed: match.base for match in hotpatch.diff(*images).data}
     assert found.get(PE_DATA + 0x50) == (PE_DATA + 0x40 if known else None)
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_a_constant_that_would_reach_past_the_end_of_the_image(machine):
+    """A base's constant at its image's end has no room for the fixed image's: the two are no tables of distances, nor the same."""
+    images = []
+    for constant in (SIZE - 0x10, RDATA + 0x400):
+        pe = Pe(machine)
+        pe.put(PE_TEXT, takes(machine, PE_TEXT, constant) + RETURNS[machine])
+        pe.put(constant, b"\xf0\xff\xff\xff" * 4 + b"\x08" * (0x10 if constant < RELOC else 0))
+        pe.exports("table.dll", [("user", PE_TEXT)])
+        images.append(pe.build("table.dll"))
+    diff = hotpatch.diff(*images)
+    assert diff.base_datum(Rva(RDATA + 0x400)) is None
+    assert [str(row.verdict) for row in diff.functions] == ["changed"]
