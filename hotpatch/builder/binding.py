@@ -177,7 +177,7 @@ class _Binder:
         counterparts = (
             Counterparts(self.diff, self.base_view, self.view, (row.base, function)) if row is not None and row.base is not None else None
         )
-        usage = self.usage[function.entry] = Usage(self.fixed, body.sites, counterparts)
+        usage = self.usage[function.entry] = Usage(self.fixed, body.sites, counterparts, self.neighbours.accessed(body))
         special = {*self.view.special_data.values(), *self.fixed.imports_by_slot}
         apart = {
             target
@@ -409,7 +409,7 @@ class _Binder:
             return BaseAddress(Rva(there)) if there is not None else f"a reference to the {role}, which the base does not have"
         if site.kind in SHORT_DATA_KINDS and not section.writable:
             return CarriedAddress(target)
-        if function is None and not section.writable and not section.executable:
+        if function is None and self.fixed.holds_constants(section):
             whole = self.stretches.around(target)
             if whole is not None:
                 self.outside[target] = whole
@@ -426,7 +426,7 @@ class _Binder:
             return f"the base has the datum at 0x{matched:x}, where code cannot access it, because that is not aligned as 0x{target:x} is"
         if matched is not None and fits and (section.writable or self.novelty.is_whole(target, matched)):
             return BaseAddress(matched)
-        if section.executable:
+        if self.fixed.holds_code(section):
             return f"a reference to 0x{target:x} between functions, which is neither known code nor known data"
         equal = self.novelty.equal_constant(target)
         if equal is not None and self._is_aligned(function, target, equal):

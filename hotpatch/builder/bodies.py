@@ -12,10 +12,14 @@ from hotpatch.builder.model import Body, Site
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.errors import Refusal, Rule
 from hotpatch.image import Range
+from hotpatch.image.flow import is_left_over
 
 if TYPE_CHECKING:
     from hotpatch.arch import Instruction, JumpTable
     from hotpatch.image import Function, Image
+
+    _Ending = tuple[Instruction | None, Instruction | None]
+    """The last two instructions of a block, filler left out; ``None`` where data stand."""
 
 _LONGEST_LITERAL = 16
 _LONGEST_GAP = 64
@@ -30,11 +34,13 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
     literals = {site.target for site in sites if site.kind is FixupKind.LITERAL19 and any(site.target in part for part in function.ranges)}
     blocks = _blocks(image, function, spans)
     falls_into = {}
+    led = [reference for part in image.references(function) for reference in part]
     for block in blocks:
-        last = _decode(image, function, block, spans, literals)
-        if isinstance(last, Refusal):
-            return last
-        if last is None or last.flow not in (Flow.NEXT, Flow.BRANCH):
+        ending = _decode(image, function, block, spans, literals)
+        if isinstance(ending, Refusal):
+            return ending
+        before, last = ending
+        if last is None or last.flow not in (Flow.NEXT, Flow.BRANCH) or is_left_over(before, last.address, led):
             continue
         following = _following(image, block.end)
         if following is None:
@@ -91,20 +97,21 @@ def pointer_site(image: Image, owner: Rva, rva: Rva) -> Site:
     return Site(owner, POINTER_SIZE, rva, FixupKind.ADDR64, Use.DATA, Rva(image.u64(rva) - image.preferred_base), 0)
 
 
-def _decode(image: Image, function: Function, block: Range, spans: list[Range], literals: set[Rva]) -> Instruction | Refusal | None:
-    """The block's last instruction (``None`` where it ends in data), or a refusal for bytes that are neither instruction nor known data."""
+def _decode(image: Image, function: Function, block: Range, spans: list[Range], literals: set[Rva]) -> _Ending | Refusal:
+    """How the block ends, or a refusal for bytes that are neither instruction nor known data."""
     arch = image.architecture
-    at, last = block.start, None
+    at: Rva = block.start
+    before, last = None, None
     while at < block.end:
         span = next((span for span in spans if at in span), None)
         if span is not None:
-            at, last = Rva(-(-span.end // arch.instruction_alignment) * arch.instruction_alignment), None
+            at, before, last = Rva(-(-span.end // arch.instruction_alignment) * arch.instruction_alignment), None, None
             continue
         stop = min([block.end, *(span.start for span in spans if at < span.start < block.end)])
         for instruction in arch.disassemble(image.read(at, stop - at), at):
             at = Rva(instruction.address + instruction.size)
             if instruction.flow is not Flow.NEXT or image.read(instruction.address, instruction.size) not in arch.padding_bytes:
-                last = instruction
+                before, last = last, instruction
         if at < stop:
             if not any(0 <= at - literal < _LONGEST_LITERAL for literal in literals):
                 return Refusal(
@@ -114,8 +121,8 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
                     f"bytes at 0x{at:x} of the fixed image are no known instruction, so what they refer to is unknown; build without them",
                     {"image": "fixed", **instruction_evidence(image, at, min(16, stop - at))},
                 )
-            at, last = Rva(at + arch.instruction_alignment), None
-    return last
+            at, before, last = Rva(at + arch.instruction_alignment), None, None
+    return before, last
 
 
 def _following(image: Image, end: Rva) -> Rva | None:

@@ -57,6 +57,10 @@ class Neighbours:
         anew = [Link(link.site, CarriedAddress(link.site.target)) if link.site in copied else link for link in links]
         return Found(anew, tuple(carried), tuple(refusals))
 
+    def accessed(self, body: Body) -> frozenset[int]:
+        """The addresses that ``body`` takes and reads or writes memory at, through the registers that it took them into."""
+        return frozenset(item.taken for items in self._of(body).values() for item in items if item.width and item.start == item.taken)
+
     def _of(self, body: Body) -> Mapping[Site, tuple[Reach, ...]]:
         found = self._reaches.get(body.function.entry)
         if found is None:

@@ -107,8 +107,7 @@ class Novelty:
             return record
         if self._diff.base_entries.get(Rva(fixed)) == base or self._diff.base_datum(Rva(fixed)) == base:
             return True
-        sections = self._base.section(base), self._fixed.section(fixed)
-        if any(section is None or section.writable or section.executable for section in sections):
+        if not all(view.image.holds_constants(view.section(rva)) for view, rva in ((self._base, base), (self._fixed, fixed))):
             return False
         part = self.extent(Rva(fixed))
         size = part.end - fixed

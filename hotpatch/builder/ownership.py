@@ -45,9 +45,15 @@ def accesses(image: Image, site: Site) -> bool:
 class Usage:
     """What one function does with each address of data that it names."""
 
-    def __init__(self, image: Image, sites: Iterable[Site], counterparts: Counterparts | None = None) -> None:
-        """Sort ``sites``, the references of one function, which has ``counterparts`` where the base has a version of it."""
+    def __init__(
+        self, image: Image, sites: Iterable[Site], counterparts: Counterparts | None = None, through: Collection[int] = frozenset()
+    ) -> None:
+        """Sort ``sites``, the references of one function, which has ``counterparts`` where the base has a version of it.
+
+        ``through``: the addresses that memory is accessed at through what took them.
+        """
         self._counterparts = counterparts
+        self._through = through
         data = [site for site in sites if site.use is Use.DATA]
         self.targets = tuple(sorted({site.target for site in data}))
         self.taken = frozenset(site.target for site in data if site.kind not in PAGES and not accesses(image, site))
@@ -60,6 +66,10 @@ class Usage:
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""
         return site.target in self.taken if site.kind in PAGES else not accesses(image, site)
+
+    def begins(self, target: int) -> bool:
+        """Whether the function reads or writes memory right at ``target``, so that something begins there."""
+        return target in self.accessed or target in self._through
 
     def told(self, target: int, places: Collection[int]) -> int | None:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.told`."""
@@ -197,8 +207,7 @@ class Stretches:
         }
 
     def _constant(self, rva: int) -> bool:
-        section = self._fixed.section(rva)
-        return section is not None and not section.writable and not section.executable
+        return self._fixed.image.holds_constants(self._fixed.section(rva))
 
     def _exact(self, usage: Usage, part: Range, members: Sequence[int]) -> bool:
         """Whether each member is a datum of its own that is used as such."""

@@ -227,8 +227,7 @@ class Positions:
         if not any(content):
             return None
         for start in self._base.boundaries:
-            section = self._base.section(start)
-            if section is not None and not section.writable and not section.executable and self._base.bare(start, len(content)) == content:
+            if self._base.image.holds_constants(self._base.section(start)) and self._base.bare(start, len(content)) == content:
                 return start
         return None
 

@@ -84,7 +84,7 @@ def _is_data(image: Image, body: Body, target: Rva) -> bool:
     if target < image.headers_size or image.function_at(target) is not None:
         return False
     section = image.section_at(target)
-    return not (section is not None and section.executable) and not any(table.covers(target) for table in body.tables)
+    return not (section is not None and image.holds_code(section)) and not any(table.covers(target) for table in body.tables)
 
 
 class Distances:
@@ -141,8 +141,7 @@ class Distances:
     def _same_constant(self, reach: Reach, place: int) -> bool:
         start, there = reach.start, place + reach.start - reach.taken
         end = reach.end if reach.width else self._fixed.extent(start).end
-        section = self._base.section(there)
-        if section is None or section.writable or section.executable:
+        if not self._base.image.holds_constants(self._base.section(there)):
             return False
         slots = self._fixed.image.imports_by_slot, self._base.image.imports_by_slot
         if start in slots[0]:

@@ -227,7 +227,7 @@ class _Check:
     def _where(self, rva: Rva) -> Rva | None:
         """Where a part of a record is in the patch image; ``None`` of code, which may be elsewhere."""
         section = self.fixed.section_at(rva)
-        return None if section is not None and section.executable else self.placement.of(rva)
+        return None if section is not None and self.fixed.holds_code(section) else self.placement.of(rva)
 
     def _behind(self, veneer: Rva) -> int:
         """Where a veneer leads."""

@@ -23,7 +23,7 @@ def plain_constants(view: View) -> Mapping[int, bytes]:
     image, starts = view.image, view.boundaries
     found: dict[int, bytes] = {}
     for section in image.sections:
-        if not section.executable and not section.writable:
+        if image.holds_constants(section):
             first = section.rva
             content = image.read(first, min(section.size, section.raw_size))
             own = starts[bisect_left(starts, first) : bisect_right(starts, first + len(content))]

@@ -240,7 +240,7 @@ class View:
     def type_records(self) -> Mapping[int, TypeRecord]:
         """What describes C++ classes and thrown objects, of all that pointers and code refer to, by RVA."""
         image = self.image
-        constants = [section.range for section in image.sections if not section.executable and not section.writable]
+        constants = [section.range for section in image.sections if image.holds_constants(section)]
         places = [target for target in self.referenced for low, high in constants if low <= target < high]
         return {place: record for place in places if not place % 4 and (record := type_record(image, place)) is not None}
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import LONGEST_INSTRUCTION, Flow, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from hotpatch.arch import Architecture, Step
+    from hotpatch.arch import Architecture, Instruction, Reference, Step
 
 ALIGNED = 8
 """Bytes; where nothing but a jump leads to an address that is no multiple of them, or nothing at all, no function begins there: compilers
@@ -140,6 +140,14 @@ def is_last_step(architecture: Architecture, code: bytes, address: int) -> bool:
         return False
     first = next(decode(architecture, code, 0, address), None)
     return first is not None and first.flow in {Flow.RETURN, Flow.JUMP_INDIRECT}
+
+
+def is_left_over(before: Step | Instruction | None, at: int, references: Iterable[Reference]) -> bool:
+    """Whether control never comes to the instruction at ``at``: it leaves right before it, and none of ``references`` leads there.
+
+    Such is the ``svc #3`` that Microsoft's compiler for Arm64 puts behind the returns of unwinding funclets.
+    """
+    return before is not None and before.flow in LEAVING and all(reference.target != at for reference in references)
 
 
 def reach(architecture: Architecture, code: bytes, address: int) -> tuple[Step, ...]:

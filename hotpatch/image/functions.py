@@ -18,6 +18,7 @@ from hotpatch.image.flow import (
     end_of_function,
     filler_length,
     is_last_step,
+    is_left_over,
     padding_length,
     reach,
     starts_with_padding,
@@ -221,7 +222,28 @@ class _Finder(Claims):
         return inside != rva and self.owner[inside] in self.unsized
 
     def _is_fresh_pointer(self, rva: int) -> bool:
-        return self.containing(rva) is None and rva not in self.unsized and rva not in self.tables
+        return self.containing(rva) is None and rva not in self.unsized and rva not in self.tables and not self._is_among_constants(rva)
+
+    def _is_among_constants(self, rva: int) -> bool:
+        """Whether code reads from the section, and nothing but addresses that are taken speaks for code there.
+
+        Assemblers make sections executable whose names they do not know, constants' among them (NASM: ``.rodata``).
+        """
+        section = next(part for part in self.executable if rva in part)
+        if len(self.executable) == 1 or any(source != FunctionSource.POINTER and entry in section for entry, source in self.source.items()):
+            return False
+        return any(self._reads(start, section) for start in self.starts)
+
+    def _reads(self, start: int, section: Range) -> bool:
+        """Whether the code in the range at ``start`` reads or writes what lies in ``section``."""
+        architecture, part = self.image.architecture, Range(Rva(start), Rva(self.end[start]))
+        code = self.image.code(part)
+        return any(
+            one.use is _DATA
+            and one.target in section
+            and architecture.accesses(one.kind, code[one.offset : one.offset + one.size], start + one.offset)
+            for one in self.image.references_in(part)
+        )
 
     def _bound(self) -> None:
         for start, following in pairwise([*sorted(self.unsized), self.high]):
@@ -417,9 +439,8 @@ class _Finder(Claims):
                 tail = start if self.alignment == 1 else max(start, end - 2 * self.alignment)  # of one size: the last two will do
                 before, last = deque((None, None, *decode(architecture, self.image.read(tail, end - tail), 0, tail)), 2)
                 known = last is not None and last.address + last.size == end and last.flow in _ONWARD
-                if known and last and before and before.flow in LEAVING:  # what stands behind a return is reached by a branch or never
-                    inside = self.image.references_in(Range(Rva(start), Rva(end)))
-                    known = any(reference.target == last.address for reference in inside)
+                if known and last and before and before.flow in LEAVING:
+                    known = not is_left_over(before, last.address, self.image.references_in(Range(Rva(start), Rva(end))))
             self.falls[start, end] = known
         return known
 

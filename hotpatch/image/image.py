@@ -375,6 +375,19 @@ class Image:
             return None
         return self._ranges[index][1]
 
+    def holds_code(self, section: Section) -> bool:
+        """Whether a function stands in it, and it may be executed: assemblers make some sections of constants executable."""
+        return section.executable and section.rva in self._code_sections
+
+    def holds_constants(self, section: Section | None) -> bool:
+        """Whether it holds neither code nor what can be written."""
+        return section is not None and not section.writable and not self.holds_code(section)
+
+    @cached_property
+    def _code_sections(self) -> frozenset[Rva]:
+        places = (self.section_at(part.start) for part, _ in self._ranges)
+        return frozenset(section.rva for section in places if section is not None)
+
     def function_of_entry(self, rva: int) -> Function | None:
         """The function that begins at ``rva``."""
         return self._by_entry.get(Rva(rva))

@@ -143,8 +143,7 @@ class Correlation:
 
     @staticmethod
     def _constant(image: Image, rva: int) -> bool:
-        section = image.section_at(rva)
-        return section is not None and not section.writable and not section.executable
+        return image.holds_constants(image.section_at(rva))
 
     def reach(self, function: Function, called: Iterable[Rva]) -> tuple[frozenset[int], list[int]]:
         """Which of the fixed image's data ``function`` and those that it called or goes on in refer to, and where all known begin; RVAs."""
@@ -163,7 +162,7 @@ class Correlation:
             return False
         section, meant = image.section_at(fixed), self.diff.base_datum(Rva(fixed))
         slot = Rva(fixed) in image.imports_by_slot
-        if meant is None or section is None or section.executable or slot or any(fixed in table for table in self.tables(function)):
+        if meant is None or section is None or image.holds_code(section) or slot or any(fixed in table for table in self.tables(function)):
             return True
         return self._alike(base, meant, fixed, size)
 
@@ -225,7 +224,7 @@ class Correlation:
         """Whether instructions are at ``theirs``, and no table of ``function``."""
         fixed = theirs - self.theirs.load_base
         section = self.diff.fixed.section_at(fixed)
-        return section is not None and section.executable and not any(fixed in table for table in self.tables(function))
+        return section is not None and self.diff.fixed.holds_code(section) and not any(fixed in table for table in self.tables(function))
 
     def alike(self, mine: int, theirs: int, size: int) -> bool:
         """Whether both sides hold the same before anything has run, ``mine`` in the base or in the patch image; VAs."""

@@ -24,6 +24,7 @@ class Pe:
     dll: bool = True
     entry: int = 0
     text_flags: int = RX
+    rdata_flags: int = R
     characteristics: int = 0x22
     content: bytearray = field(default_factory=lambda: bytearray(SIZE))
     directories: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class Pe:
                 blocks += struct.pack("<II", page, 8 + 2 * len(entries)) + struct.pack(f"<{len(entries)}H", *entries)
             self.put(RELOC, blocks)
             self.directories["reloc"] = (RELOC, len(blocks))
-        sections = [(b".text", TEXT, self.text_flags), (b".rdata", RDATA, R), (b".data", DATA, RW), (b".reloc", RELOC, R)]
+        sections = [(b".text", TEXT, self.text_flags), (b".rdata", RDATA, self.rdata_flags), (b".data", DATA, RW), (b".reloc", RELOC, R)]
         flags = self.characteristics | (0x2000 if self.dll else 0)
         header = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64)
         header += b"PE\0\0" + struct.pack("<HHIIIHH", MACHINE[self.machine], len(sections), 0x1234, 0, 0, 240, flags)
