@@ -25,6 +25,7 @@ RUN_BUDGET = 20_000
 """Instructions of one run; a run that takes more is inconclusive."""
 CALL_BUDGET = 1_000
 """Calls of one run, likewise."""
+_STAYS_AWAY = "call-at-the-end"
 _CALLS = (Flow.CALL, Flow.CALL_INDIRECT)
 _TURNS = (Flow.BRANCH, Flow.JUMP_INDIRECT)
 _BLOCK = 64
@@ -57,7 +58,8 @@ class Observed:
     """What one run did.
 
     Attributes:
-        end: ``returned``, a kind of fault, or ``instruction-budget``.
+        end: ``returned``, a kind of fault, ``instruction-budget``, or ``call-at-the-end`` where nothing of the function's
+            is behind a call but a trap.
         address: Of a fault, a VA.
         words: Result register, then those that a callee keeps; only where it returned.
         float_bits: The floating-point result register, all of it.
@@ -258,6 +260,9 @@ class Runner:
                         leaves.append((self._return_address(), leaf))
                     else:
                         self._answer(scenery, len(seen.calls))
+                        if not leaves and self._is_at_the_end(place, cpu.pc):
+                            seen.end = _STAYS_AWAY
+                            return
             elif leaves and leaves[-1][1][0] <= pc < leaves[-1][1][1]:
                 pass
             elif not leaves and pc == place.call != place.body:
@@ -271,6 +276,11 @@ class Runner:
                     seen.end = "returned"
                     return
         seen.end = FaultKind.BUDGET.value
+
+    def _is_at_the_end(self, place: Place, pc: int) -> bool:
+        """Whether a call that would return to ``pc`` never does: another function stands there, or nothing, or a trap as in patches."""
+        block = self._block(pc)
+        return not place.inside(pc) or (block is not None and block.flow is Flow.TRAP and len(block.addresses) == 1)
 
     def _is_thunk(self, place: Place, pc: int) -> bool:
         """Whether code at ``pc``, come to by a call, does nothing but jump on."""

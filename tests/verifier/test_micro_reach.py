@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 import hotpatch
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, architecture
 from hotpatch.arch.assembly import assemble
 from hotpatch.patch import CarriedKind
 from hotpatch.verifier import MicroExecution, MicroOutcome, verify_functions
 from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_run import Observed
+from tests.builder.test_ends import SELF, STOP, fails, unwind
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 from tests.verifier.damage import with_code
 
@@ -356,3 +357,34 @@ def test_a_made_up_index_beside_a_table_that_travels(machine: Machine) -> None:
     assert [item.size for item in patch.carried] == [12]
     (report,) = verify_functions(images[0], patch, fixed=images[1]).functions
     assert report.outcome is not MicroOutcome.DIFFER, report.text
+
+
+def _ending_in_a_call(machine: Machine, number: int, behind: bytes) -> hotpatch.Image:
+    """Code that ends in a call of what never returns, and ``behind`` it other functions with bounds of their own."""
+    arch = architecture(machine)
+    pe = Pe(machine)
+    pe.put(TEXT, arch.trap * (0x200 // len(arch.trap)))
+    code = fails(machine, TEXT + 0x20, number)
+    pe.put(TEXT + 0x20, code + behind)
+    pe.put(STOP, SELF[machine])
+    pe.directories["exception"] = unwind(pe, machine, [TEXT + 0x20, TEXT + 0x20 + len(code)])
+    pe.exports("ends.dll", [("first", TEXT + 0x20), ("second", TEXT + 0x20 + len(code)), ("stop", STOP)])
+    return pe.build("ends.dll")
+
+
+@each_machine
+@pytest.mark.parametrize(("number", "outcome"), [(1, MicroOutcome.AGREE), (2, MicroOutcome.DIFFER)], ids=["same-call", "other-call"])
+def test_what_stands_behind_a_call_at_the_end_is_not_the_function_s(machine: Machine, number: int, outcome: MicroOutcome) -> None:
+    """LLVM puts nothing behind a call that never returns on Arm64, so that whatever is linked next stands there."""
+    behind = [assemble(machine, text, TEXT) for text in STORE_OR_LOAD[machine]]
+    base, fixed = _ending_in_a_call(machine, 1, behind[0]), _ending_in_a_call(machine, number, behind[1])
+    execution = MicroExecution(base, fixed)
+    rows = [row for row in execution.diff.functions if row.name == "first"]
+    assert [report.outcome for report in execution.unpatched(rows)] == [outcome]
+
+
+STORE_OR_LOAD = {
+    Machine.X64: ("mov dword ptr [rsp], 5; mov eax, 7; nop; ret", "lea rax, [rsp + 8]; mov qword ptr [rax], 6; ret"),
+    Machine.ARM64: ("mov w0, #5; str x0, [sp]; ret; nop", "mov x0, sp; str x0, [sp, #8]; ret; nop"),
+}
+"""Two functions of sixteen bytes that do something else."""
