@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from hotpatch.image import Function
     from hotpatch.process import Process
     from hotpatch.verifier.micro_correlation import Correlation
-    from hotpatch.verifier.micro_run import Observed
+    from hotpatch.verifier.micro_run import Observed, Seen
 
 _WORD = 8
+_BYTE = 0xFF
 _SHORT = RUN_BUDGET // 8
 """A run of no more instructions than this has another end than one that exceeds its budget."""
 _LOST = frozenset({FaultKind.BUDGET.value})
@@ -77,7 +78,9 @@ class Comparison:
                 return
             what = f"call {number + 1}"
             yield from self._values(f"{what}, callee", (one.callee,), (other.callee,), ("calls", number, "callee"))
-            yield from self._values(f"{what}, argument", one.words, other.words, ("calls", number, "words"))
+            for found in self._values(f"{what}, argument", one.words, other.words, ("calls", number, "words")):
+                if not self._is_left_over(mine.calls[:number], theirs.calls[:number], found):
+                    yield found
             for at, (first, second) in enumerate(zip(one.pointed, other.pointed, strict=False)):
                 yield from self._values(f"{what}, in the frame", first, second, ("calls", number, "pointed", at))
             yield from self._values(f"{what}, float", one.floats, other.floats, ("calls", number, "floats"))
@@ -102,6 +105,23 @@ class Comparison:
                 name = what if len(mine) == 1 else f"{what} {index + 1}"
                 single = place[-1] in ("callee", "address", "float_bits")
                 yield Difference(name, self._shown(one), self._shown(other), (one, other), place if single else (*place, index))
+
+    def _is_left_over(self, mine: Sequence[Seen], theirs: Sequence[Seen], found: Difference) -> bool:
+        """Whether an argument is a byte alone: nobody looks at the others of its register, which hold what an earlier call got.
+
+        That was an address, of the same thing on both sides.
+        """
+        index = found.place[-1]
+        if found.values is None or not isinstance(index, int):
+            return False
+        one, other = found.values
+        fixed = other - self._theirs.load_base
+        if (one ^ other) & _BYTE or fixed in self._correlation.targets(self._function):
+            return False
+        earlier = ((first.words[index], second.words[index]) for first, second in zip(mine, theirs, strict=True))
+        return any(
+            first | _BYTE == one | _BYTE and second | _BYTE == other | _BYTE and self._same(first, second) for first, second in earlier
+        )
 
     def _written(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
         ours: dict[int, int] = {}

@@ -101,7 +101,7 @@ class Correlation:
             return True
         if meant is None and self.counterpart(base) is None:
             return self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
-        if meant is not None and (fixed in self._starts or fixed in self._targets(function)) and not base % PAGE == 0 == fixed % PAGE:
+        if meant is not None and (fixed in self._starts or fixed in self.targets(function)) and not base % PAGE == 0 == fixed % PAGE:
             return False
         if fixed & _BYTE == base & _BYTE and fixed & _BYTE in _SET and self._is_around(base, fixed):
             # An address of whose register or word the lowest byte was set: a truth value or -1, above which nobody looks.
@@ -131,7 +131,7 @@ class Correlation:
 
     def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
         """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""
-        return fixed not in self._targets(function) and base - fixed in self._distances(function)
+        return fixed not in self.targets(function) and base - fixed in self._distances(function)
 
     def _may_be_same(self, base: int, fixed: int) -> bool:
         """Whether things that nothing matches can be each other: constants without addresses in them must begin alike."""
@@ -178,9 +178,9 @@ class Correlation:
         if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end:
             return False
         fixed, there = theirs - self.theirs.load_base, mine - self.patch_va
-        if fixed in self._targets(function) and there in self._named_in_patch(function):
+        if fixed in self.targets(function) and there in self._named_in_patch(function):
             return False  # both sides say so themselves, whatever lies before
-        before = (fixed - target for target in self._targets(function) if target < fixed)
+        before = (fixed - target for target in self.targets(function) if target < fixed)
         return any(
             any(item.patch_rva <= there - distance < item.patch_rva + item.size for item in self.patch.carried)
             and self.alike(mine - distance, theirs - distance, _WORD)
@@ -193,7 +193,7 @@ class Correlation:
         Not where that would be an entry that leads into ``function``: the table may be longer than it was taken for.
         """
         fixed = theirs - self.theirs.load_base
-        if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end or fixed in self._targets(function):
+        if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end or fixed in self.targets(function):
             return False
         named = self._named_in_patch(function)
         return any(
@@ -272,7 +272,8 @@ class Correlation:
                 if table.count is not None:
                     yield range(table.address, table.address + table.entry_size * table.count)
 
-    def _targets(self, function: Function) -> frozenset[int]:
+    def targets(self, function: Function) -> frozenset[int]:
+        """What ``function`` of the fixed image refers to, RVAs."""
         if function.entry not in self._known_targets:
             found = (int(reference.target) for part in self.diff.fixed.references(function) for reference in part)
             self._known_targets[function.entry] = frozenset(found)
@@ -281,7 +282,7 @@ class Correlation:
     def _distances(self, function: Function) -> frozenset[int]:
         """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
         if function.entry not in self._known_distances:
-            targets = self._targets(function)
+            targets = self.targets(function)
             found = ((self.meant(target), target) for target in targets)
             self._known_distances[function.entry] = frozenset(meant - target for meant, target in found if meant is not None)
         return self._known_distances[function.entry]

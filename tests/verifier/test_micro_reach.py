@@ -170,6 +170,32 @@ def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroO
     assert report.outcome is outcome, report.text
 
 
+@pytest.mark.parametrize(
+    ("sets", "outcome"),
+    [("mov cl, bl", MicroOutcome.AGREE), ("lea rcx, [rip + {named}]", MicroOutcome.DIFFER)],
+    ids=["a-byte", "another-address"],
+)
+def test_the_lowest_byte_of_what_an_earlier_call_got(sets: str, outcome: MicroOutcome) -> None:
+    """A byte is handed on in a register that still holds the rest of an address, which lies elsewhere in the fixed image."""
+    images = []
+    for datum in (0x20, 0x30):
+        pe = Pe(Machine.X64)
+        pe.cursor += datum
+        slots = pe.imports({"far.dll": ["one", "two"]})
+        code, at = b"", TEXT
+        for text in (f"sub rsp, 0x28; lea rcx, [rip + {DATA + datum - TEXT - 11}]", "call one", sets, "call two", "add rsp, 0x28; ret"):
+            place = slots[text.removeprefix("call ")] if text.startswith("call") else DATA + 0x40
+            size = 6 if text.startswith("call") else 7
+            code += assemble(Machine.X64, f"call [rip + {place - at - size}]" if size == 6 else text.format(named=place - at - size), at)
+            at = TEXT + len(code)
+        pe.put(TEXT, code)
+        pe.exports("walk.dll", [("walk", TEXT), ("one", DATA + datum), ("two", DATA + datum + 0x10), ("end", DATA + 0x400)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
+    assert report.outcome is outcome, report.text
+
+
 @each_machine
 @pytest.mark.parametrize(("lowest", "same"), [(0xFF, True), (0xFE, False)])
 def test_minus_one_in_the_lowest_byte_of_an_address(machine: Machine, lowest: int, same: bool) -> None:
