@@ -25,6 +25,8 @@ MAY_DISPATCH = re.compile(rb"\xff[\xe0-\xe7\x24\x64\xa4]")
 _LOADS_ENTRY = re.compile(rb"\*[248]|byte ptr \[")
 """What the operands of every load of a table's entry hold: an index scaled by the entry's size, unless that is one byte."""
 _MOST_ENTRIES = 0x4000
+_MOST_INDICES = 0x100
+"""Of tables of byte-sized indices that nothing bounds, and entries behind them."""
 _ALLOCATION_GRANULARITY = 0x10000
 """Image bases are multiples of it (PE format, "ImageBase")."""
 
@@ -81,6 +83,8 @@ class _Reader:
             count = min(count, self._room(entry))
         if index is not None:
             count = 1 + max(self.read(*index), default=-1)
+        else:
+            index = self._unchecked_index_table(dispatch)
         values = self._values(entry, count)
         anchor = dispatch.anchor if dispatch.anchor is not None else self._anchor(values)
         if anchor is None:
@@ -101,6 +105,29 @@ class _Reader:
         if not isinstance(front, Entry) or front.size != 1 or front.limit is None or front.limit > _MOST_ENTRIES:
             return None
         return front.table, front.limit
+
+    def _unchecked_index_table(self, dispatch: Dispatch) -> tuple[int, int] | None:
+        """The same where nothing bounds the index, as for a switch whose other cases cannot be.
+
+        MSVC puts it right behind the entries, so that these tell which indices there can be, and the first byte that is none ends it. All
+        that the entries lead to must be the function's own, but for a zero that stands for the other cases.
+        """
+        entry, anchor = dispatch.entry, dispatch.anchor
+        front = entry.selector
+        if not isinstance(front, Entry) or front.size != 1 or front.limit is not None or anchor is None:
+            return None
+        count, rest = divmod(front.table - entry.table, entry.size)
+        if rest or not 0 < count <= _MOST_INDICES:
+            return None
+        entries = self._values(entry, count)
+        ways = [value + anchor for value in entries if value]
+        if len(entries) < count or not ways or not self.instructions.issuperset(ways):
+            return None
+        end = self.end if self.address <= front.table < self.end else front.table + _MOST_INDICES
+        room = end - front.table if self.limit is None else min(end, self.limit(front.table, 1)) - front.table
+        raw = self.read(front.table, min(max(room, 0), _MOST_INDICES))
+        size = next((at for at, number in enumerate(raw) if number >= count), len(raw))
+        return (front.table, size) if size else None
 
     def _values(self, entry: Entry, count: int | None) -> list[int]:
         wanted = min(count if count is not None else _MOST_ENTRIES, _MOST_ENTRIES)

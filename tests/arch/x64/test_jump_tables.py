@@ -40,6 +40,7 @@ def relative(*targets):
 CLANG = "83f903772489c8488d0df20f0000486304814801c8ffe0b801000000c3b802000000c3b803000000c331c0c3"
 MSVC = "4c8d05f9efffff83f902771c4863c1418b8c80002000004c01c1ffe1b801000000c3b802000000c331c0c3"
 MSVC_TWO_LEVELS = "8d41f083f805772b4c8d05f1efffff4898410fb6840010200000418b8c80002000004c01c1ffe1b801000000c3b802000000c331c0c3"
+MSVC_UNCHECKED = MSVC_TWO_LEVELS.replace("83f805772b", "0f1f440000")
 MSVC_TWO_WAYS_IN = "4c8d05f9efffff89c883f8057723410fb6840010200000418b8c80002000004c01c1ffe189d083f80376e3c3b802000000c3"
 MSVC_ONE_WAY_IN_BY_EQUALITY = (
     "4c8d05f9efffff84c9740a80e13f80f9047528eb0580f90577210fb6c1410fb6840010200000418b8c80002000004c01c1ffe189d0c3b802000000c3"
@@ -60,6 +61,12 @@ FORMS = (
     ("msvc", MSVC, {TABLE: words(0x101C, 0x1022, 0x1028, 0x101C)}, 0x1A, TABLE, 4, False, 0, (0x101C, 0x1022, 0x1028), None),
     ("msvc-two-levels", MSVC_TWO_LEVELS, {TABLE: words(0x1027, 0x102D, 0x1033) + bytes(4), TABLE + 0x10: bytes((0, 2, 1, 0, 1, 2, 9))},
      0x25, TABLE, 4, False, 0, (0x1027, 0x102D, 0x1033), (TABLE + 0x10, 6)),
+    ("msvc-two-levels-unchecked", MSVC_UNCHECKED,
+     {TABLE: words(0x1027, 0x102D, 0x1033) + bytes(4), TABLE + 0x10: bytes((0, 2, 3, 1, 0, 1, 2, 4))},
+     0x25, TABLE, 4, False, 0, (0x1027, 0x102D, 0x1033), (TABLE + 0x10, 7)),
+    ("msvc-two-levels-unchecked-with-a-way-that-is-none", MSVC_UNCHECKED,
+     {TABLE: words(0x1027, 0x102D, 0x1034) + bytes(4), TABLE + 0x10: bytes((0, 2, 3, 1, 0, 1, 2, 4))},
+     0x25, TABLE, 4, False, 0, (0x1027, 0x102D), None),
     ("msvc-two-levels-two-checked-ways-in", MSVC_TWO_WAYS_IN,
      {TABLE: words(0x1024, 0x102C) + bytes(8), TABLE + 0x10: bytes((0, 1, 1, 0, 1, 0, 9))},
      0x22, TABLE, 4, False, 0, (0x1024, 0x102C), (TABLE + 0x10, 6)),
@@ -133,6 +140,15 @@ def test_without_a_check_a_table_ends_where_the_image_says(code, count):
     (table,) = X64.jump_tables(bytes.fromhex(code), AT, Memory({TABLE: relative(*targets)}), limit=lambda at, size: at + 2 * size)
     assert len(table.targets) == count
     assert table.exact == (code is CLANG)
+
+
+def test_indices_that_nothing_bounds_end_with_the_code_or_where_the_image_says():
+    code = bytes.fromhex(MSVC_UNCHECKED.replace("10200000", "44100000").replace("00200000", "38100000")) + b"\x66\x90"
+    whole = code + words(0x1027, 0x102D, 0x1033) + bytes((0, 2, 1, 0, 1, 2))
+    memory = Memory({AT: whole + bytes((1, 2, 0))})
+    for limit, size in ((None, 6), (lambda at, size: at + 12 if at == 0x1038 else at + 4, 4)):
+        (table,) = X64.jump_tables(whole, AT, memory, limit=limit)
+        assert (table.index, table.exact) == ((0x1044, size), False)
 
 
 @pytest.mark.parametrize("names", list(permutations(("rax", "rcx", "rdx", "rbx", "rsi", "rdi"), 2)), ids="-".join)
