@@ -21,6 +21,8 @@ _SYMBOLS = (("__xi_a", "__xi_z"), ("__xc_a", "__xc_z"))
 _RUNNERS = frozenset({"_initterm", "_initterm_e"})
 _THUNK_SIZE = 16
 _ARRAY_LIMIT = 1 << 16
+_GUI, _CUI = 2, 3
+"""``IMAGE_SUBSYSTEM_WINDOWS_GUI`` and ``_CUI``, which say whether the system gives a program a console."""
 _GUARD_CF = 0x4000
 """``IMAGE_DLLCHARACTERISTICS_GUARD_CF``."""
 _GUARD_POLICY = 0x00C00300
@@ -38,7 +40,7 @@ def startup_findings(relation: Correspondence) -> Iterator[Refusal]:
 def policy_findings(base: Image, fixed: Image) -> Iterator[Refusal]:
     """What the loader set the process up for."""
     facts = {
-        "subsystem": (base.subsystem, fixed.subsystem),
+        "subsystem": (_subsystem(base), _subsystem(fixed)),
         "guard_cf": (base.dll_characteristics & _GUARD_CF, fixed.dll_characteristics & _GUARD_CF),
         "guard_flags": (_guard(base), _guard(fixed)),
     }
@@ -49,6 +51,11 @@ def policy_findings(base: Image, fixed: Image) -> Iterator[Refusal]:
                 "build the fixed image with the base's policy."
             )
             yield Refusal(Rule.POLICY, None, None, reason, {"what": what, "base": old, "fixed": new})
+
+
+def _subsystem(image: Image) -> int:
+    """Of a DLL nobody asks whether it is for programs with a console."""
+    return _GUI if image.is_dll and image.subsystem == _CUI else image.subsystem
 
 
 def _guard(image: Image) -> int:

@@ -25,6 +25,7 @@ class Pe:
     entry: int = 0
     text_flags: int = RX
     rdata_flags: int = R
+    subsystem: int = 3
     characteristics: int = 0x22
     content: bytearray = field(default_factory=lambda: bytearray(SIZE))
     directories: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -136,7 +137,7 @@ class Pe:
             SIZE,
             0x400,
             0,
-            3,
+            self.subsystem,
             0x160,
             1 << 20,
             4096,
