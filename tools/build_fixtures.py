@@ -21,6 +21,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -217,11 +219,22 @@ def _link(here: Path, job: Job, options: BuildOptions, objects: Sequence[str]) -
 def _zig(here: Path, *command: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZIG_", "SOURCE_DATE"))}
     environment |= {"ZIG_LOCAL_CACHE_DIR": str(here / "cache"), "ZIG_GLOBAL_CACHE_DIR": str(here / "cache"), "LC_ALL": "C"}
-    done = subprocess.run(
-        [sys.executable, "-m", "ziglang", *command], cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
+    done = subprocess.run([compiler(), *command], cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+@cache
+def compiler() -> str:
+    """The program that ``python -m ziglang`` becomes: an interpreter's start takes longer than it does to compile a case.
+
+    Raises:
+        SystemExit: The extra ``fixtures`` is not installed.
+    """
+    package = find_spec("ziglang")
+    if package is None or package.origin is None:
+        raise SystemExit("needs the compiler: pip install -e '.[fixtures]'")
+    return str(Path(package.origin).with_name("zig"))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.docs.document import ANYTHING, Kind, agrees, blocks
+from tests.docs.forks import CHANNEL, CLIENT, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
 _VOLATILE = re.compile(r"(?<=time stamp )0x\w+(, checksum 0x\w+)?|(?<=SHA-256 )[0-9a-f]{64}|(?<=time date stamp )\d+, checksum \d+")
 """What depends on the folder that a reader compiles in, and is therefore never shown."""
@@ -59,20 +59,24 @@ class Step:
         return self.code == self.expected_code and (self.shown is None or agrees(self.shown, self.printed))
 
 
-def follow(page: Path, folder: Path) -> Iterator[Step]:
-    """Do everything that ``page`` says, in ``folder``, in order."""
+def follow(page: Path, folder: Path, forks: int | None = None) -> Iterator[Step]:
+    """Do everything that ``page`` says, in ``folder``, in order.
+
+    With ``forks`` (``tests/docs/forks.py``) only the first commands of the page start interpreters, as its reader's do.
+    """
     environment = surroundings(folder)
     (folder / "fixtures").symlink_to(ROOT / "fixtures")
     with subprocess.Popen(
         [sys.executable, "-c", _RUNNER], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     ) as python:
         try:
-            yield from _steps(page, folder, environment, python)
+            yield from _steps(page, folder, environment, python, forks)
         finally:
             python.kill()
 
 
-def _steps(page: Path, folder: Path, environment: dict[str, str], python: subprocess.Popen[str]) -> Iterator[Step]:
+def _steps(page: Path, folder: Path, environment: dict[str, str], python: subprocess.Popen[str], forks: int | None) -> Iterator[Step]:
+    passed: tuple[int, ...] = ()
     for block in blocks(page):
         match block.kind:
             case Kind.FILE:
@@ -88,11 +92,14 @@ def _steps(page: Path, folder: Path, environment: dict[str, str], python: subpro
                         encoding="utf-8",
                         check=False,
                         timeout=SECONDS,
+                        pass_fds=passed,
                     )
                     shown_line = command.line + 1
                     yield Step(
                         command.text, command.line, command.shown, shown_line, done.stdout, done.stderr, done.returncode, command.code
                     )
+                if forks is not None:
+                    environment, passed = environment | {CHANNEL: str(forks)}, (forks,)
             case Kind.PYTHON:
                 assert python.stdin is not None and python.stdout is not None
                 python.stdin.write(json.dumps(block.content) + "\n")
@@ -108,9 +115,12 @@ def surroundings(folder: Path) -> dict[str, str]:
     """The environment in which ``python`` and ``hotpatch`` are this interpreter and checkout; nothing is kept outside of ``folder``."""
     tools = folder / ".tools"
     tools.mkdir()
-    for name, command in {"python": "", "hotpatch": " -m hotpatch"}.items():
+    client = tools / "client.py"
+    client.write_text(CLIENT, encoding="utf-8")
+    fork = f'[ -z "${CHANNEL}" ] || exec "{sys.executable}" -I -S "{client}" "$@"\n'
+    for name, lead, command in (("python", "", ""), ("hotpatch", fork, " -m hotpatch")):
         tool = tools / name
-        tool.write_text(f'#!/bin/sh\nexec "{sys.executable}"{command} "$@"\n')
+        tool.write_text(f'#!/bin/sh\n{lead}exec "{sys.executable}"{command} "$@"\n', encoding="utf-8")
         tool.chmod(0o755)
     cache = str(folder / ".cache")
     return os.environ | {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
 from tests.docs.document import Kind, agrees, blocks
 from tests.docs.follow import ROOT, complaint, follow
+from tests.docs.forks import forking
 
 PAGES = (
     "README.md",
@@ -17,18 +19,25 @@ PAGES = (
 COMPILES = "docs/tutorial.md"
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[int]:
+    with forking() as channel:
+        yield channel
+
+
 def marked(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.compiler) if name == COMPILES else name
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in PAGES])
-def test_page_does_what_it_says(name, tmp_path):
+def test_page_does_what_it_says(name, tmp_path, request):
+    """In the README every command is a process from its start, as on each page the first ones are."""
     if name == COMPILES and importlib.util.find_spec("ziglang") is None:
         pytest.skip("the extra `fixtures` (ziglang) is not installed")
     if shutil.which("sh") is None:
         pytest.skip("the pages' commands are for a POSIX shell")
     page = ROOT / name
-    steps = list(follow(page, tmp_path))
+    steps = list(follow(page, tmp_path, None if name == "README.md" else request.getfixturevalue("forks")))
     wrong = [complaint(page, step) for step in steps if not step.right]
     assert not wrong, "\n\n".join(wrong)
     assert steps
