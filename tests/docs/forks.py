@@ -1,8 +1,8 @@
 """``hotpatch`` commands that need no interpreter of their own to start: a process that has imported everything forks into each of them.
 
 A page types ``hotpatch`` some fifteen times, and importing takes several times as long as what it then does. The shell still starts a
-program, with its own arguments, folder, environment and streams (:data:`CLIENT`); it hands them over a socket to the process that forks, and
-ends as the fork does.
+program, with its own arguments, folder, environment and streams (:data:`CLIENT`); a socket takes them to the process that forks, and it ends
+as the fork does.
 
 ``python -m tests.docs.forks FD`` is that process; it ends when nobody holds the socket's other end any more.
 """
@@ -48,7 +48,6 @@ def forking() -> Iterator[int]:
             [sys.executable, "-m", __name__, str(there.fileno())],
             pass_fds=[there.fileno()],
             cwd=ROOT,
-            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
         )
     with server, here:
@@ -83,6 +82,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
     for at, stream in enumerate(streams[:3]):
         os.dup2(stream, at)
         os.close(stream)
+    sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8")
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
