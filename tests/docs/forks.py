@@ -1,8 +1,8 @@
 """``hotpatch`` commands that need no interpreter of their own to start: a process that has imported everything forks into each of them.
 
 A page types ``hotpatch`` some fifteen times, and importing takes several times as long as what it then does. The shell still starts a
-program, with its own arguments, folder, environment and streams (:data:`CLIENT`); a socket takes them to the process that forks, and it ends
-as the fork does.
+program, with its own arguments, folder, environment and streams (:data:`CLIENT`); a socket takes them to the process that forks, and the
+program ends as the fork does.
 
 ``python -m tests.docs.forks FD`` is that process; it ends when nobody holds the socket's other end any more.
 """
