@@ -41,9 +41,19 @@ class Given:
     def diff(self) -> hotpatch.ImageDiff:
         return hotpatch.diff(self.image("base"), self.image("fixed"))
 
-    @cached_property
+    @property
     def patch(self) -> hotpatch.Patch:
-        return hotpatch.build(self.diff)
+        return self.redirected("hpat")
+
+    def redirected(self, redirect: str) -> hotpatch.Patch:
+        """The patch with that redirect."""
+        if redirect not in self._patches:
+            self._patches[redirect] = hotpatch.build(self.diff, redirect=redirect)
+        return self._patches[redirect]
+
+    @cached_property
+    def _patches(self) -> dict[str, hotpatch.Patch]:
+        return {}
 
     @cached_property
     def names(self) -> dict[Side, dict[int, str]]:

@@ -167,7 +167,7 @@ def test_all_patches_together(given, machine, tmp_path) -> None:
 @pytest.mark.parametrize("name", [name for name in WITH_CALLS if find_case(name).manifest.expect.outcome == "patched"])
 def test_calls_with_other_redirects(given, name, machine, redirect) -> None:
     one = given(name, machine, True)
-    patch = hotpatch.build(one.diff, redirect=redirect)
+    patch = one.redirected(redirect)
     process = hotpatch.Process(one.image("base"))
     check_calls(process, one, "before")
     applied = process.apply(patch)

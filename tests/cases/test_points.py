@@ -46,10 +46,10 @@ class Calls:
 
     def __init__(self, given, redirect: str, load_base: int | None = PREFERRED) -> None:
         self.calls = given.case.manifest.call
-        self.patch = hotpatch.build(given.diff, redirect=redirect)
+        self.patch = given.redirected(redirect)
         self.process = hotpatch.Process(given.image("base"), load_base=load_base)
         self.start = self.process.snapshot()
-        self.entries, self.total = entries(given)
+        self.entries, self.total = entries(given.case.name, given.machine)
 
     def results(self, point: int) -> list[tuple[int, float, tuple[bytes, ...]]]:
         """What every call gives where the patch goes in after ``point`` instructions."""
@@ -68,11 +68,13 @@ class Calls:
         return row.value, row.float_value, row.buffers
 
 
-def entries(given) -> tuple[list[int], int]:
+@cache
+def entries(name: str, machine: Machine) -> tuple[list[int], int]:
     """After how many instructions each call of a patched function begins, and how many instructions all calls take."""
-    image = FixtureImage(given.case.image(given.machine, "base"))
-    plain = PlainProcess(image, given.machine)
-    patched = {plain.base + image.functions[name].rva for name in given.case.manifest.expect.travels}
+    case = find_case(name)
+    image = FixtureImage(case.image(machine, "base"))
+    plain = PlainProcess(image, machine)
+    patched = {plain.base + image.functions[function].rva for function in case.manifest.expect.travels}
     found, executed = [], 0
 
     def count(_engine, address, _size, _data) -> None:
@@ -82,7 +84,7 @@ def entries(given) -> tuple[list[int], int]:
         executed += 1
 
     plain.engine.hook_add(unicorn.UC_HOOK_CODE, count)
-    for call in given.case.manifest.call:
+    for call in case.manifest.call:
         plain.call(call.function, call.args)
     return found, executed
 
@@ -102,7 +104,7 @@ def placed(given, name: str, machine: Machine, pdb: bool):
 @each_machine
 @pytest.mark.parametrize("name", WITH_CALLS)
 def test_calls_are_wholly_old_or_wholly_new(given, name, machine, redirect) -> None:
-    total = entries(given(name, machine, True))[1]
+    total = entries(name, machine)[1]
     points = seeded(total, name, machine.value, redirect)
     for number, (pdb, load_base) in enumerate(PARTS[redirect]):
         part = points[number * len(points) // len(PARTS[redirect]) : (number + 1) * len(points) // len(PARTS[redirect])]
@@ -178,7 +180,6 @@ class Programs:
 
     def __init__(self, given, name: str, number: int, machine: Machine) -> None:
         self.program = find_case(name).manifest.program[number]
-        self.patches: dict[tuple[int, str], hotpatch.Patch] = {}
         self.started = [self._start(placed(given, name, machine, pdb), load_base) for pdb, load_base in PLACES]
         self.total = self.started[0][1].run().instructions
 
@@ -189,12 +190,9 @@ class Programs:
 
     def fresh(self, turn: int, redirect: str):
         """Patch and process of a place."""
-        place = turn % len(self.started)
-        one, process, start = self.started[place]
+        one, process, start = self.started[turn % len(self.started)]
         process.restore(start)
-        if (place, redirect) not in self.patches:
-            self.patches[place, redirect] = hotpatch.build(one.diff, redirect=redirect)
-        return self.patches[place, redirect], process
+        return one.redirected(redirect), process
 
 
 @pytest.mark.parametrize("redirect", REDIRECTS)

@@ -99,7 +99,7 @@ class Told:
 
     def __init__(self, given, redirect: str = "hpat", load_base: int | None = None) -> None:
         self.case, self.machine = given.case, given.machine
-        self.patch = hotpatch.build(given.diff, redirect=redirect)
+        self.patch = given.redirected(redirect)
         self.process = hotpatch.Process(given.image("base"), load_base=load_base)
         self.converts = self.case.name == CONVERTS
         self.how = Consistency.QUIESCENT if self.converts and redirect == "hpat" else Consistency.IMMEDIATE

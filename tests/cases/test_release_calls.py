@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import pytest
 
@@ -85,9 +84,9 @@ def use(process: hotpatch.Process) -> list[tuple[str, int, tuple[bytes, ...]]]:
     return sodium.given
 
 
-def images(machine: Machine, cache: Path) -> tuple[hotpatch.Image, hotpatch.Image]:
+def images(machine: Machine, factory: pytest.TempPathFactory) -> tuple[hotpatch.Image, hotpatch.Image]:
     try:
-        base, fixed = extract(CVE_2025_69277, machine, cache=cache)
+        base, fixed = extract(CVE_2025_69277, machine, cache=factory.getbasetemp() / "wheels")
     except InputError as error:
         if "could not fetch" in str(error):
             pytest.skip(str(error))
@@ -95,8 +94,8 @@ def images(machine: Machine, cache: Path) -> tuple[hotpatch.Image, hotpatch.Imag
     return hotpatch.open(base), hotpatch.open(fixed)
 
 
-def test_release_is_patched_and_everything_else_stays(machine: Machine, tmp_path: Path) -> None:
-    base, fixed = images(machine, tmp_path)
+def test_release_is_patched_and_everything_else_stays(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    base, fixed = images(machine, tmp_path_factory)
     diff = hotpatch.diff(base, fixed)
     patch = hotpatch.build(diff)
     rehearse(base, patch)

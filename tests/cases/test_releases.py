@@ -12,7 +12,7 @@ from hotpatch.image import open_image
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("releases")
+    return tmp_path_factory.getbasetemp() / "wheels"  # as in all tests of releases: each file is fetched once
 
 
 def test_names_and_digests_are_distinct():
