@@ -110,7 +110,16 @@ class Direct:
 
     def __init__(self, engine: Engine) -> None:
         """Prepare to ask ``engine``."""
+        self._engine = cast("Uc", engine)
         self._handle = ctypes.c_void_p(handle_of(engine))
+
+    def run(self, begin: int, until: int, count: int) -> int:
+        """Run up to ``count`` instructions; Unicorn's error code, 0 for none. What a hook raised is raised where there is none."""
+        self._engine._hook_exception = None
+        status = int(uclib.uc_emu_start(self._handle, begin, until, 0, count))
+        if not status and self._engine._hook_exception is not None:
+            raise self._engine._hook_exception
+        return status
 
     def map(self, address: int, size: int, perms: int, ptr: int) -> None:
         """Map host memory."""

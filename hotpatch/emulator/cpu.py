@@ -188,19 +188,20 @@ class Cpu:
 
     def run(self, count: int) -> Slice:
         """Execute up to ``count`` (≥ 1) instructions from the program counter on."""
+        pc = self._pc.read()
         if self._repeats is None:
-            return self._run(count)
+            return self._run(pc, count)
         executed = 0
         while True:
-            pc = self.pc
             repeated = self._repeats.instruction(self._code(pc)) if pc in self._repeats.addresses else None
             if repeated is None and executed == count:
                 return Slice(executed, None)
-            done = self._run(count - executed) if repeated is None else self._repeat(pc, repeated, count - executed)
+            done = self._run(pc, count - executed) if repeated is None else self._repeat(pc, repeated, count - executed)
             executed += done.executed
             if done.trap is not None:
-                return Slice(executed, done.trap)
-            if repeated is not None and executed == count and self.pc == pc:
+                return done if executed == done.executed else Slice(executed, done.trap)
+            before, pc = pc, self._pc.read()
+            if repeated is not None and executed == count and pc == before:
                 return Slice(executed, None)
 
     def _repeat(self, pc: int, instruction: bytes, count: int) -> Slice:
@@ -217,7 +218,7 @@ class Cpu:
                 else:
                     self._uc.ctl_exits_enabled(False)
                 self._direct.drop_translations(pc, pc + 1)
-                done = self._run(min(left, count))
+                done = self._run(pc, min(left, count))
             finally:
                 if by_flags:
                     self._stop_at(repeats.addresses)
@@ -245,13 +246,12 @@ class Cpu:
     def _stop_at(self, addresses: Iterable[int]) -> None:
         self._uc.ctl_set_exits([NOWHERE, *addresses])
 
-    def _run(self, count: int) -> Slice:
+    def _run(self, pc: int, count: int) -> Slice:
         self._trap.clear()
         self._interrupts.clear()
-        try:
-            self._uc.emu_start(self.pc, NOWHERE, 0, count)
-        except UcError as error:
-            return self._failed(error.errno)
+        status = self._direct.run(pc, NOWHERE, count)
+        if status:
+            return self._failed(status)
         counted = int(self._counter.value)
         if self._interrupts:
             return self._interrupted(counted)
@@ -281,8 +281,9 @@ class Cpu:
             if code not in (uc_const.UC_ERR_INSN_INVALID, uc_const.UC_ERR_EXCEPTION):
                 raise CpuError(f"running at 0x{pc:x}", code)
             return Slice(counted - 1, Trap(FaultKind.ILLEGAL_INSTRUCTION, pc, pc, None))
-        fetch = access == "execute"
-        address = Va(self.model.named_address(self, self._trap[-1][0], b"" if fetch else self._code(pc), access)) if self._trap else pc
+        fetch, address = access == "execute", pc
+        if self._trap and not (fetch and self._trap[-1][0] == pc):
+            address = Va(self.model.named_address(self, self._trap[-1][0], b"" if fetch else self._code(pc), access))
         executed = counted if fetch else counted - 1
         return Slice(executed, Trap(FaultKind.ACCESS_VIOLATION, pc, address, access))
 

@@ -91,7 +91,7 @@ class Kernel:
             thread = self._current() or self._choose()
             if thread is None:
                 return
-            limit = min(until, min((alarm.at for alarm in self.alarms), default=until))
+            limit = min(until, *(alarm.at for alarm in self.alarms)) if self.alarms else until
             self._slice(thread, min(counters.quantum, limit - counters.instructions))
 
     def step(self, thread: GuestThread, count: int) -> int:
@@ -134,7 +134,7 @@ class Kernel:
     # choosing ----------------------------------------------------------------------------------------------------------------------------
 
     def _ring(self) -> None:
-        while True:
+        while self.alarms:
             due = [alarm for alarm in self.alarms if alarm.at <= self.system.counters.instructions]
             if not due:
                 return
@@ -221,18 +221,18 @@ class Kernel:
     def _slice(self, thread: GuestThread, count: int) -> None:
         system = self.system
         system.activate(thread)
-        at_gate = system.gates.near(system.cpu.pc) is not None
-        if not at_gate:
-            done = system.cpu.run(count)
+        near, cpu = system.gates.near, system.cpu
+        if near(cpu.pc) is None:
+            done = cpu.run(count)
             system.counters.instructions += done.executed
             system.counters.quantum -= done.executed
             thread.executed += done.executed
-            at_gate = system.gates.near(system.cpu.pc) is not None
-            if done.trap is not None and not at_gate:
+            if near(cpu.pc if done.trap is None else done.trap.pc) is None:
+                if done.trap is None:
+                    return
                 self._settle(thread, self._interrupt(thread, done.trap))
-                at_gate = system.gates.near(system.cpu.pc) is not None
-        if not at_gate:
-            return
+                if near(cpu.pc) is None:
+                    return
         if self.on_slice is not None:
             self.on_slice()
             system.activate(thread)
@@ -240,15 +240,15 @@ class Kernel:
 
     def _serve(self, thread: GuestThread) -> None:
         """Serve system functions while the thread stands at one."""
-        system = self.system
-        while thread.state is ThreadState.READY and (gate := system.gates.near(system.cpu.pc)) is not None:
+        system, pc = self.system, self.system.cpu.pc
+        while thread.state is ThreadState.READY and (gate := system.gates.near(pc)) is not None:
             outcome: Outcome | float
             try:
                 if gate is CALLBACK and thread.frames:
                     outcome = self._returned(thread)
                 elif gate is THREAD:
                     outcome = self._started(thread)
-                elif gate.api is None or system.gates.at(system.cpu.pc) is not gate:
+                elif gate.api is None or system.gates.at(pc) is not gate:
                     self._unknown(thread, gate.label)
                     return
                 else:
@@ -262,8 +262,12 @@ class Kernel:
             self._settle(thread, outcome)
             if system.counters.alone and len(self._ready()) > 1:
                 system.end_slice()
+            pc = system.cpu.pc
 
     def _settle(self, thread: GuestThread, outcome: Outcome | float) -> None:
+        if type(outcome) is int:  # what nearly all are
+            self._leave(outcome)
+            return
         system = self.system
         match outcome:
             case Ended.CALL:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PAGE = 0x1000
 """Bytes of a page on both machines."""
 
-_WRITE, _EXECUTE = int(Rights.WRITE), int(Rights.EXECUTE)
+_READ, _WRITE, _EXECUTE = int(Rights.READ), int(Rights.WRITE), int(Rights.EXECUTE)
 """Numbers: members of an enumeration take microseconds to combine."""
 _versions = count(1)
 
@@ -93,7 +93,8 @@ class Region:
         fetched: Host memory of what instruction fetch sees, where the program may execute.
         fetched_offset: Of that in ``fetched``.
         end: First byte behind it.
-        writable: Whether the program may write.
+        readable: Whether the program may read.
+        writable: Whether it may write.
     """
 
     va: int
@@ -109,10 +110,12 @@ class Region:
     fetched_offset: int = 0
     saved: tuple[int, bytes, bytes] | None = field(default=None, repr=False)
     end: int = field(init=False)
+    readable: bool = field(init=False)
     writable: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.end = self.va + self.size
+        self.readable = int(self.rights) & _READ != 0
         self.writable = int(self.rights) & _WRITE != 0
 
     @property
@@ -254,6 +257,23 @@ class Memory:
             at = region.offset + va - region.va
             return region.memory[at : at + size]
         return b"".join(r.memory[r.offset + a - r.va : r.offset + b - r.va] for r, a, b in self._pieces(va, size, "read"))
+
+    def readable(self, va: int, size: int) -> bytes | None:
+        """Memory as it is, where one region that the program may read holds all of it."""
+        region = self.find(va)
+        if region is None or va + size > region.end or not region.readable:
+            return None
+        at = region.offset + va - region.va
+        return region.memory[at : at + size]
+
+    def store(self, va: int, data: bytes) -> bool:
+        """Store where one region that the program may write holds all of it; whether one does."""
+        region = self.find(va)
+        if region is None or va + len(data) > region.end or not region.writable:
+            return False
+        at = region.offset + va - region.va
+        region.memory[at : at + len(data)] = data
+        return True
 
     def write(self, va: int, data: bytes) -> None:
         """Store into memory, whatever the program's rights, without flushing.

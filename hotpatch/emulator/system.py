@@ -169,6 +169,9 @@ class System:
         Raises:
             AccessError: It may not.
         """
+        found = self.memory.readable(va, size)
+        if found is not None:
+            return found
         self._commit(va, size)
         self.memory.check(va, size, Rights.READ, "read")
         return self.memory.read(va, size)
@@ -179,9 +182,10 @@ class System:
         Raises:
             AccessError: The program may not write there.
         """
-        self._commit(va, len(data))
-        self.memory.check(va, len(data), Rights.WRITE, "write")
-        self.memory.write(va, data)
+        if not self.memory.store(va, data):
+            self._commit(va, len(data))
+            self.memory.check(va, len(data), Rights.WRITE, "write")
+            self.memory.write(va, data)
 
     def guest_string(self, va: int, width: int) -> bytes:
         """The characters of a string up to its NUL, ``width`` bytes each.
