@@ -131,7 +131,7 @@ class _Watch:
 
     def __init__(self, tell: Teller, process: Process, demo: Demo) -> None:
         self._tell, self._process, self._demo = tell, process, demo
-        self._lines = 0
+        self._lines, self._bytes = 0, 0
         self._codes: dict[str, _Code] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._stood: dict[int, Va] = {}
@@ -182,7 +182,7 @@ class _Watch:
         """Go on until a line that begins with ``prefix`` has been written; to the end where it is ``None``."""
         process = self._process
         while process.instructions < _INSTRUCTION_LIMIT:
-            process.run(1)
+            process.guest.run(process.instructions + 1)
             self._count()
             for line in self._fresh():
                 yield from self._told(line)
@@ -239,7 +239,10 @@ class _Watch:
         self._taken.setdefault(thread, []).append((function, code))
 
     def _fresh(self) -> list[str]:
-        text = self._process.output
+        written = len(self._process.guest.system.output)
+        if written == self._bytes:
+            return []
+        text, self._bytes = self._process.output, written
         complete = text[: text.rfind("\n") + 1].splitlines()
         fresh, self._lines = complete[self._lines :], len(complete)
         return fresh

@@ -384,6 +384,13 @@ class System:
             self.memory.unmap(region)
         self.parameters = map_parameters(self.memory, self.settings)
 
+    def lives(self) -> bool:
+        """Whether a thread of the program has not ended."""
+        for thread in self.threads.values():  # noqa: SIM110  single steps ask each time, and a generator takes several times as long
+            if thread.alive and not thread.host:
+                return True
+        return False
+
     def living(self) -> list[GuestThread]:
         """The program's threads that have not ended, by id."""
         return [thread for thread in self.threads.values() if thread.alive and not thread.host]

@@ -312,7 +312,7 @@ class Process:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to run."""
-        return self.guest.exited or not self.guest.system.living()
+        return self.guest.exited or not self.guest.system.lives()
 
     def result(self) -> RunResult:
         """How the process stands now."""
