@@ -49,8 +49,8 @@ def find_case(name: str, folder: Path | None = None) -> Case:
         InputError: There is none; the message has near names.
     """
     root = folder or fixtures_folder()
-    names = case_names(root)
-    if name not in names:
+    if Path(name).name != name or not (root / name / MANIFEST).exists():
+        names = case_names(root)
         near = get_close_matches(name, names, _NEAR_NAMES, 0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch cases lists those that there are"
         raise InputError(name, f"no such case; {hint}")
