@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
 from tests.docs.document import Kind, agrees, blocks
 from tests.docs.follow import ROOT, complaint, follow
-from tests.docs.forks import forking
 
 PAGES = (
     "README.md",
     *(f"docs/{name}.md" for name in ("tutorial", "mechanics", "limits", "lecture", "interface", "servicing", "tutorial-servicing")),
 )
 COMPILES = "docs/tutorial.md"
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[int]:
-    with forking() as channel:
-        yield channel
 
 
 def marked(name: str) -> object:
