@@ -30,6 +30,7 @@ from hotpatch.arch.base import (
     reference_of,
     step_of,
 )
+from hotpatch.arch.certain import Counted, Held
 from hotpatch.arch.outline import Outline, Outlines, is_inward, pieces_between
 from hotpatch.arch.reach import Reached
 
@@ -44,10 +45,12 @@ __all__ = [
     "Architecture",
     "CallingConvention",
     "CodeWrite",
+    "Counted",
     "DistanceTable",
     "EntrySite",
     "FixupKind",
     "Flow",
+    "Held",
     "Instruction",
     "JumpTable",
     "Machine",

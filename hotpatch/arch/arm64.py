@@ -10,6 +10,7 @@ import capstone
 
 from hotpatch.arch import (
     arm64_constants,
+    arm64_counted,
     arm64_distances,
     arm64_fields,
     arm64_reach,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
+    from hotpatch.arch.certain import Counted, Held
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
     from hotpatch.arch.reach import Reached
@@ -145,6 +147,14 @@ class Arm64(Architecture):
         """See :meth:`Architecture.first_reached`."""
         return arm64_reach.reaching(instructions, naming, edges).first_reached()
 
+    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
+        """See :meth:`Architecture.held`."""
+        return arm64_reach.certainty(instructions, naming, edges, CONVENTION).held()
+
+    def counted(self, code: bytes, address: int) -> Counted | None:
+        """See :mod:`hotpatch.arch.arm64_counted` for the forms."""
+        return arm64_counted.counted(code)
+
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""
         return kind in _LOADS
@@ -168,6 +178,10 @@ class Arm64(Architecture):
     def field_size(self, kind: FixupKind) -> int:
         """Bytes that a field of ``kind`` takes."""
         return arm64_fields.field_size(kind)
+
+    def recount(self, code: bytes, address: int, number: int) -> bytes:
+        """See :func:`hotpatch.arch.arm64_counted.recount`."""
+        return arm64_counted.recount(code, address, number)
 
     def entry_site(self, strategy: Redirect) -> EntrySite:
         """One instruction, no padding."""

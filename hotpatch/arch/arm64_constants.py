@@ -76,7 +76,7 @@ def effect(instruction: Instruction) -> Effect:
         return Effect(registers(operands), moves_stack=moves, opaque=moves)
     first, _, rest = operands.partition(", ")
     written = registers(first)
-    if mnemonic.startswith("ldp"):
+    if mnemonic.startswith(("ldp", "ldnp", "ldxp", "ldaxp")):
         second, _, rest = rest.partition(", ")
         written |= registers(second)
     reads = registers(rest)

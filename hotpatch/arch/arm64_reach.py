@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch.arm64_constants import VOLATILE, effect, registers, whole_register
 from hotpatch.arch.base import Flow
+from hotpatch.arch.certain import Certainty
 from hotpatch.arch.reach import Access, Motion, Reaching
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from hotpatch.arch.base import Instruction
+    from hotpatch.arch.base import CallingConvention, Instruction
+    from hotpatch.arch.constants import Effect
 
 _NUMBER = r"#(-?(?:0x[0-9a-f]+|\d+))"
 _MEMORY = re.compile(rf"\[(x\d+)(?:, {_NUMBER})?\](!)?(?:, {_NUMBER})?$")
@@ -29,8 +31,18 @@ _ONE = re.compile(r"([wxbhsdq])(?:\d+|zr)")
 
 def reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
     """What is reached from addresses that are taken; see :meth:`hotpatch.arch.base.Architecture.reached` for what is given."""
-    motions = [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
-    return Reaching(instructions, motions, VOLATILE, edges)
+    return Reaching(instructions, _motions(instructions, naming), VOLATILE, edges)
+
+
+def certainty(
+    instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]], convention: CallingConvention
+) -> Certainty:
+    """What registers hold for certain; see :meth:`hotpatch.arch.base.Architecture.held` for what is given."""
+    return Certainty(instructions, _motions(instructions, naming), convention, edges)
+
+
+def _motions(instructions: Sequence[Instruction], naming: Collection[int]) -> list[Motion]:
+    return [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
 
 
 def _motion(instruction: Instruction, *, names: bool) -> Motion:
@@ -42,7 +54,7 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
     in_memory = _MEMORY.search(operands)
     compared = registers(operands.partition("[")[0]) if mnemonic.startswith((*_COMPARING, "sub")) else frozenset[str]()
     if names:
-        return _naming(mnemonic, operands, known.writes)
+        return _naming(mnemonic, operands, known)
     if mnemonic in ("add", "sub") and (found := _SUM.match(operands)):
         number = int(found[3], 0) << int(found[4] or "0")
         return Motion(sums=((found[1], found[2], number if mnemonic == "add" else -number),))
@@ -50,6 +62,8 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
         return Motion(sums=((found[1], found[2], 0), (found[1], found[3], 0)))
     if known.copies:
         accesses = _accesses(mnemonic, operands, in_memory)
+        if operands.startswith("w"):  # half of an address is none
+            return Motion(writes=frozenset(to for to, _ in known.copies), accesses=accesses)
         return Motion(sums=tuple((to, source, 0) for to, source in known.copies), accesses=accesses)
     writes = known.writes
     if known.opaque:
@@ -65,17 +79,22 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
     if mnemonic.startswith(_COMPARING) and whole_register(first):
         writes = frozenset()
     return Motion(
-        sums=sums, writes=writes, accesses=_accesses(mnemonic, operands, in_memory), compared=compared, moves_stack=known.moves_stack
+        sums=sums,
+        writes=writes,
+        accesses=_accesses(mnemonic, operands, in_memory),
+        compared=compared,
+        moves_stack=known.moves_stack,
+        reads=known.reads,
     )
 
 
-def _naming(mnemonic: str, operands: str, writes: frozenset[str]) -> Motion:
-    """An instruction that names an address: ADRP a page, ADD and ADR take it, loads and stores access it."""
+def _naming(mnemonic: str, operands: str, known: Effect) -> Motion:
+    """An instruction that names an address: ADRP a page, ADD, SUB and ADR take it, loads and stores access it."""
     if "[" in operands:
-        return Motion(writes=writes, accesses=(Access(None, 0, _width(mnemonic, operands)),))
-    if mnemonic in ("add", "adr"):
-        return Motion(takes=whole_register(operands.partition(",")[0]))
-    return Motion(writes=writes)
+        return Motion(writes=known.writes, accesses=(Access(None, 0, _width(mnemonic, operands)),), reads=known.reads)
+    if mnemonic in ("add", "sub", "adr"):
+        return Motion(takes=whole_register(operands.partition(",")[0]), reads=known.reads)
+    return Motion(writes=known.writes)
 
 
 def _accesses(mnemonic: str, operands: str, in_memory: re.Match[str] | None) -> tuple[Access, ...]:

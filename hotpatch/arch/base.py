@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from hotpatch.arch.certain import Counted, Held
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
     from hotpatch.arch.reach import Reached
@@ -445,6 +446,20 @@ class Architecture(ABC):
         """The same as :meth:`reached` where no way goes back: what loops reach in their first round, on the ways that lead into them."""
 
     @abstractmethod
+    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
+        """What registers that a function's instructions read hold for certain of the addresses that it names, by address.
+
+        Args:
+            instructions: All of the function's, by address, the entry first.
+            naming: As in :meth:`reached`.
+            edges: As in :meth:`reached`.
+        """
+
+    @abstractmethod
+    def counted(self, code: bytes, address: int) -> Counted | None:
+        """The number that the instruction ``code`` adds to a register, where it can be encoded anew."""
+
+    @abstractmethod
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """Whether the instruction ``code``, which refers to data by ``kind``, reads or writes there, and does not only take the address."""
 
@@ -480,6 +495,14 @@ class Architecture(ABC):
     @abstractmethod
     def field_size(self, kind: FixupKind) -> int:
         """Bytes that a field of ``kind`` takes."""
+
+    @abstractmethod
+    def recount(self, code: bytes, address: int, number: int) -> bytes:
+        """The instruction ``code``, for which :meth:`counted` tells a number, with another one, as long as it was.
+
+        Raises:
+            OutOfReach: It cannot be encoded.
+        """
 
     # redirecting -------------------------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ ANY = None
 
 _Held = dict[int, "int | None"]
 """Address of the instruction that takes an address → distance from what it takes."""
-_State = dict[str, _Held]
+State = dict[str, _Held]
 
 _LEAVING = frozenset((Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN))
 
@@ -60,6 +60,7 @@ class Motion(NamedTuple):
         writes: Places that hold something else afterwards, ``sums`` apart.
         accesses: Memory that it reads or writes.
         compared: Places whose values are only compared with others.
+        reads: Places whose values are read for anything else than ``sums``.
         moves_stack: Whether the names of stack slots mean others afterwards.
     """
 
@@ -69,6 +70,7 @@ class Motion(NamedTuple):
     accesses: tuple[Access, ...] = ()
     compared: frozenset[str] = frozenset()
     moves_stack: bool = False
+    reads: frozenset[str] = frozenset()
 
 
 class Reaching:
@@ -85,7 +87,7 @@ class Reaching:
         self._index = {instruction.address: number for number, instruction in enumerate(instructions)}
         self._leaders = self._find_leaders()
         self._ends = dict(zip(self._leaders, [*self._leaders[1:], len(self._instructions)], strict=False))
-        self._before: dict[int, _State] = {}
+        self._before: dict[int, State] = {}
 
     def reached(self) -> tuple[Reached, ...]:
         """Everything that is reached, by address; sums that are compared with others besides are left out: they are ends."""
@@ -107,7 +109,7 @@ class Reaching:
         found: dict[Reached, None] = {}
         compared: set[tuple[int, int | None]] = set()
         for leader in sorted(self._before):
-            state = _copy(self._before[leader])
+            state = copy_of(self._before[leader])
             for number in range(leader, self._ends[leader]):
                 for item in self._reached_by(number, state):
                     found[item] = None
@@ -116,7 +118,7 @@ class Reaching:
                 self._step(number, state)
         return tuple(sorted(item for item in found if item.width or (item.anchor, item.distance) not in compared))
 
-    def _reached_by(self, number: int, state: _State) -> Iterator[Reached]:
+    def _reached_by(self, number: int, state: State) -> Iterator[Reached]:
         at, motion = self._instructions[number].address, self._motions[number]
         for access in motion.accesses:
             if access.place is None:
@@ -155,9 +157,9 @@ class Reaching:
             state = self._after(leader)
             work.extend(successor for successor in self._successors(leader) if _join(self._before[successor], state))
 
-    def _after(self, leader: int) -> _State:
+    def _after(self, leader: int) -> State:
         """What places hold behind the instructions from ``leader`` to the next."""
-        state = _copy(self._before[leader])
+        state = copy_of(self._before[leader])
         for number in range(leader, self._ends[leader]):
             self._step(number, state)
         return state
@@ -191,13 +193,13 @@ class Reaching:
         if instruction.flow not in _LEAVING and last + 1 < len(self._instructions) and not self._is_apart(last + 1):
             yield last + 1
 
-    def _step(self, number: int, state: _State) -> None:
+    def _step(self, number: int, state: State) -> None:
         instruction, motion = self._instructions[number], self._motions[number]
         if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT):
             for place in self._lost:
                 state.pop(place, None)
             return
-        made: _State = {}
+        made: State = {}
         for to, source, added in motion.sums:
             held = {anchor: ANY if distance is ANY else distance + added for anchor, distance in state.get(source, {}).items()}
             _join(made, {to: held})
@@ -213,11 +215,12 @@ class Reaching:
             state[motion.takes] = {instruction.address: 0}
 
 
-def _copy(state: _State) -> _State:
+def copy_of(state: State) -> State:
+    """A copy that can be changed."""
     return {place: dict(held) for place, held in state.items()}
 
 
-def _join(known: _State, other: _State) -> bool:
+def _join(known: State, other: State) -> bool:
     """Add what ``other`` says to ``known``; whether that changed it."""
     changed = False
     for place, held in other.items():

@@ -8,6 +8,7 @@ from hotpatch.arch import (
     walks,
     x64_binding,
     x64_constants,
+    x64_counted,
     x64_distances,
     x64_operands,
     x64_reach,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         Step,
         Trampoline,
     )
+    from hotpatch.arch.certain import Counted, Held
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
     from hotpatch.arch.reach import Reached
@@ -151,6 +153,14 @@ class X64(Architecture):
         """See :meth:`Architecture.first_reached`."""
         return x64_reach.reaching(instructions, naming, edges).first_reached()
 
+    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
+        """See :meth:`Architecture.held`."""
+        return x64_reach.certainty(instructions, naming, edges, CONVENTION).held()
+
+    def counted(self, code: bytes, address: int) -> Counted | None:
+        """See :mod:`hotpatch.arch.x64_counted` for the forms."""
+        return x64_counted.counted(next(iter(self.disassemble(code, address)), None), code)
+
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; all but LEA do."""
         first = next(iter(self.disassemble(code, address)), None) if kind is FixupKind.REL32 else None
@@ -183,6 +193,10 @@ class X64(Architecture):
     def field_size(self, kind: FixupKind) -> int:
         """See :meth:`Architecture.field_size`."""
         return x64_binding.field_size(kind)
+
+    def recount(self, code: bytes, address: int, number: int) -> bytes:
+        """See :func:`hotpatch.arch.x64_counted.recount`."""
+        return x64_counted.recount(code, address, number)
 
     def entry_site(self, strategy: Redirect) -> EntrySite:
         """See :meth:`Architecture.entry_site`; a hotpatchable image has six bytes of padding, of which five are written."""

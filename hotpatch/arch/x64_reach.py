@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import Flow
+from hotpatch.arch.certain import Certainty
 from hotpatch.arch.constants import slot_name
 from hotpatch.arch.reach import Access, Motion, Reaching
 from hotpatch.arch.x64_operands import PARENTS, VOLATILE, memory
@@ -13,7 +14,7 @@ from hotpatch.arch.x64_operands import PARENTS, VOLATILE, memory
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from hotpatch.arch.base import Instruction
+    from hotpatch.arch.base import CallingConvention, Instruction
     from hotpatch.arch.x64_operands import Memory
 
 _SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "fword": 6, "tbyte": 10, "xword": 10, "xmmword": 16, "ymmword": 32, "zmmword": 64}
@@ -25,6 +26,7 @@ _NOT_WRITING = ("cmp", "test", "push", "bt", "nop", "mul", "div", "idiv", "vptes
 _IMPLICIT = {
     **dict.fromkeys(("cbw", "cwde", "cdqe", "cwd", "cdq", "cqo", "mul", "div", "idiv", "cpuid", "rdtsc", "xgetbv"), ("rax", "rdx")),
     "cmpxchg": ("rax",),
+    "cmpxchg16b": ("rax", "rdx"),
     "cpuid": ("rax", "rbx", "rcx", "rdx"),
 }
 _STRINGS = ("movs", "stos", "lods", "scas", "cmps")
@@ -33,8 +35,18 @@ _TWO = 2
 
 def reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
     """What is reached from addresses that are taken; see :meth:`hotpatch.arch.base.Architecture.reached` for what is given."""
-    motions = [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
-    return Reaching(instructions, motions, VOLATILE, edges)
+    return Reaching(instructions, _motions(instructions, naming), VOLATILE, edges)
+
+
+def certainty(
+    instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]], convention: CallingConvention
+) -> Certainty:
+    """What registers hold for certain; see :meth:`hotpatch.arch.base.Architecture.held` for what is given."""
+    return Certainty(instructions, _motions(instructions, naming), convention, edges)
+
+
+def _motions(instructions: Sequence[Instruction], naming: Collection[int]) -> list[Motion]:
+    return [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
 
 
 def _motion(instruction: Instruction, *, names: bool) -> Motion:
@@ -46,17 +58,31 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
     inside = memory(text) if text else None
     writes = _written(mnemonic, operands)
     moves = "rsp" in writes
-    if names and inside is not None and inside.base == "rip":
+    if names and inside is not None:
         if mnemonic == "lea":
-            return Motion(takes=PARENTS.get(operands[0]))
-        return Motion(writes=writes, accesses=(Access(None, 0, _width(text)),), moves_stack=moves)
+            return Motion(takes=PARENTS.get(operands[0]), reads=_read(mnemonic, operands))
+        return Motion(writes=writes, accesses=(Access(None, 0, _width(text)),), moves_stack=moves, reads=_read(mnemonic, operands))
     accesses = _accesses(mnemonic, text, inside)
     sums = _sums(mnemonic, operands, inside)
     compared = frozenset[str]()
     if mnemonic in ("cmp", "sub"):
         compared = frozenset(PARENTS[operand] for operand in operands if operand in PARENTS)
     slot = _slot(inside) if operands and operands[0] == text and mnemonic not in _NOT_WRITING else None
-    return Motion(sums=sums, writes=writes | ({slot} if slot else set()), accesses=accesses, compared=compared, moves_stack=moves)
+    return Motion(
+        sums=sums,
+        writes=writes | ({slot} if slot else set()),
+        accesses=accesses,
+        compared=compared,
+        moves_stack=moves,
+        reads=_read(mnemonic, operands) if not sums else frozenset(),
+    )
+
+
+def _read(mnemonic: str, operands: tuple[str, ...]) -> frozenset[str]:
+    """The registers that operands name, but for one that is only written."""
+    first = operands[:1] if operands and operands[0] in PARENTS and mnemonic.startswith(("mov", "lea", "pop")) else ()
+    words = (word for operand in operands[len(first) :] for word in _WORDS.findall(operand))
+    return frozenset(PARENTS[word] for word in words if word in PARENTS)
 
 
 def _written(mnemonic: str, operands: tuple[str, ...]) -> frozenset[str]:
@@ -69,7 +95,7 @@ def _written(mnemonic: str, operands: tuple[str, ...]) -> frozenset[str]:
         written |= {"rsp"} | ({"rbp"} if mnemonic in ("leave", "enter") else set())
     if operands and operands[0] in PARENTS and mnemonic not in _NOT_WRITING:
         written.add(PARENTS[operands[0]])
-    if mnemonic in ("xchg", "xadd") and len(operands) == _TWO and operands[1] in PARENTS:
+    if mnemonic in ("xchg", "xadd", "mulx") and operands[1] in PARENTS:
         written.add(PARENTS[operands[1]])
     return frozenset(written)
 

@@ -36,6 +36,7 @@ from hotpatch.builder.ownership import Ownership, Stretches, Usage
 from hotpatch.builder.place import LARGEST_DATA_ALIGNMENT
 from hotpatch.builder.positions import Positions
 from hotpatch.builder.reaches import Distances
+from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hotpatch.arch import DistanceTable, JumpTable
-    from hotpatch.builder.model import Destination
+    from hotpatch.builder.model import Destination, Reckoning
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function, Import
     from hotpatch.image.type_records import TypeRecord
@@ -85,7 +86,9 @@ class _Binder:
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
-        self.neighbours = Neighbours(diff.fixed, Distances(diff, self.view, self.base_view, self.novelty, self.positions))
+        distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
+        self.neighbours = Neighbours(diff.fixed, distances, Reckonings(diff.fixed, self._reckoned))
+        self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
@@ -141,10 +144,15 @@ class _Binder:
     def _bind_neighbours(self) -> None:
         """What code reaches at constant distances from data that it names travels along with these."""
         found = self.neighbours.of(self.bodies.values(), self.links, [part for part, _ in self._merged()])
-        self.links = found.links
+        self.links, self.reckonings = found.links, found.reckonings
         self.refusals += found.refusals
         for part, area in found.carried:
             self._carry_data(part, area)
+
+    def _reckoned(self, function: Function, site: Site) -> Destination | str:
+        """What an address is bound to that is reckoned from another."""
+        self.usage[function.entry] = self.usage[function.entry].besides(self.fixed, site)
+        return self.destination(function, site)
 
     def _bind_function(self, function: Function) -> None:
         body = body_of(self.fixed, function)
@@ -473,6 +481,7 @@ class _Binder:
             tuple(self.handlers),
             tuple(self.record_code),
             tuple(sorted(self.records.items())),
+            self.reckonings,
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import LONGEST_INSTRUCTION
 from hotpatch.builder.model import PAGES
+from hotpatch.builder.users import Users, users
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.parts import POINTER_SIZE
 
@@ -33,8 +34,13 @@ class Counterparts:
 
         It is clear where every instruction that takes ``target`` has a counterpart, these all take that place, and no others in the base's
         version take any of ``places``: then nothing was inserted or left out that could have been paired instead. Others whose own
-        counterparts take what the base has at that place mean that.
+        counterparts take what the base has at that place mean that. Where compilers keep addresses in other registers, or reckon one from
+        another, the instructions that use them tell in the same way.
         """
+        told = self._told_by_takers(target, places)
+        return self._told_by_users(target, places) if told is None else told
+
+    def _told_by_takers(self, target: int, places: Collection[int]) -> int | None:
         here = self._taken[1].get(target, ())
         found = {self._lines.get(line) for line in here}
         taken = ((place, line) for place in places for line in self._taken[0].get(place, ()))
@@ -49,6 +55,29 @@ class Counterparts:
             other != target and line in (self._lines.get(new) for new in lines) and self._diff.base_datum(Rva(other)) == place
             for other, lines in self._taken[1].items()
         )
+
+    def _told_by_users(self, target: int, places: Collection[int]) -> int | None:
+        """The same by what hands the address on, stores or compares it; an instruction whose users are not seen may mean anything."""
+        old, new = self._users
+        partners = {(self._lines[line], place): address for (line, place), address in new.addresses.items() if line in self._lines}
+        here = [user for user, address in new.addresses.items() if address == target]
+        there = {
+            user: place
+            for user, place in old.addresses.items()
+            if place in places and (partners.get(user) in (None, target) or self._diff.base_datum(Rva(partners[user])) != place)
+        }
+        chosen = set(there.values())
+        if not here or len(chosen) != 1 or {(self._lines.get(line), place) for line, place in here} != there.keys():
+            return None
+        (place,) = chosen
+        takers = ((old.makers, self._taken[0].get(place, ())), (new.makers, self._taken[1].get(target, ())))
+        return place if all(line in makers for makers, lines in takers for line in lines) else None
+
+    @cached_property
+    def _users(self) -> tuple[Users, Users]:
+        """In both versions: what uses addresses."""
+        old, new = (users(view, function) for view, function in zip((self._base, self._fixed), self._pair, strict=True))
+        return old, new
 
     @cached_property
     def _lines(self) -> Mapping[int, int]:

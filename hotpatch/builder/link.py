@@ -11,6 +11,7 @@ from hotpatch.arch import FixupKind, Reference, Use
 from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import RECORD_FIELD_SIZE, Area, BaseAddress, CarriedAddress, NewImport
 from hotpatch.builder.place import AREA_FLAGS, SHORT_BRANCHES, VeneerForm, veneer_of
+from hotpatch.builder.reckonings import new_bytes
 from hotpatch.builder.tables import link_table
 from hotpatch.builder.unwinding import handler_veneers, link_unwind
 from hotpatch.errors import OutOfReach, Refusal, Rule
@@ -19,7 +20,7 @@ from hotpatch.patch import IMAGE_BASE, SECTION_ALIGNMENT, Fixup, PatchSection, S
 
 if TYPE_CHECKING:
     from hotpatch.arch import JumpTable
-    from hotpatch.builder.model import Bound, Destination, Link
+    from hotpatch.builder.model import Bound, Destination, Link, Reckoning
     from hotpatch.builder.place import Layout
     from hotpatch.image import Image
     from hotpatch.patch import PatchImport
@@ -82,6 +83,7 @@ class _Linker:
             self._table(table)
         for _, group in groupby(self.bound.links, key=lambda item: (item.site.field, item.site.kind)):
             self._links(list(group))
+        self._reckonings()
         self._veneers()
         self._records()
         sections = self._sections()
@@ -172,6 +174,20 @@ class _Linker:
         else:
             self._bind(first, at, rva)
 
+    def _reckonings(self) -> None:
+        """Numbers that lead from one address to another in the same image."""
+        bound = {item.site: item.destination for item in self.bound.links}
+        bound |= {item.site: item.destination for item in self.bound.reckonings}
+        for item in self.bound.reckonings:
+            (space, anchor), (other, target) = self._where(bound[item.anchor]), self._where(item.destination)
+            if space is not other:
+                self._refuse(item, Rule.UNRESOLVED_REFERENCE, "the two lie in different images now", {"target": int(item.site.target)})
+                continue
+            try:
+                self._store(self.placement.of(item.site.instruction), new_bytes(self.fixed, item, anchor, target))
+            except OutOfReach as far:
+                self._refuse(item, Rule.OUT_OF_REACH, far.refusals[0].reason, {"from": int(anchor), "to": int(target)})
+
     def _bind(self, item: Link, at: Rva, target: Rva) -> None:
         kind = item.site.kind
         size = self.arch.field_size(kind)
@@ -194,7 +210,7 @@ class _Linker:
         if fixup.kind is FixupKind.ADDR64 and fixup.space is Space.PATCH:
             self._store(fixup.site, (IMAGE_BASE + fixup.target + fixup.addend).to_bytes(8, "little"))
 
-    def _refuse(self, item: Link, rule: Rule, reason: str, more: dict[str, object]) -> None:
+    def _refuse(self, item: Link | Reckoning, rule: Rule, reason: str, more: dict[str, object]) -> None:
         owner = self.fixed.function_at(item.site.instruction)
         evidence = {**site_evidence(self.fixed, item.site), **more}
         self.work.refusals.append(Refusal(rule, owner.name if owner else None, owner.entry if owner else None, reason, evidence))

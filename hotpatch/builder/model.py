@@ -80,6 +80,23 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Reckoning:
+    """An instruction that counts on from an address, with another number in the patch than in the fixed image.
+
+    Attributes:
+        site: The instruction, as if it named the sum itself.
+        anchor: The site of the instruction that makes the address which it counts from: one that names it, or another reckoning's.
+        distance: Of what its register holds from that address, in bytes.
+        destination: What the sum is bound to.
+    """
+
+    site: Site
+    anchor: Site
+    distance: int
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """A function that travels, as the fixed image has it.
 
@@ -161,6 +178,7 @@ class Bound:
         handlers: The bodies' language-specific handlers.
         record_code: What records of C++ types that travel call.
         records: Addresses in records of C++ types that travel: the word where each stands, and what it leads to, in the fixed image.
+        reckonings: Numbers to encode anew, by instruction.
     """
 
     bodies: tuple[Body, ...]
@@ -172,6 +190,7 @@ class Bound:
     handlers: tuple[Handler, ...]
     record_code: tuple[Handler, ...]
     records: tuple[tuple[Rva, Rva], ...]
+    reckonings: tuple[Reckoning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

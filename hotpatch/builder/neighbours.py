@@ -16,25 +16,27 @@ from hotpatch.image import Range
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from hotpatch.builder.model import Body, Destination, Site
+    from hotpatch.builder.model import Body, Destination, Reckoning, Site
     from hotpatch.builder.reaches import Distances, Reach
+    from hotpatch.builder.reckonings import Reckonings
     from hotpatch.image import Function, Image
 
 
 class Found(NamedTuple):
-    """The outcome: all links anew, what must travel besides, and what is wrong."""
+    """The outcome: all links anew, what must travel besides, what is wrong, and what is reckoned anew."""
 
     links: list[Link]
     carried: tuple[tuple[Range, Area], ...]
     refusals: tuple[Refusal, ...]
+    reckonings: tuple[Reckoning, ...] = ()
 
 
 class Neighbours:
     """Judges what is reached from each reference that is bound."""
 
-    def __init__(self, fixed: Image, distances: Distances) -> None:
-        """Judge code of ``fixed`` by ``distances``."""
-        self._fixed, self._distances = fixed, distances
+    def __init__(self, fixed: Image, distances: Distances, reckonings: Reckonings) -> None:
+        """Judge code of ``fixed`` by ``distances``; ``reckonings`` tells which can be encoded anew."""
+        self._fixed, self._distances, self._reckonings = fixed, distances, reckonings
         self._reaches: dict[Rva, Mapping[Site, tuple[Reach, ...]]] = {}
 
     def of(self, bodies: Iterable[Body], links: Sequence[Link], pieces: Sequence[Range]) -> Found:
@@ -43,19 +45,28 @@ class Neighbours:
         copied: set[Site] = set()
         carried: list[tuple[Range, Area]] = []
         refusals: list[Refusal] = []
+        bodies = tuple(bodies)
         for body in bodies:
-            for site, items in self._of(body).items():
-                for item in items if site in bound else ():
-                    found = (
-                        None if self._distances.is_apart(item) or self._distances.is_end(item) else self._needed(item, bound[site], pieces)
-                    )
-                    if isinstance(found, str):
-                        refusals.append(self._refusal(body.function, item, found))
-                    elif found is not None:
-                        carried.append((found, Area.CONSTANT if self._distances.is_constant(item.start) else Area.DATA))
-                        copied.update(other for other in body.sites if other.target == site.target)
+            needed = self._judged(body, bound, pieces)
+            while (wrong := [row[:2] for row in needed if isinstance(row[2], str)]) and self._reckonings.add(body, wrong, links):
+                del self._reaches[body.function.entry]
+                needed = self._judged(body, bound, pieces)
+            for site, item, found in needed:
+                if isinstance(found, str):
+                    refusals.append(self._refusal(body.function, item, found))
+                else:
+                    carried.append((found, Area.CONSTANT if self._distances.is_constant(item.start) else Area.DATA))
+                    copied.update(other for other in body.sites if other.target == site.target)
         anew = [Link(link.site, CarriedAddress(link.site.target)) if link.site in copied else link for link in links]
-        return Found(anew, tuple(carried), tuple(refusals))
+        return Found(anew, tuple(carried), tuple(refusals), self._reckonings.all(bodies, links))
+
+    def _judged(self, body: Body, links: Mapping[Site, Destination], pieces: Sequence[Range]) -> list[tuple[Site, Reach, Range | str]]:
+        """What ``body`` reaches from where, with what must travel for it, or what is wrong; what is right as it is left out."""
+        bound = {**links, **self._reckonings.of(body)}
+        rows = [(site, item) for site, items in self._of(body).items() for item in items if site in bound]
+        rows = [(site, item) for site, item in rows if not self._distances.is_apart(item) and not self._distances.is_end(item)]
+        found = [(site, item, self._needed(item, bound[site], pieces)) for site, item in rows]
+        return [(site, item, needed) for site, item, needed in found if needed is not None]
 
     def accessed(self, body: Body) -> frozenset[int]:
         """The addresses that ``body`` takes and reads or writes memory at, through the registers that it took them into."""
@@ -64,7 +75,7 @@ class Neighbours:
     def _of(self, body: Body) -> Mapping[Site, tuple[Reach, ...]]:
         found = self._reaches.get(body.function.entry)
         if found is None:
-            found = self._reaches[body.function.entry] = reaches(self._fixed, body)
+            found = self._reaches[body.function.entry] = reaches(self._fixed, body, self._reckonings.of(body))
         return found
 
     def _needed(self, item: Reach, destination: Destination, pieces: Sequence[Range]) -> Range | str | None:

@@ -52,9 +52,8 @@ class Usage:
 
         ``through``: the addresses that memory is accessed at through what took them.
         """
-        self._counterparts = counterparts
-        self._through = through
-        data = [site for site in sites if site.use is Use.DATA]
+        self._sites, self._counterparts, self._through = tuple(sites), counterparts, through
+        data = [site for site in self._sites if site.use is Use.DATA]
         self.targets = tuple(sorted({site.target for site in data}))
         self.taken = frozenset(site.target for site in data if site.kind not in PAGES and not accesses(image, site))
         """What only has its address taken, at one instruction at least."""
@@ -62,6 +61,10 @@ class Usage:
         """What is read or written at its very address, at one instruction at least."""
         self.both = frozenset(site.target for site in data if site.kind in PAGES) & self.taken & self.accessed
         """What is both, by instructions that complete pages: which of these serve which is not known."""
+
+    def besides(self, image: Image, site: Site) -> Usage:
+        """What the function does, with ``site`` among those that name addresses."""
+        return self if site in self._sites else Usage(image, (*self._sites, site), self._counterparts, self._through)
 
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""

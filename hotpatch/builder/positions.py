@@ -92,14 +92,16 @@ class Positions:
     def is_borne_out(self, rva: int, base: int) -> bool:
         """Whether what is matched just before or behind ``rva`` has moved as far as it and ``base`` lie apart.
 
-        True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, and where data
-        around it have but changed places.
+        True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, where data around
+        it have but changed places, and where what it points to tells it.
         """
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
         if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
             return True
         near = self.displacements_around(rva)
-        return not near or base - rva in near or self._rearranged.is_reordered(rva, base)
+        if not near or base - rva in near:
+            return True
+        return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
 
     def displacements_around(self, rva: int) -> tuple[int, ...]:
         """How much further the base has the live data just before and just behind the one at ``rva``, where it has them."""

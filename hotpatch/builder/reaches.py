@@ -16,9 +16,10 @@ from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.differ import Verdict
 from hotpatch.differ.parts import POINTER_SIZE
+from hotpatch.differ.reached import followed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hotpatch.builder.model import Site
     from hotpatch.builder.novelty import Novelty
@@ -54,20 +55,22 @@ class Reach(NamedTuple):
         return Rva(self.start + max(self.width, 1))
 
 
-def reaches(image: Image, body: Body) -> Mapping[Site, tuple[Reach, ...]]:
-    """What ``body`` reaches, by the sites of the addresses that it is reached from."""
+def naming_sites(image: Image, body: Body, reckoned: Iterable[Site] = ()) -> Mapping[int, list[Site]]:
+    """The sites of ``body`` that name whole addresses of data, and ``reckoned`` ones that count as such, by instruction."""
     named: dict[int, list[Site]] = {}
-    for site in body.sites:
+    for site in (*body.sites, *reckoned):
         if site.kind in WHOLE_KINDS and site.use is Use.DATA and _is_data(image, body, site.target):
             named.setdefault(site.instruction, []).append(site)
+    return named
+
+
+def reaches(image: Image, body: Body, reckoned: Iterable[Site] = ()) -> Mapping[Site, tuple[Reach, ...]]:
+    """What ``body`` reaches, by the sites of the addresses that it is reached from."""
+    named = naming_sites(image, body, reckoned)
     if not named:
         return {}
-    parts = body.function.ranges
-    instructions = [instruction for part in sorted(parts) for instruction in image.instructions_in(part)]
+    instructions, edges = followed(image, body.function)
     sizes = {instruction.address: instruction.size for instruction in instructions}
-    edges: dict[int, tuple[int, ...]] = {}
-    for part in parts:
-        edges |= {part.start + table.jump: table.targets for table in image.jump_tables_in(part)}
     found: dict[Site, list[Reach]] = {}
     architecture = image.architecture
     every = {*architecture.reached(instructions, named, edges), *architecture.first_reached(instructions, named, edges)}

@@ -58,6 +58,15 @@ class Rearranged:
             return False
         return self._told_by_content(rva, base, *parts) or self._used_alike(base, rva)
 
+    def is_told_by_pointers(self, rva: int, base: int) -> bool:
+        """Whether both begin with the same numbers and pointers to the same things, as nothing else in their sections does."""
+        sites = self._fixed.pointers(rva, self._fixed.extent(rva).end)
+        if not sites:
+            return False
+        there = [start for start in _starts_of_pointers(self._base, base, sites[0]) if self._alike(start, rva)]
+        here = [start for start in _starts_of_pointers(self._fixed, rva, sites[0]) if self._alike(base, start)]
+        return (there, here) == ([base], [rva])
+
     def _between(self, rva: int) -> tuple[Range, Range] | None:
         """What lies between the nearest neighbours of ``rva`` that moved alike and hold the same data between them: fixed, base."""
         own = bisect_left(self._starts, rva)
@@ -190,6 +199,12 @@ class Rearranged:
 def _inside(view: View, part: Range) -> list[int]:
     """Where anything in ``part`` may begin."""
     return list(view.boundaries[bisect_left(view.boundaries, part.start) : bisect_left(view.boundaries, part.end)])
+
+
+def _starts_of_pointers(view: View, near: int, before: int) -> list[int]:
+    """What lies ``before`` bytes before each pointer in the section of ``near``."""
+    section = view.section(near)
+    return [site - before for site in view.image.relocations if section is not None and site in section.range]
 
 
 def _whole(kind: FixupKind) -> bool:

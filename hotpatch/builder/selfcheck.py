@@ -13,9 +13,10 @@ from hotpatch.address import Rva, Va
 from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
-from hotpatch.builder.model import RECORD_FIELD_SIZE
+from hotpatch.builder.model import RECORD_FIELD_SIZE, Site
 from hotpatch.builder.place import VeneerForm
 from hotpatch.builder.reaches import reaches
+from hotpatch.builder.recounts import Recount, recounts
 from hotpatch.builder.same import Sameness
 from hotpatch.builder.tables import holds_address
 from hotpatch.builder.unwinding import called, entries_of
@@ -28,8 +29,8 @@ from hotpatch.unwind import Meaning, unwinder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from hotpatch.arch import JumpTable, Reference
-    from hotpatch.builder.model import Body, Bound, Piece, Placement, Site
+    from hotpatch.arch import Instruction, JumpTable, Reference
+    from hotpatch.builder.model import Body, Bound, Piece, Placement
     from hotpatch.builder.reaches import Reach
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Function, Range, UnwindEntry
@@ -63,6 +64,10 @@ class _Check:
         self.named: dict[tuple[int, int], int] = {}
         """The field of a reference and its target → the VA that it is bound to."""
         self.memory = b""
+        self.differing: list[Instruction] = []
+        """Instructions of the function looked at that differ but for the fields of references."""
+        self.reckoned: list[Site] = []
+        """Of these, those that lead by another number to the right place."""
 
     def run(self) -> Iterator[Refusal]:
         try:
@@ -73,6 +78,7 @@ class _Check:
         for body in self.bound.bodies:
             for part in body.function.ranges:
                 yield from self._code(body.function, part)
+            yield from self._recounted(body)
             yield from self._reaches(body)
             yield from self._tables(body)
             yield from self._falls(body)
@@ -121,8 +127,29 @@ class _Check:
         for offset in pointers:
             yield from self._pointer(function, Rva(part.start + offset))
         blank = [*spans, *((offset, POINTER_SIZE) for offset in pointers)]
-        if _blanked(self.arch.mask(code, found), blank) != _blanked(self.arch.mask(self.fixed.code(part), wanted), blank):
-            yield self._wrong(function, part.start, "instructions differ", fixed=self.fixed.code(part).hex(), patch=code.hex())
+        here, there = _blanked(self.arch.mask(self.fixed.code(part), wanted), blank), _blanked(self.arch.mask(code, found), blank)
+        if here != there:
+            differing = [one for one in self.fixed.instructions_in(part) if _span(here, one, part) != _span(there, one, part)]
+            self.differing += differing
+            blank = [(one.address - part.start, one.size) for one in differing]
+            if _blanked(here, blank) != _blanked(there, blank):
+                yield self._wrong(function, part.start, "instructions differ", fixed=self.fixed.code(part).hex(), patch=code.hex())
+
+    def _recounted(self, body: Body) -> Iterator[Refusal]:
+        """Instructions that differ must lead by another number to what the fixed image's lead to, and do nothing else otherwise."""
+        differing, self.differing = self.differing, []
+        read = partial(_part, self.memory)
+        for item in recounts(self.fixed, body, self.bound.bodies, differing, read, self.placement.of) if differing else ():
+            if not isinstance(item, Recount):
+                yield self._wrong(body.function, item.address, f"the instruction at 0x{item.address:x} differs")
+                continue
+            anchor = item.fixed.anchor
+            target, found = Rva(item.fixed.target(anchor.target)), item.patch.target(self.named[anchor.field, anchor.target])
+            self.named[item.at, target] = found
+            self.reckoned.append(Site(item.at, item.size, item.at, item.fixed.counted.kind, Use.DATA, target, 0))
+            problem = self._problem(body.function, target, found, Use.DATA)
+            if problem is not None:
+                yield self._wrong(body.function, item.at, f"the instruction at 0x{item.at:x} leads to {problem}", target=target)
 
     def _spans(self, function: Function) -> list[tuple[int, int]]:
         tables = self.fixed.jump_tables(function)
@@ -156,7 +183,8 @@ class _Check:
 
     def _reaches(self, body: Body) -> Iterator[Refusal]:
         """What is accessed at constant distances from data that code names must be there as well; bare addresses may be ends."""
-        for site, items in reaches(self.fixed, body).items():
+        reckoned, self.reckoned = self.reckoned, []
+        for site, items in reaches(self.fixed, body, reckoned).items():
             for item in (item for item in items if item.width):
                 found = self.named.get((site.field, site.target))
                 problem = self._reach_problem(item, found) if found is not None else None
@@ -378,6 +406,15 @@ class _Check:
         for body in self.bound.bodies:
             if self.placement.of(body.function.entry) not in carried:
                 yield self._wrong(body.function, body.function.entry, "a function was placed and is not listed")
+
+
+def _span(code: bytes, instruction: Instruction, part: Range) -> bytes:
+    """Of a copy of the code of ``part``: what it has for ``instruction``."""
+    return _part(code, instruction.address - part.start, instruction.size)
+
+
+def _part(data: bytes, at: int, size: int) -> bytes:
+    return data[at : at + size]
 
 
 def _shape(item: Reference) -> tuple[int, int, int, FixupKind, Use, int]:

@@ -17,8 +17,10 @@ from hotpatch.differ.parts import PlaceKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from hotpatch.arch import Instruction
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
+    from hotpatch.image import Function, Image
 
 _Place = tuple[int, int]
 """An address and how many bytes of what is there are accessed; none where only the address is made."""
@@ -62,19 +64,34 @@ def _clear(places: Iterable[tuple[_Place | None, _Place | None]]) -> tuple[Pair,
     return tuple(pair for pair in alone if pair is not None and len(claims[pair[1]]) == 1)
 
 
+def followed(image: Image, function: Function) -> tuple[list[Instruction], dict[int, tuple[int, ...]]]:
+    """The instructions of a function by address, and where each of its jumps through a table leads."""
+    instructions = [instruction for part in sorted(function.ranges) for instruction in image.instructions_in(part)]
+    edges: dict[int, tuple[int, ...]] = {}
+    for part in function.ranges:
+        edges |= {part.start + table.jump: table.targets for table in image.jump_tables_in(part)}
+    return instructions, edges
+
+
+def named_data(image: Image, function: Function) -> dict[int, set[int]]:
+    """The instructions of a function that name whole addresses of data, and those addresses: one, or what a page may be completed to."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for part, references in zip(function.ranges, image.references(function), strict=True):
+        for item in references:
+            if item.kind in WHOLE_KINDS and item.use is Use.DATA:
+                found[part.start + item.offset].add(item.target)
+    return found
+
+
 def _reached(view: View, entry: int) -> tuple[Mapping[_Place, _Place], Mapping[_Place, _Place]]:
     """What each instruction of a function, by its position, accesses and makes the address of; several places are left out."""
     function, image = view.functions[entry], view.image
-    names: dict[int, int] = {}
-    edges: dict[int, tuple[int, ...]] = {}
-    for part, references in zip(function.ranges, image.references(function), strict=True):
-        names |= {part.start + item.offset: item.target for item in references if item.kind in WHOLE_KINDS and item.use is Use.DATA}
-        edges |= {part.start + table.jump: table.targets for table in image.jump_tables_in(part)}
-    instructions = [instruction for part in sorted(function.ranges) for instruction in image.instructions_in(part)] if names else []
+    names = named_data(image, function)
+    instructions, edges = followed(image, function) if names else ([], {})
     accessed: dict[int, set[_Place]] = defaultdict(set)
     made: dict[int, set[_Place]] = defaultdict(set)
     for item in view.architecture.first_reached(instructions, names, edges):
-        (accessed if item.width else made)[item.at].add((names[item.anchor] + item.distance, item.width))
+        (accessed if item.width else made)[item.at].update((name + item.distance, item.width) for name in names[item.anchor])
     found = []
     for places in (accessed, made):
         clear = {at: next(iter(several)) for at, several in places.items() if len(several) == 1}

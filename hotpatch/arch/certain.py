@@ -1,0 +1,125 @@
+"""What registers hold on every way through a function: addresses that it names, and sums of these with constants.
+
+Unlike :mod:`hotpatch.arch.reach`, which tells what a register *may* hold, this tells what it must, so that a number can be encoded anew
+that is added to it. Whatever may come from elsewhere is left out: stack slots, what calls may change, code behind jumps whose targets are
+unknown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.arch.base import Flow
+from hotpatch.arch.reach import ANY, Reaching, copy_of, is_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from hotpatch.arch.base import CallingConvention, FixupKind, Instruction
+    from hotpatch.arch.reach import Motion, State
+
+
+class Held(NamedTuple):
+    """What a register that an instruction reads holds on every way there.
+
+    Attributes:
+        at: Address of the instruction.
+        place: The register.
+        anchor: Address of the instruction that makes the address.
+        distance: From what ``anchor`` makes, in bytes.
+        moves: Whether the instruction does nothing with it but copy it or add to it.
+    """
+
+    at: int
+    place: str
+    anchor: int
+    distance: int
+    moves: bool
+
+
+class Counted(NamedTuple):
+    """A number that an instruction adds to a register to make an address, or to read or write there.
+
+    Attributes:
+        place: The register.
+        number: In bytes.
+        kind: By which an instruction that does the same would name the sum.
+    """
+
+    place: str
+    number: int
+    kind: FixupKind
+
+
+class Certainty(Reaching):
+    """The analysis of one function whose entry is its first instruction."""
+
+    def __init__(
+        self,
+        instructions: Sequence[Instruction],
+        motions: Sequence[Motion],
+        convention: CallingConvention,
+        edges: Mapping[int, Collection[int]],
+    ) -> None:
+        """Analyse ``instructions``, by address, which do ``motions``; ``edges``: address of a jump through a table → where it leads."""
+        super().__init__(instructions, motions, (), edges)
+        self._preserved, self._arguments = frozenset(convention.preserved), convention.integer_arguments
+
+    def held(self) -> tuple[Held, ...]:
+        """Everything that is certain, by address; nothing where control may go anywhere."""
+        if any(one.flow is Flow.JUMP_INDIRECT and one.address not in self._edges for one in self._instructions):
+            return ()
+        self._solve()
+        found: list[Held] = []
+        for leader in sorted(self._before):
+            state = copy_of(self._before[leader])
+            for number in range(leader, self._ends[leader]):
+                found += self._read_by(number, state)
+                self._step(number, state)
+        return tuple(found)
+
+    def _read_by(self, number: int, state: State) -> Iterator[Held]:
+        instruction, motion = self._instructions[number], self._motions[number]
+        used = {*motion.reads, *motion.compared, *(access.place for access in motion.accesses if access.place is not None)}
+        if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT):
+            used.update(self._arguments)
+        moved = {source for _, source, _ in motion.sums}
+        for place in sorted(used | moved):
+            for anchor, distance in state.get(place, {}).items():
+                if distance is not ANY:
+                    yield Held(instruction.address, place, anchor, distance, place not in used)
+
+    def _solve(self) -> None:
+        """Take for certain what every way says; ways that were not walked yet say nothing."""
+        led = {successor for leader in self._leaders for successor in self._successors(leader)}
+        work = [leader for leader in self._leaders if leader not in led or leader == 0]
+        self._before = {leader: {} for leader in work}
+        while work:
+            leader = work.pop()
+            state = self._after(leader)
+            for successor in self._successors(leader):
+                known = self._before.get(successor)
+                if known is None:
+                    self._before[successor] = copy_of(state)
+                    work.append(successor)
+                elif known != (common := {place: held for place, held in known.items() if state.get(place) == held}):
+                    self._before[successor] = common
+                    work.append(successor)
+
+    def _step(self, number: int, state: State) -> None:
+        instruction, motion = self._instructions[number], self._motions[number]
+        if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT):
+            for place in [place for place in state if place not in self._preserved]:
+                del state[place]
+            return
+        made: State = {}
+        for to, source, added in motion.sums:
+            held: dict[int, int | None] = {
+                anchor: distance + added for anchor, distance in state.get(source, {}).items() if distance is not ANY
+            }
+            made[to] = held if made.get(to, held) == held else {}
+        for place in (*motion.writes, *made):
+            state.pop(place, None)
+        state.update((to, held) for to, held in made.items() if held and not is_slot(to))
+        if motion.takes is not None:
+            state[motion.takes] = {instruction.address: 0}
