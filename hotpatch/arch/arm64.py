@@ -147,6 +147,10 @@ class Arm64(Architecture):
         """See :meth:`Architecture.first_reached`."""
         return arm64_reach.reaching(instructions, naming, edges).first_reached()
 
+    def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
+        """See :meth:`Architecture.walked`."""
+        return arm64_reach.reaching(instructions, naming, edges).walked()
+
     def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
         """See :meth:`Architecture.held`."""
         return arm64_reach.certainty(instructions, naming, edges, CONVENTION).held()

@@ -85,15 +85,17 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
         compared=compared,
         moves_stack=known.moves_stack,
         reads=known.reads,
+        stored=_stored(mnemonic, operands),
     )
 
 
 def _naming(mnemonic: str, operands: str, known: Effect) -> Motion:
     """An instruction that names an address: ADRP a page, ADD, SUB and ADR take it, loads and stores access it."""
     if "[" in operands:
-        return Motion(writes=known.writes, accesses=(Access(None, 0, _width(mnemonic, operands)),), reads=known.reads)
+        access = Access(None, 0, _width(mnemonic, operands))
+        return Motion(writes=known.writes, accesses=(access,), reads=known.reads, stored=known.reads)
     if mnemonic in ("add", "sub", "adr"):
-        return Motion(takes=whole_register(operands.partition(",")[0]), reads=known.reads)
+        return Motion(takes=whole_register(operands.partition(",")[0]), reads=known.reads, stored=known.reads)
     return Motion(writes=known.writes)
 
 
@@ -101,6 +103,11 @@ def _accesses(mnemonic: str, operands: str, in_memory: re.Match[str] | None) -> 
     if in_memory is None or mnemonic.startswith(_NO_ACCESS):
         return ()
     return (Access(in_memory[1], int(in_memory[2] or "0", 0), _width(mnemonic, operands)),)
+
+
+def _stored(mnemonic: str, operands: str) -> frozenset[str]:
+    values, _, place = operands.partition("[")
+    return registers(values) - registers(place) if mnemonic.startswith("st") else frozenset()
 
 
 def _loads_into(operands: str, base: str) -> bool:

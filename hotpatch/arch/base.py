@@ -446,6 +446,13 @@ class Architecture(ABC):
         """The same as :meth:`reached` where no way goes back: what loops reach in their first round, on the ways that lead into them."""
 
     @abstractmethod
+    def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
+        """Which of the instructions ``naming`` take addresses that code adds an index to, or walks on from in a loop.
+
+        What is given is that of :meth:`reached`; what is done with addresses that are handed on or stored is not told.
+        """
+
+    @abstractmethod
     def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
         """What registers that a function's instructions read hold for certain of the addresses that it names, by address.
 

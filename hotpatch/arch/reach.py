@@ -61,6 +61,7 @@ class Motion(NamedTuple):
         accesses: Memory that it reads or writes.
         compared: Places whose values are only compared with others.
         reads: Places whose values are read for anything else than ``sums``.
+        stored: Those of them that are only stored.
         moves_stack: Whether the names of stack slots mean others afterwards.
     """
 
@@ -71,6 +72,7 @@ class Motion(NamedTuple):
     compared: frozenset[str] = frozenset()
     moves_stack: bool = False
     reads: frozenset[str] = frozenset()
+    stored: frozenset[str] = frozenset()
 
 
 class Reaching:
@@ -104,6 +106,22 @@ class Reaching:
                 if rank[successor] > rank[leader]:
                     _join(self._before[successor], state)
         return self._told()
+
+    def walked(self) -> frozenset[int]:
+        """The instructions that take addresses from which code goes to what no constant distance tells."""
+        self._solve()
+        found: set[int] = set()
+        for leader in sorted(self._before):
+            state = copy_of(self._before[leader])
+            for number in range(leader, self._ends[leader]):
+                motion = self._motions[number]
+                plain = {access.place for access in motion.accesses if access.place is not None}
+                for place in motion.reads - motion.compared - motion.stored - plain:
+                    found.update(state.get(place, ()))
+                for place in (*plain, *(source for _, source, added in motion.sums if added)):
+                    found.update(anchor for anchor, distance in state.get(place, {}).items() if distance is ANY)
+                self._step(number, state)
+        return frozenset(found)
 
     def _told(self) -> tuple[Reached, ...]:
         found: dict[Reached, None] = {}

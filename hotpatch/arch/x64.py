@@ -153,6 +153,10 @@ class X64(Architecture):
         """See :meth:`Architecture.first_reached`."""
         return x64_reach.reaching(instructions, naming, edges).first_reached()
 
+    def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
+        """See :meth:`Architecture.walked`."""
+        return x64_reach.reaching(instructions, naming, edges).walked()
+
     def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
         """See :meth:`Architecture.held`."""
         return x64_reach.certainty(instructions, naming, edges, CONVENTION).held()

@@ -58,10 +58,11 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
     inside = memory(text) if text else None
     writes = _written(mnemonic, operands)
     moves = "rsp" in writes
+    reads = _read(mnemonic, operands)
     if names and inside is not None:
         if mnemonic == "lea":
-            return Motion(takes=PARENTS.get(operands[0]), reads=_read(mnemonic, operands))
-        return Motion(writes=writes, accesses=(Access(None, 0, _width(text)),), moves_stack=moves, reads=_read(mnemonic, operands))
+            return Motion(takes=PARENTS.get(operands[0]), reads=reads, stored=reads)
+        return Motion(writes=writes, accesses=(Access(None, 0, _width(text)),), moves_stack=moves, reads=reads, stored=reads)
     accesses = _accesses(mnemonic, text, inside)
     sums = _sums(mnemonic, operands, inside)
     compared = frozenset[str]()
@@ -74,8 +75,16 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
         accesses=accesses,
         compared=compared,
         moves_stack=moves,
-        reads=_read(mnemonic, operands) if not sums else frozenset(),
+        reads=reads if not sums else frozenset(),
+        stored=_stored(mnemonic, operands) if not sums else frozenset(),
     )
+
+
+def _stored(mnemonic: str, operands: tuple[str, ...]) -> frozenset[str]:
+    """The register that is only stored."""
+    if mnemonic != "mov" or not operands[0].endswith("]") or _whole(operands[1]) is None or operands[1] in _WORDS.findall(operands[0]):
+        return frozenset()
+    return frozenset(operands[1:])
 
 
 def _read(mnemonic: str, operands: tuple[str, ...]) -> frozenset[str]:

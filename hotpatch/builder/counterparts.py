@@ -11,11 +11,12 @@ from hotpatch.address import Rva
 from hotpatch.arch import LONGEST_INSTRUCTION
 from hotpatch.builder.model import PAGES
 from hotpatch.builder.users import Users, users
+from hotpatch.differ.align import align
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.parts import POINTER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
@@ -58,8 +59,8 @@ class Counterparts:
 
     def _told_by_users(self, target: int, places: Collection[int]) -> int | None:
         """The same by what hands the address on, stores or compares it; an instruction whose users are not seen may mean anything."""
-        old, new = self._users
-        partners = {(self._lines[line], place): address for (line, place), address in new.addresses.items() if line in self._lines}
+        (old, new), lines = self._users, self._lines_by_callees
+        partners = {(lines[line], place): address for (line, place), address in new.addresses.items() if line in lines}
         here = [user for user, address in new.addresses.items() if address == target]
         there = {
             user: place
@@ -67,11 +68,11 @@ class Counterparts:
             if place in places and (partners.get(user) in (None, target) or self._diff.base_datum(Rva(partners[user])) != place)
         }
         chosen = set(there.values())
-        if not here or len(chosen) != 1 or {(self._lines.get(line), place) for line, place in here} != there.keys():
+        if not here or len(chosen) != 1 or {(lines.get(line), place) for line, place in here} != there.keys():
             return None
         (place,) = chosen
         takers = ((old.makers, self._taken[0].get(place, ())), (new.makers, self._taken[1].get(target, ())))
-        return place if all(line in makers for makers, lines in takers for line in lines) else None
+        return place if all(line in makers for makers, taken in takers for line in taken) else None
 
     @cached_property
     def _users(self) -> tuple[Users, Users]:
@@ -84,6 +85,14 @@ class Counterparts:
         """Index of an instruction of the fixed function → of the base's."""
         base, fixed = self._pair
         return {new: old for old, new in aligned_lines(self._base.lines(base.entry), self._fixed.lines(fixed.entry))}
+
+    @cached_property
+    def _lines_by_callees(self) -> Mapping[int, int]:
+        """The same, told apart by the functions and imports that they refer to."""
+        base, fixed = self._pair
+        there = [*_with_callees(self._base, base, lambda entry: entry)]
+        here = [*_with_callees(self._fixed, fixed, lambda entry: self._diff.base_entries.get(Rva(entry)))]
+        return {new: old for old, new in align(there, here)}
 
     @cached_property
     def _taken(self) -> tuple[Mapping[int, list[int]], Mapping[int, list[int]]]:
@@ -102,6 +111,14 @@ def match_ending_at(diff: ImageDiff, rva: int) -> DatumMatch | None:
     at = bisect_left(diff.data, rva, key=_fixed_start) - 1
     found = diff.data[at] if at >= 0 else None
     return found if found is not None and found.writable and found.size > POINTER_SIZE and found.fixed + found.size == rva else None
+
+
+def _with_callees(view: View, function: Function, known: Callable[[int], int | None]) -> Iterator[Hashable]:
+    """The instructions of a function, addresses set apart, and the names of imports and the ``known`` entries that they refer to."""
+    lines, links = view.lines(function.entry), view.links(function.entry)
+    for token, line in zip(lines.tokens, lines, strict=True):
+        places = [view.place(links[number].target) for number in line.links]
+        yield token, *(place.slot.label if place.slot else place.function and known(place.function.entry) for place in places)
 
 
 def _fixed_start(match: DatumMatch) -> int:

@@ -47,6 +47,8 @@ class Neighbours:
         refusals: list[Refusal] = []
         bodies = tuple(bodies)
         for body in bodies:
+            if self._reckonings.withdraw(body, links):
+                del self._reaches[body.function.entry]
             needed = self._judged(body, bound, pieces)
             while (wrong := [row[:2] for row in needed if isinstance(row[2], str)]) and self._reckonings.add(body, wrong, links):
                 del self._reaches[body.function.entry]
@@ -58,7 +60,7 @@ class Neighbours:
                     carried.append((found, Area.CONSTANT if self._distances.is_constant(item.start) else Area.DATA))
                     copied.update(other for other in body.sites if other.target == site.target)
         anew = [Link(link.site, CarriedAddress(link.site.target)) if link.site in copied else link for link in links]
-        return Found(anew, tuple(carried), tuple(refusals), self._reckonings.all(bodies, links))
+        return Found(anew, tuple(carried), tuple(refusals), self._reckonings.all(bodies))
 
     def _judged(self, body: Body, links: Mapping[Site, Destination], pieces: Sequence[Range]) -> list[tuple[Site, Reach, Range | str]]:
         """What ``body`` reaches from where, with what must travel for it, or what is wrong; what is right as it is left out."""

@@ -47,7 +47,8 @@ class Count(NamedTuple):
 def counts(image: Image, body: Body, reckoned: Iterable[Site] = ()) -> Mapping[int, Count]:
     """By instruction: what ``body`` counts on from the addresses that it names, or that are ``reckoned``.
 
-    None where control may come in elsewhere than at the entry, by an exception handler.
+    None where control may come in elsewhere than at the entry, by an exception handler, and none from an address that it walks on from:
+    all that it counts on to may be one array.
     """
     return counts_as_read(image, body, reckoned, image.read, int)
 
@@ -69,8 +70,9 @@ def counts_as_read(
     found: dict[int, Count] = {}
     anchors = {place(at): sites for at, sites in named.items()}
     ways = {place(jump): [place(target) for target in targets] for jump, targets in edges.items()}
+    walked = image.architecture.walked(decoded, anchors, ways)
     for item in image.architecture.held(decoded, anchors, ways):
-        sites = anchors[item.anchor]
+        sites = anchors[item.anchor] if item.anchor not in walked else ()
         address, code = copies[item.at]
         counted = image.architecture.counted(code, item.at)
         if counted is not None and counted.place == item.place and len(sites) == 1:
@@ -90,17 +92,28 @@ class Reckonings:
         """The instructions of ``body`` that get another number, and what their sums are bound to."""
         return self._sites[body.function.entry]
 
+    def withdraw(self, body: Body, links: Iterable[Link]) -> bool:
+        """Take back all of ``body`` where something else that travels leads into its middle; whether there was any."""
+        known = self._sites[body.function.entry]
+        if not known or not is_entered_elsewhere(body, (link.site for link in links)):
+            return False
+        known.clear()
+        return True
+
     def add(self, body: Body, items: Sequence[tuple[Site, Reach]], links: Iterable[Link]) -> bool:
         """Encode anew what can be of ``items``, which the base has at other distances: sums, else accesses; whether there was any."""
+        known = self.of(body)
         if is_entered_elsewhere(body, (link.site for link in links)):
             return False
-        known = self.of(body)
         found = counts(self._fixed, body, known)
         added = dict(self._judged(body.function, found, [item for item in items if not item[1].width]))
         if not added:
             added = dict(self._judged(body.function, found, [item for item in items if item[1].width]))
-        self._sites[body.function.entry].update(added)
-        return bool(added)
+        together = {**known, **added}
+        if not added or not {site.instruction for site in together} <= counts(self._fixed, body, together).keys():
+            return False
+        self._sites[body.function.entry] = together
+        return True
 
     def _judged(
         self, function: Function, found: Mapping[int, Count], items: Iterable[tuple[Site, Reach]]
@@ -114,12 +127,12 @@ class Reckonings:
             if isinstance(there, BaseAddress):
                 yield site, there
 
-    def all(self, bodies: Iterable[Body], links: Sequence[Link]) -> tuple[Reckoning, ...]:
+    def all(self, bodies: Iterable[Body]) -> tuple[Reckoning, ...]:
         """Every one, by instruction, with the address that it counts from."""
         return tuple(
             Reckoning(site, found[site.instruction].anchor, found[site.instruction].distance, there)
             for body in bodies
-            if self.of(body) and not is_entered_elsewhere(body, (link.site for link in links))
+            if self.of(body)
             for found in [counts(self._fixed, body, self.of(body))]
             for site, there in sorted(self.of(body).items(), key=_instruction)
         )

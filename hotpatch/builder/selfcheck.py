@@ -182,14 +182,18 @@ class _Check:
                 )
 
     def _reaches(self, body: Body) -> Iterator[Refusal]:
-        """What is accessed at constant distances from data that code names must be there as well; bare addresses may be ends."""
+        """What is reached at constant distances from data that code names must be there as well; a bare address may be a symbol's end."""
         reckoned, self.reckoned = self.reckoned, []
         for site, items in reaches(self.fixed, body, reckoned).items():
-            for item in (item for item in items if item.width):
+            for item in (item for item in items if item.width or not self._is_end(item)):
                 found = self.named.get((site.field, site.target))
                 problem = self._reach_problem(item, found) if found is not None else None
                 if problem is not None:
                     yield self._wrong(body.function, item.at, f"the instruction at 0x{item.at:x} reaches {problem}", target=int(item.start))
+
+    def _is_end(self, item: Reach) -> bool:
+        datum = self.fixed.datum_at(item.taken)
+        return datum is not None and datum.rva + (datum.size or 0) == item.start
 
     def _reach_problem(self, item: Reach, found: int) -> str | None:
         in_base, at = found - _BASE_VA, found - self.patch_va

@@ -75,3 +75,28 @@ def test_held(case: str, machine: Machine) -> None:
     found = architecture(machine).held(instructions, [START], {})
     assert [(item.place, item.distance, item.moves) for item in found] == expected[machine]
     assert {item.anchor for item in found} <= {START}
+
+
+WALKED = {
+    "an-index": ({X64: "mov eax, dword ptr [rbx + rcx*4]; ret", ARM64: 0xB8607A60}, True),
+    "an-index-added": ({X64: "add rbx, rcx; ret", ARM64: "add x1, x19, x0; ret"}, True),
+    "a-loop": ({X64: "mov eax, dword ptr [rbx]; add rbx, 4; dec ecx; jne 0x1007; ret",
+                ARM64: "ldr w1, [x19], #4; subs w0, w0, #1; b.ne 0x1004; ret"}, True),
+    "constants": ({X64: "lea rcx, [rbx + 8]; mov eax, dword ptr [rbx + 4]; mov dword ptr [rcx], eax; ret",
+                   ARM64: "add x0, x19, #8; ldr w1, [x19, #4]; str w1, [x0]; ret"}, False),
+    "stored": ({X64: "mov qword ptr [rdx], rbx; ret", ARM64: "str x19, [x0]; ret"}, False),
+    "stored-into-itself-by-an-index": ({X64: "mov qword ptr [rbx + rdx*8], rbx; ret", ARM64: 0xF8207A73}, True),
+    "handed-on": ({X64: "mov rcx, rbx; call 0x3000; ret", ARM64: "mov x0, x19; bl 0x3000; ret"}, False),
+    "compared": ({X64: "cmp rbx, rcx; ret", ARM64: "cmp x19, x1; ret"}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("case", WALKED)
+def test_walked(case: str, machine: Machine) -> None:
+    sources, expected = WALKED[case]
+    source = sources[machine]
+    code = assemble(machine, TAKES[machine] + (source if isinstance(source, str) else ""), START)
+    code += source.to_bytes(4, "little") if isinstance(source, int) else b""
+    instructions = list(architecture(machine).disassemble(code, START))
+    assert architecture(machine).walked(instructions, [START], {}) == ({START} if expected else set())

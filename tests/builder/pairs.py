@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tests.differ.pairs import Pair
 
+BUILT = "built"
+"""No rule."""
+
 
 @dataclass(frozen=True)
 class Trial(Pair):
@@ -19,7 +22,7 @@ class Trial(Pair):
             ``any``: whatever else comes along.
         imports: Of the patch itself.
         refused: The rule, where the builder refuses (with PDBs).
-        refused_without: The rule, where it refuses without PDBs.
+        refused_without: The rule, where it refuses without PDBs; :data:`BUILT` where it builds only without.
     """
 
     calls: tuple[tuple[str, ...], ...] = ()
@@ -752,6 +755,36 @@ MERGED: dict[str, Trial] = {
         EXPORT NOINLINE u32 h(u32 n) { more[n & 7] ^= n; return more[(n + 1) & 7]; }
         """,
         refused="unresolved-reference",
+    ),
+    "addresses-in-another-order": Trial(
+        """
+        static u32 first = 3, second = 5, third = 7;
+        static NOINLINE u32 use(volatile u32 *at, u32 n) { *at += n; return *at * 3; }
+        «|EXPORT NOINLINE u32 k(u32 n) { return third * n; }»
+        EXPORT NOINLINE u32 g(u32 n) { return n + first; }
+        EXPORT NOINLINE u32 h(u32 n) { return n + second; }
+        EXPORT NOINLINE u32 f(u32 n) { return use(&first, n«| * 3») + use(&second, n) + use(&third, n + 1); }
+        «EXPORT NOINLINE u32 k(u32 n) { return third * n; }|»
+        """,
+        refused="unresolved-reference",
+    ),
+    "addresses-in-another-order-to-different-functions": Trial(
+        """
+        typedef struct { u32 value, kind; } Cell;
+        static Cell first = {3, 1}, second = {5, 2}, third = {7, 3};
+        EXPORT NOINLINE u32 add(volatile Cell *at, u32 n) { at->value += n; return at->value; }
+        EXPORT NOINLINE u32 mix(volatile Cell *at, u32 n) { at->value ^= n; return at->value * 5; }
+        EXPORT NOINLINE u32 cut(volatile Cell *at, u32 n) { at->value >>= n & 3; return at->value + at->kind; }
+        «|EXPORT NOINLINE u32 k(u32 n) { return third.value * n + third.kind; }»
+        EXPORT NOINLINE u32 g(u32 n) { return n + first.value - first.kind; }
+        EXPORT NOINLINE u32 h(u32 n) { return n ^ second.value ^ second.kind; }
+        EXPORT NOINLINE u32 f(u32 n) { return add(&first, n) + mix(&second, n) + cut(&third, n)«| * 3»; }
+        «EXPORT NOINLINE u32 k(u32 n) { return third.value * n + third.kind; }|»
+        """,
+        calls=(("f", 4), ("g", 2), ("h", 1), ("k", 2), ("f", 9), ("g", 1), ("h", 5), ("k", 3)),
+        travels=("f",),
+        refused="unresolved-reference",
+        refused_without=BUILT,
     ),
     "in-another-order": Trial(
         """

@@ -13,13 +13,15 @@ from hotpatch.builder.neighbours import Found, Neighbours
 from hotpatch.differ import ImageDiff, diff_images
 from hotpatch.errors import NotHotpatchable
 from hotpatch.image import Image, open_image
-from tests.builder.pairs import MERGED
+from tests.builder.pairs import BUILT, MERGED
 from tests.builder.test_trials import check, patch_of
 from tests.builder.test_type_records import takes
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 MERGING = ("-O3", "-mllvm", "-aarch64-enable-global-merge=1")
 RETURNS = {Machine.X64: b"\xc3", Machine.ARM64: b"\xc0\x03\x5f\xd6"}
+INDEXED = {Machine.X64: b"\x8b\x0c\x88", Machine.ARM64: b"\x09\x78\x69\xb8"}
+"""``mov ecx, [rax + rcx*4]``, ``ldr w9, [x0, x9, lsl #2]``."""
 each_machine = pytest.mark.parametrize("machine", Machine)
 
 
@@ -30,7 +32,7 @@ each_machine = pytest.mark.parametrize("machine", Machine)
 def test_statics_that_the_compiler_puts_together(built, name, pdb) -> None:
     trial, paths = MERGED[name], built(name, Machine.ARM64, MERGING)
     rule = trial.refused if pdb else trial.refused_without or trial.refused
-    if rule is None:
+    if rule in (None, BUILT):
         patch = patch_of(paths, pdb)
         names = {function.entry: function.name for function in open_image(paths[0]).functions}
         assert sorted(names[row.base_rva] for row in patch.functions) == sorted(trial.travels)
@@ -41,9 +43,12 @@ def test_statics_that_the_compiler_puts_together(built, name, pdb) -> None:
     assert rule in {refusal.rule for refusal in refused.value.refusals}
 
 
-def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: bool) -> bytes:
-    """Code that takes an address and loads four bytes at a distance from it, and where ``changed`` adds something to them."""
-    code = takes(machine, at, target)
+def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: bool, walks: bool = False) -> bytes:
+    """Code that takes an address and loads four bytes at a distance from it, and where ``changed`` adds something to them.
+
+    ``walks``: it loads something by an index from the address besides.
+    """
+    code = takes(machine, at, target) + (INDEXED[machine] if walks else b"")
     if machine is Machine.X64:
         return code + b"\x8b\x40" + struct.pack("<b", distance) + (b"\x83\xc0\x07" if changed else b"") + RETURNS[machine]
     load = struct.pack("<I", 0xB9400000 | distance // 4 << 10)
@@ -60,13 +65,15 @@ def reads(machine: Machine, at: int, target: int, number: int) -> bytes:
     return page + load + struct.pack("<I", 0x52800000 | number << 5) + RETURNS[machine]
 
 
-def image(machine: Machine, start: int, distance: int, others: dict[int, int], content: dict[int, bytes], *, changed: bool) -> Image:
+def image(
+    machine: Machine, start: int, distance: int, others: dict[int, int], content: dict[int, bytes], *, changed: bool, walks: bool = False
+) -> Image:
     """A function that reaches ``start`` + ``distance`` from ``start``, and others that read data: number → datum."""
     pe = Pe(machine)
     pe.cursor = RDATA + 0x800
     for place, data in content.items():
         pe.put(place, data)
-    pe.put(TEXT, reaches(machine, TEXT, start, distance, changed=changed))
+    pe.put(TEXT, reaches(machine, TEXT, start, distance, changed=changed, walks=walks))
     entries = [("f", TEXT)]
     for number, target in others.items():
         at = TEXT + 0x40 * len(entries)
@@ -76,12 +83,12 @@ def image(machine: Machine, start: int, distance: int, others: dict[int, int], c
     return pe.build("reach.dll")
 
 
-def live(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]]) -> ImageDiff:
+def live(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]], *, walks: bool = False) -> ImageDiff:
     """Live data that functions read: number → distance from the first, in the base and in the fixed image."""
     start, images = DATA + 0x100, []
     for reach, there, changed in zip((8, distance), places, (False, True), strict=True):
         others = {number: start + at for number, at in there.items()}
-        images.append(image(machine, start, reach, others, {}, changed=changed))
+        images.append(image(machine, start, reach, others, {}, changed=changed, walks=walks and changed))
     return diff_images(*images)
 
 
@@ -100,10 +107,44 @@ def test_live_data_at_the_same_distance(machine: Machine) -> None:
     assert build_patch(live(machine, 8, (SAME, SAME))).carried == ()
 
 
+FAR = {1: 0, 2: 0x50, 3: 16, 4: 24}
+
+
+def counted(diff: ImageDiff) -> list[int]:
+    """What the function that travels adds to the address that it takes."""
+    patch = build_patch(diff)
+    (row,) = patch.functions
+    arch, size = patch.image.architecture, patch.image.function_at(row.patch_rva).size
+    code = patch.image.read(row.patch_rva, size)
+    found = (arch.counted(code[one.address :], one.address) for one in arch.disassemble(code, 0) if "rip" not in one.operands)
+    return [item.number for item in found if item is not None and item.kind is not FixupKind.PAGEOFFSET_12A]
+
+
 @each_machine
-@pytest.mark.parametrize(("distance", "places"), [(16, (SAME, MOVED)), (8, (SAME, MOVED)), (8, (MOVED, SAME))])
-def test_live_data_at_another_distance(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]]) -> None:
-    assert refusals(live(machine, distance, places)) == [("unresolved-reference", DATA + 0x100 + distance)]
+@pytest.mark.parametrize(
+    ("distance", "places", "number"),
+    [
+        (16, (SAME, MOVED), 8),
+        (8, (SAME, MOVED), 16),
+        (8, (MOVED, SAME), 16),
+        (0x50, (SAME, FAR), 8),
+        (8, (FAR, MOVED | {2: 8, 3: 0x60}), 0x50),
+    ],
+)
+def test_live_data_at_another_distance(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]], number: int) -> None:
+    assert counted(live(machine, distance, places)) == [number]
+
+
+@each_machine
+def test_live_data_that_are_too_far_apart(machine: Machine) -> None:
+    far = {1: 0, 2: -16, 3: 16, 4: 24} if machine is Machine.ARM64 else {1: 0, 2: 0x88, 3: 16, 4: 24}
+    assert refusals(live(machine, 0x50, (far, FAR))) == [("out-of-reach", DATA + 0x150)]
+
+
+@each_machine
+def test_live_data_that_are_walked(machine: Machine) -> None:
+    """An index from the first may lead to the second as well."""
+    assert refusals(live(machine, 16, (SAME, MOVED), walks=True)) == [("unresolved-reference", DATA + 0x110)]
 
 
 @each_machine
@@ -119,6 +160,29 @@ def test_live_data_reached_from_what_is_new(machine: Machine) -> None:
 def test_the_self_check_sees_it_too(machine: Machine, places: tuple[dict[int, int], dict[int, int]], monkeypatch) -> None:
     monkeypatch.setattr(Neighbours, "of", lambda _self, _bodies, links, _pieces: Found(list(links), (), ()))
     assert refusals(live(machine, 8, places)) == [("self-check", DATA + 0x108)]
+
+
+@each_machine
+@pytest.mark.parametrize("wrong", [0, 4, 16])
+def test_the_self_check_sees_a_wrong_number(machine: Machine, wrong: int, monkeypatch) -> None:
+    """As it was, where another datum lies, and where nothing is known."""
+
+    def new_bytes(fixed, item, _anchor, _target) -> bytes:
+        code = fixed.read(item.site.instruction, item.site.size)
+        return architecture(machine).recount(code, item.site.instruction, {0: 8}.get(wrong, 16 + wrong))
+
+    monkeypatch.setattr("hotpatch.builder.link.new_bytes", new_bytes)
+    assert {rule for rule, _ in refusals(live(machine, 8, (SAME, MOVED)))} == {"self-check"}
+
+
+@each_machine
+def test_the_self_check_sees_another_instruction(machine: Machine, monkeypatch) -> None:
+    def new_bytes(fixed, item, _anchor, _target) -> bytes:
+        code = architecture(machine).recount(fixed.read(item.site.instruction, item.site.size), item.site.instruction, 16)
+        return bytes([code[0] ^ 1, *code[1:]]) if machine is Machine.ARM64 else bytes([code[0], code[1] ^ 8, *code[2:]])
+
+    monkeypatch.setattr("hotpatch.builder.link.new_bytes", new_bytes)
+    assert {rule for rule, _ in refusals(live(machine, 8, (SAME, MOVED)))} == {"self-check"}
 
 
 def constants(machine: Machine, distance: int, fixed: list[bytes]) -> ImageDiff:
