@@ -64,6 +64,8 @@ class _Correlator:
         """Those of them whose bodies differ, which are asked last."""
         self._told: set[Pair] = set()
         """Pairs of addresses that nobody need name any more: matched functions, and data whose pointers were followed."""
+        self._has_listed = False
+        """Whether tables were asked what they lead to, which needs to be done but once."""
         self._tabled: dict[Pair, list[Pair]] = {}
         """Functions, and the data that correspond and hold them at the same place."""
 
@@ -78,6 +80,7 @@ class _Correlator:
             self._repeated_names,
             self._repeated_bodies,
             self._weak_votes,
+            self._listed,
             self._mentions,
             self._call_graph,
             self._flow_graph,
@@ -172,6 +175,19 @@ class _Correlator:
                     self._hear(self.weak, (old.target, new.target), base)
         self._unheard.clear()
         return self._elect(self.weak, least_affinity=_WEAK_AFFINITY)
+
+    def _listed(self) -> bool:
+        """What tables that name their functions hold by the same name, whoever uses them."""
+        there, here = set(self._open_base()), set(self._open_fixed())
+        if self._has_listed or not there or not here:
+            return False
+        self._has_listed = True
+        votes: Votes[None] = Votes()
+        for tables in self.tables.alike(there, here):
+            for pair in pointer_pairs(self.base, self.fixed, *tables):
+                if pair[0] in there and pair[1] in here:
+                    votes.add(pair, tables[0], None)
+        return self._elect(votes)
 
     def _hear(self, votes: Votes[None], pair: Pair, voter: int) -> None:
         """Count the vote of ``voter`` for a pair of functions, or for those that pointers in two data that correspond lead to."""

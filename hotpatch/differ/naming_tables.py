@@ -6,21 +6,26 @@ tables of the same names, flags and numbers hold the same function at the same p
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hotpatch.differ.parts import PlaceKind
+from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.differ.texts import whole_text
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
 _DATA = frozenset({PlaceKind.CONSTANT, PlaceKind.WRITABLE})
+_Named = tuple[int, str]
+"""Where in a datum a pointer stands, and the name that it leads to."""
+_NAMESAKES = 16
+"""Tables of an image that begin with one name, of which the same is looked for at most."""
 _Key = tuple[tuple[int, ...], bytes, tuple[tuple[int, str], ...]]
 """What a datum says by all but where its pointers lead: where these stand, its bytes, and the names that they lead to."""
 
@@ -39,7 +44,25 @@ class NamingTables:
         if not _names(self._views[0], old, self._views[0].pointers_from(old)):
             return False
         keys = [_key(view, rva) for view, rva in zip(self._views, (old, new), strict=True)]
-        return keys[0] == keys[1] and all(self._count(view, key) == 1 for view, key in zip(self._views, keys, strict=True))
+        if keys[0] == keys[1]:
+            return all(self._count(view, key) == 1 for view, key in zip(self._views, keys, strict=True))
+        size = _front(*self._views, old, new)
+        return size > 0 and all(self._begin_so(view, _key_of(view, rva, size), size) == 1 for view, rva in self._both(old, new))
+
+    def alike(self, there: Container[int], here: Container[int]) -> list[Pair]:
+        """Tables of the base that lead to functions ``there``, with the one of the fixed image that is the same and leads ``here``."""
+        olds, news = (_by_first_name(view, entries) for view, entries in zip(self._views, (there, here), strict=True))
+        few = ((starts, news[key]) for key, starts in olds.items() if len(news.get(key, ())) in range(1, _NAMESAKES + 1))
+        return [(old, new) for starts, others in few for old in starts for new in others if self.are_unique(old, new)]
+
+    def _both(self, old: int, new: int) -> Iterator[tuple[View, int]]:
+        return zip(self._views, (old, new), strict=True)
+
+    def _begin_so(self, view: View, key: _Key, size: int) -> int:
+        """How many data of an image say ``key`` by their first ``size`` bytes."""
+        sites = key[0]
+        fronts = (data for longer, data in self._by_sites[view].items() if longer[: len(sites)] == sites)
+        return sum(_key_of(view, rva, size) == key for data in fronts for rva in data)
 
     def _count(self, view: View, key: _Key) -> int:
         """How many data of an image say the same; looked for among those with pointers at the same places."""
@@ -62,19 +85,53 @@ class NamingTables:
 def pointer_pairs(base: View, fixed: View, old: int, new: int) -> list[Pair]:
     """Targets of the pointers in two data that have them in the same places, up to what follows in either image.
 
-    Where that is further on in one of them, the part that both have must say the same, names among it.
+    Where entries came or went, those of the tables' front that say the same, names among it.
     """
     sites, others = base.pointers_from(old), fixed.pointers_from(new)
     if not sites or not others or not base.place(old).kind is fixed.place(new).kind in _DATA:
         return []
     if sites != others:
-        size = min(base.extent(old).end - old, fixed.extent(new).end - new)
-        sites, others = base.pointers(old, old + size), fixed.pointers(new, new + size)
-        names = _names(base, old, sites)
-        alike = sites == others and names and names == _names(fixed, new, others) and base.bare(old, size) == fixed.bare(new, size)
-        if not alike:
-            return []
+        sites = base.pointers(old, old + _front(base, fixed, old, new))
     return [(base.pointer(old + offset), fixed.pointer(new + offset)) for offset in sites]
+
+
+def _by_first_name(view: View, entries: Container[int]) -> Mapping[_Named | None, list[int]]:
+    """The data that lead to functions among ``entries``, by the first name in each."""
+    starts = view.boundaries
+    holders = {starts[bisect_right(starts, site) - 1] for site, target in view.image.pointers.items() if target in entries}
+    found: dict[_Named | None, list[int]] = defaultdict(list)
+    for start in sorted(holders):
+        found[_first_name(view, start)].append(start)
+    found.pop(None, None)
+    return found
+
+
+def _first_name(view: View, start: int) -> _Named | None:
+    return next((found for site in view.pointers_from(start) for found in _names(view, start, (site,))), None)
+
+
+def _front(base: View, fixed: View, old: int, new: int) -> int:
+    """How many bytes two data begin with that say the same, names among it; 0 where these are none.
+
+    It ends where an entry begins that only one of them has: with its name, or, where names follow what they name, behind the last name
+    that both have.
+    """
+    size = min(base.extent(old).end - old, fixed.extent(new).end - new)
+    there, here = (_said(view, rva, size) for view, rva in ((base, old), (fixed, new)))
+    bytes_there, bytes_here = base.bare(old, size), fixed.bare(new, size)
+    end = min((site for site, _ in there ^ here), default=size)
+    end = next((at for at in range(end) if bytes_there[at] != bytes_here[at]), end)
+    names = sorted(site for site, name in there if name and site < end)
+    if not names:
+        return 0
+    first = min(site for site, _ in there)
+    return end if end == size or first == names[0] else names[-1] + POINTER_SIZE
+
+
+def _said(view: View, rva: int, size: int) -> set[tuple[int, str]]:
+    """Where pointers stand in a datum's first ``size`` bytes, and the names that they lead to."""
+    sites = view.pointers(rva, rva + size)
+    return {*dict.fromkeys(sites, "").items(), *_names(view, rva, sites)}
 
 
 def same_descriptions(base: View, fixed: View, matching: Matching, there: Iterable[int], here: Iterable[int]) -> list[Pair]:
@@ -110,5 +167,10 @@ def _names(view: View, start: int, sites: Sequence[int]) -> tuple[tuple[int, str
 
 def _key(view: View, rva: int) -> _Key:
     """What a datum says by all but where its pointers lead."""
-    sites = view.pointers_from(rva)
-    return sites, view.bare(rva, view.extent(rva).end - rva), _names(view, rva, sites)
+    return _key_of(view, rva, view.extent(rva).end - rva)
+
+
+def _key_of(view: View, rva: int, size: int) -> _Key:
+    """What the first ``size`` bytes of a datum say."""
+    sites = view.pointers(rva, rva + size)
+    return sites, view.bare(rva, size), _names(view, rva, sites)

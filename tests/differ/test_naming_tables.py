@@ -14,7 +14,7 @@ from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 TABLE, SECOND = DATA + 0x100, DATA + 0x300
-METHOD, OTHER = TEXT + 0x80, TEXT + 0x100
+METHOD, OTHER, NEW = TEXT + 0x80, TEXT + 0x100, TEXT + 0x180
 NAMES = RDATA + 0x800
 TAKES = {
     Machine.X64: ("mov r8d, {number}", "lea rax, [rip + {distance}]", "xor edx, edx; mov ecx, {number}; ret"),
@@ -37,12 +37,16 @@ class Build:
         method: The code of the function that the table names.
         names: Of the table's rows; the method is that of the row ``work``.
         again: Whether a second table says the same of another function.
+        taken: Whether code takes the table.
+        behind: Whether a row's name stands behind its function.
     """
 
     number: int
     method: str
     names: tuple[str, ...] = ("work",)
     again: bool = False
+    taken: bool = True
+    behind: bool = False
 
     def image(self, machine: Machine) -> hotpatch.Image:
         pe = Pe(machine)
@@ -51,16 +55,19 @@ class Build:
         first, second, third = TAKES[machine]
         at = TEXT + sizes[machine]
         take = second.format(distance=TABLE - at - 7, page=TABLE & -0x1000, low=TABLE & 0xFFF)
-        pe.put(TEXT, assemble(machine, f"{first.format(number=self.number)}; {take}; {third.format(number=self.number)}", TEXT))
+        lines = (first.format(number=self.number), take if self.taken else first.format(number=9), third.format(number=self.number))
+        pe.put(TEXT, assemble(machine, "; ".join(lines), TEXT))
         pe.put(METHOD, assemble(machine, self.method, METHOD))
         pe.put(OTHER, assemble(machine, AFTER[machine], OTHER))
         for start, function in ((TABLE, METHOD), (SECOND, OTHER))[: 1 + self.again]:
             for row, name in enumerate(self.names):
                 text = pe.put(NAMES + 0x10 * (row if name != "work" else 15), name.encode())
-                pe.pointer(start + 0x18 * row, text)
-                pe.pointer(start + 0x18 * row + 8, function if name == "work" else TEXT)
+                if name == "new":
+                    pe.put(NEW, assemble(machine, AFTER[machine], NEW))
+                pe.pointer(start + 0x18 * row + 8 * self.behind, text)
+                pe.pointer(start + 0x18 * row + 8 * (not self.behind), {"work": function, "new": NEW}.get(name, TEXT))
                 pe.put(start + 0x18 * row + 0x10, b"\x82")
-        ends = [("end", TABLE + 0x18 * len(self.names)), ("second", SECOND), ("third", SECOND + 0x18 * len(self.names))]
+        ends = [("start", TABLE), ("end", TABLE + 0x18 * len(self.names)), ("second", SECOND), ("third", SECOND + 0x18 * len(self.names))]
         pe.exports("table.dll", [("user", TEXT), ("other", OTHER), *ends])
         return pe.build("table.dll")
 
@@ -93,6 +100,29 @@ def test_where_names_differ_or_are_not_alone_a_row_tells_nothing(machine: Machin
 def test_a_table_that_goes_on_further_tells_of_the_rows_that_both_have(machine: Machine, names: tuple[str, ...], verdict: Verdict) -> None:
     base, fixed = Build(1, BEFORE[machine]), Build(1, AFTER[machine], names)
     assert _matched(machine, base, fixed)[0] is verdict
+
+
+@each_machine
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (("first", "work", "last"), ("first", "work", "new", "last"), True),
+        (("first", "work", "last"), ("first", "work", "last", "new"), True),
+        (("first", "work", "last"), ("first", "work"), True),
+        (("first", "work", "last"), ("first", "new", "work", "last"), False),
+    ],
+)
+def test_a_table_that_got_a_row_tells_of_the_rows_before_it(
+    machine: Machine, old: tuple[str, ...], new: tuple[str, ...], *, told: bool, behind: bool, taken: bool
+) -> None:
+    """Whether code takes it or not, and wherever names stand."""
+    base = Build(1, BEFORE[machine], old, taken=taken, behind=behind)
+    fixed = Build(2, AFTER[machine], new, taken=taken, behind=behind)
+    rows = hotpatch.diff(base.image(machine), fixed.image(machine)).functions
+    (row,) = (row for row in rows if row.base is not None and row.base.entry == METHOD)
+    assert (row.fixed.entry if row.fixed else None) == (METHOD if told else None)
 
 
 BODIES = {
