@@ -83,6 +83,15 @@ def named_data(image: Image, function: Function) -> dict[int, set[int]]:
     return found
 
 
+def accessed_from_named(image: Image, function: Function) -> frozenset[int]:
+    """Where a function reads or writes at constant distances from data that it names: loops in their first round."""
+    names = named_data(image, function)
+    instructions, edges = followed(image, function) if names else ([], {})
+    architecture = image.architecture
+    every = (*architecture.reached(instructions, names, edges), *architecture.first_reached(instructions, names, edges))
+    return frozenset(name + item.distance for item in every if item.width for name in names[item.anchor])
+
+
 def _reached(view: View, entry: int) -> tuple[Mapping[_Place, _Place], Mapping[_Place, _Place]]:
     """What each instruction of a function, by its position, accesses and makes the address of; several places are left out."""
     function, image = view.functions[entry], view.image

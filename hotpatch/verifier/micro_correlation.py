@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
+from hotpatch.differ.reached import accessed_from_named
 from hotpatch.emulator.memory import PAGE
 from hotpatch.image import Range
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
@@ -152,6 +153,7 @@ class Correlation:
         others = (*map(image.function_of_entry, called), *map(image.function_at, sorted(goes_on)))
         users = [function, *(other for other in others if other is not None)]
         targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
+        targets |= self._accessed(function)
         starts = sorted(self._edges | targets | {table.stop for user in users for table in self.tables(user)})
         return frozenset(starts[max(bisect_right(starts, target) - 1, 0)] for target in targets), starts
 
@@ -180,6 +182,8 @@ class Correlation:
         fixed, there = theirs - self.theirs.load_base, mine - self.patch_va
         if fixed in self.targets(function) and there in self._named_in_patch(function):
             return False  # both sides say so themselves, whatever lies before
+        if fixed in self._accessed(function) and any(there in accessed_from_named(*own) for own in self._in_patch(function)):
+            return False  # so they do by a constant distance
         before = (fixed - target for target in self.targets(function) if target < fixed)
         return any(
             any(item.patch_rva <= there - distance < item.patch_rva + item.size for item in self.patch.carried)
@@ -213,12 +217,19 @@ class Correlation:
 
     def _named_in_patch(self, function: Function) -> frozenset[int]:
         """What the code that travels for ``function`` refers to by itself, as RVAs of the patch image."""
-        if function.entry not in self._known_names and self.patch is not None:
-            image, base = self.patch.image, self.diff.base_entries.get(function.entry)
-            own = (image.function_at(rva) for rva, replaced in self._new.items() if replaced == base)
-            found = (reference.target for each in own if each is not None for part in image.references(each) for reference in part)
-            self._known_names[function.entry] = frozenset(map(int, found))
-        return self._known_names.get(function.entry, frozenset())
+        if function.entry not in self._known_names:
+            own = self._in_patch(function)
+            found = (int(reference.target) for image, each in own for part in image.references(each) for reference in part)
+            self._known_names[function.entry] = frozenset(found)
+        return self._known_names[function.entry]
+
+    def _in_patch(self, function: Function) -> list[tuple[Image, Function]]:
+        """The code that travels for ``function``, in the patch image."""
+        if self.patch is None:
+            return []
+        image, base = self.patch.image, self.diff.base_entries.get(function.entry)
+        own = (image.function_at(rva) for rva, replaced in self._new.items() if replaced == base)
+        return [(image, each) for each in own if each is not None]
 
     def is_plain_code(self, theirs: int, function: Function) -> bool:
         """Whether instructions are at ``theirs``, and no table of ``function``."""
@@ -279,6 +290,12 @@ class Correlation:
             self._known_targets[function.entry] = frozenset(found)
         return self._known_targets[function.entry]
 
+    def _accessed(self, function: Function) -> frozenset[int]:
+        """What ``function`` of the fixed image accesses at constant distances from what it refers to: meant as much as that."""
+        if function.entry not in self._known_accesses:
+            self._known_accesses[function.entry] = accessed_from_named(self.diff.fixed, function)
+        return self._known_accesses[function.entry]
+
     def _distances(self, function: Function) -> frozenset[int]:
         """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
         if function.entry not in self._known_distances:
@@ -293,6 +310,10 @@ class Correlation:
 
     @cached_property
     def _known_targets(self) -> dict[Rva, frozenset[int]]:
+        return {}
+
+    @cached_property
+    def _known_accesses(self) -> dict[Rva, frozenset[int]]:
         return {}
 
     @cached_property
