@@ -15,6 +15,7 @@ from hotpatch.arch import architecture
 from hotpatch.emulator.threads import Ended
 from hotpatch.patch import Patch
 from hotpatch.process import Process
+from tests.hooks import weakly
 
 
 class Watch:
@@ -83,7 +84,7 @@ class Watch:
             return
         self._places[va] = side
         uc = self.process.guest.system.cpu._uc
-        self._hooks.append(uc.hook_add(UC_HOOK_CODE, self._entered, None, va, va))
+        self._hooks.append(uc.hook_add(UC_HOOK_CODE, weakly(self._entered), None, va, va))
         uc.ctl_flush_tb()
 
     def _entered(self, _uc, va, _size, _data) -> None:
@@ -120,7 +121,7 @@ class Watch:
         system = self.process.guest.system
         if va not in self._returns and system.gates.near(va) is None:
             self._returns.add(va)
-            self._hooks.append(system.cpu._uc.hook_add(UC_HOOK_CODE, self._returned, None, va, va))
+            self._hooks.append(system.cpu._uc.hook_add(UC_HOOK_CODE, weakly(self._returned), None, va, va))
             system.cpu._uc.ctl_remove_cache(va, va + 4)
 
     def _returned(self, _uc, _va, _size, _data) -> None:

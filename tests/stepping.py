@@ -26,6 +26,7 @@ from hotpatch.emulator.memory import Rights
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine import occupancy
 from hotpatch.engine.target import Thread
+from tests.hooks import weakly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -179,7 +180,7 @@ class Steps:
             return
         uc = self._system.cpu._uc
         if self._hook is None:
-            self._hook = uc.hook_add(UC_HOOK_CODE, self._step)
+            self._hook = uc.hook_add(UC_HOOK_CODE, weakly(self._step))
         else:
             uc.hook_del(self._hook)
             self._hook = None

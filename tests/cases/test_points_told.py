@@ -23,6 +23,7 @@ from hotpatch.process import AppliedAt
 from tests.cases import test_points
 from tests.cases.sabotage import old_entries_stay
 from tests.cases.test_points import PARTS, WITH_CALLS, placed
+from tests.hooks import weakly
 from tools.fixture_code import FixtureImage
 
 Sides = Sequence[Sequence[int]]
@@ -110,7 +111,7 @@ class Told:
         uc = self.process.guest.system.cpu._uc
         for place in places:
             va = self.process.load_base + place
-            uc.hook_add(unicorn.UC_HOOK_CODE, self._enter, None, va, va)
+            uc.hook_add(unicorn.UC_HOOK_CODE, weakly(self._enter), None, va, va)
         self._noted: list[int] = []
         self.start = self.process.snapshot()
         _, self.entered, self.began = self.calls()

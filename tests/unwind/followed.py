@@ -18,6 +18,7 @@ from hotpatch.address import Va
 from hotpatch.arch import Flow, Instruction, Machine, architecture
 from hotpatch.emulator.threads import GuestThread
 from hotpatch.engine import Thread, occupancy
+from tests.hooks import weakly
 
 GATES = 0x7FFF_D000_0000
 """From here on lies what belongs to the emulated system."""
@@ -66,7 +67,7 @@ class Followed:
         self._call_between = self.guest.call_between
         self.guest.call_between = self._called_between  # type: ignore[method-assign]
         unicorn = self.guest.system.cpu._uc
-        self._hook = unicorn.hook_add(UC_HOOK_CODE, self._at)
+        self._hook = unicorn.hook_add(UC_HOOK_CODE, weakly(self._at))
         unicorn.ctl_flush_tb()  # or what has run before would run on without the hook
 
     # what happens ------------------------------------------------------------------------------------------------------------------------
