@@ -50,9 +50,10 @@ class Built:
     kind: str = "dll"
     sides: tuple[str, ...] = ("base", "fixed")
 
-    def build_options(self, _machine: Machine, _side: str) -> BuildOptions:
+    def build_options(self, machine: Machine, _side: str) -> BuildOptions:
         ldflags = (*self.program.ldflags, "/lldmap:program.map", "/demangle:no")
-        return BuildOptions(hotpatch=self.program.hotpatch, cflags=(*self.program.cflags, *KEEP_SYMBOLS), ldflags=ldflags)
+        own = self.program.arm64_cflags if machine is Machine.ARM64 else ()
+        return BuildOptions(hotpatch=self.program.hotpatch, cflags=(*self.program.cflags, *own, *KEEP_SYMBOLS), ldflags=ldflags)
 
     def image(self, side: str, *, pdb: bool = True) -> Image:
         path = self.folder / self.name / self.machine / f"{side}.dll"

@@ -52,11 +52,12 @@ class Program:
     Attributes:
         seed: That it was drawn from.
         sources: Of base and fixed.
-        cflags: Of both, but for what is drawn for one machine's needs.
+        cflags: Of both.
         ldflags: Of both.
         hotpatch: Whether entries are made patchable.
         calls: Function, x, y, buffer; the patch goes in after the first ``before`` of them.
         before: Calls before the patch.
+        arm64_cflags: Of both for Arm64 besides.
     """
 
     seed: int
@@ -66,6 +67,7 @@ class Program:
     hotpatch: bool
     calls: tuple[tuple[str, int, int, bytes], ...]
     before: int
+    arm64_cflags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
