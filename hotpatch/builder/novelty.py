@@ -158,11 +158,11 @@ class Novelty:
         if section is None or not section.writable:
             return None
         symbol = self._fixed.symbol(rva)
-        if symbol is not None and self._diff.base.has_symbols:
-            if symbol.name not in self._base_names:
-                return None
-            return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
         rivals = self._rivals(rva)
+        if symbol is not None and self._diff.base.has_symbols:
+            if symbol.name in self._base_names:
+                return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
+            rivals = [rival for rival in rivals if self._base.symbol(rival) is None]  # compilers that merge data keep the first name alone
         if not rivals:
             return None
         places = ", ".join(f"0x{rival:x}" for rival in rivals[:4])

@@ -58,10 +58,11 @@ class _Judge:
             return None if same else f"the text at 0x{link.site.target:x}, {text!r}, is not where 0x{link.site.field:x} is bound to"
         if found is None or found.symbol not in self.fixed.rvas or self.fixed.home[found.symbol].is_code != self._is_code(link.site.target):
             return None
-        why = self._why(bound, link.site, link.destination, found.symbol)
+        name = self.fixed.named(found.symbol, link.site.target)
+        why = self._why(bound, link.site, link.destination, name)
         function = self.diff.fixed.function_at(link.site.instruction)
         where = f"{function.label if function else 'data'} at 0x{link.site.field:x}"
-        return f"{where}: {found.symbol}{link.site.target - self.fixed.rvas[found.symbol]:+} {why}" if why else None
+        return f"{where}: {name}{link.site.target - self.fixed.rvas[name]:+} {why}" if why else None
 
     def _same_text(self, bound: Bound, link: Link, text: bytes) -> bool:
         target, destination = link.site.target, link.destination

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 15
 """Bytes, at most, of zeros behind what has no name."""
+MERGED_GLOBALS = ".L_MergedGlobals"
+"""What LLVM calls variables that it put into one."""
 KEEP_SYMBOLS = ("-Xclang", "-msave-temp-labels")
 """Changes the object's symbols alone."""
 _MAP_ROW = re.compile(r"^([0-9a-f]{8}) 00000000     0                 (\S+)$", re.MULTILINE)
@@ -126,6 +128,18 @@ class Truth:
             return None
         start, chunk = self.starts[at]
         return chunk.relocations.get(rva - start)
+
+    def named(self, symbol: str, rva: int) -> str:
+        """What a field that names ``symbol`` means at ``rva``: of variables that the compiler merged into one, that which lies there."""
+        if not symbol.startswith(MERGED_GLOBALS) or symbol not in self.rvas:
+            return symbol
+        start, chunk = self.rvas[symbol], self.home[symbol]
+        members = [
+            (at, name)
+            for name, at in self.rvas.items()
+            if start <= at <= rva and self.home[name] is chunk and not name.startswith(MERGED_GLOBALS)
+        ]
+        return max(members)[1] if members else symbol
 
     def literal(self, rva: int) -> bytes | None:
         """What stands where the field at ``rva`` leads, if that is a text that the linker has merged with others: the map has none."""
