@@ -18,7 +18,7 @@ from hotpatch.builder.ownership import Usage
 from hotpatch.cases import BuildOptions
 from hotpatch.differ import diff_images
 from hotpatch.errors import EmulatedFault, NothingToDo, NotHotpatchable, Rule
-from hotpatch.image import Image, open_image
+from hotpatch.image import Datum, DatumSource, Image, open_image
 from hotpatch.process import Buffer, Process
 from tests.fuzz.bindings import misbound
 from tests.fuzz.program import Program
@@ -28,7 +28,6 @@ from tools import build_fixtures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.image import Datum
     from hotpatch.patch import Patch
 
 NEVER = frozenset({Rule.SELF_CHECK, Rule.MICRO_EXECUTION, Rule.MALFORMED_PATCH})
@@ -111,7 +110,7 @@ def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
                 outcome.problems += [f"{label} {only}: {item}" for item in bad]
                 continue
             outcome.patched += 1
-            found = compare(built.program, base, fixed, patch, partial=bool(only), pdb=pdb)
+            found = compare(built.program, (base, fixed), truths, patch, partial=bool(only), pdb=pdb)
             found += misbound(diff, only, *truths, used)
             outcome.problems += [f"{label} {only}: {item}" for item in found]
             if not only:
@@ -119,25 +118,29 @@ def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
     return outcome
 
 
-def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partial: bool, pdb: bool) -> list[str]:
+def compare(
+    program: Program, images: tuple[Image, Image], truths: tuple[Truth, Truth], patch: Patch, *, partial: bool, pdb: bool
+) -> list[str]:
     """How the patched base differs from the fixed image that is given its state; a patch of one function alone is only run.
 
     State is carried over by name. Where the compiler has split data into parts without names, or state leads to a function that the fixed
     image has no longer, the patch goes in before any call.
     Without ``pdb`` nothing shows what a datum is that no code of the base uses; a copy of it in the patch serves as well.
     """
-    before = program.before if _is_named(base) and _is_named(fixed) else 0
+    base, fixed = images
+    known = _live_data(base, truths[0]), _live_data(fixed, truths[1])
+    before = program.before if _is_named(base, known[0]) and _is_named(fixed, known[1]) else 0
     random = Random(program.seed)
     here = Process(base, load_base=random.choice(LOAD_BASES), budget=BUDGET)
     there = Process(fixed, load_base=random.choice(LOAD_BASES), budget=BUDGET)
     for call in program.calls[:before]:
         if isinstance(found := _call(here, call), str):
             return [f"the base itself: {found}"]
-    sides = (State(here, base), State(there, fixed))
+    sides = (State(here, base, known[0]), State(there, fixed, known[1]))
     live = [(one, other) for name, one in sides[0].data.items() if (other := sides[1].data.get(name)) and one.size == other.size]
     carried = [(other, sides[0].read(one)) for one, other in live] if before else []
     if not all(sides[1].knows(words) for _, words in carried):
-        return compare(replace(program, before=0), base, fixed, patch, partial=partial, pdb=pdb)
+        return compare(replace(program, before=0), images, truths, patch, partial=partial, pdb=pdb)
     for other, words in carried:
         sides[1].write(other, words)
     here.apply(patch)
@@ -157,13 +160,13 @@ def compare(program: Program, base: Image, fixed: Image, patch: Patch, *, partia
     return [f"{one.name} afterwards: {left} instead of {right}" for one, left, right in pairs if not _agree(left, right)]
 
 
-def _is_named(image: Image) -> bool:
+def _is_named(image: Image, data: Sequence[Datum]) -> bool:
     """Whether every live datum that code refers to has a name of its own.
 
     An end at which nothing begins counts as part of the datum, where the function refers to the datum too and accesses nothing there.
     """
-    named = [range(item.rva, item.rva + item.size) for item in image.data_symbols if item.size]
-    if len(_distinct(image)) < len(_writable(image)):
+    named = [range(item.rva, item.rva + (item.size or 0)) for item in data]
+    if len(_distinct(data)) < len(data):
         return False
     for function in image.functions:
         body = body_of(image, function)
@@ -182,14 +185,18 @@ def _used(image: Image) -> frozenset[int]:
     return frozenset({*targets, *image.pointers.values()})
 
 
-def _writable(image: Image) -> list[Datum]:
-    return [item for item in image.data_symbols if item.size and (found := image.section_at(item.rva)) and found.writable]
+def _live_data(image: Image, truth: Truth) -> list[Datum]:
+    """Writable data with sizes; those that the compiler merged into one have no names in the PDB but for the first."""
+    named = [item for item in image.data_symbols if item.size and (found := image.section_at(item.rva)) and found.writable]
+    taken = {item.rva for item in named}
+    merged = [Datum(Rva(rva), truth.room(name), name.rpartition(".")[2], DatumSource.COFF) for name, rva in truth.merged()]
+    return [*named, *(item for item in merged if item.rva not in taken)]
 
 
-def _distinct(image: Image) -> dict[str, Datum]:
-    """Writable data by name, those of one name left out."""
-    counts = Counter(item.name for item in _writable(image))
-    return {item.name: item for item in _writable(image) if counts[item.name] == 1}
+def _distinct(data: Sequence[Datum]) -> dict[str, Datum]:
+    """By name, those of one name left out."""
+    counts = Counter(item.name for item in data)
+    return {item.name: item for item in data if counts[item.name] == 1}
 
 
 def _agree(left: Sequence[Word], right: Sequence[Word]) -> bool:
@@ -212,12 +219,12 @@ def _same(left: Word, right: Word) -> bool:
 class State:
     """A process's live data by name, pointers told by what they lead to."""
 
-    def __init__(self, process: Process, image: Image) -> None:
+    def __init__(self, process: Process, image: Image, data: Sequence[Datum]) -> None:
         self.process, self.image = process, image
         self.va, self.end = process.load_base, process.load_base + image.size_of_image
-        self.data = _distinct(image)
+        self.data = _distinct(data)
         self.places = {name: function.entry for function in image.functions for name in function.names} | {
-            item.name: item.rva for item in image.data_symbols
+            item.name: item.rva for item in (*image.data_symbols, *data)
         }
 
     def read(self, datum: Datum) -> list[Word]:
@@ -237,7 +244,8 @@ class State:
         if len(raw) < 8 or not self.va <= value < self.end:
             return raw
         rva = Rva(value - self.va)
-        function, datum = self.image.function_at(rva), self.image.datum_at(rva)
+        function = self.image.function_at(rva)
+        datum = self.image.datum_at(rva) or next((one for one in self.data.values() if one.rva <= rva < one.rva + (one.size or 0)), None)
         if function is not None:
             return function.names, rva - function.entry
         return ((datum.name,), rva - datum.rva) if datum is not None else raw

@@ -133,13 +133,18 @@ class Truth:
         """What a field that names ``symbol`` means at ``rva``: of variables that the compiler merged into one, that which lies there."""
         if not symbol.startswith(MERGED_GLOBALS) or symbol not in self.rvas:
             return symbol
-        start, chunk = self.rvas[symbol], self.home[symbol]
-        members = [
-            (at, name)
-            for name, at in self.rvas.items()
-            if start <= at <= rva and self.home[name] is chunk and not name.startswith(MERGED_GLOBALS)
-        ]
+        members = [(at, name) for name, at in self.merged() if self.rvas[symbol] <= at <= rva]
         return max(members)[1] if members else symbol
+
+    def merged(self) -> list[tuple[str, int]]:
+        """Variables that the compiler put into one, and what stands behind them in the same section, with their RVAs."""
+        blocks = [(self.home[name], self.home[name].symbols[name]) for name in self.rvas if name.startswith(MERGED_GLOBALS)]
+        found = []
+        for name, rva in self.rvas.items():
+            chunk, at = self.home[name], self.home[name].symbols[name]
+            if not name.startswith(MERGED_GLOBALS) and any(chunk is home and start <= at for home, start in blocks):
+                found.append((name, rva))
+        return found
 
     def literal(self, rva: int) -> bytes | None:
         """What stands where the field at ``rva`` leads, if that is a text that the linker has merged with others: the map has none."""
@@ -153,11 +158,14 @@ class Truth:
 
     def size(self, name: str) -> int:
         """Bytes from a symbol to the next, alignment at the end left out."""
-        chunk, start = self.home[name], self.home[name].symbols[name]
-        end = chunk.ends[bisect_right(chunk.ends, start)] if start < len(chunk.raw) else start
-        room = end - start
+        chunk, start, room = self.home[name], self.home[name].symbols[name], self.room(name)
         known = self._sizes.get(Rva(self.rvas[name])) if name in self.rvas else None
-        return min(known or max(len(chunk.raw[start:end].rstrip(b"\0")), room - _ALIGNMENT, 1), room)
+        return min(known or max(len(chunk.raw[start : start + room].rstrip(b"\0")), room - _ALIGNMENT, 1), room)
+
+    def room(self, name: str) -> int:
+        """Bytes from a symbol to the next."""
+        chunk, start = self.home[name], self.home[name].symbols[name]
+        return chunk.ends[bisect_right(chunk.ends, start)] - start if start < len(chunk.raw) else 0
 
     def within(self, name: str) -> tuple[str, int]:
         """A place in code as its function and an offset, anything else as it is."""
