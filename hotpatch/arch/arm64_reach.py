@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _NUMBER = r"#(-?(?:0x[0-9a-f]+|\d+))"
 _MEMORY = re.compile(rf"\[(x\d+)(?:, {_NUMBER})?\](!)?(?:, {_NUMBER})?$")
+_INDEXED = re.compile(r"\[(x\d+), ([xw]\d+)(, [a-z]+(?: #\d+)?)?\]$")
+_INDEX_SUM = re.compile(r"(x\d+), (x\d+), ([xw]\d+)(, [a-z]+(?: #\d+)?)?$")
+_PRODUCT_SUM = re.compile(r"(x\d+), \w+, \w+, (x\d+)$")
 _SUM = re.compile(rf"(x\d+), (x\d+), {_NUMBER}(?:, lsl #(12))?$")
 _EITHER = re.compile(r"(x\d+), (x\d+), (x\d+), \w+$")
 _COMPARING = ("cmp", "cmn", "ccmp", "ccmn")
@@ -58,6 +61,10 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
     if mnemonic in ("add", "sub") and (found := _SUM.match(operands)):
         number = int(found[3], 0) << int(found[4] or "0")
         return Motion(sums=((found[1], found[2], number if mnemonic == "add" else -number),))
+    if mnemonic == "add" and (found := _INDEX_SUM.match(operands)):
+        return Motion(indexed=tuple((found[1], source, 0) for source in _either_base(found)), writes=known.writes, reads=known.reads)
+    if mnemonic in ("madd", "smaddl", "umaddl") and (found := _PRODUCT_SUM.match(operands)):
+        return Motion(indexed=((found[1], found[2], 0),), writes=known.writes, reads=known.reads)
     if mnemonic == "csel" and (found := _EITHER.match(operands)):
         return Motion(sums=((found[1], found[2], 0), (found[1], found[3], 0)))
     if known.copies:
@@ -100,9 +107,19 @@ def _naming(mnemonic: str, operands: str, known: Effect) -> Motion:
 
 
 def _accesses(mnemonic: str, operands: str, in_memory: re.Match[str] | None) -> tuple[Access, ...]:
-    if in_memory is None or mnemonic.startswith(_NO_ACCESS):
+    if mnemonic.startswith(_NO_ACCESS):
         return ()
-    return (Access(in_memory[1], int(in_memory[2] or "0", 0), _width(mnemonic, operands)),)
+    if in_memory is not None:
+        return (Access(in_memory[1], int(in_memory[2] or "0", 0), _width(mnemonic, operands)),)
+    found = _INDEXED.search(operands)
+    bases = _either_base(found, first=1) if found else ()
+    return tuple(Access(base, 0, _width(mnemonic, operands), indexed=True) for base in bases)
+
+
+def _either_base(found: re.Match[str], first: int = 2) -> tuple[str, ...]:
+    """The registers of a sum that may hold an address: the second one only where it is neither shifted nor extended."""
+    base, index, change = found[first], found[first + 1], found[first + 2]
+    return (base,) if change or not index.startswith("x") else (base, index)
 
 
 def _stored(mnemonic: str, operands: str) -> frozenset[str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch.base import Flow
-from hotpatch.arch.reach import ANY, Reaching, copy_of, is_slot
+from hotpatch.arch.reach import Reaching, copy_of, is_slot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.base import CallingConvention, FixupKind, Instruction
-    from hotpatch.arch.reach import Motion, State
+    from hotpatch.arch.reach import Distance, Motion, State
 
 
 class Held(NamedTuple):
@@ -86,7 +86,7 @@ class Certainty(Reaching):
         moved = {source for _, source, _ in motion.sums}
         for place in sorted(used | moved):
             for anchor, distance in state.get(place, {}).items():
-                if distance is not ANY:
+                if isinstance(distance, int):
                     yield Held(instruction.address, place, anchor, distance, place not in used)
 
     def _solve(self) -> None:
@@ -114,9 +114,8 @@ class Certainty(Reaching):
             return
         made: State = {}
         for to, source, added in motion.sums:
-            held: dict[int, int | None] = {
-                anchor: distance + added for anchor, distance in state.get(source, {}).items() if distance is not ANY
-            }
+            distances = state.get(source, {}).items()
+            held: dict[int, Distance] = {anchor: known + added for anchor, known in distances if isinstance(known, int)}
             made[to] = held if made.get(to, held) == held else {}
         for place in (*motion.writes, *made):
             state.pop(place, None)

@@ -2,13 +2,14 @@
 
 A forward analysis over a function's flow. Each place (a register, or a stack slot with a fixed distance from the stack pointer) holds what
 it may: for each instruction that takes an address, the distance from that address, or :data:`ANY` where ways meet with several, as behind
-a loop that walks over an array. What is reached by an index besides, or through memory other than such slots, is not told.
+a loop that walks over an array. An index on top is told as such (:class:`Indexed`), without its value. What is reached through memory other
+than such slots is not told.
 Where a loop begins to walk is told apart: there ways back are not followed.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from hotpatch.arch.base import Flow
 
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
 ANY = None
 """A distance that is not constant."""
 
-_Held = dict[int, "int | None"]
+
+class Indexed(NamedTuple):
+    """A distance to which something unknown was added."""
+
+    distance: int
+
+
+Distance: TypeAlias = "int | Indexed | None"
+"""From an address that was taken, in bytes."""
+_Held = dict[int, Distance]
 """Address of the instruction that takes an address → distance from what it takes."""
 State = dict[str, _Held]
 
@@ -35,20 +45,26 @@ class Reached(NamedTuple):
         anchor: Address of the instruction that takes the address that it is reached from; the same where it names the place itself.
         distance: From what ``anchor`` takes, in bytes.
         width: Bytes that are read or written there; 0 where it only makes the address.
+        indexed: Whether it is reached there where an unknown index is zero.
     """
 
     at: int
     anchor: int
     distance: int
     width: int
+    indexed: bool = False
 
 
 class Access(NamedTuple):
-    """Memory read or written at ``place`` plus ``distance``; ``place`` is ``None`` where the instruction names the address itself."""
+    """Memory read or written at ``place`` plus ``distance``; ``place`` is ``None`` where the instruction names the address itself.
+
+    ``indexed``: plus something unknown.
+    """
 
     place: str | None
     distance: int
     width: int
+    indexed: bool = False
 
 
 class Motion(NamedTuple):
@@ -57,6 +73,7 @@ class Motion(NamedTuple):
     Attributes:
         takes: The place that gets the address that the instruction names.
         sums: Pairs of the place written with the place whose value it takes over, and what is added to it. Several of one place: either.
+        indexed: The same of sums to which something unknown is added besides.
         writes: Places that hold something else afterwards, ``sums`` apart.
         accesses: Memory that it reads or writes.
         compared: Places whose values are only compared with others.
@@ -67,6 +84,7 @@ class Motion(NamedTuple):
 
     takes: str | None = None
     sums: tuple[tuple[str, str, int], ...] = ()
+    indexed: tuple[tuple[str, str, int], ...] = ()
     writes: frozenset[str] = frozenset()
     accesses: tuple[Access, ...] = ()
     compared: frozenset[str] = frozenset()
@@ -115,7 +133,7 @@ class Reaching:
             state = copy_of(self._before[leader])
             for number in range(leader, self._ends[leader]):
                 motion = self._motions[number]
-                plain = {access.place for access in motion.accesses if access.place is not None}
+                plain = {access.place for access in motion.accesses if access.place is not None and not access.indexed}
                 for place in motion.reads - motion.compared - motion.stored - plain:
                     found.update(state.get(place, ()))
                 for place in (*plain, *(source for _, source, added in motion.sums if added)):
@@ -125,7 +143,7 @@ class Reaching:
 
     def _told(self) -> tuple[Reached, ...]:
         found: dict[Reached, None] = {}
-        compared: set[tuple[int, int | None]] = set()
+        compared: set[tuple[int, Distance]] = set()
         for leader in sorted(self._before):
             state = copy_of(self._before[leader])
             for number in range(leader, self._ends[leader]):
@@ -134,7 +152,7 @@ class Reaching:
                 for place in self._motions[number].compared:
                     compared.update(state.get(place, {}).items())
                 self._step(number, state)
-        return tuple(sorted(item for item in found if item.width or (item.anchor, item.distance) not in compared))
+        return tuple(sorted(item for item in found if item.width or (item.anchor, _held(item)) not in compared))
 
     def _reached_by(self, number: int, state: State) -> Iterator[Reached]:
         at, motion = self._instructions[number].address, self._motions[number]
@@ -142,13 +160,15 @@ class Reaching:
             if access.place is None:
                 yield Reached(at, at, 0, access.width)
                 continue
-            for anchor, distance in state.get(access.place, {}).items():
-                if distance is not ANY:
-                    yield Reached(at, anchor, distance + access.distance, access.width)
+            for anchor, held in state.get(access.place, {}).items():
+                if held is not ANY:
+                    distance, indexed = _plus(held, access.distance, indexed=access.indexed)
+                    yield Reached(at, anchor, distance, access.width, indexed)
         for _, source, added in motion.sums:
-            for anchor, distance in state.get(source, {}).items() if added else ():
-                if distance is not ANY:
-                    yield Reached(at, anchor, distance + added, 0)
+            for anchor, held in state.get(source, {}).items() if added else ():
+                if held is not ANY:
+                    distance, indexed = _plus(held, added)
+                    yield Reached(at, anchor, distance, 0, indexed)
 
     # the fixed point ---------------------------------------------------------------------------------------------------------------------
 
@@ -218,19 +238,35 @@ class Reaching:
                 state.pop(place, None)
             return
         made: State = {}
-        for to, source, added in motion.sums:
-            held = {anchor: ANY if distance is ANY else distance + added for anchor, distance in state.get(source, {}).items()}
-            _join(made, {to: held})
+        for sums, by_index in ((motion.sums, False), (motion.indexed, True)):
+            for to, source, added in sums:
+                _join(made, {to: {anchor: _sum(held, added, indexed=by_index) for anchor, held in state.get(source, {}).items()}})
         for place in motion.writes:
             state.pop(place, None)
         if motion.moves_stack:
             for place in [place for place in state if is_slot(place)]:
                 del state[place]
-        for to, _, _ in motion.sums:
+        for to, _, _ in (*motion.sums, *motion.indexed):
             state.pop(to, None)
         state.update((place, held) for place, held in made.items() if held)
         if motion.takes is not None:
             state[motion.takes] = {instruction.address: 0}
+
+
+def _held(item: Reached) -> Distance:
+    return Indexed(item.distance) if item.indexed else item.distance
+
+
+def _plus(held: int | Indexed, added: int, *, indexed: bool = False) -> tuple[int, bool]:
+    """A distance and whether an index comes on top, after ``added`` was added and, where ``indexed``, an index."""
+    return (held.distance + added, True) if isinstance(held, Indexed) else (held + added, indexed)
+
+
+def _sum(held: Distance, added: int, *, indexed: bool) -> Distance:
+    if held is ANY:
+        return ANY
+    distance, by_index = _plus(held, added, indexed=indexed)
+    return Indexed(distance) if by_index else distance
 
 
 def copy_of(state: State) -> State:

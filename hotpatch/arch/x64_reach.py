@@ -71,6 +71,7 @@ def _motion(instruction: Instruction, *, names: bool) -> Motion:
     slot = _slot(inside) if operands and operands[0] == text and mnemonic not in _NOT_WRITING else None
     return Motion(
         sums=sums,
+        indexed=_indexed(mnemonic, operands, inside),
         writes=writes | ({slot} if slot else set()),
         accesses=accesses,
         compared=compared,
@@ -127,10 +128,30 @@ def _sums(mnemonic: str, operands: tuple[str, ...], inside: Memory | None) -> tu
     return ()
 
 
-def _accesses(mnemonic: str, text: str, inside: Memory | None) -> tuple[Access, ...]:
-    if inside is None or mnemonic.startswith(_NO_ACCESS) or inside.scaled is not None or inside.base in (None, "rip", "rsp"):
+def _indexed(mnemonic: str, operands: tuple[str, ...], inside: Memory | None) -> tuple[tuple[str, str, int], ...]:
+    """The same where something unknown is added besides."""
+    to = _whole(operands[0]) if len(operands) == _TWO else None
+    if to is None:
         return ()
-    return (Access(inside.base, inside.displacement, _width(text)),)
+    if mnemonic == "lea" and inside is not None:
+        return tuple((to, base, inside.displacement) for base in _indexed_bases(inside))
+    source = _whole(operands[1])
+    return ((to, to, 0), (to, source, 0)) if mnemonic == "add" and source is not None else ()
+
+
+def _indexed_bases(inside: Memory) -> tuple[str, ...]:
+    """The registers of a sum with an index that may hold an address: the index too, where it is not scaled."""
+    if inside.scaled is None:
+        return ()
+    return tuple(one for one in (inside.base, inside.scaled if inside.scale == 1 else None) if one not in (None, "rip", "rsp"))
+
+
+def _accesses(mnemonic: str, text: str, inside: Memory | None) -> tuple[Access, ...]:
+    if inside is None or mnemonic.startswith(_NO_ACCESS):
+        return ()
+    if inside.scaled is not None:
+        return tuple(Access(base, inside.displacement, _width(text), indexed=True) for base in _indexed_bases(inside))
+    return () if inside.base in (None, "rip", "rsp") else (Access(inside.base, inside.displacement, _width(text)),)
 
 
 def _whole(operand: str) -> str | None:

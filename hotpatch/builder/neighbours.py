@@ -50,7 +50,7 @@ class Neighbours:
             if self._reckonings.withdraw(body, links):
                 del self._reaches[body.function.entry]
             needed = self._judged(body, bound, pieces)
-            while (wrong := [row[:2] for row in needed if isinstance(row[2], str)]) and self._reckonings.add(body, wrong, links):
+            while (wrong := _constant(needed)) and self._reckonings.add(body, wrong, links):
                 del self._reaches[body.function.entry]
                 needed = self._judged(body, bound, pieces)
             for site, item, found in needed:
@@ -66,7 +66,8 @@ class Neighbours:
         """What ``body`` reaches from where, with what must travel for it, or what is wrong; what is right as it is left out."""
         bound = {**links, **self._reckonings.of(body)}
         rows = [(site, item) for site, items in self._of(body).items() for item in items if site in bound]
-        rows = [(site, item) for site, item in rows if not self._distances.is_apart(item) and not self._distances.is_end(item)]
+        settled = self._distances.is_apart, self._distances.is_end, self._distances.is_own
+        rows = [(site, item) for site, item in rows if not any(is_settled(item) for is_settled in settled)]
         found = [(site, item, self._needed(item, bound[site], pieces)) for site, item in rows]
         return [(site, item, needed) for site, item, needed in found if needed is not None]
 
@@ -111,6 +112,11 @@ class Neighbours:
         advice = "build both images with PDBs, or leave this function out with --only"
         evidence = {"image": "fixed", **instruction_evidence(self._fixed, item.at, item.size), "target": int(item.start)}
         return Refusal(Rule.UNRESOLVED_REFERENCE, function.name, function.entry, f"{what}: {why}; {advice}", evidence)
+
+
+def _constant(needed: Iterable[tuple[Site, Reach, Range | str]]) -> list[tuple[Site, Reach]]:
+    """What is wrong at distances that are constant, and may be encoded anew."""
+    return [(site, item) for site, item, found in needed if isinstance(found, str) and not item.indexed]
 
 
 def _is_in_one(item: Reach, pieces: Sequence[Range]) -> bool:

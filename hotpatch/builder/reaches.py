@@ -41,6 +41,7 @@ class Reach(NamedTuple):
         taken: What is named by the instruction that takes the address.
         start: What is reached.
         width: Bytes that are accessed there; 0 where only the address is made.
+        indexed: Whether an index that is unknown comes on top.
     """
 
     at: Rva
@@ -48,6 +49,7 @@ class Reach(NamedTuple):
     taken: Rva
     start: Rva
     width: int
+    indexed: bool = False
 
     @property
     def end(self) -> Rva:
@@ -78,7 +80,8 @@ def reaches(image: Image, body: Body, reckoned: Iterable[Site] = ()) -> Mapping[
         for site in named[item.anchor]:
             if item.at != item.anchor or item.width > 1:
                 start = Rva(site.target + item.distance)
-                found.setdefault(site, []).append(Reach(Rva(item.at), sizes[item.at], site.target, start, item.width))
+                reach = Reach(Rva(item.at), sizes[item.at], site.target, start, item.width, item.indexed)
+                found.setdefault(site, []).append(reach)
     return {site: tuple(items) for site, items in found.items()}
 
 
@@ -113,8 +116,14 @@ class Distances:
         """Where the datum ends that begins at ``fixed``."""
         return self._novelty.extent(fixed).end
 
+    def is_own(self, reach: Reach) -> bool:
+        """Whether an index goes over the datum that is named: one that begins at the distance, or in front of the datum, may."""
+        return reach.indexed and reach.start < self.end(reach.taken)
+
     def problem(self, reach: Reach, place: int) -> str | None:
         """Why the base may not have what ``reach`` needs, where what it is reached from is at ``place``; ``None`` where it has."""
+        if reach.indexed and not self.is_constant(reach.start):
+            return self._indexed_problem(reach, place)
         if self.is_constant(reach.start):
             return (
                 None if self._same_constant(reach, place) else f"the base has something else than the constant at 0x{reach.start:x} there"
@@ -134,6 +143,19 @@ class Distances:
                 return f"the base has {names[1]} there, and not {names[0]}"
             if not (self._in_one(reach, place, point, wanted) or self._is_shown(reach.taken, place, point, wanted)):
                 return f"nothing shows that the base has what is at 0x{point:x} there"
+        return None
+
+    def _indexed_problem(self, reach: Reach, place: int) -> str | None:
+        """The same where an index comes on top: what begins next counts too, since the lowest index need not be zero."""
+        starts = self._fixed.boundaries
+        at = bisect_right(starts, reach.start)
+        for point in (reach.start, *starts[at : at + 1]):
+            wanted = place + point - reach.taken
+            there, back = self._place(point), self._fixed_place(wanted)
+            if there is not None and there != wanted:
+                return f"the base has what is at 0x{point:x} at 0x{there:x}"
+            if back is not None and back != point:
+                return f"the base has there what is at 0x{back:x}"
         return None
 
     def _points(self, reach: Reach) -> Iterator[int]:

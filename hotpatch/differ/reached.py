@@ -100,7 +100,8 @@ def _reached(view: View, entry: int) -> tuple[Mapping[_Place, _Place], Mapping[_
     accessed: dict[int, set[_Place]] = defaultdict(set)
     made: dict[int, set[_Place]] = defaultdict(set)
     for item in view.architecture.first_reached(instructions, names, edges):
-        (accessed if item.width else made)[item.at].update((name + item.distance, item.width) for name in names[item.anchor])
+        if not item.indexed:
+            (accessed if item.width else made)[item.at].update((name + item.distance, item.width) for name in names[item.anchor])
     found = []
     for places in (accessed, made):
         clear = {at: next(iter(several)) for at, several in places.items() if len(several) == 1}

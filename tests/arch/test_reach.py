@@ -63,10 +63,6 @@ CASES = {
          ARM64: "ldr w1, [x19], #4; subs w0, w0, #1; b.ne 0x1004; ret"},
         {X64: [], ARM64: []},
     ),
-    "by-an-index": (
-        {X64: "mov eax, dword ptr [rbx + rcx*4 + 8]; ret", ARM64: "add x19, x19, x0; ldr w0, [x19, #8]; ret"},
-        {X64: [], ARM64: []},
-    ),
     "an-end-that-is-compared": (
         {X64: "lea rcx, [rbx + 64]; cmp rdx, rcx; ret", ARM64: "add x0, x19, #64; cmp x1, x0; ret"},
         {X64: [], ARM64: []},
@@ -84,6 +80,53 @@ def test_reached(case: str, machine: Machine) -> None:
     found = architecture(machine).reached(instructions, [START], {})
     assert [(item.distance, item.width) for item in found if item.at != START] == expected[machine]
     assert {item.anchor for item in found} <= {START}
+
+
+BY_INDEX = {
+    "added-to-the-address": (
+        {X64: "mov eax, dword ptr [rbx + rcx*4 + 8]; ret", ARM64: "add x8, x19, x0, lsl #2; ldr w0, [x8, #8]; ret"},
+        {X64: [(8, 4)], ARM64: [(8, 4)]},
+    ),
+    "the-address-is-added": (
+        {X64: "add rcx, rbx; mov eax, dword ptr [rcx + 8]; ret", ARM64: "add x19, x19, x0; ldr w1, [x19, #8]; ret"},
+        {X64: [(8, 4)], ARM64: [(8, 4)]},
+    ),
+    "as-the-second-of-two": (
+        {X64: "mov word ptr [rcx + rbx + 6], ax; ret", ARM64: "add x0, x0, x19; ldrh w1, [x0, #6]; ret"},
+        {X64: [(6, 2)], ARM64: [(6, 2)]},
+    ),
+    "on-top-of-a-distance": (
+        {X64: "lea rcx, [rbx + rcx*8 + 16]; mov rax, qword ptr [rcx - 8]; ret",
+         ARM64: "add x8, x19, #16; add x8, x8, w0, uxtw #3; ldur x1, [x8, #-8]; ret"},
+        {X64: [(8, 8)], ARM64: [(8, 8)]},
+    ),
+    "by-a-product": (
+        {X64: "imul rcx, rcx, 24; add rcx, rbx; mov rax, qword ptr [rcx + 48]; ret",
+         ARM64: "mov w9, #24; umaddl x8, w0, w9, x19; ldr x0, [x8, #48]; ret"},
+        {X64: [(48, 8)], ARM64: [(48, 8)]},
+    ),
+    "as-an-index-of-something-else": (
+        {X64: "lea rax, [rcx + rbx*2]; mov eax, dword ptr [rax]; mov eax, dword ptr [rcx + rbx*4]; ret",
+         ARM64: "add x8, x0, x19, lsl #1; ldr w0, [x8]; ret"},
+        {X64: [], ARM64: []},
+    ),
+    "a-walk-by-unknown-steps": (
+        {X64: "mov eax, dword ptr [rbx]; add rbx, rdx; dec ecx; jne 0x1007; ret",
+         ARM64: "ldr w1, [x19]; add x19, x19, x2; subs w0, w0, #1; b.ne 0x1004; ret"},
+        {X64: [], ARM64: []},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("case", BY_INDEX)
+def test_reached_by_an_index(case: str, machine: Machine) -> None:
+    sources, expected = BY_INDEX[case]
+    code = assemble(machine, TAKES[machine] + sources[machine], START)
+    instructions = list(architecture(machine).disassemble(code, START))
+    assert sum(instruction.size for instruction in instructions) == len(code)
+    found = architecture(machine).reached(instructions, [START], {})
+    assert [(item.distance, item.width) for item in found if item.indexed and item.width] == expected[machine]
 
 
 FIRST = {
@@ -123,12 +166,17 @@ def test_first_reached(case: str, machine: Machine) -> None:
 WORDS = {
     "ld1 {v0.4s, v1.4s}, [x19]": (0x4C40AA60, [(0, 32)]),
     "st1 {v0.s}[1], [x19]": (0x0D009260, [(0, 4)]),
-    "ldr w0, [x19, x0, lsl #2]": (0xB8607A60, []),
     "ldaddal w1, w0, [x19]": (0xB8E10260, [(0, 4)]),
     "ldaxr x0, [x19]": (0xC85FFE60, [(0, 8)]),
     "stlxr w1, x0, [x19]": (0xC801FE60, [(0, 8)]),
     "ldarb w0, [x19]": (0x08DFFE60, [(0, 1)]),
     "prfm pldl1keep, [x19, #8]": (0xF9800660, []),
+    "ldr w0, [x19, x0, lsl #2]": (0xB8607A60, [(0, 4)]),
+    "ldr w0, [x19, w0, sxtw #2]": (0xB860DA60, [(0, 4)]),
+    "ldr w0, [x0, x19]": (0xB8736800, [(0, 4)]),
+    "ldr w0, [x0, x19, lsl #2]": (0xB8737800, []),
+    "str q0, [x19, x0, lsl #4]": (0x3CA07A60, [(0, 16)]),
+    "prfm pldl1keep, [x19, x0, lsl #3]": (0xF8A07A60, []),
 }
 
 

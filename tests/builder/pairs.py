@@ -716,6 +716,15 @@ MERGED: dict[str, Trial] = {
         calls=(("f", 4), ("g", 2), ("f", 9)),
         travels=("f",),
     ),
+    "arrays-at-the-same-distances": Trial(
+        """
+        static u32 first = 3, table[8] = {1, 2, 3, 4, 5, 6, 7, 8}, other[8] = {9, 8, 7, 6, 5, 4, 3, 2};
+        EXPORT NOINLINE u32 f(u32 n) { first += n«| * 3»; table[(n & 3) + 4] ^= n; return first * other[n & 7]; }
+        EXPORT NOINLINE u32 g(u32 n) { first ^= n; return table[n & 7] + other[(n + 3) & 7]; }
+        """,
+        calls=(("f", 4), ("g", 2), ("f", 9), ("g", 5)),
+        travels=("f",),
+    ),
     "nothing-else-uses-them": Trial(
         """
         static u32 first = 3, second = 5, third = 7;

@@ -43,12 +43,14 @@ def test_statics_that_the_compiler_puts_together(built, name, pdb) -> None:
     assert rule in {refusal.rule for refusal in refused.value.refusals}
 
 
-def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: bool, walks: bool = False) -> bytes:
+def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: bool, walks: bool = False, indexed: bool = False) -> bytes:
     """Code that takes an address and loads four bytes at a distance from it, and where ``changed`` adds something to them.
 
-    ``walks``: it loads something by an index from the address besides.
+    ``walks``: it loads something by an index from the address besides. ``indexed``: an argument is the index of what it loads.
     """
     code = takes(machine, at, target) + (INDEXED[machine] if walks else b"")
+    if indexed:
+        code += b"\x48\x8d\x04\x88" if machine is Machine.X64 else struct.pack("<I", 0x8B010800)  # rax += rcx * 4, x0 += x1 * 4
     if machine is Machine.X64:
         return code + b"\x8b\x40" + struct.pack("<b", distance) + (b"\x83\xc0\x07" if changed else b"") + RETURNS[machine]
     load = struct.pack("<I", 0xB9400000 | distance // 4 << 10)
@@ -66,14 +68,22 @@ def reads(machine: Machine, at: int, target: int, number: int) -> bytes:
 
 
 def image(
-    machine: Machine, start: int, distance: int, others: dict[int, int], content: dict[int, bytes], *, changed: bool, walks: bool = False
+    machine: Machine,
+    start: int,
+    distance: int,
+    others: dict[int, int],
+    content: dict[int, bytes],
+    *,
+    changed: bool,
+    walks: bool = False,
+    indexed: bool = False,
 ) -> Image:
     """A function that reaches ``start`` + ``distance`` from ``start``, and others that read data: number → datum."""
     pe = Pe(machine)
     pe.cursor = RDATA + 0x800
     for place, data in content.items():
         pe.put(place, data)
-    pe.put(TEXT, reaches(machine, TEXT, start, distance, changed=changed, walks=walks))
+    pe.put(TEXT, reaches(machine, TEXT, start, distance, changed=changed, walks=walks, indexed=indexed))
     entries = [("f", TEXT)]
     for number, target in others.items():
         at = TEXT + 0x40 * len(entries)
@@ -83,12 +93,14 @@ def image(
     return pe.build("reach.dll")
 
 
-def live(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]], *, walks: bool = False) -> ImageDiff:
+def live(
+    machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]], *, walks: bool = False, indexed: bool = False
+) -> ImageDiff:
     """Live data that functions read: number → distance from the first, in the base and in the fixed image."""
     start, images = DATA + 0x100, []
     for reach, there, changed in zip((8, distance), places, (False, True), strict=True):
         others = {number: start + at for number, at in there.items()}
-        images.append(image(machine, start, reach, others, {}, changed=changed, walks=walks and changed))
+        images.append(image(machine, start, reach, others, {}, changed=changed, walks=walks and changed, indexed=indexed))
     return diff_images(*images)
 
 
@@ -145,6 +157,27 @@ def test_live_data_that_are_too_far_apart(machine: Machine) -> None:
 def test_live_data_that_are_walked(machine: Machine) -> None:
     """An index from the first may lead to the second as well."""
     assert refusals(live(machine, 16, (SAME, MOVED), walks=True)) == [("unresolved-reference", DATA + 0x110)]
+
+
+FARTHER = {1: 0, 2: 8, 3: 24, 4: 16}
+
+
+@each_machine
+@pytest.mark.parametrize(("distance", "places"), [(8, (SAME, SAME)), (4, (SAME, MOVED)), (24, (SAME, MOVED))])
+def test_an_index_from_where_the_base_has_the_same(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]]) -> None:
+    assert build_patch(live(machine, distance, places, indexed=True)).carried == ()
+
+
+@each_machine
+@pytest.mark.parametrize(("distance", "places"), [(8, (SAME, MOVED)), (8, (MOVED, SAME)), (12, (SAME, FARTHER))])
+def test_an_index_from_where_the_base_has_others(machine: Machine, distance: int, places: tuple[dict[int, int], dict[int, int]]) -> None:
+    assert refusals(live(machine, distance, places, indexed=True)) == [("unresolved-reference", DATA + 0x100 + distance)]
+
+
+@each_machine
+def test_the_self_check_sees_an_index_too(machine: Machine, monkeypatch) -> None:
+    monkeypatch.setattr(Neighbours, "of", lambda _self, _bodies, links, _pieces: Found(list(links), (), ()))
+    assert refusals(live(machine, 8, (SAME, MOVED), indexed=True)) == [("self-check", DATA + 0x108)]
 
 
 @each_machine

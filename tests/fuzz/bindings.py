@@ -99,7 +99,7 @@ class _Judge:
             return None if self._same_code(name, addend, rva) else f"is bound to 0x{rva:x} ({self._told(rva)})"
         if chunk.is_live:
             places = self._live_places(name, addend)
-            if not places and name in self.fixed.parts and self._is_unclear(name):
+            if not places and self._is_unclear(name):
                 return None
             return None if rva in [place for place, _ in places] else f"is bound to 0x{rva:x} ({self._told(rva)}), not {places}"
         width = _width(self.diff.fixed, site)
@@ -115,7 +115,9 @@ class _Judge:
 
     def _is_unclear(self, name: str) -> bool:
         """Whether the base has another number of variables of that name there."""
-        part = self.fixed.parts[name]
+        part = self.fixed.parts.get(name)
+        if part is None:
+            return False
         there = [one for one in self.base.parts.values() if one.variable[:2] == part.variable[:2]]
         return any(one.namesakes != part.namesakes for one in there)
 
@@ -177,6 +179,7 @@ class _Judge:
         return False
 
     def _same_pointer(self, name: str, here: int, there: int) -> bool:
+        name = self.fixed.named(name, here)
         addend = here - self.fixed.rvas[name]
         chunk = self.fixed.home[name]
         if chunk.is_code:
@@ -211,7 +214,10 @@ class _Judge:
         if here.is_code:
             return self._same_code(new.symbol, 0, there)
         if here.is_live:
-            return there + addends[0] in [place for place, _ in self._live_places(new.symbol, addends[1])] or self._is_unclear(new.symbol)
+            target = self.fixed.rvas[new.symbol] + addends[1]
+            name = self.fixed.named(new.symbol, target)
+            places = [place for place, _ in self._live_places(name, target - self.fixed.rvas[name])]
+            return there + addends[0] in places or self._is_unclear(name)
         if site is None or site.kind in _PAGES:
             return True
         width, addend = _width(self.diff.fixed, site), site.target - self.fixed.rvas[new.symbol]
