@@ -50,6 +50,11 @@ class Counterparts:
         paired = None not in found and len(found) == len(here) == len(there) and {line for _, line in there} == found
         return chosen.pop() if here and paired and len(chosen) == 1 else None
 
+    def taken_there(self, target: int) -> frozenset[int]:
+        """What the base's version takes where the function takes ``target``."""
+        lines = {self._lines.get(line) for line in self._taken[1].get(target, ())}
+        return frozenset(place for place, taken in self._taken[0].items() if lines.intersection(taken))
+
     def _means_another(self, line: int, place: int, target: int) -> bool:
         """Whether the counterpart of a base instruction takes another address than ``target``, of what the base has at ``place``."""
         return any(

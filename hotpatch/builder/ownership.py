@@ -78,6 +78,10 @@ class Usage:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.told`."""
         return None if self._counterparts is None else self._counterparts.told(target, places)
 
+    def taken_there(self, target: int) -> frozenset[int]:
+        """See :meth:`hotpatch.builder.counterparts.Counterparts.taken_there`."""
+        return frozenset() if self._counterparts is None else self._counterparts.taken_there(target)
+
     def within(self, start: int, end: int, but: int) -> bool:
         """Whether the function names an address from ``start`` to before ``end`` other than ``but``."""
         at = bisect_left(self.targets, start)
@@ -178,7 +182,15 @@ class Ownership:
             found = likely if len(likely) == 1 else [] if told is None else [told]
             if not found:
                 return f"no symbol covers 0x{rva:x}, and it may belong to {before and before.name} or to {after and after.name}"
-        return found[0] if found else f"no symbol covers 0x{rva:x}, and none ends there"
+        if not found:
+            return f"no symbol covers 0x{rva:x}, and none ends there"
+        owner, there = found[0], usage.taken_there(rva) if usage is not None else frozenset[int]()
+        displacement = self.displacement(owner.rva)
+        if there and displacement is not None:
+            known = range(owner.rva + displacement - _BIAS, _end(owner) + displacement + _BIAS)
+            if not any(place in known for place in there):
+                return f"no symbol covers 0x{rva:x}, near {owner.name}, and the base's version of the function has 0x{min(there):x} there"
+        return owner
 
 
 class Stretches:

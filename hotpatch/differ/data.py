@@ -363,14 +363,23 @@ class _Search:
                 votes.add(pair, voter, site)
             return
         starts, offsets = (there.rva, here.rva), (pair[0] - there.rva, pair[1] - here.rva)
-        renamed = there.name not in self._names[self.fixed] and here.name not in self._names[self.base]
-        if there.name != here.name and not (renamed and proof):
+        if there.name != here.name and not (proof and self._may_be_renamed(there.name, here.name)):
             return
         if offsets[0] == offsets[1]:
             self._stayed.add(pair[0])
             votes.add(starts, voter, site)
         elif proof and self.pairs.get(starts[0]) == starts[1]:
             self._moved[pair].setdefault(voter, site)
+
+    def _may_be_renamed(self, base: str, fixed: str) -> bool:
+        """Whether each image has only the one of two names; where names are missing, another datum may have taken the place."""
+        return base not in self._names[self.fixed] and fixed not in self._names[self.base] and self._all_named
+
+    @cached_property
+    def _all_named(self) -> bool:
+        """Whether symbols cover all live data that code of either image refers to: compilers that merge data name the first alone."""
+        targets = ((view, target) for view, users in self._users.items() for target in users)
+        return all(view.place(target).kind is not PlaceKind.WRITABLE or view.image.datum_at(target) is not None for view, target in targets)
 
     def _elect(self, votes: Votes[_Telling], weight: Mapping[Pair, int], evidence: Evidence) -> None:
         winners, ties = votes.clear_winners(self.pairs, weight)
