@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from hotpatch.builder.model import Selected
 from hotpatch.differ import Verdict
+from hotpatch.differ.matching import Evidence
 from hotpatch.differ.view import View
 from hotpatch.errors import Refusal, Refused, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.differ.lines import Token
@@ -28,6 +29,8 @@ def select(diff: ImageDiff, only: Iterable[str] = ()) -> tuple[tuple[Selected, .
     if wanted:
         rows, refusals = _named(diff, wanted)
     base, fixed = View(diff.base), View(diff.fixed)
+    if wanted:
+        refusals += _left_behind(diff, rows, base)
     changed = frozenset(name for row in diff.of(Verdict.CHANGED) if row.fixed for name in row.fixed.names)
     selected = {
         (row.base.entry, row.fixed.entry): Selected(row.base, row.fixed, _why(row, base, fixed, changed))
@@ -56,6 +59,23 @@ def _named(diff: ImageDiff, wanted: Sequence[str]) -> tuple[tuple[FunctionMatch,
             reason = f"{text} does not differ between the two builds; leave it out of the list"
             refusals.append(Refusal(Rule.NOT_CHANGED, text, entry, reason, {"function": text}))
     return tuple(rows), refusals
+
+
+def _left_behind(diff: ImageDiff, rows: Sequence[FunctionMatch], base: View) -> Iterator[Refusal]:
+    """Listed functions that only their place matches, and that changed functions call which are not listed: these may mean another one."""
+    listed = {row.base.entry for row in rows if row.base is not None}
+    staying = [row.base for row in diff.of(Verdict.CHANGED) if row.base is not None and row.base.entry not in listed]
+    for row in rows:
+        if row.base is None or row.fixed is None or row.matched_by != Evidence.ORDER or set(row.base.names) & set(row.fixed.names):
+            continue
+        callers = [function for function in staying if row.base.entry in base.body(function.entry).whole_targets]
+        if callers:
+            reason = (
+                f"{row.base.label} is matched by its place alone and may be another function, which {callers[0].label} of the base calls; "
+                "list all that call it, too, or leave it out"
+            )
+            evidence = {"callers": [int(function.entry) for function in callers], "fixed_rva": int(row.fixed.entry)}
+            yield Refusal(Rule.UNRESOLVED_REFERENCE, row.base.name, row.base.entry, reason, evidence)
 
 
 def _added(diff: ImageDiff, text: str) -> Refusal | None:
