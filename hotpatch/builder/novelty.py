@@ -158,11 +158,12 @@ class Novelty:
         if section is None or not section.writable:
             return None
         symbol = self._fixed.symbol(rva)
-        rivals = self._rivals(rva)
+        rivals = self._left_over_live
         if symbol is not None and self._diff.base.has_symbols:
             if symbol.name in self._base_names:
                 return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
-            rivals = [rival for rival in rivals if self._base.symbol(rival) is None]  # compilers that merge data keep the first name alone
+            # Compilers that merge data keep the name of the first alone.
+            rivals = tuple(rival for rival in rivals if self._base.symbol(rival) is None)
         if not rivals:
             return None
         places = ", ".join(f"0x{rival:x}" for rival in rivals[:4])
@@ -172,26 +173,21 @@ class Novelty:
     def _base_names(self) -> frozenset[str]:
         return frozenset(datum.name for datum in self._diff.base.data_symbols)
 
-    def _rivals(self, rva: int) -> list[int]:
-        """Writable places of the base without a counterpart, used by functions that could be where the datum was used before."""
-        users = [row for row in self._diff.functions if row.fixed is not None and rva in self._targets(row.fixed, self._fixed)]
-        rows = [row for row in self._diff.functions if row.verdict is Verdict.REMOVED]
-        if any(row.base is None for row in users):
-            rows += self._diff.of(Verdict.CHANGED)
-        found: set[int] = set()
-        for row in {id(row): row for row in [*rows, *users]}.values():
-            if row.base is not None:
-                found.update(target for target in self._targets(row.base, self._base) if self._is_left_over(target))
-        return sorted(target for target in found if (section := self._base.image.section_at(target)) is not None and section.writable)
+    @cached_property
+    def _left_over_live(self) -> tuple[int, ...]:
+        """Live data of the base without a counterpart: what nothing matches in the fixed image may be any of them."""
+        return tuple(sorted(target for target in self._left_over if self._base.writable(target)))
 
     @cached_property
     def _left_over_constants(self) -> frozenset[int]:
-        found: set[int] = set()
-        for row in (*self._diff.of(Verdict.CHANGED), *self._diff.of(Verdict.REMOVED)):
-            if row.base is not None:
-                found.update(target for target in self._targets(row.base, self._base) if self._is_left_over(target))
-        read_only = (target for target in found if (section := self._base.image.section_at(target)) is not None and not section.writable)
-        return frozenset(target for target in read_only if target not in self._base.tables)
+        return frozenset(target for target in self._left_over if not self._base.writable(target) and target not in self._base.tables)
+
+    @cached_property
+    def _left_over(self) -> frozenset[int]:
+        """Data of the base without a counterpart that functions use which have changed or are gone."""
+        rows = (*self._diff.of(Verdict.CHANGED), *self._diff.of(Verdict.REMOVED))
+        used = (target for row in rows if row.base is not None for target in self._targets(row.base, self._base))
+        return frozenset(target for target in used if self._is_left_over(target))
 
     def _targets(self, function: Function, view: View) -> frozenset[int]:
         """Data that the function refers to."""
