@@ -83,7 +83,7 @@ class _Judge:
         if not isinstance(destination, CarriedAddress) or chunk.is_code:
             return None
         places = self._live_places(name, addend) if chunk.is_live else []
-        lost = [place for place, there in places if self.used & {*range(place, place + self.base.size(there) + 1)}]
+        lost = [place for place, there in places if self.used.intersection(self._reached(place, self.base.size(there)))]
         if lost:
             return f"is copied, though the base has it at 0x{lost[0]:x}"
         width = _width(self.diff.fixed, site)
@@ -92,6 +92,10 @@ class _Judge:
         if site.kind not in _PAGES and not any(piece.range.start <= first and last <= piece.range.end for piece in bound.pieces):
             return f"is copied in part: all of it is 0x{start:x} to 0x{start + size:x}"
         return None
+
+    def _reached(self, place: int, size: int) -> range:
+        """A datum of the base, with its end where nothing else begins there."""
+        return range(place, place + size + (not self.base.at(place + size)))
 
     def _at_base(self, site: Site, name: str, addend: int, rva: int) -> str | None:
         chunk = self.fixed.home[name]
