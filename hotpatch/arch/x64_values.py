@@ -31,7 +31,7 @@ class Unknown(NamedTuple):
 class Entry(NamedTuple):
     """An entry loaded from the table at address ``table`` by ``selector``, which is below ``limit`` where a check or a mask was seen.
 
-    ``exact`` where it was a check.
+    ``exact`` where it was a check, and not an equality: one value is told by that, and not how many there are.
     """
 
     table: int
@@ -77,10 +77,11 @@ class State:
         """What ``place`` holds."""
         return self.values.get(place, Unknown(-1, place))
 
-    def join(self, other: State, block: int, image_base: int, masked: dict[Value, int]) -> bool:
+    def join(self, other: State, block: int, image_base: int, masked: dict[Value, int], equal: set[tuple[Value, int]]) -> bool:
         """Merge ``other`` in, at the start of ``block``; whether anything changed.
 
-        A place that each way brings another value to is below the larger of their bounds; ``masked`` are those that no check gave.
+        A place that each way brings another value to is below the larger of their bounds; ``masked`` are those that no check gave, and
+        ``equal`` those that come from what a value was found equal to.
         """
         changed = False
         fresh: dict[Value, int | None] = {}
@@ -96,7 +97,7 @@ class State:
                 continue
             merged: Value = image_base if theirs == image_base else Unknown(block, place)
             if bounded:
-                fresh[merged] = self._common_bound(other, place, merged, masked)
+                fresh[merged] = self._common_bound(other, place, merged, masked, equal)
             if merged != mine:
                 renewed[place] = merged
                 changed = True
@@ -118,7 +119,7 @@ class State:
             changed = True
         return changed
 
-    def _common_bound(self, other: State, place: str, merged: Value, masked: dict[Value, int]) -> int | None:
+    def _common_bound(self, other: State, place: str, merged: Value, masked: dict[Value, int], equal: set[tuple[Value, int]]) -> int | None:
         """What ``merged``, which ``place`` holds from here on, is below; ``None`` where an older value of that name is about."""
         mine, theirs = self.get(place), other.get(place)
         one, two = self.bounds.get(mine), other.bounds.get(theirs)
@@ -129,12 +130,15 @@ class State:
         bound = max(one, two)
         if masked.get(mine) == one or masked.get(theirs) == two:
             masked[merged] = bound
+        if (mine, bound) in equal or (theirs, bound) in equal:
+            equal.add((merged, bound))
         return bound
 
 
 _COPIES = frozenset((x86.X86_INS_MOV, x86.X86_INS_MOVABS, x86.X86_INS_MOVZX, x86.X86_INS_MOVSX, x86.X86_INS_MOVSXD))
 _SIGNED_LOADS = frozenset((x86.X86_INS_MOVSX, x86.X86_INS_MOVSXD))
 _POINTER_SIZE = 8
+_EQUALITIES = frozenset((x86.X86_INS_JE, x86.X86_INS_JNE))
 _EXTENSIONS_IN_PLACE = frozenset((x86.X86_INS_CDQE, x86.X86_INS_CWDE))
 _KEEPS_FLAGS = _COPIES | encoding.instruction_numbers(
     "LEA CDQE CWDE CDQ CQO NOP PUSH POP MOVAPS MOVUPS MOVDQA MOVDQU MOVQ MOVD MOVSS MOVSD XORPS PXOR "
@@ -154,6 +158,7 @@ class Values(Analysis[State]):
         super().__init__(blocks)
         self.image_base = image_base
         self._masked: dict[Value, int] = {}
+        self._equal: set[tuple[Value, int]] = set()
 
     def initial(self) -> State:
         """Nothing is known at the entry."""
@@ -161,7 +166,7 @@ class Values(Analysis[State]):
 
     def merge(self, known: State, other: State, leader: int) -> bool:
         """See :meth:`State.join`."""
-        return known.join(other, self.blocks.addresses[leader], self.image_base, self._masked)
+        return known.join(other, self.blocks.addresses[leader], self.image_base, self._masked, self._equal)
 
     def along(self, state: State, position: int, *, taken: bool) -> State:
         """``state`` with what the branch at ``position`` tells about the value that was compared."""
@@ -175,8 +180,11 @@ class Values(Analysis[State]):
         elif number == (x86.X86_INS_JB if taken else x86.X86_INS_JAE) or (
             number == (x86.X86_INS_JNE if taken else x86.X86_INS_JE) and state.bounds.get(value) == limit + 1
         ):
+            if (value, limit + 1) in self._equal and number in _EQUALITIES:
+                self._equal.add((value, limit))
             state.bounds[value] = limit
         elif number == (x86.X86_INS_JE if taken else x86.X86_INS_JNE):
+            self._equal.add((value, limit + 1))
             state.bounds[value] = limit + 1
         return state
 
@@ -292,7 +300,7 @@ class Values(Analysis[State]):
             return None
         selector = state.get(second)
         bound = state.bounds.get(selector)
-        exact = bound is not None and bound != self._masked.get(selector)
+        exact = bound is not None and bound != self._masked.get(selector) and (selector, bound) not in self._equal
         return Entry(table + accessed.displacement, accessed.size, signed, selector, bound, exact)
 
 

@@ -105,6 +105,7 @@ class _Binder:
         self.imports: dict[str, Import] = {}
         self.refusals: list[Refusal] = []
         self.distances: dict[Rva, tuple[Function, DistanceTable]] = {}
+        self.followed: dict[Rva, Rva] = {}
         self._functions: list[Function] = []
         self._ranges: list[Range] = []
         self._carried: set[Rva] = set()
@@ -244,10 +245,11 @@ class _Binder:
             if part is None:
                 continue
             del self.distances[address]
-            sites = distance_sites(self.fixed, table, part)
+            self.followed[address] = self.view.extent(address).end
+            sites = distance_sites(self.fixed, table, part, self.followed[address])
             if sites is None:
                 site = Site(address, table.entry_size, address, FixupKind.REL32, Use.DATA, address, 0)
-                self._refuse(function, site, "a table of distances from itself, of a form that cannot be bound anew")
+                self._refuse(function, site, "a table of distances from itself, of a form or a length that cannot be bound anew")
             for site in sites or ():
                 self._bind(function, site)
 
@@ -481,6 +483,7 @@ class _Binder:
             tuple(self.handlers),
             tuple(self.record_code),
             tuple(sorted(self.records.items())),
+            dict(sorted(self.followed.items())),
             self.reckonings,
         )
 

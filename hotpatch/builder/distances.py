@@ -22,20 +22,23 @@ def tables_of(image: Image, function: Function) -> tuple[DistanceTable, ...]:
     return tuple(table for table in found if table.address not in jumps)
 
 
-def sites(image: Image, table: DistanceTable, part: Range) -> tuple[Site, ...] | None:
-    """The entries of ``table``, which lies in the datum ``part``, as sites; ``None`` where they are of a form that no field can hold.
+def sites(image: Image, table: DistanceTable, part: Range, following: int) -> tuple[Site, ...] | None:
+    """The entries of ``table``, which lies in what travels as ``part``, as sites; ``None`` where no field can hold them, or it may go on.
 
-    Without a bound, the table ends at the first thing behind it that one of its own entries leads to, or before a word that leads out of
-    the image, such as one of a text. Entries that lead into the datum itself move with it and are no sites.
+    Without a bound, the table ends at ``following``, where something else begins that anything refers to, at the first thing behind it that
+    one of its own entries leads to, or before a word that leads to
+    another section than its first, or to none, such as one of a text. Where another entry may stand at
+    ``following``, it is not known what begins there. Entries that lead into ``part`` move with it and are no sites.
     """
-    end = part.end if table.count is None else min(part.end, table.address + table.count * table.entry_size)
     if (table.entry_size, table.shift, table.signed) != (ENTRY_SIZE, 0, True):
         return None
+    end = min(part.end, following) if table.count is None else min(part.end, table.address + table.count * table.entry_size)
+    section = image.section_at(_target(image, table.address, table.address))
     found = []
     at = table.address
     while at + ENTRY_SIZE <= end:
-        target = table.address + int.from_bytes(image.read(at, ENTRY_SIZE), "little", signed=True)
-        if table.count is None and image.section_at(Rva(target)) is None:
+        target = _target(image, table.address, at)
+        if table.count is None and (section is None or image.section_at(target) is not section):
             break
         if target >= at and table.count is None:
             end = min(end, target)
@@ -43,4 +46,14 @@ def sites(image: Image, table: DistanceTable, part: Range) -> tuple[Site, ...] |
             addend = at - table.address + ENTRY_SIZE
             found.append(Site(Rva(at), ENTRY_SIZE, Rva(at), FixupKind.REL32, Use.DATA, Rva(target), addend))
         at += ENTRY_SIZE
+    if table.count is None and at == following < part.end:
+        # Linkers put what such tables lead to before them.
+        behind = _target(image, table.address, at)
+        if behind < table.address and image.section_at(behind) is section:
+            return None
     return tuple(found)
+
+
+def _target(image: Image, start: int, at: int) -> int:
+    """Where the entry at ``at`` of the table at ``start`` leads."""
+    return start + int.from_bytes(image.read(at, ENTRY_SIZE), "little", signed=True)

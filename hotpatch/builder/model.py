@@ -178,6 +178,7 @@ class Bound:
         handlers: The bodies' language-specific handlers.
         record_code: What records of C++ types that travel call.
         records: Addresses in records of C++ types that travel: the word where each stands, and what it leads to, in the fixed image.
+        followed: Tables of distances that travel, by their addresses, and where the next thing begins that anything refers to.
         reckonings: Numbers to encode anew, by instruction.
     """
 
@@ -190,6 +191,7 @@ class Bound:
     handlers: tuple[Handler, ...]
     record_code: tuple[Handler, ...]
     records: tuple[tuple[Rva, Rva], ...]
+    followed: Mapping[Rva, Rva]
     reckonings: tuple[Reckoning, ...] = ()
 
 

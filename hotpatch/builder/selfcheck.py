@@ -335,7 +335,7 @@ class _Check:
             site
             for at in sorted(self.tables)
             if at in piece.range
-            for site in distance_sites(self.fixed, self.tables[at], piece.range) or ()
+            for site in distance_sites(self.fixed, self.tables[at], piece.range, self.bound.followed[Rva(at)]) or ()
         ]
 
     def _distance(self, site: Site) -> Iterator[Refusal]:

@@ -157,9 +157,20 @@ def test_a_bound_at_a_join_does_not_depend_on_which_place_is_looked_at_first(nam
     first, second = names
     older, other = Unknown(AT, first), Unknown(AT + 8, first)
     known = State({first: Unknown(AT + 4, first), second: older}, {Unknown(AT + 4, first): 4, older: 9})
-    known.join(State({first: other}, {other: 6}), AT, 0, {})
+    known.join(State({first: other}, {other: 6}), AT, 0, {}, set())
     assert known.values == {first: older, second: Unknown(AT, second)}
     assert older not in known.bounds
+
+
+def test_a_value_that_is_equal_to_another_says_not_how_many_entries_there_are():
+    """``cmp ecx, 127; je here; cmp ecx, 5; jne out; here: cmp ecx, 127; je out; …``, as Rust matches one of two variants: five is left."""
+    head = "83f97f 7405 83f905 751b 83f97f 7416".replace(" ", "")
+    table = (TABLE - AT - len(head) // 2 - 7).to_bytes(4, "little").hex()
+    code = bytes.fromhex(head + f"488d15{table}" + "4863048a4801d0ffe0" + "b801000000c3" + "31c0c3")
+    inside = AT + code.index(bytes.fromhex("b801000000c3"))
+    memory = Memory({TABLE: relative(*[inside] * 200)})
+    (found,) = X64.jump_tables(code, AT, memory, limit=lambda at, size: at + 6 * size)
+    assert (len(found.targets), found.exact) == (6, False)
 
 
 @pytest.mark.parametrize(("case", "exact"), [("0f1f00", True), ("4489c1", False)], ids=["as it was", "another"])
