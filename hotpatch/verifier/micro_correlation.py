@@ -266,8 +266,11 @@ class Correlation:
 
     @cached_property
     def _edges(self) -> frozenset[int]:
-        """Where matched data of the fixed image begin and end."""
-        return frozenset(edge for match in self.diff.data for edge in (match.fixed, match.fixed + match.size))
+        """Where matched data of the fixed image begin and end, and jump tables."""
+        image = self.diff.fixed
+        tables = (table for function in image.functions for table in image.jump_tables(function))
+        edges = {edge for match in self.diff.data for edge in (int(match.fixed), match.fixed + match.size)}
+        return frozenset(edges.union(*((table.address, table.address + table.size) for table in tables)))
 
     def tables(self, function: Function) -> tuple[range, ...]:
         """Tables of distances, which are not the same bytes in two images; looked for once, which takes long in large functions."""

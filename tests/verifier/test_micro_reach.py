@@ -213,6 +213,30 @@ def test_minus_one_in_the_lowest_byte_of_an_address(machine: Machine, lowest: in
     assert correlation.same(first, second, images[1].functions[0], range(0)) is same
 
 
+SWITCH = "cmp ecx, 3; ja {out}; lea rdx, [rip + {distance}]; movsxd rax, dword ptr [rdx + rcx*4]; add rax, rdx; jmp rax"
+BYTES = "lea rax, [rip + {distance}]; movzx eax, byte ptr [rax + rcx]; add eax, {number}; ret"
+
+
+def test_beside_the_jump_table_of_another_function() -> None:
+    """A table of bytes whose index nothing checks, and right behind it the jump table of another function, which lies elsewhere."""
+    images = []
+    table = RDATA + 0x804
+    for at, number in ((TEXT + 0x100, 5), (TEXT + 0x140, 6)):
+        pe = Pe(Machine.X64)
+        pe.put(TEXT, assemble(Machine.X64, BYTES.format(distance=table - 4 - TEXT - 7, number=number), TEXT))
+        pe.put(TEXT + 0x20, b"\xcc" * 0x200)
+        code = assemble(Machine.X64, SWITCH.format(out=at + 0x30, distance=table - at - 12), at)
+        pe.put(at, code.ljust(0x31, b"\xc3"))
+        pe.put(table - 4, bytes((1, 2, 3, number)) + struct.pack("<4i", *(at + 0x20 + 4 * case - table for case in range(4))))
+        pe.exports("walk.dll", [("walk", TEXT), ("switch", at)])
+        images.append(pe.build("walk.dll"))
+    assert [found.address for function in images[1].functions for found in images[1].jump_tables(function)] == [table]
+    diff = hotpatch.diff(*images)
+    (report,) = MicroExecution(*images, hotpatch.build(diff), diff=diff).travelling()
+    assert report.outcome is not MicroOutcome.DIFFER, report.text
+    assert report.agreed
+
+
 UNCHECKED_STORE = {
     Machine.X64: "lea rax, [rip + {distance}]; inc byte ptr [rax + rcx]; ret",
     Machine.ARM64: "adrp x9, 0x3000; add x9, x9, #{low}; ldrb w8, [x9, x0]; add w8, w8, #1; strb w8, [x9, x0]; ret",
