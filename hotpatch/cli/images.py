@@ -131,7 +131,7 @@ def build(
     images = open_pair(base, fixed)
     check_output(output, replaces=FileKind.PATCH)
     checked = None
-    stood_for: tuple[str, ...] = ()
+    rehearsal = None
     try:
         with out.progress(f"building {output}"):
             found = diff_images(*images)
@@ -150,7 +150,7 @@ def build(
                 from hotpatch.verifier import check_patch, rehearse
 
                 out.log("rehearsing the patch in an emulated process")
-                stood_for = rehearse(images[0], patch).stood_for
+                rehearsal = rehearse(images[0], patch)
                 out.log("running its functions and the fixed ones on the same made-up state")
                 checked = checks.checked(check_patch(*images, patch, found))
     except NothingToDo as error:
@@ -164,7 +164,7 @@ def build(
         out.result(document, text.build(document))
         return Exit.REFUSED
     patch.save(output)
-    document = convert.build(patch, output, checked, stood_for)
+    document = convert.build(patch, output, checked, rehearsal)
     if options.json or not options.quiet:
         out.result(document, text.build(document))
     return Exit.DONE

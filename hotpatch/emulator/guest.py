@@ -18,7 +18,7 @@ from hotpatch.emulator.snapshots import put_back, take
 from hotpatch.emulator.system import System
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine.target import Module, Region, Rights, Thread
-from hotpatch.errors import ApplyRefused, EmulatedFault, HotpatchError, InputError, Refusal, Rule
+from hotpatch.errors import ApplyRefused, EmulatedFault, FaultKind, HotpatchError, InputError, Refusal, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,6 +73,9 @@ class Guest:
         self._stood_for: set[tuple[str, str]] = set()
         self._host = self.system.new_thread(0, 0, host=True)
         self._host.state = ThreadState.IDLE
+        self._partial_start = settings is not None and settings.partial_start
+        self.start_ended_at: tuple[str, ...] = ()
+        """What DLLs' start-ups called that the emulator does not provide, and ended at."""
         self._start_dlls()
         self.kernel.schedule = schedule or SeededSchedule(seed)
 
@@ -410,7 +413,13 @@ class Guest:
         order = loader.initialisation_order(system.modules())
         calls = [call for module in order for call in loader.entry_calls(system, module, DLL_PROCESS_ATTACH)]
         for va, arguments in calls:
-            done = self.call(Va(va), arguments, budget=START_BUDGET)
+            try:
+                done = self.call(Va(va), arguments, budget=START_BUDGET)
+            except EmulatedFault as error:
+                if not self._partial_start or error.fault.kind is not FaultKind.UNKNOWN_IMPORT:
+                    raise
+                self.start_ended_at += (error.fault.function or "",)
+                continue
             module = system.module_at(va)
             is_entry = module is not None and module.image.entry_point == va - module.va
             if is_entry and module is not None and not done.value & 0xFFFF_FFFF:

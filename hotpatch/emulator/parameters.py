@@ -23,6 +23,8 @@ class Settings:
     stdin: bytes = b""
     more_input: bool = False
     """Whether more may come after ``stdin``: at its end ReadFile waits instead of telling that it is the end."""
+    partial_start: bool = False
+    """Whether a DLL's start-up ends where it calls what the emulator does not provide, instead of being a fault."""
 
 
 def map_parameters(memory: Memory, settings: Settings) -> dict[str, int]:

@@ -77,6 +77,7 @@ class Process:
         consistency: Consistency | str = Consistency.IMMEDIATE,
         schedule: Schedule | None = None,
         budget: int = BUDGET,
+        partial_start: bool = False,
     ) -> None:
         """Load ``base`` (a DLL or an exe) and ``modules``, and start up the DLLs among them.
 
@@ -94,6 +95,7 @@ class Process:
             consistency: Of :meth:`apply`, unless said there.
             schedule: Decides interleavings instead of ``seed``.
             budget: Instructions after which a call or a whole run is given up.
+            partial_start: Whether a DLL's start-up ends where it calls what the emulator does not provide, instead of being a fault.
 
         Raises:
             InputError: An image cannot be loaded, or something given is of another kind.
@@ -110,7 +112,7 @@ class Process:
             raise InputError(repr(args), f"is one text where a list is wanted; write args=[{args!r}]")
         if budget < 1:
             raise InputError(f"budget {budget}", _NO_BUDGET)
-        settings = Settings(join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin), more_input)
+        settings = Settings(join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin), more_input, partial_start)
         self.base = base
         self.consistency = self._consistency(consistency)
         self.budget = budget

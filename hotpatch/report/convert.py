@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hotpatch.image import BaseIdentity, Image
     from hotpatch.patch import Carried, HotPatchInfo, Patch
     from hotpatch.report.documents import Access, MicroFunctionDocument
+    from hotpatch.verifier import Rehearsal
 
 
 _LITERALS = {"??_C@_0": "utf-8", "??_C@_1": "utf-16-le"}
@@ -134,11 +135,8 @@ def _literal(patch: Patch, item: Carried) -> str | None:
     return text.partition("\0")[0]
 
 
-def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None, stood_for: Iterable[str] = ()) -> BuildDocument:
-    """The document of a ``hotpatch build`` that made a patch; ``checked`` is what was run on made-up state.
-
-    ``stood_for`` are imports of the patch that were taken to be there.
-    """
+def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None, rehearsal: Rehearsal | None = None) -> BuildDocument:
+    """The document of a ``hotpatch build`` that made a patch; ``checked`` is what was run on made-up state."""
     return BuildDocument(
         patch=path,
         sequence=patch.sequence,
@@ -148,7 +146,8 @@ def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None =
         carried=_carried(patch),
         overrides=list(patch.overrides),
         checked=checked or [],
-        assumed_imports=list(stood_for),
+        assumed_imports=list(rehearsal.stood_for) if rehearsal is not None else [],
+        start_ended_at=list(rehearsal.start_ended_at) if rehearsal is not None else [],
         refused=[],
     )
 

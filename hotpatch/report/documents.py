@@ -83,6 +83,7 @@ class BuildDocument(Document, frozen=True, kw_only=True):
     overrides: list[str] = msgspec.field(default_factory=list)
     checked: list[MicroFunctionDocument] = msgspec.field(default_factory=list)
     assumed_imports: list[str] = msgspec.field(default_factory=list)
+    start_ended_at: list[str] = msgspec.field(default_factory=list)
     refused: list[RefusalDocument]
 
 

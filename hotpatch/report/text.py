@@ -225,6 +225,10 @@ def build(document: BuildDocument) -> RenderableType:
         *_overridden(document.overrides),
         *_checked(document.checked),
         *(Text(f"assumed to be in the process, as the emulator does not know it: {label}") for label in document.assumed_imports),
+        *(
+            Text(f"start-up of the base not run past its call of {label}, as the emulator does not know it")
+            for label in document.start_ended_at
+        ),
         Text(f"{document.patch}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
     )
 

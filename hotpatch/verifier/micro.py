@@ -163,13 +163,13 @@ class MicroExecution:
 
     def _process(self, image: Image, load_base: int | None = None) -> Process:
         """A process in which imports have the same addresses as in all others of this pair."""
-        process = Process(image, load_base=load_base)
+        process = Process(image, load_base=load_base, partial_start=True)
         process.guest.arrange_imports((*self._base.imports, *self._fixed.imports))
         return process
 
     def _fixed_runner(self) -> Runner:
         if self._theirs is None:
-            self._theirs = Runner(self._process(self._fixed, Process(self._base).load_base))
+            self._theirs = Runner(self._process(self._fixed, Process(self._base, partial_start=True).load_base))
         return self._theirs
 
     def _plain(self, function: Function, start: int, *, base: bool) -> Place:

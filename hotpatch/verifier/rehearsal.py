@@ -45,11 +45,13 @@ class Rehearsal:
         functions: Whose redirects were followed.
         compared: Bytes of the module that were the same afterwards.
         stood_for: Imports of the patch that the emulator does not know and that were taken to be there (:mod:`.stand_ins`).
+        start_ended_at: What the base's start-up called that the emulator does not know, so that it ended there.
     """
 
     functions: tuple[RehearsedFunction, ...]
     compared: int
     stood_for: tuple[str, ...] = ()
+    start_ended_at: tuple[str, ...] = ()
 
 
 def rehearse(base: Image, patch: Patch) -> Rehearsal:
@@ -62,9 +64,9 @@ def rehearse(base: Image, patch: Patch) -> Rehearsal:
     Raises:
         ApplyRefused: One of that does not hold (rule self-check, with the place and bytes), or the engine refuses the patch.
         RevertRefused: The engine refuses to take it back.
-        EmulatedFault: The base does not even start up.
+        EmulatedFault: The base does not even start up, though what the emulator does not know only ends that.
     """
-    process = Process(base)
+    process = Process(base, partial_start=True)
     stood_for = stand_in(process, patch)
     before = _memory(process)
     applied = process.apply(patch)
@@ -80,7 +82,7 @@ def rehearse(base: Image, patch: Patch) -> Rehearsal:
     if refusals:
         raise ApplyRefused(refusals)
     followed = tuple(RehearsedFunction(item.name, item.va, item.slot, item.destination, item.trampoline) for item in functions)
-    return Rehearsal(followed, sum(len(content) for _, content in before.values()), stood_for)
+    return Rehearsal(followed, sum(len(content) for _, content in before.values()), stood_for, guest.start_ended_at)
 
 
 def _problems(guest: Guest, arch: Architecture, function: FunctionStatus, new: Va) -> Iterator[Refusal]:

@@ -6,9 +6,11 @@ import pytest
 
 import hotpatch
 from hotpatch.address import Va
-from hotpatch.arch import HPAT_POINTER_DISTANCE, Machine
+from hotpatch.arch import HPAT_POINTER_DISTANCE, Machine, architecture
+from hotpatch.arch.assembly import assemble
 from hotpatch.engine import Engine
-from hotpatch.verifier import rehearse
+from hotpatch.verifier import check_patch, rehearse
+from tests.emulator.pe import TEXT, Pe
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 
@@ -122,3 +124,36 @@ def test_an_import_from_another_library_is_refused(built, machine: Machine) -> N
     assert {rule for rule, _ in _rules(refused)} == {hotpatch.Rule.IMPORT_UNAVAILABLE}
     with pytest.raises(hotpatch.ApplyRefused):
         hotpatch.verify(given.base, patch, fixed=fixed)
+
+
+STARTS = {
+    Machine.X64: "sub rsp, 0x28; call [rip + {distance}]; mov eax, 1; add rsp, 0x28; ret",
+    Machine.ARM64: "stp x29, x30, [sp, #-16]!; adrp x8, 0x2000; ldr x8, [x8, #{low}]; blr x8; mov w0, #1; ldp x29, x30, [sp], #16; ret",
+}
+GIVES = {Machine.X64: "mov eax, {number}; ret", Machine.ARM64: "mov w0, #{number}; ret"}
+
+
+def _starting(machine: Machine, number: int) -> hotpatch.Image:
+    """A DLL whose start-up calls what nobody knows, and a function that gives a number."""
+    trap = architecture(machine).trap
+    pe = Pe(machine, entry=TEXT + 0x80)
+    pe.put(TEXT, trap * (0x100 // len(trap)))
+    slot = pe.imports({"far.dll": ["unheard_of"]})["unheard_of"]
+    pe.put(pe.entry, assemble(machine, STARTS[machine].format(distance=slot - pe.entry - 10, low=slot - 0x2000), pe.entry))
+    pe.put(TEXT + 0x40, assemble(machine, GIVES[machine].format(number=number), TEXT + 0x40))
+    pe.exports("starts.dll", [("gives", TEXT + 0x40)])
+    return pe.build("starts.dll")
+
+
+@each_machine
+def test_a_start_up_that_calls_what_the_emulator_does_not_know(machine: Machine) -> None:
+    base, fixed = _starting(machine, 1), _starting(machine, 2)
+    with pytest.raises(hotpatch.EmulatedFault):
+        hotpatch.Process(base)
+    diff = hotpatch.diff(base, fixed)
+    patch = hotpatch.build(diff)
+    assert rehearse(base, patch).start_ended_at == ("far.dll!unheard_of",)
+    assert [report.outcome for report in check_patch(base, fixed, patch, diff).travelling] == [hotpatch.verifier.MicroOutcome.AGREE]
+    process = hotpatch.Process(base, partial_start=True)
+    process.apply(patch)
+    assert process.call("gives") == 2
