@@ -230,7 +230,45 @@ NODE_PTY = Release(
     _node_pty("1.1.0", "c7517f19083ddcb05f276904680eb2b11a6b5ecab778b8e4e5685a6d645b3f60"),
 )
 
-RELEASES = (CVE_2025_69277, UJSON, PILLOW, APSW, ZSTANDARD_CFFI, ZSTANDARD, XXHASH, NODE_PTY)
+WRAPT = _pair(
+    "wrapt",
+    "wrapt 2.5.0: on Arm64 with another compiler and C run time",
+    _wheels(
+        "wrapt",
+        "wrapt/_wrappers.cp313-{platform}.pyd",
+        {
+            "2.4.1": (
+                "1fe758b9c2d49138231ec3efabd106fec665f86fec50b3d02d7edd75f08a69ca",
+                "0c974c36e8205255a3947dad9c2fe000431b57dd522946e56c192174a7f92a0f",
+            ),
+            "2.5.0": (
+                "77f0a74ff6f6cf89f5b673a732d5afe1911a6e6b1c017260836fdfdf85518dc1",
+                "b620d7559b6b2197c5730332fab0867ecf1c8cb74d45533ebbcbcad1eacf4616",
+            ),
+        },
+    ),
+)
+
+PYMONGO = _pair(
+    "pymongo",
+    "PyMongo 4.18.3: one function of the codec of BSON; on Arm64 another compiler",
+    _wheels(
+        "pymongo",
+        "bson/_cbson.cp313-{platform}.pyd",
+        {
+            "4.18.2": (
+                "84f99563560a94321b7c3eb4a3bd0dc81f29a2f67a1da065f78641eff42f4a81",
+                "f319857f858a17e1c0e48159b65c89abe93d5ebf3423bb3e3891d8b67a68accd",
+            ),
+            "4.18.3": (
+                "6fed3281c93aafb79748c9448f32a1658a870499f09c0d70129f153c1a5833ef",
+                "ff7585de6e5befc06eec004ac6352507685f901eac92ea0c79ae5defae374a96",
+            ),
+        },
+    ),
+)
+
+RELEASES = (CVE_2025_69277, UJSON, PILLOW, APSW, ZSTANDARD_CFFI, ZSTANDARD, XXHASH, NODE_PTY, WRAPT, PYMONGO)
 """The pairs that the comparison and the builder are developed on."""
 
 
