@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hotpatch.report.documents import CallDocument, RunDocument
 
 Many = Parameter(negative=(), consume_multiple=False)
+_SHOWN = 6
+"""Functions of a stack that a sentence shows; the evidence has them all."""
 _OPTIONS = (
     *(
         "--patch",
@@ -219,10 +221,18 @@ def _still_waiting(process: Process) -> list[Refusal]:
             continue
         begun = next(event for event in reversed(process.events) if event.kind == "wait" and event.details["patch"] == change.name)
         holders = cast("list[dict[str, object]]", begun.details["holders"])
-        inside = ", ".join(f"thread {each['thread']} in {each['function']}" for each in holders)
+        inside = ", ".join(
+            f"thread {each['thread']} in {each['function']} ({' ← '.join(cast('list[str]', each['stack'])[:_SHOWN])})" for each in holders
+        )
+        stuck = next((each["function"] for each in holders if not each["reachable"]), None)
+        end = (
+            "bound the wait (--wait), or choose another consistency"
+            if stuck is None
+            else f"the code of {stuck} never returns from there, so this cannot be waited for; choose another consistency"
+        )
         reason = (
             f"the program ended after {ended} instructions, before its threads had left the code that {change.operation} of {change.name} "
-            f"had waited for since instruction {change.since} ({inside}); bound the wait (--wait), or choose another consistency"
+            f"had waited for since instruction {change.since}: {inside}; {end}"
         )
         evidence = {"patch": change.name, "at": change.since, "instructions": ended, "holders": holders}
         refusals.append(Refusal(Rule.NOT_REACHED, None, None, reason, evidence))

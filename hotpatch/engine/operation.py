@@ -52,7 +52,9 @@ def _await(step: Transaction, registry: Registry, waiting: Waiting, inside: tupl
         operation=waiting.operation.value,
         module_va=waiting.module,
         until=waiting.until,
-        holders=[{"thread": each.thread, "function": each.function} for each in inside],
+        holders=[
+            {"thread": each.thread, "function": each.function, "stack": list(each.stack), "reachable": each.returns} for each in inside
+        ],
     )
 
 

@@ -92,6 +92,26 @@ def test_a_transition_that_never_ends_is_said(ask: Ask, image, patch, machine) -
     assert given_up.code == 4
 
 
+def test_the_refusal_says_whether_waiting_could_end(ask: Ask, image, patch, machine) -> None:
+    ends = {}
+    for at in (500, 600, 700, 900, 1200):
+        command = (
+            "run",
+            image("never-quiescent", machine),
+            "--patch",
+            f"{patch('never-quiescent', machine)}@{at}",
+            "--consistency",
+            "quiescent",
+        )
+        (refusal,) = ask(*command, "--json").document("run")["refused"]
+        (holder,) = refusal["evidence"]["holders"]
+        assert holder["stack"][-2:] == ["serve", "server"]
+        assert f"thread {holder['thread']} in {holder['function']} ({' ← '.join(holder['stack'])}); " in refusal["reason"]
+        assert holder["reachable"] == ("never returns" not in refusal["reason"])
+        ends[holder["function"]] = holder["reachable"]
+    assert (ends["serve"], ends["visit"]) == (False, True)
+
+
 def test_a_patch_that_still_waits_when_the_program_ends_is_refused(ask: Ask, image, patch, machine) -> None:
     """With `quiescent` nothing of it has been done, so the program has run unpatched."""
     fix = patch("never-quiescent", machine)

@@ -57,7 +57,9 @@ def test_quiescent_waits_for_a_program_counter(here, offset):
     here.fake.clock = 50
     assert here.engine.poll().busy
     assert here.fake.snapshot() == before
-    assert told(here, "wait", "until", "holders") == [(100, [{"thread": 1, "function": "f1"}])]
+    ((until, holders),) = told(here, "wait", "until", "holders")
+    assert until == 100
+    assert holders == [{"thread": 1, "function": "f1", "stack": [hex(here.entry(1) + offset)], "reachable": True}]
     go(here, 1, here.entry(5))
     assert not here.engine.poll().busy
     assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)
