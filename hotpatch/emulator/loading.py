@@ -54,7 +54,7 @@ def load(system: System, thread: GuestThread, name: str) -> Outcome:
         state.count(known.va, 1)
         return known.va
     try:
-        come = _bring(system, name)
+        return _bring(system, thread, name)
     except InputError as error:
         state.release()
         system.event("refused", rule="not-loadable", function=None, reason=str(error))
@@ -65,13 +65,10 @@ def load(system: System, thread: GuestThread, name: str) -> Outcome:
         raise
     finally:
         system.activate(thread)
-    calls = tuple((module.va, call) for module in come for call in loader.entry_calls(system, module, DLL_PROCESS_ATTACH))
-    system.end_slice()
-    return Attaching(come[-1].va, calls).resume(system, thread, 0)
 
 
-def _bring(system: System, name: str) -> tuple[Module, ...]:
-    """Map, bind and announce an available file and what it needs; what is needed comes first.
+def _bring(system: System, thread: GuestThread, name: str) -> Outcome:
+    """Map, bind and announce an available file and what it needs, and begin to start it up; what is needed comes first.
 
     Raises:
         InputError: A file cannot be loaded. Whatever is raised, nothing of it stays.
@@ -95,6 +92,9 @@ def _bring(system: System, name: str) -> tuple[Module, ...]:
             system.event("load", module=module.name, va=module.va, size=module.size)
         announced = tuple(come)
         system.watchers.loaded(announced)
+        calls = tuple((module.va, call) for module in come for call in loader.entry_calls(system, module, DLL_PROCESS_ATTACH))
+        system.end_slice()
+        return Attaching(come[-1].va, calls).resume(system, thread, 0)
     except BaseException:
         try:
             if announced:  # a watcher may be done with what is taken back now
@@ -106,7 +106,6 @@ def _bring(system: System, name: str) -> tuple[Module, ...]:
             system.heap.take_back(heap)
             del system.events[told:]
         raise
-    return tuple(come)
 
 
 def _closure(system: System, name: str) -> list[Image]:

@@ -119,23 +119,25 @@ def test_an_unload_that_the_host_interrupts_has_not_been_or_goes_on(machine: Mac
     assert late.process.status().kept == ()
 
 
+@pytest.mark.parametrize("place", ["watchers", "end_slice"])
 @pytest.mark.parametrize("case", ["late-module", "hooks"])
-def test_a_load_that_the_host_interrupts_once_it_is_patched_has_not_been(machine: Machine, monkeypatch, case: str) -> None:
-    """The interrupt comes when the engine is done and the loader is not; going on loads the module again, patched."""
+def test_a_load_that_the_host_interrupts_once_it_is_patched_has_not_been(machine: Machine, monkeypatch, case: str, place: str) -> None:
+    """The interrupt comes when the engine is done and the loader is not; going on loads the module again, patched, and starts it up."""
     late = Late(case, machine)
     applied = late.process.register(late.patch)
     late.api("GetModuleHandleA", b"base.dll\0")  # what the host needs for calls is mapped now
     guest = late.process.guest
     before = late.process.engine.snapshot(), guest.regions(), guest.modules(), list(late.process.events)
-    real = guest.system.watchers.loaded
+    owner, name = (guest.system.watchers, "loaded") if place == "watchers" else (guest.system, "end_slice")
+    real = getattr(owner, name)
 
-    def loaded(modules: tuple[object, ...]) -> None:
-        real(modules)
-        assert applied.state is PatchState.APPLIED
-        monkeypatch.undo()
-        raise KeyboardInterrupt
+    def interrupted(*modules: object) -> None:
+        real(*modules)
+        if applied.state is PatchState.APPLIED:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(guest.system.watchers, "loaded", loaded)
+    monkeypatch.setattr(owner, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
         late.load()
     assert (late.process.engine.snapshot(), guest.regions(), guest.modules(), list(late.process.events)) == before
