@@ -224,7 +224,7 @@ def _still_waiting(process: Process) -> list[Refusal]:
         inside = ", ".join(
             f"thread {each['thread']} in {each['function']} ({' ← '.join(cast('list[str]', each['stack'])[:_SHOWN])})" for each in holders
         )
-        stuck = next((each["function"] for each in holders if not each["reachable"]), None)
+        stuck = next((each["endless"] for each in holders if not each["reachable"]), None)
         end = (
             "bound the wait (--wait), or choose another consistency"
             if stuck is None

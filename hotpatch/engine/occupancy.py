@@ -68,7 +68,8 @@ class Holder:
         stack: The thread's functions, innermost first.
         certain: Whether unwind data says so; otherwise a word of a stack that cannot be walked looks like it.
         outermost: Whether nothing of the program is below it: when it returns, the thread ends.
-        returns: Whether the function's own code leads from there to a way out; unknown counts as yes.
+        endless: The function of the first of the thread's frames in the code from which its own code leads to no way out; unknown counts
+            as one that does.
     """
 
     thread: int
@@ -77,7 +78,12 @@ class Holder:
     stack: tuple[str, ...]
     certain: bool
     outermost: bool
-    returns: bool
+    endless: str | None
+
+    @property
+    def returns(self) -> bool:
+        """Whether waiting for the thread may end."""
+        return self.endless is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,17 +206,17 @@ def holder(target: Target, locator: Locator, modules: Sequence[Module], thread: 
     """The innermost frame of a thread that lies in ``code``, or ``None``."""
     frames, complete = walk(target, locator, modules, thread)
     inside = [frame for frame, _ in frames if frame.module is not None]
-    for frame, called in frames:
-        span = code.at(frame.pc - called)
-        if span is not None:
-            outermost = complete and (not inside or frame is inside[-1])
-            returns = frame.function is None or may_return(target, frame, modules)
-            return Holder(thread.id, _name(span, frame.pc - called), frame.pc, _names(inside), True, outermost, returns)
+    kept = [(frame, _name(span, at)) for frame, called in frames if (span := code.at(at := frame.pc - called)) is not None]
+    if kept:
+        frame, name = kept[0]
+        stuck = (owner or f"0x{one.pc:x}" for one, owner in kept if one.function is not None and not may_return(target, one, modules))
+        outermost = complete and (not inside or frame is inside[-1])
+        return Holder(thread.id, name, frame.pc, _names(inside), True, outermost, next(stuck, None))
     if not complete:
         for word in _rest(target, thread, frames[-1][0]):
             span = code.at(word - 1)
             if span is not None:
-                return Holder(thread.id, _name(span, word - 1), Va(word), _names(inside), False, False, True)
+                return Holder(thread.id, _name(span, word - 1), Va(word), _names(inside), False, False, None)
     return None
 
 

@@ -53,7 +53,14 @@ def _await(step: Transaction, registry: Registry, waiting: Waiting, inside: tupl
         module_va=waiting.module,
         until=waiting.until,
         holders=[
-            {"thread": each.thread, "function": each.function, "stack": list(each.stack), "reachable": each.returns} for each in inside
+            {
+                "thread": each.thread,
+                "function": each.function,
+                "stack": list(each.stack),
+                "reachable": each.returns,
+                "endless": each.endless,
+            }
+            for each in inside
         ],
     )
 

@@ -43,7 +43,10 @@ def _refusal(what: Waiting | Transition, found: Holder, waited: int, *, stands: 
     elif found.returns:
         end = "wait longer, or use --consistency immediate"
     else:
-        end = f"the code of {name} never returns from there, so this cannot be waited for; use --consistency immediate, or end that thread"
+        end = (
+            f"the code of {found.endless} never returns from there, so this cannot be waited for; "
+            "use --consistency immediate, or end that thread"
+        )
     return Refusal(
         Rule.NOT_QUIESCENT,
         found.function,
@@ -56,6 +59,7 @@ def _refusal(what: Waiting | Transition, found: Holder, waited: int, *, stands: 
             "waited": waited,
             "stands": stands,
             "reachable": found.returns,
+            "endless": found.endless,
             "returns": found.returns,
             "outermost": found.outermost,
             "walked": found.certain,

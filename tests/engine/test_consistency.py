@@ -59,7 +59,7 @@ def test_quiescent_waits_for_a_program_counter(here, offset):
     assert here.fake.snapshot() == before
     ((until, holders),) = told(here, "wait", "until", "holders")
     assert until == 100
-    assert holders == [{"thread": 1, "function": "f1", "stack": [hex(here.entry(1) + offset)], "reachable": True}]
+    assert holders == [{"thread": 1, "function": "f1", "stack": [hex(here.entry(1) + offset)], "reachable": True, "endless": None}]
     go(here, 1, here.entry(5))
     assert not here.engine.poll().busy
     assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)
