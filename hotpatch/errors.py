@@ -39,6 +39,7 @@ class Rule(StrEnum):
     POLICY = "policy-differs"
     UNRESOLVED_REFERENCE = "unresolved-reference"
     CONTRADICTING_VOTES = "contradicting-votes"
+    CALLBACKS = "callbacks-unknown"
     UNDECODABLE = "undecodable-instruction"
     UNWIND = "unwind-data"
     IMPORT_UNAVAILABLE = "import-unavailable"

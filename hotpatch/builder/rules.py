@@ -6,8 +6,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Use
+from hotpatch.builder.callbacks import callback_functions
 from hotpatch.differ import Verdict
 from hotpatch.errors import InputError, Refusal, Rule
+from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,7 +20,16 @@ if TYPE_CHECKING:
     from hotpatch.image import Image
 
 OVERRIDABLE = frozenset(
-    {Rule.DATA_LAYOUT, Rule.DATA_INIT, Rule.EXPORT_ABI, Rule.RUN_ONCE, Rule.START_UP, Rule.POLICY, Rule.CONTRADICTING_VOTES}
+    {
+        Rule.DATA_LAYOUT,
+        Rule.DATA_INIT,
+        Rule.EXPORT_ABI,
+        Rule.RUN_ONCE,
+        Rule.START_UP,
+        Rule.POLICY,
+        Rule.CONTRADICTING_VOTES,
+        Rule.CALLBACKS,
+    }
 )
 """Rules about what a patch means, which its author may know better; the others are about what can be built at all."""
 
@@ -40,7 +51,7 @@ def overrides(allow: Iterable[str]) -> tuple[Rule, ...]:
 
 def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rule]) -> tuple[Refusal, ...]:
     """Every objection to replacing ``selected``."""
-    found = (*_findings(diff), *_texts(diff, selected), *_run_once(diff, selected), *_folded(diff, selected))
+    found = (*_findings(diff), *_texts(diff, selected), *_run_once(diff, selected), *_folded(diff, selected), *_callbacks(diff))
     return tuple(refusal for refusal in found if refusal.rule not in allowed)
 
 
@@ -73,6 +84,24 @@ def _run_once(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal
             f"nothing but start-up code changed, and {item.base.label} ({once[item.base.entry]}) has run before a patch can be applied; "
             "restart with the fixed build",
             {"why": once[item.base.entry]},
+        )
+
+
+def _callbacks(diff: ImageDiff) -> Iterator[Refusal]:
+    """A patch that keeps data beside objects mostly converts what is there as it goes in: only symbols name the callback for that."""
+    if diff.fixed.has_symbols or callback_functions(diff):
+        return
+    there = {entry.label for entry in diff.base.imports}
+    new = [entry for entry in diff.fixed.imports if entry.library.lower() == SUPPORT_LIBRARY and entry.label not in there]
+    names = [entry.name for entry in new if entry.name and not entry.name.startswith(ORIGINAL_PREFIX)]
+    if names:
+        yield Refusal(
+            Rule.CALLBACKS,
+            None,
+            None,
+            f"the fixed image uses {SUPPORT_LIBRARY} ({', '.join(names)}) and no symbols say whether it has callbacks "
+            f"({Moment.BEFORE_APPLY.symbol} and so on), without which what they convert would be lost; build from images with PDBs",
+            {"imports": names},
         )
 
 

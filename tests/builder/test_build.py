@@ -69,9 +69,24 @@ def test_pefile_and_lief_read_every_patch(name, machine):
 @each_pdb
 @pytest.mark.parametrize("name", BUILT)
 def test_a_patch_reads_back_as_it_was_made(name, machine, pdb):
-    patch = build_patch(compared(name, machine, pdb))
+    patch = build_patch(compared(name, machine, pdb), allow=() if pdb else ("callbacks-unknown",))
     again = loads(patch.data, patch.image.name)
     assert (again.functions, again.carried, again.fixups, again.imports) == (patch.functions, patch.carried, patch.fixups, patch.imports)
+
+
+@each_machine
+@pytest.mark.parametrize("name", ["hooks", "state-handed-over"])
+def test_callbacks_that_no_symbol_names_are_not_left_out_in_silence(name, machine):
+    (refusal,) = refused(compared(name, machine, None))
+    assert refusal.rule is Rule.CALLBACKS
+    assert "hotpatch_shadow_attach" in refusal.evidence["imports"]
+    assert build_patch(compared(name, machine, "auto")).callbacks
+    assert build_patch(compared(name, machine, None), allow=("callbacks-unknown",)).overrides == (Rule.CALLBACKS,)
+
+
+@each_machine
+def test_an_image_that_only_calls_originals_needs_none(machine):
+    assert not build_patch(compared("original-called", machine, None)).callbacks
 
 
 @each_machine
