@@ -29,7 +29,7 @@ for base, fixed in pairs:
         after, before = hotpatch.open(fixed), hotpatch.open(base)
     else:
         before, after = hotpatch.open(base), hotpatch.open(fixed)
-    told[base] = hashlib.sha256(hotpatch.build(hotpatch.diff(before, after)).data).hexdigest()
+    told[base] = hashlib.sha256(hotpatch.build(hotpatch.diff(before, after), allow=["callbacks-unknown"]).data).hexdigest()
 print(json.dumps([told[base] for base in sorted(told)]))
 """
 
