@@ -10,6 +10,7 @@ import pytest
 import hotpatch
 from hotpatch.arch import architecture
 from hotpatch.engine import Consistency, PatchState
+from hotpatch.engine.hpat import pointer_of
 from hotpatch.errors import ApplyRefused, RevertRefused, Rule
 
 from .conftest import World, world
@@ -261,6 +262,40 @@ def test_superseding_per_thread_keeps_the_older_version_for_who_is_inside(here):
     assert here.result(1) == 1111
     second.revert()
     assert (here.result(1), first.state) == (111, PatchState.APPLIED)
+
+
+def test_a_function_given_back_per_thread_is_left_by_each_thread_on_its_own(here):
+    """A thread that is still in the older patch calls the dropped function of that, another one the original."""
+    first = here.engine.apply(here.patch({1: 111, 2: 222}))
+    changed, dropped = here.engine.status().functions
+    original = first.original("f2")
+    here.fake.thread(1, changed.destination + INSIDE)
+    here.fake.thread(2, here.entry(5))
+    second = here.engine.apply(here.patch({1: 1111}, sequence=2, name="second.dll"), PER_THREAD)
+    assert second.state is PatchState.TRANSITION
+    leads_to = int.from_bytes(here.fake.read(pointer_of(dropped.slot), 8), "little")
+    assert leads_to not in (dropped.destination, original)
+    go(here, 1, here.entry(5))
+    here.engine.poll()
+    assert (second.state, here.result(1), here.result(2)) == (PatchState.APPLIED, 1111, 2)
+
+
+@pytest.mark.parametrize("place", ["entry", "pointer"])
+def test_a_redirect_that_somebody_changes_while_its_revert_waits_is_left_alone(here, place):
+    applied = here.engine.apply(here.patch({1: 111}))
+    (function,) = here.engine.status().functions
+    here.fake.thread(1, function.destination + INSIDE)
+    applied.revert(QUIESCENT)
+    va = here.entry(1) if place == "entry" else pointer_of(function.slot)
+    found = here.fake.read(va, 1)
+    here.fake.write_data(va, bytes([found[0] ^ 0xFF]))
+    go(here, 1, here.entry(5))
+    before = here.fake.snapshot()
+    assert [(refusal.rule, refusal.function) for refusal in here.engine.poll().refused] == [(Rule.REDIRECT_CHANGED, "f1")]
+    assert (here.fake.snapshot(), applied.state) == (before, PatchState.APPLIED)
+    here.fake.write_data(va, found)
+    applied.revert(QUIESCENT)
+    assert (applied.state, here.result(1)) == (PatchState.REVERTED, 1)
 
 
 def test_functions_given_back_are_waited_for_too(here):
