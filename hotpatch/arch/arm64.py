@@ -22,17 +22,18 @@ from hotpatch.arch import (
     walks,
 )
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import Architecture, CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
+from hotpatch.arch.base import CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
 from hotpatch.arch.common import LiteDecoder
+from hotpatch.arch.following import Following
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from hotpatch.arch.base import CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
-    from hotpatch.arch.certain import Counted, Held
+    from hotpatch.arch.base import Architecture, CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
+    from hotpatch.arch.certain import Counted
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
-    from hotpatch.arch.reach import Reached
+    from hotpatch.arch.reach import Motion
 
 _SCALED = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L})
 """Kinds of fields that hold a multiple of what is accessed."""
@@ -61,12 +62,13 @@ functions take floating-point arguments in the integer registers.
 """
 
 
-class Arm64(Architecture):
+class Arm64(Following):
     """The Arm64 instruction set."""
 
     machine = Machine.ARM64
     instruction_alignment = a64.WORD
     convention = CONVENTION
+    lost = arm64_constants.VOLATILE
     branch_reach = (1 << 27) - 4
     veneer_reach = (1 << 32) - (1 << 12)
     padding_bytes = tuple(struct.pack("<I", word) for word in (a64.UDF_0, a64.NOP, a64.BRK_UNREACHABLE))
@@ -135,25 +137,9 @@ class Arm64(Architecture):
         """See :meth:`Architecture.never_reads`."""
         return arm64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
 
-    def reached(
-        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-    ) -> tuple[Reached, ...]:
-        """See :meth:`Architecture.reached`."""
-        return arm64_reach.reaching(instructions, naming, edges).reached()
-
-    def first_reached(
-        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-    ) -> tuple[Reached, ...]:
-        """See :meth:`Architecture.first_reached`."""
-        return arm64_reach.reaching(instructions, naming, edges).first_reached()
-
-    def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
-        """See :meth:`Architecture.walked`."""
-        return arm64_reach.reaching(instructions, naming, edges).walked()
-
-    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
-        """See :meth:`Architecture.held`."""
-        return arm64_reach.certainty(instructions, naming, edges, CONVENTION).held()
+    def motion(self, instruction: Instruction, *, names: bool) -> Motion:
+        """See :func:`hotpatch.arch.arm64_reach.motion`."""
+        return arm64_reach.motion(instruction, names=names)
 
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.arm64_counted` for the forms."""

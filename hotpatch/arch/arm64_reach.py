@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.arm64_constants import VOLATILE, effect, registers, whole_register
+from hotpatch.arch.arm64_constants import effect, registers, whole_register
 from hotpatch.arch.base import Flow
-from hotpatch.arch.certain import Certainty
-from hotpatch.arch.reach import Access, Motion, Reaching
+from hotpatch.arch.reach import Access, Motion
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from hotpatch.arch.base import CallingConvention, Instruction
+    from hotpatch.arch.base import Instruction
     from hotpatch.arch.constants import Effect
 
 _NUMBER = r"#(-?(?:0x[0-9a-f]+|\d+))"
@@ -32,23 +29,8 @@ _LANE = re.compile(r"\}\[\d+\]")
 _ONE = re.compile(r"([wxbhsdq])(?:\d+|zr)")
 
 
-def reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
-    """What is reached from addresses that are taken; see :meth:`hotpatch.arch.base.Architecture.reached` for what is given."""
-    return Reaching(instructions, _motions(instructions, naming), VOLATILE, edges)
-
-
-def certainty(
-    instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]], convention: CallingConvention
-) -> Certainty:
-    """What registers hold for certain; see :meth:`hotpatch.arch.base.Architecture.held` for what is given."""
-    return Certainty(instructions, _motions(instructions, naming), convention, edges)
-
-
-def _motions(instructions: Sequence[Instruction], naming: Collection[int]) -> list[Motion]:
-    return [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
-
-
-def _motion(instruction: Instruction, *, names: bool) -> Motion:
+def motion(instruction: Instruction, *, names: bool) -> Motion:
+    """What one instruction does; ``names``: one that names a whole address of data."""
     mnemonic, operands = instruction.mnemonic, instruction.operands
     if instruction.flow is not Flow.NEXT:
         return Motion()

@@ -18,14 +18,16 @@ from hotpatch.arch import (
     x64_tables,
     x64_trampoline,
 )
-from hotpatch.arch.base import Architecture, CallingConvention, FixupKind, Flow, Machine
+from hotpatch.arch.base import CallingConvention, FixupKind, Flow, Machine
+from hotpatch.arch.following import Following
 from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from hotpatch.arch.base import (
+        Architecture,
         CodeWrite,
         DistanceTable,
         EntrySite,
@@ -36,10 +38,10 @@ if TYPE_CHECKING:
         Step,
         Trampoline,
     )
-    from hotpatch.arch.certain import Counted, Held
+    from hotpatch.arch.certain import Counted
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.outline import Outline
-    from hotpatch.arch.reach import Reached
+    from hotpatch.arch.reach import Motion
 
 CONVENTION = CallingConvention(
     integer_arguments=("rcx", "rdx", "r8", "r9"),
@@ -66,12 +68,13 @@ _JUMPS = ((b"\xe9", 4), (b"\xeb", 1))
 """Opcodes of the usual direct jumps and bytes of their distances."""
 
 
-class X64(Architecture):
+class X64(Following):
     """x64 (AMD64), 64-bit mode."""
 
     machine = Machine.X64
     instruction_alignment = 1
     convention = CONVENTION
+    lost = x64_operands.VOLATILE
     branch_reach = 2**31 - 1
     veneer_reach = branch_reach
     padding_bytes = PADDING
@@ -141,25 +144,9 @@ class X64(Architecture):
         """See :meth:`Architecture.never_reads`."""
         return x64_constants.follower(self.disassemble(code, address), CONVENTION).never_reads(offset, register)
 
-    def reached(
-        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-    ) -> tuple[Reached, ...]:
-        """See :meth:`Architecture.reached`."""
-        return x64_reach.reaching(instructions, naming, edges).reached()
-
-    def first_reached(
-        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-    ) -> tuple[Reached, ...]:
-        """See :meth:`Architecture.first_reached`."""
-        return x64_reach.reaching(instructions, naming, edges).first_reached()
-
-    def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
-        """See :meth:`Architecture.walked`."""
-        return x64_reach.reaching(instructions, naming, edges).walked()
-
-    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
-        """See :meth:`Architecture.held`."""
-        return x64_reach.certainty(instructions, naming, edges, CONVENTION).held()
+    def motion(self, instruction: Instruction, *, names: bool) -> Motion:
+        """See :func:`hotpatch.arch.x64_reach.motion`."""
+        return x64_reach.motion(instruction, names=names)
 
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.x64_counted` for the forms."""

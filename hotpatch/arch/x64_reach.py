@@ -6,15 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import Flow
-from hotpatch.arch.certain import Certainty
 from hotpatch.arch.constants import slot_name
-from hotpatch.arch.reach import Access, Motion, Reaching
-from hotpatch.arch.x64_operands import PARENTS, VOLATILE, memory
+from hotpatch.arch.reach import Access, Motion
+from hotpatch.arch.x64_operands import PARENTS, memory
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from hotpatch.arch.base import CallingConvention, Instruction
+    from hotpatch.arch.base import Instruction
     from hotpatch.arch.x64_operands import Memory
 
 _SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "fword": 6, "tbyte": 10, "xword": 10, "xmmword": 16, "ymmword": 32, "zmmword": 64}
@@ -33,23 +30,8 @@ _STRINGS = ("movs", "stos", "lods", "scas", "cmps")
 _TWO = 2
 
 
-def reaching(instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
-    """What is reached from addresses that are taken; see :meth:`hotpatch.arch.base.Architecture.reached` for what is given."""
-    return Reaching(instructions, _motions(instructions, naming), VOLATILE, edges)
-
-
-def certainty(
-    instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]], convention: CallingConvention
-) -> Certainty:
-    """What registers hold for certain; see :meth:`hotpatch.arch.base.Architecture.held` for what is given."""
-    return Certainty(instructions, _motions(instructions, naming), convention, edges)
-
-
-def _motions(instructions: Sequence[Instruction], naming: Collection[int]) -> list[Motion]:
-    return [_motion(instruction, names=instruction.address in naming) for instruction in instructions]
-
-
-def _motion(instruction: Instruction, *, names: bool) -> Motion:
+def motion(instruction: Instruction, *, names: bool) -> Motion:
+    """What one instruction does; ``names``: one that names a whole address of data."""
     if instruction.flow is not Flow.NEXT:
         return Motion()
     mnemonic = instruction.mnemonic.rpartition(" ")[2]

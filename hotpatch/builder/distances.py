@@ -26,9 +26,9 @@ def sites(image: Image, table: DistanceTable, part: Range, following: int) -> tu
     """The entries of ``table``, which lies in what travels as ``part``, as sites; ``None`` where no field can hold them, or it may go on.
 
     Without a bound, the table ends at ``following``, where something else begins that anything refers to, at the first thing behind it that
-    one of its own entries leads to, or before a word that leads to
-    another section than its first, or to none, such as one of a text. Where another entry may stand at
-    ``following``, it is not known what begins there. Entries that lead into ``part`` move with it and are no sites.
+    one of its own entries leads to, or before a word that leads to another section than its first, or to none, such as one of a text. Where
+    another entry may stand at ``following``, it is not known what begins there. Entries that lead into ``part`` move with it and are no
+    sites.
     """
     if (table.entry_size, table.shift, table.signed) != (ENTRY_SIZE, 0, True):
         return None

@@ -12,14 +12,13 @@ from hotpatch.arch import Use
 from hotpatch.differ import Verdict
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.parts import POINTER_SIZE
-from hotpatch.image import Range
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
-    from hotpatch.image import Function
+    from hotpatch.image import Function, Range
     from hotpatch.image.type_records import TypeRecord
 
 
@@ -31,11 +30,8 @@ class Novelty:
         self._diff, self._fixed, self._base = diff, fixed, base
 
     def extent(self, rva: Rva) -> Range:
-        """The datum at ``rva``: as its symbol says, otherwise up to the next thing that anything refers to."""
-        symbol = self._fixed.symbol(rva)
-        if symbol is not None and symbol.size:
-            return Range(symbol.rva, Rva(symbol.rva + symbol.size))
-        return self._fixed.extent(rva)
+        """See :meth:`hotpatch.differ.view.View.datum`."""
+        return self._fixed.datum(rva)
 
     def is_whole(self, fixed: Rva, base: Rva) -> bool:
         """Whether all of the constant at ``fixed`` is at ``base`` too, not only the part that matches: it may have grown."""

@@ -227,9 +227,7 @@ class Stretches:
     def _exact(self, usage: Usage, part: Range, members: Sequence[int]) -> bool:
         """Whether each member is a datum of its own that is used as such."""
         if self._diff.fixed.has_symbols:
-            symbol = self._fixed.symbol(members[0])
-            own = self._fixed.extent(members[0]) if symbol is None else Range(symbol.rva, Rva(_end(symbol)))
-            return len(members) == 1 and part == own
+            return len(members) == 1 and part == self._fixed.datum(members[0])
         return all(target not in usage.taken for target in members)
 
     def _reach(self, usage: Usage, rva: int) -> Range:
@@ -238,7 +236,7 @@ class Stretches:
         With symbols that is also so where the function names nothing else in it, for it may hand the end on to another.
         """
         symbol = self._fixed.symbol(rva)
-        own = Range(symbol.rva, Rva(_end(symbol))) if symbol is not None else self._fixed.extent(rva)
+        own = self._fixed.datum(rva)
         if rva not in usage.taken:
             return own
         if self._diff.fixed.has_symbols:
@@ -300,9 +298,7 @@ class Stretches:
         before, _ = self._ownership.neighbours(target)
         if before is None or not _is_end(before, target) or not self._constant(before.rva):
             return None
-        symbol = self._fixed.symbol(target)
-        end = _end(symbol) if symbol is not None else self._fixed.extent(target).end
-        part = Range(before.rva, Rva(max(end, target + 1)))
+        part = Range(before.rva, Rva(max(self._fixed.datum(target).end, target + 1)))
         return None if self._alike(part, (before.rva, target)) else part
 
     def _is_text(self, part: Range) -> bool:

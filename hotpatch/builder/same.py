@@ -132,9 +132,7 @@ class Sameness:
 
     def is_own_index(self, reach: Reach) -> bool:
         """Whether an index goes over what begins, for all that is known, with what is named, or counts from in front of it."""
-        symbol = self._view.symbol(reach.taken)
-        end = symbol.rva + symbol.size if symbol is not None and symbol.size else self._view.extent(reach.taken).end
-        return reach.indexed and reach.start < end
+        return reach.indexed and reach.start < self._view.datum(reach.taken).end
 
     def reach_problem(self, reach: Reach, base: int) -> str | None:
         """Code that reaches ``base`` from what it names where the fixed image reaches ``reach``."""

@@ -24,12 +24,11 @@ INLINES_CHANGED = "inlines changed code"
 def select(diff: ImageDiff, only: Iterable[str] = ()) -> tuple[tuple[Selected, ...], tuple[Refusal, ...]]:
     """The pairs to replace, by base entry, and what is wrong with ``only`` (FUNCTION texts; empty: everything that changed in function)."""
     rows = tuple(row for row in diff.of(Verdict.CHANGED) if not row.is_cosmetic)
+    base, fixed = View(diff.base), View(diff.fixed)
     refusals: list[Refusal] = []
     wanted = list(only)
     if wanted:
         rows, refusals = _named(diff, wanted)
-    base, fixed = View(diff.base), View(diff.fixed)
-    if wanted:
         refusals += _left_behind(diff, rows, base)
     changed = frozenset(name for row in diff.of(Verdict.CHANGED) if row.fixed for name in row.fixed.names)
     selected = {

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hotpatch.report.documents import CallDocument, RunDocument
 
 Many = Parameter(negative=(), consume_multiple=False)
-_SHOWN = 6
-"""Functions of a stack that a sentence shows; the evidence has them all."""
 _OPTIONS = (
     *(
         "--patch",
@@ -215,15 +213,14 @@ def _missed(process: Process, changes: Sequence[PatchAt]) -> list[Refusal]:
 
 def _still_waiting(process: Process) -> list[Refusal]:
     """What waited for threads when the program ended, so that nothing of it has been done."""
+    from hotpatch.report.events import held
+
     ended, refusals = process.instructions, []
     for change in process.status().changes:
         if change.state != "waiting":
             continue
         begun = next(event for event in reversed(process.events) if event.kind == "wait" and event.details["patch"] == change.name)
         holders = cast("list[dict[str, object]]", begun.details["holders"])
-        inside = ", ".join(
-            f"thread {each['thread']} in {each['function']} ({' ← '.join(cast('list[str]', each['stack'])[:_SHOWN])})" for each in holders
-        )
         stuck = next((each["endless"] for each in holders if not each["reachable"]), None)
         end = (
             "bound the wait (--wait), or choose another consistency"
@@ -232,7 +229,7 @@ def _still_waiting(process: Process) -> list[Refusal]:
         )
         reason = (
             f"the program ended after {ended} instructions, before its threads had left the code that {change.operation} of {change.name} "
-            f"had waited for since instruction {change.since}: {inside}; {end}"
+            f"had waited for since instruction {change.since}: {held(holders, stacks=True)}; {end}"
         )
         evidence = {"patch": change.name, "at": change.since, "instructions": ended, "holders": holders}
         refusals.append(Refusal(Rule.NOT_REACHED, None, None, reason, evidence))

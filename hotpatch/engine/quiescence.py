@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hotpatch.engine.target import Target
     from hotpatch.patch import Patch
 
-_SHOWN = 6
+SHOWN = 6
 """Functions of a stack that a sentence shows; the evidence has them all."""
 
 
@@ -36,7 +36,7 @@ def refusals(target: Target, locator: Locator, code: Code, what: Waiting | Trans
 
 def _refusal(what: Waiting | Transition, found: Holder, waited: int, *, stands: bool) -> Refusal:
     deed = "applied" if what.operation is Operation.APPLY else "reverted"
-    stack = " ← ".join(found.stack[:_SHOWN])
+    stack = " ← ".join(found.stack[:SHOWN])
     name = found.function or f"0x{found.va:x}"
     if found.returns and stands:
         end = "nothing of the process can run on by itself; let something run (by input, say) and try again, or use --consistency immediate"

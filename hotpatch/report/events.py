@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hotpatch.engine.quiescence import SHOWN
 from hotpatch.errors import counted
 from hotpatch.report.text import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _UNTOLD = frozenset({"spawn", "exit", "map", "fault"})
 """Told elsewhere in the text, or of no interest there; documents have them."""
@@ -75,9 +76,8 @@ def _move(event: Mapping[str, Any]) -> str:
 def _wait(event: Mapping[str, Any]) -> str:
     if event.get("called_off"):
         return f"{event['patch']}, sequence {event['sequence']}: called off"
-    return (
-        f"{event['patch']}, sequence {event['sequence']}: {event['operation']} waits for {_held(event)}, until instruction {event['until']}"
-    )
+    what = f"{event['patch']}, sequence {event['sequence']}"
+    return f"{what}: {event['operation']} waits for {held(event['holders'])}, until instruction {event['until']}"
 
 
 def _transition(event: Mapping[str, Any]) -> str:
@@ -87,15 +87,19 @@ def _transition(event: Mapping[str, Any]) -> str:
         case "thread":
             return f"thread {event['moved_thread']} from {event['from']} to {event['to']} code of {what}, {left}"
         case "begin":
-            return f"{what}: {event['operation']} thread by thread begins, held by {_held(event)}"
+            return f"{what}: {event['operation']} thread by thread begins, held by {held(event['holders'])}"
         case "reverse":
             return f"{what}: called off, threads go back, {left}"
         case _:
             return f"{what}: all threads have changed over"
 
 
-def _held(event: Mapping[str, Any]) -> str:
-    return ", ".join(f"thread {each['thread']} in {each['function'] or '?'}" for each in event["holders"])
+def held(holders: Iterable[Mapping[str, Any]], *, stacks: bool = False) -> str:
+    """The threads that something waits for, from an event's ``holders``; with the innermost functions of their ``stacks``."""
+    return ", ".join(
+        f"thread {each['thread']} in {each['function'] or '?'}" + (f" ({' ← '.join(each['stack'][:SHOWN])})" if stacks else "")
+        for each in holders
+    )
 
 
 def _debug(event: Mapping[str, Any]) -> str:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import struct
-from functools import cache, lru_cache
+from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ARENA = range(0x80_0000_0000, 0x200_0000_0000)
 """VAs whose pages are created when the function touches them; nothing else of an emulated process lies there, and pointers point well into
@@ -46,7 +42,6 @@ class Scenery:
 
     def __init__(self, seed: int, constants: tuple[int, ...] = (), *, forgiving: bool = False) -> None:
         self._seed, self._constants, self._forgiving = seed, constants, forgiving
-        self._registers: dict[int, int] = {}
         words, floats = _drawn(seed)
         if constants:
             draw = Random(seed)
@@ -64,16 +59,11 @@ class Scenery:
 
     def register(self, index: int) -> int:
         """What an integer register holds at the entry, by number: arguments are where a function's own constants are compared first."""
-        if index not in self._registers:
-            self._registers[index] = self._register(index)
-        return self._registers[index]
-
-    def _register(self, index: int) -> int:
         if not self._seed % 2:
             return self.word(index)
         draw = Random(self._seed << 8 | index)
         block, turn = divmod(self._seed // 2, len(_HOLDS))
-        holds = _holds(block, index)
+        holds = Random(block << 8 | index).sample(_HOLDS, len(_HOLDS))
         what = holds[turn]
         if what == _WORD:
             return self.word(index)
@@ -97,12 +87,6 @@ class Scenery:
             return None
         at = (va // _PAGE * _STRIDE & _MASK) % _WORDS * 8
         return self._bytes[at : at + _PAGE]
-
-
-@cache
-def _holds(block: int, index: int) -> Sequence[int]:
-    """What a register holds in each turn of a block of seeds."""
-    return Random(block << 8 | index).sample(_HOLDS, len(_HOLDS))
 
 
 @lru_cache(maxsize=64)

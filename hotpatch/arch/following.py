@@ -1,0 +1,54 @@
+"""Where addresses go that code names, on either machine: only what one instruction does with them differs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from hotpatch.arch.base import Architecture
+from hotpatch.arch.certain import Certainty
+from hotpatch.arch.reach import Reaching
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from hotpatch.arch.base import Instruction
+    from hotpatch.arch.certain import Held
+    from hotpatch.arch.reach import Motion, Reached
+
+
+class Following(Architecture):
+    """An instruction set whose addresses are followed by the motions of its instructions."""
+
+    lost: Collection[str]
+    """Places that a call leaves undefined."""
+
+    @abstractmethod
+    def motion(self, instruction: Instruction, *, names: bool) -> Motion:
+        """What one instruction does; ``names``: one that names a whole address of data."""
+
+    def reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """See :meth:`Architecture.reached`."""
+        return self._reaching(instructions, naming, edges).reached()
+
+    def first_reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """See :meth:`Architecture.first_reached`."""
+        return self._reaching(instructions, naming, edges).first_reached()
+
+    def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
+        """See :meth:`Architecture.walked`."""
+        return self._reaching(instructions, naming, edges).walked()
+
+    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
+        """See :meth:`Architecture.held`."""
+        return Certainty(instructions, self._motions(instructions, naming), self.convention, edges).held()
+
+    def _reaching(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
+        return Reaching(instructions, self._motions(instructions, naming), self.lost, edges)
+
+    def _motions(self, instructions: Sequence[Instruction], naming: Collection[int]) -> list[Motion]:
+        return [self.motion(instruction, names=instruction.address in naming) for instruction in instructions]
