@@ -6,12 +6,13 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from hotpatch.arch.base import (
+from hotpatch.arch.base import Architecture
+from hotpatch.arch.certain import Counted, Held
+from hotpatch.arch.model import (
     HPAT_POINTER_DISTANCE,
     HPAT_SLOT_SIZE,
     LONGEST_INSTRUCTION,
     WHOLE_KINDS,
-    Architecture,
     CallingConvention,
     CodeWrite,
     DistanceTable,
@@ -30,7 +31,6 @@ from hotpatch.arch.base import (
     reference_of,
     step_of,
 )
-from hotpatch.arch.certain import Counted, Held
 from hotpatch.arch.outline import Outline, Outlines, is_inward, pieces_between
 from hotpatch.arch.reach import Reached
 

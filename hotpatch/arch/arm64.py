@@ -22,16 +22,17 @@ from hotpatch.arch import (
     walks,
 )
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
 from hotpatch.arch.common import LiteDecoder
 from hotpatch.arch.following import Following
+from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from hotpatch.arch.base import Architecture, CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
+    from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
     from hotpatch.arch.constants import Constant
+    from hotpatch.arch.model import CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
     from hotpatch.arch.outline import Outline
     from hotpatch.arch.reach import Motion
 

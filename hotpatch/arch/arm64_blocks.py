@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import Flow, Use
+from hotpatch.arch.model import Flow, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

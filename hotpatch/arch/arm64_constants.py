@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import Flow, Use
 from hotpatch.arch.constants import Effect, Follower, slot_name
+from hotpatch.arch.model import Flow, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hotpatch.arch.base import CallingConvention, Instruction, Row
+    from hotpatch.arch.model import CallingConvention, Instruction, Row
 
 VOLATILE = ("x0", "x1", "x16", "x17", "x18", "x30")
 """Registers that no code reads behind a call but for a result."""

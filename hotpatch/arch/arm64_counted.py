@@ -7,9 +7,9 @@ Architecture Reference Manual (DDI 0487), C6.2.
 from __future__ import annotations
 
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import FixupKind
 from hotpatch.arch.certain import Counted
 from hotpatch.arch.common import out_of_reach
+from hotpatch.arch.model import FixupKind
 
 _SUM_MASK, _SUM = 0xBF800000, 0x91000000
 """ADD and SUB, whichever bit 30 says; bit 29 clear: they leave the flags alone."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch.arm64_code import Code
 from hotpatch.arch.arm64_facts import Destination
 from hotpatch.arch.arm64_flow import Analysis
-from hotpatch.arch.base import DistanceTable
+from hotpatch.arch.model import DistanceTable
 
 if TYPE_CHECKING:
     from hotpatch.arch.arm64_facts import Fact, State

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import FixupKind
+from hotpatch.arch.model import FixupKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import FixupKind
+from hotpatch.arch.model import FixupKind
 from hotpatch.errors import OutOfReach, Refusal, Refused, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.arch.base import Row
+    from hotpatch.arch.model import Row
 
 PAGE = 0x1000
 """Bytes of a page as ADRP counts them."""

@@ -18,7 +18,7 @@ from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_blocks import Blocks
 from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
-from hotpatch.arch.base import FixupKind
+from hotpatch.arch.model import FixupKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,12 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.arm64_constants import effect, registers, whole_register
-from hotpatch.arch.base import Flow
+from hotpatch.arch.model import Flow
 from hotpatch.arch.reach import Access, Motion
 
 if TYPE_CHECKING:
-    from hotpatch.arch.base import Instruction
     from hotpatch.arch.constants import Effect
+    from hotpatch.arch.model import Instruction
 
 _NUMBER = r"#(-?(?:0x[0-9a-f]+|\d+))"
 _MEMORY = re.compile(rf"\[(x\d+)(?:, {_NUMBER})?\](!)?(?:, {_NUMBER})?$")

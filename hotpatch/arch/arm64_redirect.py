@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
-from hotpatch.arch.base import CodeWrite, EntrySite, FixupKind, Redirect
+from hotpatch.arch.model import CodeWrite, EntrySite, FixupKind, Redirect
 from hotpatch.errors import OutOfReach, Refusal, Rule
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BR_X16 = 0xD61F0200
 LDR_X16_PLUS_8 = 0x58000050
 """``ldr x16, [pc+8]``."""
 LDR_X16_PLUS_1000 = 0x58008010
-"""``ldr x16, [pc+0x1000]``: :data:`hotpatch.arch.base.HPAT_POINTER_DISTANCE`."""
+"""``ldr x16, [pc+0x1000]``: :data:`hotpatch.arch.model.HPAT_POINTER_DISTANCE`."""
 
 LDRB_W16_X18 = 0x39400250
 """``ldrb w16, [x18, #imm12]``: x18 holds the thread environment block (MS Learn, "Overview of ARM64 ABI conventions")."""

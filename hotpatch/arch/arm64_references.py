@@ -10,12 +10,12 @@ from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_code import Code, may_jump
 from hotpatch.arch.arm64_flow import Analysis
 from hotpatch.arch.arm64_tables import data_words, tables_inside
-from hotpatch.arch.base import FixupKind, Use
+from hotpatch.arch.model import FixupKind, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from hotpatch.arch.base import JumpTable, Row
+    from hotpatch.arch.model import JumpTable, Row
 
 _PAGE = FixupKind.PAGEBASE_REL21
 _DATA, _PARTIAL, _UNUSED = Use.DATA, Use.PARTIAL, Use.UNUSED

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_code import Code, may_jump
-from hotpatch.arch.base import FixupKind
+from hotpatch.arch.model import FixupKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_code import Code, may_jump
 from hotpatch.arch.arm64_flow import Analysis
-from hotpatch.arch.base import JumpTable
+from hotpatch.arch.model import JumpTable
 
 if TYPE_CHECKING:
     from hotpatch.arch.arm64_facts import Destination

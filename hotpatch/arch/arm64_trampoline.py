@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_references import LITERAL_BYTES, branches
-from hotpatch.arch.base import FixupKind, Flow, Trampoline, Use
 from hotpatch.arch.common import cannot_relocate
+from hotpatch.arch.model import FixupKind, Flow, Trampoline, Use
 from hotpatch.errors import InputError, Rule
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hotpatch.arch.base import FixupKind, Flow, Use
+from hotpatch.arch.model import FixupKind, Flow, Use
 
 WORD = 4
 """Bytes of an instruction."""

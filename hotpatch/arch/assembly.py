@@ -14,7 +14,7 @@ from typing import Any
 
 import capstone
 
-from hotpatch.arch.base import Machine
+from hotpatch.arch.model import Machine
 from hotpatch.errors import HotpatchError, InputError
 
 _NUMBER = r"-?(?:0x[0-9a-f]+|\d+)"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.arch.base import Flow
+from hotpatch.arch.model import Flow
 from hotpatch.arch.reach import Reaching, copy_of, is_slot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from hotpatch.arch.base import CallingConvention, FixupKind, Instruction
+    from hotpatch.arch.model import CallingConvention, FixupKind, Instruction
     from hotpatch.arch.reach import Distance, Motion, State
 
 

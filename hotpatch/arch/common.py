@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Iterable, Iterator
 
-    from hotpatch.arch.base import JumpTable
+    from hotpatch.arch.model import JumpTable
 
 Row = tuple[int, int, int, bytes, bytes, bytes]
 """Capstone's instruction number, address, size in bytes, encoding (padded to 24 bytes), mnemonic and operand text (ASCII; what

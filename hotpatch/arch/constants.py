@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.arch.base import Flow
+from hotpatch.arch.model import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from hotpatch.arch.base import CallingConvention, Instruction
+    from hotpatch.arch.model import CallingConvention, Instruction
 
 _STEP_LIMIT = 20_000
 """Instructions that one constant is followed through at most."""

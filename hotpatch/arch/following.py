@@ -12,8 +12,8 @@ from hotpatch.arch.reach import Reaching
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from hotpatch.arch.base import Instruction
     from hotpatch.arch.certain import Held
+    from hotpatch.arch.model import Instruction
     from hotpatch.arch.reach import Motion, Reached
 
 

@@ -6,12 +6,13 @@ from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.arch.base import FixupKind, Use
+from hotpatch.arch.model import FixupKind, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from hotpatch.arch.base import Architecture, Row
+    from hotpatch.arch.base import Architecture
+    from hotpatch.arch.model import Row
 
 _DISTANCES = frozenset(
     {FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21}

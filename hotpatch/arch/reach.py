@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from hotpatch.arch.base import Flow
+from hotpatch.arch.model import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from hotpatch.arch.base import Instruction
+    from hotpatch.arch.model import Instruction
 
 ANY = None
 """A distance that is not constant."""

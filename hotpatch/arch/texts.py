@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hotpatch.arch.base import FixupKind, Use
+from hotpatch.arch.model import FixupKind, Use
 
 _LAST_OPERAND = re.compile(r"#?-?(?:0x)?[0-9a-f]+$")
 _NUMBER = re.compile(r"\b0x[0-9a-f]+")

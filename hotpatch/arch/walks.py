@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import Flow
+from hotpatch.arch.model import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from hotpatch.arch.base import CallingConvention, Instruction
+    from hotpatch.arch.model import CallingConvention, Instruction
 
 _WORD = re.compile(r"[a-z][a-z0-9]*")
 _IN_MEMORY = re.compile(r"\[([^\]]*)\]")

@@ -18,28 +18,18 @@ from hotpatch.arch import (
     x64_tables,
     x64_trampoline,
 )
-from hotpatch.arch.base import CallingConvention, FixupKind, Flow, Machine
 from hotpatch.arch.following import Following
+from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Machine
 from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from hotpatch.arch.base import (
-        Architecture,
-        CodeWrite,
-        DistanceTable,
-        EntrySite,
-        Instruction,
-        JumpTable,
-        Redirect,
-        Row,
-        Step,
-        Trampoline,
-    )
+    from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
     from hotpatch.arch.constants import Constant
+    from hotpatch.arch.model import CodeWrite, DistanceTable, EntrySite, Instruction, JumpTable, Redirect, Row, Step, Trampoline
     from hotpatch.arch.outline import Outline
     from hotpatch.arch.reach import Motion
 

@@ -6,14 +6,14 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind
 from hotpatch.arch.common import out_of_reach
+from hotpatch.arch.model import FixupKind
 from hotpatch.errors import HotpatchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.arch.base import Row
+    from hotpatch.arch.model import Row
 
 
 @dataclass(frozen=True, slots=True)

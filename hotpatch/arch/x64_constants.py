@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import Flow
 from hotpatch.arch.constants import Effect, Follower, slot_name
+from hotpatch.arch.model import Flow
 from hotpatch.arch.x64_operands import PARENTS, VOLATILE, memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hotpatch.arch.base import CallingConvention, Instruction
+    from hotpatch.arch.model import CallingConvention, Instruction
 
 _WIDE = frozenset(name for name in PARENTS if name[0] == "e" or name.endswith("d") or (name[0] == "r" and not name.endswith(("w", "b"))))
 """Names of 64-bit registers and of their low 32 bits."""

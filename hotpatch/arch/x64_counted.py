@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind
 from hotpatch.arch.certain import Counted
 from hotpatch.arch.common import out_of_reach
+from hotpatch.arch.model import FixupKind
 from hotpatch.arch.x64_encoding import modrm_offset
 from hotpatch.arch.x64_operands import memory
 
 if TYPE_CHECKING:
-    from hotpatch.arch.base import Instruction
+    from hotpatch.arch.model import Instruction
 
 _SIZES = {1: 1, 2: 4}
 """Bytes of the displacement, by the mode in the ModRM byte."""

@@ -7,7 +7,7 @@ Compilers make them of tables of pointers to constants (LLVM: RelLookupTableConv
 from __future__ import annotations
 
 from hotpatch.arch import x64_encoding as encoding
-from hotpatch.arch.base import DistanceTable
+from hotpatch.arch.model import DistanceTable
 from hotpatch.arch.x64_flow import Blocks
 from hotpatch.arch.x64_values import Destination, Values
 

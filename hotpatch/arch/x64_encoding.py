@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from capstone import CS_ARCH_X86, CS_MODE_64, x86_const
 
-from hotpatch.arch.base import Flow
 from hotpatch.arch.common import LiteDecoder
+from hotpatch.arch.model import Flow
 
 ADDRESS_MASK = 2**64 - 1
 OPERAND_SIZE_PREFIX = 0x66

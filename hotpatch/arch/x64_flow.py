@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_operands
-from hotpatch.arch.base import Flow
 from hotpatch.arch.common import holds
+from hotpatch.arch.model import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Collection

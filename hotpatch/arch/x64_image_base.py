@@ -18,7 +18,7 @@ from capstone import x86_const
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_operands
-from hotpatch.arch.base import FixupKind, Reference, Use
+from hotpatch.arch.model import FixupKind, Reference, Use
 from hotpatch.arch.x64_flow import Analysis, Blocks
 from hotpatch.arch.x64_operands import PARENTS
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import Flow
 from hotpatch.arch.constants import slot_name
+from hotpatch.arch.model import Flow
 from hotpatch.arch.reach import Access, Motion
 from hotpatch.arch.x64_operands import PARENTS, memory
 
 if TYPE_CHECKING:
-    from hotpatch.arch.base import Instruction
+    from hotpatch.arch.model import Instruction
     from hotpatch.arch.x64_operands import Memory
 
 _SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "fword": 6, "tbyte": 10, "xword": 10, "xmmword": 16, "ymmword": 32, "zmmword": 64}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_binding
-from hotpatch.arch.base import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, CodeWrite, EntrySite, FixupKind, Redirect
+from hotpatch.arch.model import HPAT_POINTER_DISTANCE, HPAT_SLOT_SIZE, CodeWrite, EntrySite, FixupKind, Redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_image_base
-from hotpatch.arch.base import FixupKind, Flow, Instruction, Step, Use
 from hotpatch.arch.common import text
+from hotpatch.arch.model import FixupKind, Flow, Instruction, Step, Use
 from hotpatch.arch.x64_scan import scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hotpatch.arch.base import Row
     from hotpatch.arch.common import Rows
+    from hotpatch.arch.model import Row
 
 _USES = {
     encoding.CALL: Use.CALL,

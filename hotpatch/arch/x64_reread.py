@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.base import FixupKind
+from hotpatch.arch.model import FixupKind
 from hotpatch.arch.x64_tables import MAY_DISPATCH
 
 if TYPE_CHECKING:

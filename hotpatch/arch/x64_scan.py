@@ -10,13 +10,13 @@ import struct
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.arch.base import FixupKind, Use
+from hotpatch.arch.model import FixupKind, Use
 from hotpatch.arch.x64_forms import FORMS, REGISTERS, Form, Lead, Operand, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from hotpatch.arch.base import Row
+    from hotpatch.arch.model import Row
 
 _SIB = 4
 """As the base register: a SIB byte follows."""

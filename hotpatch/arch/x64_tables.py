@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_encoding as encoding
-from hotpatch.arch.base import JumpTable
+from hotpatch.arch.model import JumpTable
 from hotpatch.arch.x64_flow import Blocks
 from hotpatch.arch.x64_scan import scan
 from hotpatch.arch.x64_values import Dispatch, Entry, Values

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_redirect
-from hotpatch.arch.base import FixupKind, Flow, Trampoline
 from hotpatch.arch.common import cannot_relocate, holds
+from hotpatch.arch.model import FixupKind, Flow, Trampoline
 from hotpatch.arch.x64_binding import bind
 from hotpatch.arch.x64_padding import padding_reaches
 from hotpatch.errors import HotpatchError, OutOfReach, Rule
