@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow
-from hotpatch.image.flow import ALIGNED, decode, end_of_function, filler_length, is_whole, padding_length
+from hotpatch.image.flow import ALIGNED, LONGEST_FILLER, decode, end_of_function, filler_length, is_whole, padding_length
 
 if TYPE_CHECKING:
     from hotpatch.image.claims import Claims
     from hotpatch.image.image import Image
 
-_LONGEST_FILLER = 16
 _LITERALS = (4, 8, 16)
 """Bytes of what one instruction loads from a literal pool."""
 _GAP_LIMIT = 64
@@ -57,7 +56,7 @@ class Entries:
 
     def _ends_in_literal(self, start: int, end: int) -> bool:
         """Whether what stands from ``start`` to ``end`` is filler, then literals that code reads."""
-        filler = filler_length(self.image.architecture, self.image.read(start, min(end - start, _LONGEST_FILLER)))
+        filler = filler_length(self.image.architecture, self.image.read(start, min(end - start, LONGEST_FILLER)))
         begins = any(at in self.data for at in range(start, start + filler + 1, self.claims.alignment))
         return begins and any(end - size in self.data for size in _LITERALS)
 

@@ -22,7 +22,10 @@ LEAVING = frozenset({Flow.RETURN, Flow.JUMP, Flow.JUMP_INDIRECT, Flow.TRAP})
 _ELSEWHERE = frozenset({Flow.CALL})
 _NEXT, _JUMP, _JUMP_INDIRECT = Flow.NEXT, Flow.JUMP, Flow.JUMP_INDIRECT
 """Asking an enumeration for a member takes as long as all else that is done with an instruction."""
-_ONWARD = frozenset({Flow.NEXT, Flow.BRANCH})
+ONWARD = frozenset({Flow.NEXT, Flow.BRANCH})
+"""After these, it may."""
+LONGEST_FILLER = 16
+"""Bytes between functions that are looked at as filler at most."""
 
 
 def end_of_function(
@@ -172,7 +175,7 @@ def is_whole(architecture: Architecture, code: bytes, address: int) -> bool:
     """Whether control, followed from ``address`` through ``code``, meets nothing but instructions until it leaves or comes to the end."""
     reached = reach(architecture, code, address)
     known = {instruction.address for instruction in reached} | {address + len(code)}
-    ongoing = (step for step in reached if step.flow in _ONWARD)
+    ongoing = (step for step in reached if step.flow in ONWARD)
     return bool(reached) and all(step.address + step.size in known for step in ongoing)
 
 
