@@ -132,6 +132,7 @@ def test_a_thousand_cycles_leave_the_process_as_the_first_did(machine: Machine, 
     [
         (Machine.X64, Consistency.IMMEDIATE, 2),
         (Machine.X64, Consistency.QUIESCENT, 2),
+        (Machine.X64, Consistency.PER_THREAD, 2),
         (Machine.ARM64, Consistency.PER_THREAD, 2),
         *(pytest.param(*both, 40, marks=pytest.mark.exhaustive) for both in product(Machine, Consistency)),
     ],

@@ -48,6 +48,21 @@ def test_wrong_base_gives_both_values(here):
     assert refusal.evidence["found"]["time_date_stamp"] == 0x5EED0001
 
 
+STAMP, SIZE, CHECKSUM = 64 + 4 + 4, 64 + 24 + 56, 64 + 24 + 64
+"""Where the fields of the header are that tell builds apart, which lies at 64 in synthetic images."""
+
+
+@pytest.mark.parametrize(("name", "at"), [("time_date_stamp", STAMP), ("checksum", CHECKSUM), ("size_of_image", SIZE)])
+def test_wrong_base_where_one_field_of_the_header_differs(here, name, at):
+    data = bytearray(here.base.data)
+    data[at : at + 4] = (int.from_bytes(data[at : at + 4], "little") + 0x1000).to_bytes(4, "little")
+    other = Image.from_bytes(bytes(data), "base.dll")
+    (refusal,) = refused(here, make(Recipe(other, {1: 111})))
+    assert refusal.rule is Rule.WRONG_BASE
+    expected, found = refusal.evidence["expected"], refusal.evidence["found"]
+    assert {field for field in expected if expected[field] != found[field]} == {name}
+
+
 def test_wrong_base_with_the_same_headers(here):
     other = base_image(here.fake.machine, count=8, first=0)
     data = bytearray(other.data)

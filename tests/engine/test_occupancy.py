@@ -1,0 +1,98 @@
+"""A thread at each instruction between a call and a version of the function: which versions it is taken to be inside of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hotpatch.arch import HPAT_SLOT_SIZE, architecture
+from hotpatch.engine import AppliedPatch, Consistency, PatchState
+from hotpatch.engine.hpat import pointer_of
+
+from .conftest import World
+from .synthetic import BODY
+from .test_consistency import INSIDE, flag, go
+
+INTO = {
+    "entry": {"old", "new"},
+    "padding": {"old", "new"},
+    "slot": {"old", "new"},
+    "dispatcher": {"old", "new"},
+    "original": {"old"},
+    "trampoline": {"old"},
+    "replacement": {"new"},
+    "elsewhere": set(),
+}
+"""Versions that a thread is inside of which stands at any instruction there: on its way in, it may have taken either."""
+each_place = pytest.mark.parametrize("place", INTO)
+
+
+def instructions(here: World, applied: AppliedPatch, place: str) -> Iterator[int]:
+    """Addresses of the instructions of a place of function 1, which ``applied`` redirects."""
+    (function,) = applied.functions
+    entry, slot, trampoline = here.entry(1), function.slot, applied.original("f1")
+    dispatcher = int.from_bytes(here.fake.read(pointer_of(slot), 8), "little")
+    placed = next(placed for placed in here.engine.snapshot().trampolines.values() if placed.va == trampoline)
+    x64 = here.fake.machine == "x64"
+    start, size = {
+        "entry": (entry, 1),
+        "padding": (entry - 5, 5 * x64),
+        "slot": (slot, 6 if x64 else HPAT_SLOT_SIZE),
+        "dispatcher": (
+            dispatcher,
+            0 if dispatcher == function.destination else len(architecture(here.fake.machine).dispatcher(0xE8, 0, 0)),
+        ),
+        "original": (entry, BODY),
+        "trampoline": (trampoline, len(placed.code)),
+        "replacement": (function.destination, BODY),
+        "elsewhere": (here.entry(5), BODY),
+    }[place]
+    if place == "entry":
+        yield entry
+        return
+    for item in architecture(here.fake.machine).disassemble(here.fake.read(start, size), start):
+        if item.address != entry:
+            yield item.address
+
+
+@each_place
+@pytest.mark.parametrize("leaving", ["old", "new"])
+def test_in_a_transition(here, place, leaving):
+    """It changes sides when it is not inside of what it is to leave; of what it is to come to it may be."""
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    here.fake.thread(2, here.entry(1) + INSIDE if leaving == "old" else here.entry(5))
+    applied = here.engine.apply(here.patch({1: 111}), Consistency.PER_THREAD)
+    here.fake.thread(3, applied.functions[0].destination + INSIDE)
+    if leaving == "new":
+        applied.reverse()
+    before, back = (here.engine.snapshot(), flag(here, 2)), here.fake.moment()
+    tried = 0
+    for pc in instructions(here, applied, place):
+        go(here, 2, pc)
+        assert here.engine.poll().busy
+        assert (flag(here, 2) == before[1]) is (leaving in INTO[place]), hex(pc)
+        back()
+        here.engine.restore(before[0])
+        tried += 1
+    assert tried >= {"entry": 1, "padding": int(here.fake.machine == "x64"), "slot": 1}.get(place, 2)
+
+
+@each_place
+@pytest.mark.parametrize("leaving", ["old", "new"])
+def test_where_a_patch_stands(here, place, leaving):
+    """A newer patch waits for who is inside of anything older, the standing one's code included, and a revert for who is inside of that."""
+    here.fake.thread(2, here.entry(5))
+    standing = here.apply({1: 111})
+    newer = here.patch({1: 1111}, sequence=2, name="second.dll")
+    before, back = here.engine.snapshot(), here.fake.moment()
+    for pc in instructions(here, standing, place):
+        go(here, 2, pc)
+        if leaving == "old":
+            waits = here.engine.apply(newer, Consistency.QUIESCENT).state is PatchState.WAITING
+            assert waits is bool(INTO[place]), hex(pc)
+        else:
+            standing.revert(Consistency.QUIESCENT)
+            assert (standing.state is PatchState.REVERTING) is ("new" in INTO[place]), hex(pc)
+        back()
+        here.engine.restore(before)
