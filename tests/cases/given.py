@@ -45,6 +45,12 @@ class Given:
     def patch(self) -> hotpatch.Patch:
         return self.redirected("hpat")
 
+    @cached_property
+    def later(self) -> hotpatch.Patch | None:
+        """The patch that goes on top of :attr:`patch`, where the case has one."""
+        then = self.case.manifest.expect.then
+        return None if then is None else hotpatch.build(hotpatch.diff(self.image("base"), self.image(then)), sequence=2)
+
     def redirected(self, redirect: str) -> hotpatch.Patch:
         """The patch with that redirect; without PDBs its callbacks may be missing."""
         if redirect not in self._patches:

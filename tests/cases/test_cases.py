@@ -115,17 +115,16 @@ def test_calls(given, name, machine, pdb, load_base, tmp_path) -> None:
     check_calls(process, one, "reverted")
     process.apply(one.patch)
     check_calls(process, one, "again")
-    if expect.then is not None:
-        newer = hotpatch.build(hotpatch.diff(one.image("base"), one.image(expect.then)), sequence=2)
+    if one.later is not None:
         if expect.then_rule is not None:
             before = process.status()
             with pytest.raises(hotpatch.ApplyRefused) as refused:
-                process.apply(newer)
+                process.apply(one.later)
             assert refused.value.refusals[0].rule == expect.then_rule
             assert process.status() == before
             check_calls(process, one, LATER_PHASES[0])
             return
-        later = process.apply(newer)
+        later = process.apply(one.later)
         check_calls(process, one, LATER_PHASES[0])
         later.revert()
         check_calls(process, one, LATER_PHASES[1])

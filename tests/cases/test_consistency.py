@@ -7,14 +7,12 @@ where a patch goes in until nothing of it stands (``tests/stepping.py``).
 from __future__ import annotations
 
 import random
-from functools import cache
 
 import pytest
 
 import hotpatch
 from hotpatch.arch import Machine, Redirect
 from hotpatch.cases import case_names, find_case
-from hotpatch.cli.arguments import parse_argument
 from hotpatch.emulator.schedule import SeededSchedule
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine import Consistency, PatchState, transition
@@ -25,7 +23,6 @@ from tests.stepping import Steps, mixed_threads
 CASES = [find_case(name) for name in case_names()]
 PATCHED = [case for case in CASES if case.manifest.expect.outcome == "patched"]
 PROGRAMS = [(case.name, number) for case in PATCHED for number in range(len(case.manifest.program))]
-WITH_CALLS = [case.name for case in PATCHED if case.manifest.call]
 OF_THREADS = {
     "busy-caller",
     "busy-leaf",
@@ -147,92 +144,6 @@ def test_programs_under_every_seed(given, name, number, machine, model) -> None:
     for seed in all_seeds(name, number):
         apply_somewhere(run, model, seed)
         change_twice(run, model, seed, stepping=model is not Consistency.IMMEDIATE)
-
-
-CALL_ORIGINALS = ("original-called",)
-"""Cases whose new functions call the original that they replace, which is no mixing."""
-CONVERT = ("hooks",)
-"""Cases whose callbacks convert data, which with ``immediate`` a call that is inside may store in the old form afterwards."""
-
-
-class Calls:
-    """A case's calls, made again and again; what they give when the patch goes in and out between them is what they may give."""
-
-    def __init__(self, one) -> None:
-        self.one, self.process = one, hotpatch.Process(one.image("base"))
-        self.watch, self.steps, self.start = Watch(self.process, one.patch), Steps(self.process), self.process.snapshot()
-        self.steps.reset(on=False)
-        self.all_hpat = all(function.redirect is Redirect.HPAT for function in one.patch.functions)
-        self.calls = [(call.function, call.args) for call in one.case.manifest.call]
-        self.between = cache(self._between)
-        self.total = self.process.instructions
-        self.between(len(self.calls), len(self.calls))
-        self.total = self.process.instructions - self.total
-
-    def _between(self, first: int, second: int) -> tuple[int, ...]:
-        """Results where the patch goes in before call ``first`` and out before call ``second``; neither where they are the same."""
-        process = self.process
-        process.restore(self.start)
-        applied, results = None, []
-        for number, (function, arguments) in enumerate(self.calls):
-            if number == first < second:
-                applied = process.apply(self.one.patch)
-            if number == second and applied is not None:
-                applied.revert()
-            results.append(process.call(function, *map(parse_argument, arguments)))
-        return tuple(results)
-
-    def somewhere(self, model: Consistency, seed: int, *, stepping: bool = False) -> None:
-        """The patch goes in at one instruction and out at another."""
-        process, watch = self.process, self.watch
-        process.restore(self.start)
-        watch.reset()
-        self.steps.reset(on=stepping)
-        rng = random.Random(repr((self.one.case.name, seed)))
-        first, second = sorted((rng.randrange(self.total), rng.randrange(self.total)))
-        process.apply_at(process.instructions + first, self.one.patch, model)
-        process.revert_at(process.instructions + second, self.one.patch)
-        results, pending, whole = [], [], True
-        for function, arguments in self.calls:
-            results.append(process.call(function, *map(parse_argument, arguments)))
-            pending.append(len(process.pending))
-            whole = whole and len(set().union(*watch.sides.values())) < 2
-            watch.sides.clear()
-            watch.called()
-        assert {refusal.rule for refusal in process.refused} <= {Rule.CONSISTENCY_NEEDS_HPAT, Rule.NOT_APPLIED}
-        assert not process.engine.poll().busy
-        assert not process.status().changes
-        stayed_out = Rule.CONSISTENCY_NEEDS_HPAT in {refusal.rule for refusal in process.refused}
-        assert stayed_out is (model is not Consistency.IMMEDIATE and not self.all_hpat)
-        name = self.one.case.name
-        assert model is Consistency.IMMEDIATE or name in CALL_ORIGINALS or not (watch.mixed or self.steps.mixed)
-        if whole and (model is not Consistency.IMMEDIATE or name not in CONVERT):
-            went_in, came_out = sum(left == 2 for left in pending), sum(left > 0 for left in pending)
-            points = [(a, b) for a in (went_in, went_in + 1) for b in (came_out, came_out + 1) if a <= b and not stayed_out] or [(0, 0)]
-            assert tuple(results) in {self.between(*pair) for pair in points}, (seed, results, points)
-
-
-@each_model
-@each_machine
-@pytest.mark.parametrize("name", WITH_CALLS)
-def test_calls(given, name, machine, model) -> None:
-    calls = Calls(given(name, machine, True))
-    for seed in FULL:
-        calls.somewhere(model, seed)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("model", [Consistency.QUIESCENT, Consistency.PER_THREAD])
-@each_machine
-@pytest.mark.parametrize("name", WITH_CALLS)
-def test_calls_at_every_step(given, name, machine, model) -> None:
-    """And one whose new functions call the original is seen to, or it would prove nothing."""
-    calls, mixed = Calls(given(name, machine, True)), []
-    for seed in FULL:
-        calls.somewhere(model, seed, stepping=True)
-        mixed += calls.steps.mixed
-    assert calls.steps.looks or not calls.all_hpat
-    assert bool(mixed) is (name in CALL_ORIGINALS)
 
 
 @each_machine

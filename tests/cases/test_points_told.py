@@ -294,13 +294,12 @@ def test_a_newer_patch_that_cannot_go_in_changes_nothing(given, machine) -> None
     """Tried at a later point of the run: refused, and every call is as if it had not been."""
     one = given("failed-replace", machine, True)
     told, expect = Told(one), one.case.manifest.expect
-    newer = hotpatch.build(hotpatch.diff(one.image("base"), one.image(expect.then)), sequence=2)
     rng = random.Random(machine.value)
     for _ in range(test_points.POINTS):
         first, second = sorted(rng.sample(range(told.total), 2))
         process = told.fresh()
         process.apply_at(first, told.patch)
-        process.apply_at(second, newer)
+        process.apply_at(second, one.later)
         results, entered, _ = told.calls()
         assert [refusal.rule for refusal in process.refused] == [expect.then_rule]
         assert len(process.applied) == 1
