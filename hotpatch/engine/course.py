@@ -18,7 +18,7 @@ from hotpatch.engine.occupancy import versions, versions_of
 from hotpatch.engine.plan import check_own_redirects, plan
 from hotpatch.engine.registry import Ended, Operation, SiteKey
 from hotpatch.engine.stacking import given_back
-from hotpatch.engine.transaction import Transaction
+from hotpatch.engine.transaction import change
 from hotpatch.errors import ApplyRefused, Refusal, Refused, RevertRefused
 from hotpatch.patch import Moment
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hotpatch.engine.occupancy import Code
     from hotpatch.engine.registry import Registry, Transition, Waiting
     from hotpatch.engine.target import Module, Target
+    from hotpatch.engine.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +54,21 @@ def go_on(target: Target, locator: Locator, registry: Registry, waiting: Waiting
                 looked.waiting[waiting.module] = replace(waiting, holder=inside)
                 know(looked)
             return
-        with Transaction(target) as step, step.part():
-            done = registry.copy()
-            del done.waiting[waiting.module]
-            if waiting.operation is Operation.APPLY:
-                checked = plan(target, done, _module(target, waiting), waiting.patch, Consistency.QUIESCENT, waiting.stacking)
-                operation.apply(step, target, done, checked, Consistency.QUIESCENT, waiting.number)
-            else:
-                application = done.applications[waiting.number]
-                check_own_redirects(target, done, application)
-                operation.revert(step, target, done, application)
-            step.commit(know, registry, done)
+        change(target, know, registry, lambda step, done: _do(step, target, done, waiting))
     except Refused as refused:
         _give_up(target, registry, waiting, refused.refusals, know)
+
+
+def _do(step: Transaction, target: Target, registry: Registry, waiting: Waiting) -> None:
+    """What waits; nobody is inside."""
+    del registry.waiting[waiting.module]
+    if waiting.operation is Operation.APPLY:
+        checked = plan(target, registry, _module(target, waiting), waiting.patch, Consistency.QUIESCENT, waiting.stacking)
+        operation.apply(step, target, registry, checked, Consistency.QUIESCENT, waiting.number)
+    else:
+        application = registry.applications[waiting.number]
+        check_own_redirects(target, registry, application)
+        operation.revert(step, target, registry, application)
 
 
 def stand_still(target: Target, locator: Locator, registry: Registry, waiting: Waiting, know: Know) -> None:
@@ -76,11 +79,11 @@ def stand_still(target: Target, locator: Locator, registry: Registry, waiting: W
 
 
 def _give_up(target: Target, registry: Registry, waiting: Waiting, refused: tuple[Refusal, ...], know: Know) -> None:
-    with Transaction(target) as step, step.part():
-        given_up = registry.copy()
-        operation.stop_waiting(step, given_up, waiting, refused)
-        given_up.untold += refused
-        step.commit(know, registry, given_up)
+    def give_up(step: Transaction, registry: Registry) -> None:
+        operation.stop_waiting(step, registry, waiting, refused)
+        registry.untold += refused
+
+    change(target, know, registry, give_up)
 
 
 def left_by(target: Target, registry: Registry, waiting: Waiting) -> Code:
@@ -100,53 +103,26 @@ def _module(target: Target, waiting: Waiting) -> Module:
 
 def advance(target: Target, locator: Locator, registry: Registry, going: Transition, know: Know) -> None:
     """Let threads change sides, and finish when all have, or turn back when time has run out."""
-    with Transaction(target) as step, step.part():
-        moved = registry.copy()
-        sides = versions_of(moved, target.modules(), moved.applications[going.number])
-        staying = transition.advance(step, target, locator, going, sides)
-        if staying and going.until is not None and target.clock >= going.until:
+
+    def move(step: Transaction, registry: Registry) -> Registry | None:
+        """What is known then, where all have changed sides."""
+        sides = versions_of(registry, target.modules(), registry.applications[going.number])
+        if not transition.advance(step, target, locator, going, sides):
+            return registry
+        if going.until is not None and target.clock >= going.until:
             refused = quiescence.refusals(target, locator, sides.under if going.to_new else sides.over, going)
-            transition.turn_back(step, target, moved, going, refused)
-            moved.untold += refused
-        step.commit(know, registry, moved)
-    if not staying:
+            _turn_back(step, target, registry, going, refused)
+        return None
+
+    moved = change(target, know, registry, move)
+    if moved is not None:
         _finish(target, moved, going, know)
 
 
 def _finish(target: Target, registry: Registry, going: Transition, know: Know) -> None:
-    """All threads are on one side: lead slots straight there, so that the dispatchers can go; or turn back where that cannot be done.
-
-    One that was called off ends in any case: what a callback refuses then is told.
-    """
-    arch = architecture(going.patch.machine)
+    """All threads are on one side: end the transition, or turn back where that cannot be done."""
     try:
-        with Transaction(target) as step, step.part():
-            done = registry.copy()
-            application = done.applications[going.number]
-            check_own_redirects(target, done, application)
-            through = [done.sites[key] for key in application.touched]
-            callbacks = replace(callbacks_of(step, done, application), called_off=going.reversed)
-            moment = Moment.AFTER_APPLY if going.to_new else Moment.AFTER_REVERT
-            if going.to_new:
-                switch = redirect.Switch()
-                for key, site in zip(application.touched, through, strict=True):
-                    done.sites[key] = redirect.lead(step, target, arch, key, site, site.layers, switch)
-                switch.throw(step)
-            else:
-                operation.take_back(step, target, done, application)
-            told: tuple[Refusal, ...] = ()
-            if going.reversed:
-                told = callbacks.run_regardless((moment,), "the operation had been called off, and stays so")
-            else:
-                callbacks.run(moment)
-            dispatch.vacate(step, target, arch, through)
-            transition.clear(step, target, going)
-            del done.transitions[going.module]
-            if not going.to_new and going.operation is Operation.APPLY:
-                done.ended[going.number] = Ended(going.refusals and going.refusals + told)
-            transition.tell(step, going, "finish", 0)
-            done.untold += told
-            step.commit(know, registry, done)
+        change(target, know, registry, lambda step, done: _end(step, target, done, going))
     except RevertRefused as refused:
         if going.problems != refused.refusals:
             stopped = registry.copy()
@@ -154,8 +130,41 @@ def _finish(target: Target, registry: Registry, going: Transition, know: Know) -
             stopped.untold += refused.refusals
             know(stopped)
     except Refused as refused:
-        with Transaction(target) as step, step.part():
-            turned = registry.copy()
-            transition.turn_back(step, target, turned, going, refused.refusals)
-            turned.untold += refused.refusals
-            step.commit(know, registry, turned)
+        reasons = refused.refusals
+        change(target, know, registry, lambda step, turned: _turn_back(step, target, turned, going, reasons))
+
+
+def _end(step: Transaction, target: Target, registry: Registry, going: Transition) -> None:
+    """Lead slots straight to where all threads are, so that the dispatchers can go.
+
+    One that was called off ends in any case: what a callback refuses then is told.
+    """
+    arch, application = architecture(going.patch.machine), registry.applications[going.number]
+    check_own_redirects(target, registry, application)
+    through = {key: registry.sites[key] for key in application.touched}
+    callbacks = replace(callbacks_of(step, registry, application), called_off=going.reversed)
+    moment = Moment.AFTER_APPLY if going.to_new else Moment.AFTER_REVERT
+    if going.to_new:
+        switch = redirect.Switch()
+        for key, site in through.items():
+            registry.sites[key] = redirect.lead(step, target, arch, key, site, site.layers, switch)
+        switch.throw(step)
+    else:
+        operation.take_back(step, target, registry, application)
+    told: tuple[Refusal, ...] = ()
+    if going.reversed:
+        told = callbacks.run_regardless((moment,), "the operation had been called off, and stays so")
+    else:
+        callbacks.run(moment)
+    dispatch.vacate(step, target, arch, through.values())
+    transition.clear(step, target, going)
+    del registry.transitions[going.module]
+    if not going.to_new and going.operation is Operation.APPLY:
+        registry.ended[going.number] = Ended(going.refusals and going.refusals + told)
+    transition.tell(step, going, "finish", 0)
+    registry.untold += told
+
+
+def _turn_back(step: Transaction, target: Target, registry: Registry, going: Transition, refusals: tuple[Refusal, ...]) -> None:
+    transition.turn_back(step, target, registry, going, refusals)
+    registry.untold += refusals

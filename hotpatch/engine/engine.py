@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hotpatch.collection import without_collection
 from hotpatch.engine import course, identity, operation, presence, status, transition
@@ -16,21 +16,34 @@ from hotpatch.engine.occupancy import holders, versions_of
 from hotpatch.engine.plan import plan
 from hotpatch.engine.registry import Registry, SiteKey
 from hotpatch.engine.stacking import Stacking
-from hotpatch.engine.transaction import RollbackError, Transaction
+from hotpatch.engine.transaction import RollbackError, change
 from hotpatch.errors import ApplyRefused, HotpatchError, InputError, Refusal, Refused, RevertRefused, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hotpatch.address import Rva, Va
     from hotpatch.engine.collect import Candidate
     from hotpatch.engine.registry import Transition
     from hotpatch.engine.status import ChangeStatus, FunctionStatus, PatchState, Status
     from hotpatch.engine.target import Module, Target
+    from hotpatch.engine.transaction import Transaction
     from hotpatch.patch import Patch
     from hotpatch.unwind import Located
 
+_Result = TypeVar("_Result")
 _NOTHING = Progress(busy=False)
+
+
+@contextmanager
+def _as(kind: type[ApplyRefused] | type[RevertRefused]) -> Iterator[None]:
+    """Whatever refuses, it is said by a refusal of that kind."""
+    try:
+        yield
+    except kind:
+        raise
+    except Refused as refused:
+        raise kind(refused.refusals) from refused
 
 
 @contextmanager
@@ -89,19 +102,15 @@ class Engine:
         Raises:
             ApplyRefused: With every reason; the process is as it was.
         """
-        try:
-            with without_collection(), Transaction(self._target) as step, step.part():
-                registry = self._registry.copy()
-                module = identity.find_module(self._target, patch)
-                presence.check_registered(registry, patch)
-                checked = plan(self._target, registry, module, patch, consistency, stacking)
-                number = operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
-                step.commit(self._know, self._registry, registry)
-        except ApplyRefused:
-            raise
-        except Refused as refused:
-            raise ApplyRefused(refused.refusals) from refused
-        return AppliedPatch(self, number, patch)
+
+        def begin(step: Transaction, registry: Registry) -> int:
+            module = identity.find_module(self._target, patch)
+            presence.check_registered(registry, patch)
+            checked = plan(self._target, registry, module, patch, consistency, stacking)
+            return operation.begin(step, self._target, self._locate, registry, checked, consistency, wait)
+
+        with _as(ApplyRefused), without_collection():
+            return AppliedPatch(self, self._change(begin), patch)
 
     def register(
         self,
@@ -120,16 +129,12 @@ class Engine:
         """
         if identity.base_of(self._target.modules(), patch) is not None:
             return self.apply(patch, consistency, stacking, wait)
-        try:
-            with Transaction(self._target) as step, step.part():
-                registry = self._registry.copy()
-                number = presence.register(step, self._target, registry, patch, consistency, stacking)
-                step.commit(self._know, self._registry, registry)
-        except ApplyRefused:
-            raise
-        except Refused as refused:
-            raise ApplyRefused(refused.refusals) from refused
+        with _as(ApplyRefused):
+            number = self._change(lambda step, registry: presence.register(step, self._target, registry, patch, consistency, stacking))
         return AppliedPatch(self, number, patch)
+
+    def _change(self, work: Callable[[Transaction, Registry], _Result]) -> _Result:
+        return change(self._target, self._know, self._registry, work)
 
     def _know(self, registry: Registry) -> None:
         """This is true of the process from now on."""
@@ -147,18 +152,15 @@ class Engine:
                 (cannot-roll-back), a redirect is no longer what was written (redirect-changed), a callback says no or faults
                 (callback-veto, callback-fault), or something else is under way there (in-transition); the process is as it was.
         """
-        try:
-            with without_collection(), Transaction(self._target) as step, step.part():
-                registry = self._registry.copy()
-                if operation.coming(registry, applied.number):
-                    operation.call_off(step, self._target, registry, applied.number)
-                else:
-                    operation.begin_revert(step, self._target, self._locate, registry, applied.number, consistency, wait)
-                step.commit(self._know, self._registry, registry)
-        except RevertRefused:
-            raise
-        except Refused as refused:
-            raise RevertRefused(refused.refusals) from refused
+
+        def begin(step: Transaction, registry: Registry) -> None:
+            if operation.coming(registry, applied.number):
+                operation.call_off(step, self._target, registry, applied.number)
+            else:
+                operation.begin_revert(step, self._target, self._locate, registry, applied.number, consistency, wait)
+
+        with _as(RevertRefused), without_collection():
+            self._change(begin)
 
     def reverse(self, applied: AppliedPatch) -> None:
         """Call off what waits or is in transition: a patch on its way in goes out, one on its way out comes in again.
@@ -166,10 +168,7 @@ class Engine:
         Raises:
             RevertRefused: Nothing of it is under way (not-applied).
         """
-        with Transaction(self._target) as step, step.part():
-            registry = self._registry.copy()
-            operation.call_off(step, self._target, registry, applied.number)
-            step.commit(self._know, self._registry, registry)
+        self._change(lambda step, registry: operation.call_off(step, self._target, registry, applied.number))
 
     # going on ----------------------------------------------------------------------------------------------------------------------------
 
@@ -217,10 +216,7 @@ class Engine:
             self._give_back(next(candidate for candidate in candidates(self._registry) if candidate.va == going.stubs))
 
     def _give_back(self, mapping: Candidate) -> None:
-        with Transaction(self._target) as step, step.part():
-            registry = self._registry.copy()
-            give_back(step, registry, mapping)
-            step.commit(self._know, self._registry, registry)
+        self._change(lambda step, registry: give_back(step, registry, mapping))
 
     # modules -----------------------------------------------------------------------------------------------------------------------------
 
@@ -231,16 +227,18 @@ class Engine:
         """
         if not self._registry.registered:
             return
-        with without_collection(), Transaction(self._target) as step, step.part():
-            registry = self._registry.copy()
+
+        def arrive(step: Transaction, registry: Registry) -> None:
             for module in modules:
-                registry = presence.arrive(step, self._target, registry, module)
-            step.commit(self._know, self._registry, registry)
+                presence.arrive(step, self._target, registry, module)
+
+        with without_collection():
+            self._change(arrive)
 
     def modules_unloading(self, modules: tuple[Module, ...]) -> None:
         """Forget modules that are about to go, and register their patches again; see :class:`hotpatch.engine.target.ModuleWatcher`."""
-        with Transaction(self._target) as step, step.part():
-            registry = self._registry.copy()
+
+        def depart(step: Transaction, registry: Registry) -> None:
             for module in modules:
                 presence.depart(step, self._target, registry, module)
             with _or_later():
@@ -248,8 +246,9 @@ class Engine:
                     without = registry.copy()
                     with step.part():
                         give_back(step, without, mapping)
-                    registry = without
-            step.commit(self._know, self._registry, registry)
+                    registry.become(without)
+
+        self._change(depart)
 
     def unheard(self) -> tuple[Refusal, ...]:
         """What was refused because the program loaded or unloaded a module, or by a :meth:`poll` that failed; each is given once."""

@@ -99,7 +99,6 @@ def apply(
     callbacks.run(Moment.BEFORE_APPLY)
     dispatchers: dict[SiteKey, Va] = {}
     if inside:
-        flag = transition.free_flag(registry, target)
         rows = [
             (
                 function.key,
@@ -109,9 +108,7 @@ def apply(
             for function in functions
         ]
         rows += [(dropped, registry.sites[dropped].top.destination, registry.sites[dropped].original) for dropped in plan.dropped]
-        stubs, dispatchers = dispatch.place_stubs(step, target, registry, arch, module.va, flag, rows)
-        began = Transition(application.number, Operation.APPLY, patch, module.va, stubs, flag, target.clock, until)
-        transition.begin(step, target, registry, began, inside)
+        dispatchers = transition.begin(step, target, registry, application, Operation.APPLY, rows, inside, until)
     switch = redirect.redirect(step, target, registry, arch, application, image, functions, plan.original, dispatchers)
     threads.move_out(step, target, registry, arch, functions)
     switch.throw(step)
@@ -147,18 +144,12 @@ def begin_revert(
     else:
         callbacks_of(step, registry, application).run(Moment.BEFORE_REVERT)
         arch, switch = architecture(patch.machine), redirect.Switch()
-        flag = transition.free_flag(registry, target)
-        rows = []
-        for key in application.touched:
-            site = registry.sites[key]
-            rows.append((key, site.top.destination, site.layers[-2].destination if len(site.layers) > 1 else site.original))
-        stubs, dispatchers = dispatch.place_stubs(step, target, registry, arch, module_va, flag, rows)
+        sites = {key: registry.sites[key] for key in application.touched}
+        rows = [(key, site.top.destination, site.before) for key, site in sites.items()]
         bound = None if wait is None else now + wait
-        began = Transition(application.number, Operation.REVERT, patch, module_va, stubs, flag, now, bound)
-        transition.begin(step, target, registry, began, inside)
-        for key, stub in dispatchers.items():
-            site = registry.sites[key]
-            registry.sites[key] = redirect.lead(step, target, arch, key, site, site.layers, switch, stub)
+        dispatchers = transition.begin(step, target, registry, application, Operation.REVERT, rows, inside, bound)
+        for key, site in sites.items():
+            registry.sites[key] = redirect.lead(step, target, arch, key, site, site.layers, switch, dispatchers[key])
         switch.throw(step)
 
 

@@ -70,13 +70,13 @@ def _tell(step: Transaction, patch: Patch, why: str) -> None:
 # loading ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def arrive(step: Transaction, target: Target, registry: Registry, module: Module) -> Registry:
-    """A module has been loaded: apply what is registered for it, oldest first; the registry then."""
+def arrive(step: Transaction, target: Target, registry: Registry, module: Module) -> None:
+    """A module has been loaded: apply what is registered for it, oldest first."""
     for number, registration in tuple(registry.registered.items()):
         patch = registration.patch
         if not identity.is_base(module, patch):
             if identity.has_name(module, patch):
-                registry = _refuse(step, registry, registration, identity.wrong_base(module, patch).refusals)
+                _refuse(step, registry, registration, identity.wrong_base(module, patch).refusals)
             continue
         trial = registry.copy()
         del trial.registered[number]
@@ -85,17 +85,14 @@ def arrive(step: Transaction, target: Target, registry: Registry, module: Module
                 checked = plan(target, trial, module, patch, registration.consistency, registration.stacking)
                 operation.apply(step, target, trial, checked, registration.consistency, number)
         except Refused as refused:
-            registry = _refuse(step, registry, registration, refused.refusals)
+            _refuse(step, registry, registration, refused.refusals)
         else:
-            registry = trial
-    return registry
+            registry.become(trial)
 
 
-def _refuse(step: Transaction, registry: Registry, registration: Registration, refusals: tuple[Refusal, ...]) -> Registry:
-    registry = registry.copy()
+def _refuse(step: Transaction, registry: Registry, registration: Registration, refusals: tuple[Refusal, ...]) -> None:
     registry.registered[registration.number] = replace(registration, refusals=refusals)
     _remember(step, registry, refusals)
-    return registry
 
 
 def _remember(step: Transaction, registry: Registry, refusals: tuple[Refusal, ...]) -> None:

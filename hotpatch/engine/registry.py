@@ -10,7 +10,7 @@ same patch, or another one for the same function, is applied. Only :meth:`hotpat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -141,6 +141,11 @@ class Site:
     def top(self) -> Layer:
         """The version in force."""
         return self.layers[-1]
+
+    @property
+    def before(self) -> Va:
+        """Where calls went before the version in force: to an older one, or the original."""
+        return self.layers[-2].destination if len(self.layers) > 1 else self.original
 
     @property
     def leads_to(self) -> Va:
@@ -319,6 +324,11 @@ class Registry:
             self.orphans,
             self.untold,
         )
+
+    def become(self, other: Registry) -> None:
+        """Know what ``other`` knows, which is not used any more."""
+        for own in fields(self):
+            setattr(self, own.name, getattr(other, own.name))
 
     def under_way(self, number: int) -> Waiting | Transition | None:
         """What waits or is in transition of an application."""

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from hotpatch.address import Va
+    from hotpatch.engine.registry import Registry
     from hotpatch.engine.target import PageRights, Target, Thread
     from hotpatch.image import Image
 
-_Known = TypeVar("_Known")
+_Result = TypeVar("_Result")
 _PATIENCE = 16
 """Interrupts of a roll-back after which it is given up."""
 
@@ -34,11 +35,26 @@ class RollbackError(HotpatchError):
     """An inverse failed: the target is not as it was. Its notes say which steps could not be taken back."""
 
 
-class Transaction:
-    """A run of changes to ``target``; use as a context manager, all of it in one :meth:`part`, and call :meth:`commit` last.
+def change(
+    target: Target, know: Callable[[Registry], object], before: Registry, work: Callable[[Transaction, Registry], _Result]
+) -> _Result:
+    """Let ``work`` change the target and a copy of ``before``, what is known of it, which ``know`` is given then; or change nothing.
 
-    So there are two who take it back: where an interrupt keeps the inner one from beginning, or ends it, the outer one does.
+    There are two who take it back: where an interrupt keeps the inner one from beginning, or ends it, the outer one does.
+
+    Raises:
+        HotpatchError: Whatever ended the work; the target and what is known are as they were.
+        RollbackError: They are not.
     """
+    with Transaction(target) as step, step.part():
+        after = before.copy()
+        result = work(step, after)
+        step.commit(know, before, after)
+        return result
+
+
+class Transaction:
+    """A run of changes to ``target``; use as a context manager, and call :meth:`commit` last."""
 
     def __init__(self, target: Target) -> None:
         """Begin on ``target``."""
@@ -53,7 +69,7 @@ class Transaction:
         if error is not None:
             self._roll_back(error)
 
-    def commit(self, know: Callable[[_Known], object], before: _Known, after: _Known) -> None:
+    def commit(self, know: Callable[[Registry], object], before: Registry, after: Registry) -> None:
         """Tell what happened, and let ``know`` have ``after``, what is known of the target now, instead of ``before``.
 
         The changes stay once this has returned. Where it fails, they and what is known are as before.

@@ -14,15 +14,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
+from hotpatch.arch import architecture
+from hotpatch.engine import dispatch
 from hotpatch.engine.occupancy import holders, is_inside
+from hotpatch.engine.registry import Transition
 from hotpatch.errors import Refusal, Refused, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from hotpatch.engine.locate import Locator
     from hotpatch.engine.occupancy import Holder, Versions
-    from hotpatch.engine.registry import Registry, Transition
+    from hotpatch.engine.registry import Application, Operation, Registry, SiteKey
     from hotpatch.engine.target import Target, Thread
     from hotpatch.engine.transaction import Transaction
 
@@ -44,14 +47,34 @@ def free_flag(registry: Registry, target: Target) -> int:
     return free
 
 
-def begin(step: Transaction, target: Target, registry: Registry, transition: Transition, inside: Iterable[Holder]) -> None:
-    """Set the byte of each thread that is inside, and tell."""
+def begin(
+    step: Transaction,
+    target: Target,
+    registry: Registry,
+    application: Application,
+    operation: Operation,
+    rows: Sequence[tuple[SiteKey, Va, Va]],
+    inside: Iterable[Holder],
+    until: int | None,
+) -> dict[SiteKey, Va]:
+    """Place the dispatchers (see :func:`hotpatch.engine.dispatch.place_stubs`), set the byte of each thread that is inside, and tell.
+
+    Returns where each function's dispatcher is; nothing leads there yet.
+
+    Raises:
+        Refused: All bytes are in use (in-transition), or no memory is free (out-of-reach).
+    """
+    patch, module = application.patch, application.image.module
+    flag = free_flag(registry, target)
+    stubs, dispatchers = dispatch.place_stubs(step, target, registry, architecture(patch.machine), module, flag, rows)
+    transition = Transition(application.number, operation, patch, module, stubs, flag, target.clock, until)
     keeps = {found.thread: found for found in inside}
     for thread in target.threads():
         if thread.id in keeps:
             _set(step, thread, transition, WENT, STAYS)
     registry.transitions[transition.module] = transition
     tell(step, transition, "begin", len(keeps), holders=_told(keeps.values()))
+    return dispatchers
 
 
 def turn_back(
