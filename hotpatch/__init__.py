@@ -1,15 +1,14 @@
 """See, try and prove restart-free patching of Windows programs, on x64 and Arm64.
 
 ``open`` two builds, ``diff`` them, ``build`` a patch, ``apply`` it to a running :class:`Process`, ``verify`` it. Names are loaded on
-first use,
-so that importing the package costs nothing.
+first use, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as the module typing has it, whose import would take most of this one's time
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

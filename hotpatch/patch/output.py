@@ -46,11 +46,14 @@ def write_file(path: str | PathLike[str], data: bytes, *, replaces: FileKind | N
         if target.exists() and not target.is_file():  # a device or a pipe, which a file must not take the place of
             target.write_bytes(data)
             return
-        partial.write_bytes(data)
-        partial.replace(target)
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        except BaseException:  # an interrupt, too, leaves nothing behind
+            with suppress(OSError, ValueError):
+                partial.unlink()
+            raise
     except (OSError, ValueError) as error:
-        with suppress(OSError, ValueError):
-            partial.unlink()
         raise _unwritable(str(path), error) from error
 
 
