@@ -15,7 +15,7 @@ from hotpatch.builder.counterparts import Counterparts
 from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
 from hotpatch.builder.doubts import Doubts
-from hotpatch.builder.evidence import site_evidence
+from hotpatch.builder.evidence import advice, site_evidence
 from hotpatch.builder.model import (
     RECORD_FIELD_SIZE,
     Area,
@@ -87,7 +87,7 @@ class _Binder:
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
         distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
-        self.neighbours = Neighbours(diff.fixed, distances, Reckonings(diff.fixed, self._reckoned))
+        self.neighbours = Neighbours(diff, distances, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
@@ -313,8 +313,10 @@ class _Binder:
     def _refuse(self, function: Function | None, site: Site, why: str) -> None:
         name = function.name if function else None
         entry = function.entry if function else site.instruction
-        advice = "build both images with PDBs, or leave this function out with --only"
-        self.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, f"{why}; {advice}", site_evidence(self.fixed, site)))
+        reason, evidence = f"{why}; {advice(self.base, self.fixed)}", site_evidence(self.fixed, site)
+        said = ((refusal.rva, refusal.reason, refusal.evidence.get("target")) for refusal in self.refusals)
+        if (entry, reason, evidence["target"]) not in said:  # of the instructions that make one address, the first tells
+            self.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, reason, evidence))
 
     def _in_table(self, fixed: int) -> bool:
         return any(table.covers(fixed) for body in self.bodies.values() for table in body.tables)

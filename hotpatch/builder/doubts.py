@@ -58,7 +58,7 @@ class Doubts:
         rival = positions.rival(usage, target) if usage is not None and matched is not None else None
         if rival is not None and not self._told_from(usage, target, matched, rival):
             return f"0x{target:x} may be a datum of its own or the end of the one at 0x{rival:x}, and the base has these elsewhere"
-        if place is None or (matched is None and usage is not None and usage.begins(target)):
+        if place is None or (matched is None and usage is not None and target in usage.begun):
             return None
         told = usage.told(target, {place} if matched is None else {place, matched}) if usage is not None else None
         if told is not None:

@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from hotpatch.image import Image
 
 
+def advice(base: Image, fixed: Image) -> str:
+    """What to do about a reference that is not resolved: symbols can tell more, where they are not known yet."""
+    leave_out = "leave this function out with --only"
+    return leave_out if base.has_symbols and fixed.has_symbols else f"build both images with PDBs, or {leave_out}"
+
+
 def instruction_evidence(image: Image, rva: int, size: int) -> dict[str, object]:
     """Bytes and text of the instruction at ``rva``."""
     code = image.read(rva, size)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.address import Rva
-from hotpatch.builder.evidence import instruction_evidence
+from hotpatch.builder.evidence import advice, instruction_evidence
 from hotpatch.builder.model import Area, BaseAddress, CarriedAddress, Link
 from hotpatch.builder.reaches import reaches
 from hotpatch.differ.parts import POINTER_SIZE
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Body, Destination, Reckoning, Site
     from hotpatch.builder.reaches import Distances, Reach
     from hotpatch.builder.reckonings import Reckonings
-    from hotpatch.image import Function, Image
+    from hotpatch.differ import ImageDiff
+    from hotpatch.image import Function
 
 
 class Found(NamedTuple):
@@ -34,9 +35,9 @@ class Found(NamedTuple):
 class Neighbours:
     """Judges what is reached from each reference that is bound."""
 
-    def __init__(self, fixed: Image, distances: Distances, reckonings: Reckonings) -> None:
-        """Judge code of ``fixed`` by ``distances``; ``reckonings`` tells which can be encoded anew."""
-        self._fixed, self._distances, self._reckonings = fixed, distances, reckonings
+    def __init__(self, diff: ImageDiff, distances: Distances, reckonings: Reckonings) -> None:
+        """Judge code of the fixed image of ``diff`` by ``distances``; ``reckonings`` tells which can be encoded anew."""
+        self._base, self._fixed, self._distances, self._reckonings = diff.base, diff.fixed, distances, reckonings
         self._reaches: dict[Rva, Mapping[Site, tuple[Reach, ...]]] = {}
 
     def of(self, bodies: Iterable[Body], links: Sequence[Link], pieces: Sequence[Range]) -> Found:
@@ -71,9 +72,9 @@ class Neighbours:
         found = [(site, item, self._needed(item, bound[site], pieces)) for site, item in rows]
         return [(site, item, needed) for site, item, needed in found if needed is not None]
 
-    def accessed(self, body: Body) -> frozenset[int]:
-        """The addresses that ``body`` takes and reads or writes memory at, through the registers that it took them into."""
-        return frozenset(item.taken for items in self._of(body).values() for item in items if item.width and item.start == item.taken)
+    def accessed(self, body: Body) -> frozenset[Site]:
+        """Where ``body`` takes addresses and reads or writes memory right there, through the registers that it took them into."""
+        return frozenset(site for site, items in self._of(body).items() if any(map(_is_right_there, items)))
 
     def _of(self, body: Body) -> Mapping[Site, tuple[Reach, ...]]:
         found = self._reaches.get(body.function.entry)
@@ -109,9 +110,10 @@ class Neighbours:
             why = why.replace("the first", "that")
         else:
             what = f"code names 0x{item.taken:x} and from there reaches 0x{item.start:x} ({item.start - item.taken:+#x})"
-        advice = "build both images with PDBs, or leave this function out with --only"
         evidence = {"image": "fixed", **instruction_evidence(self._fixed, item.at, item.size), "target": int(item.start)}
-        return Refusal(Rule.UNRESOLVED_REFERENCE, function.name, function.entry, f"{what}: {why}; {advice}", evidence)
+        return Refusal(
+            Rule.UNRESOLVED_REFERENCE, function.name, function.entry, f"{what}: {why}; {advice(self._base, self._fixed)}", evidence
+        )
 
 
 def _constant(needed: Iterable[tuple[Site, Reach, Range | str]]) -> list[tuple[Site, Reach]]:
@@ -123,6 +125,11 @@ def _is_in_one(item: Reach, pieces: Sequence[Range]) -> bool:
     """Whether what is reached travels in one piece with what it is reached from."""
     at = bisect_right(pieces, item.taken, key=_start) - 1
     return at >= 0 and item.taken in pieces[at] and pieces[at].start <= item.start and item.end <= pieces[at].end
+
+
+def _is_right_there(item: Reach) -> bool:
+    """Whether memory is accessed at the address that is named: where an index comes on top, it may be negative."""
+    return bool(item.width) and item.start == item.taken and not item.indexed
 
 
 def _start(part: Range) -> Rva:

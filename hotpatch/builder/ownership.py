@@ -46,19 +46,24 @@ class Usage:
     """What one function does with each address of data that it names."""
 
     def __init__(
-        self, image: Image, sites: Iterable[Site], counterparts: Counterparts | None = None, through: Collection[int] = frozenset()
+        self, image: Image, sites: Iterable[Site], counterparts: Counterparts | None = None, through: Collection[Site] = frozenset()
     ) -> None:
         """Sort ``sites``, the references of one function, which has ``counterparts`` where the base has a version of it.
 
-        ``through``: the addresses that memory is accessed at through what took them.
+        ``through``: those that take an address at which memory is accessed then.
         """
         self._sites, self._counterparts, self._through = tuple(sites), counterparts, through
         data = [site for site in self._sites if site.use is Use.DATA]
         self.targets = tuple(sorted({site.target for site in data}))
-        self.taken = frozenset(site.target for site in data if site.kind not in PAGES and not accesses(image, site))
+        taking = [site for site in data if site.kind not in PAGES and not accesses(image, site)]
+        self.taken = frozenset(site.target for site in taking)
         """What only has its address taken, at one instruction at least."""
         self.accessed = frozenset(site.target for site in data if site.kind not in PAGES and accesses(image, site))
         """What is read or written at its very address, at one instruction at least."""
+        self.begun = self.accessed.union(site.target for site in taking if site in through)
+        """The same, and what is read or written right where an instruction takes the address: something begins there."""
+        self.ended = frozenset(site.target for site in taking if site not in through)
+        """What has its address taken, at one instruction at least through which it is not accessed: something else may end there."""
         self.both = frozenset(site.target for site in data if site.kind in PAGES) & self.taken & self.accessed
         """What is both, by instructions that complete pages: which of these serve which is not known."""
 
@@ -69,10 +74,6 @@ class Usage:
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""
         return site.target in self.taken if site.kind in PAGES else not accesses(image, site)
-
-    def begins(self, target: int) -> bool:
-        """Whether the function reads or writes memory right at ``target``, so that something begins there."""
-        return target in self.accessed or target in self._through
 
     def told(self, target: int, places: Collection[int]) -> int | None:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.told`."""
@@ -137,6 +138,8 @@ class Ownership:
         before, after = self.neighbours(rva)
         if covering is None:
             return self._uncovered(usage, rva, before, after)
+        if usage is not None and rva not in usage.ended:
+            return None
         if covering.rva != rva:
             before = None
         rivals = [item for item in (before, after) if item and item.rva != covering.rva and self._may_be_walked(usage, item)]

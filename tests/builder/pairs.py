@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hotpatch.arch import Machine
 from tests.differ.pairs import Pair
 
 BUILT = "built"
@@ -23,6 +24,7 @@ class Trial(Pair):
         imports: Of the patch itself.
         refused: The rule, where the builder refuses (with PDBs).
         refused_without: The rule, where it refuses without PDBs; :data:`BUILT` where it builds only without.
+        without_on: The machines that ``refused_without`` is said of.
     """
 
     calls: tuple[tuple[str, ...], ...] = ()
@@ -31,6 +33,7 @@ class Trial(Pair):
     imports: tuple[str, ...] = ()
     refused: str | None = None
     refused_without: str | None = None
+    without_on: tuple[Machine, ...] = tuple(Machine)
 
 
 TRIALS: dict[str, Trial] = {
@@ -376,6 +379,35 @@ TRIALS: dict[str, Trial] = {
         calls=(("f", 0), ("f", 1), ("f", 2)),
         travels=("f",),
         carried=("constant [text]",),
+    ),
+    "a-new-counter-behind-another": Trial(
+        """
+        static u64 sold«|, cheap»;
+        EXPORT NOINLINE u64 f(u64 x) {
+            __atomic_fetch_add(&sold, x, __ATOMIC_SEQ_CST);
+            «|if (x > 9) __atomic_fetch_add(&cheap, 1, __ATOMIC_SEQ_CST);»
+            return x * «3|5»;
+        }
+        """,
+        calls=(("f", 7), ("f", 10)),
+        travels=("f",),
+        carried=("data cheap",),
+        refused_without="unresolved-reference",
+        without_on=(Machine.ARM64,),  # whose compiler makes one address of two data at times
+    ),
+    "a-new-counter-before-another": Trial(
+        """
+        static u64 sold;
+        «|static u64 cheap = 1;»
+        EXPORT NOINLINE u64 f(u64 x) {
+            __atomic_fetch_add(&sold, x, __ATOMIC_SEQ_CST);
+            «|if (x > 9) __atomic_fetch_add(&cheap, 1, __ATOMIC_SEQ_CST);»
+            return x * «3|5»;
+        }
+        """,
+        calls=(("f", 7), ("f", 10)),
+        travels=("f",),
+        carried=("data cheap",),
     ),
     "end-of-an-array-before-padding": Trial(
         """

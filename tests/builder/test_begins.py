@@ -59,3 +59,12 @@ def test_an_address_that_is_only_taken_may_be_the_end(machine: Machine) -> None:
     with pytest.raises(NotHotpatchable) as refused:
         build_patch(compared(machine, b""))
     assert {"or the end of the one before it" in refusal.reason for refusal in refused.value.refusals} == {True}
+
+
+@each_machine
+def test_what_an_index_goes_over_may_lie_before_it(machine: Machine) -> None:
+    """Loops count up to zero from minus an array's length, and name its end."""
+    indexed = {Machine.X64: bytes.fromhex("c7048805000000"), Machine.ARM64: struct.pack("<I", 0xB8217801)}[machine]
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(compared(machine, indexed))
+    assert {"or the end of the one before it" in refusal.reason for refusal in refused.value.refusals} == {True}
