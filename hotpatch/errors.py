@@ -6,6 +6,7 @@ inside :class:`Refused`, so that front doors, test harnesses and reports all see
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hotpatch.address import Rva, Va
+
+
+_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves the cursor or changes a terminal, turns the direction of writing, or is a byte of a file name that is no text."""
+
+
+def printable(text: str) -> str:
+    """``text`` with what must not reach a terminal as escapes: what a file or a symbol is called may be anything."""
+    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def counted(number: int, thing: str) -> str:
@@ -112,7 +122,7 @@ class InputError(HotpatchError):
 
     def __init__(self, subject: str, problem: str) -> None:
         """Say which input (``subject``) and what is wrong with it (``problem``)."""
-        super().__init__(f"{subject or repr(subject)}: {problem}")
+        super().__init__(f"{printable(subject) or repr(subject)}: {problem}")
         self.subject = subject
         self.problem = problem
 

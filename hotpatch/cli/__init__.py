@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
 from hotpatch.cli.outcome import Exit, exit_of, one_line
@@ -16,14 +16,52 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; ``arguments`` stands in for ``sys.argv[1:]``."""
+    _fill_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a code page without arrows, or a path that is no text, ends no verb
     sys.exit(run(arguments))
 
 
+def _fill_streams() -> None:
+    """Put something in the place of closed streams, which Python gives as None; without standard output there is nobody to work for."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the number, which a file that we write would get otherwise
+    sys.stdin, sys.stderr = sys.stdin or StringIO(), sys.stderr or StringIO()
+    if not sys.stdout:
+        _complain("standard output: is closed; where nobody is to read it, let it go to /dev/null")
+        sys.exit(Exit.USAGE)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    try:
+        code = _answer(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output went away: nothing to say, and the interpreter must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except SystemExit:  # rich's word for the same
+        return Exit.DONE
+    except OSError as error:  # of a file that is read or written, it is an InputError
+        _complain(f"{error.filename or 'standard output'}: {error.strerror or one_line(error)}")
+        return Exit.USAGE
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        _complain(f"internal: {type(error).__name__}: {one_line(error)}; please report this")
+        if os.environ.get("HOTPATCH_DEBUG"):
+            raise
+        return Exit.USAGE
+    return code
+
+
+def _answer(arguments: list[str] | None) -> int:
+    """The exit code of a verb that was carried out, refused, or could not be understood."""
     from cyclopts import CycloptsError
 
     from hotpatch.cli.app import app
@@ -34,7 +72,6 @@ def run(arguments: list[str] | None = None) -> int:
         verb, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         options = bound.arguments.get("options", DEFAULT)
         code = verb(*bound.args, **bound.kwargs)
-        sys.stdout.flush()
     except Refused as error:
         return _refused(error, options)
     except EmulatedFault as error:
@@ -46,23 +83,6 @@ def run(arguments: list[str] | None = None) -> int:
         from hotpatch.cli.usage import usage
 
         _complain(usage(error))
-        return Exit.USAGE
-    except BrokenPipeError:
-        # The reader of our output went away: nothing to say, and the interpreter must not try to flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
-    except SystemExit:  # rich's word for the same
-        return Exit.DONE
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror or one_line(error)}")
-        return Exit.USAGE
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        _complain(f"internal: {type(error).__name__}: {one_line(error)}; please report this")
-        if os.environ.get("HOTPATCH_DEBUG"):
-            raise
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
 
@@ -90,4 +110,6 @@ def _faulted(error: EmulatedFault, options: Options) -> int:
 
 
 def _complain(what: str) -> None:
-    sys.stderr.write(f"hotpatch: error: {what}\n")
+    from hotpatch.cli.console import say
+
+    say(f"error: {what}")

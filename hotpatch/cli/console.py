@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from hotpatch.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from hotpatch.report.documents import Document
 
@@ -43,6 +45,23 @@ class Options:
 
 
 DEFAULT = Options()
+
+
+def say(text: str) -> None:
+    """One line on standard error; nothing where that cannot be written to: the exit code tells."""
+    with suppress(OSError):
+        sys.stderr.write(f"hotpatch: {printable(text)}\n")
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """A renderable whose text cannot act on the terminal."""
+
+    text: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.text, options):
+            yield segment if segment.control else segment._replace(text="\n".join(map(printable, segment.text.split("\n"))))
 
 
 class Output:
@@ -91,31 +110,34 @@ class Output:
         from hotpatch.report.documents import encode
 
         sys.stdout.write(encode(document) + "\n")
+        sys.stdout.flush()
 
     def text(self, text: RenderableType, *, page: bool = False) -> None:
         """Print text; a ``page`` has 80 columns where there is no terminal."""
+        clean = _Clean(text)
         if sys.stdout.isatty():
-            self.stdout.print(text, crop=False)
+            self.stdout.print(clean, crop=False)
             return
         with self.stdout.capture() as captured:
-            self.stdout.print(text, crop=False, width=_PAGE_WIDTH if page else None)
-        lines = captured.get().splitlines()
+            self.stdout.print(clean, crop=False, width=_PAGE_WIDTH if page else None)
+        lines = captured.get().split("\n")[:-1]
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+        sys.stdout.flush()
 
     def log(self, text: str) -> None:
         """Say what is being done, where verbose was asked for."""
         if self.options.verbose and not self.options.quiet:
-            sys.stderr.write(f"hotpatch: {text}\n")
+            say(text)
 
     def tell(self, text: str) -> None:
         """Say what was done, unless quiet or JSON was asked for; verbose wants it all the same."""
         if not self.options.quiet and (self.options.verbose or not self.options.json):
-            sys.stderr.write(f"hotpatch: {text}\n")
+            say(text)
 
     def warn(self, text: str) -> None:
         """Warn, unless quiet was asked for."""
         if not self.options.quiet:
-            sys.stderr.write(f"hotpatch: warning: {text}\n")
+            say(f"warning: {text}")
 
     @contextmanager
     def progress(self, text: str) -> Iterator[None]:
@@ -124,5 +146,5 @@ class Output:
         if self.options.quiet or self.options.verbose or not sys.stderr.isatty():
             yield
             return
-        with self.stderr.status(text):
+        with self.stderr.status(printable(text)):
             yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,6 +12,11 @@ from hotpatch.cli.files import open_pair
 from hotpatch.cli.numbers import Integer
 from hotpatch.cli.outcome import Exit, one_line
 from hotpatch.errors import NothingToDo, Refused
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hotpatch.report.documents import Document
 
 Many = Parameter(negative=(), consume_multiple=False)
 
@@ -62,7 +68,7 @@ def diff(
         options: Of every verb.
     """
     from hotpatch.api import diff as diff_images
-    from hotpatch.patch import check_output, write_file
+    from hotpatch.patch import check_output, writing
     from hotpatch.report import comparison, text
 
     out = Output(options)
@@ -73,20 +79,21 @@ def diff(
         found = diff_images(*images)
         listing = None if function is None else comparison.listing_of(found, function)
         document = comparison.diff(found, listing)
-    if html is not None:
-        from hotpatch.report.page import diff_page
-
-        write_file(html, diff_page(found, document).encode())
-        out.tell(f"wrote {html}")
-        if options.quiet and not options.json:
-            return Exit.DONE
     if listing is not None and function is not None:
         from hotpatch.report.side_text import SideBySide
 
         verdict = comparison.row_of(found, function).verdict
-        out.result(document, SideBySide(listing, function, verdict=verdict, everything=all))
+        shown: RenderableType = SideBySide(listing, function, verdict=verdict, everything=all)
     else:
-        out.result(document, text.diff(document, everything=all))
+        shown = text.diff(document, everything=all)
+    if html is None:
+        out.result(document, shown)
+        return Exit.DONE
+    from hotpatch.report.page import diff_page
+
+    with writing(html, diff_page(found, document).encode("utf-8", "backslashreplace")):
+        _print(out, document, shown)
+    out.tell(f"wrote {html}")
     return Exit.DONE
 
 
@@ -124,7 +131,7 @@ def build(
     """
     from hotpatch.api import build as build_patch
     from hotpatch.api import diff as diff_images
-    from hotpatch.patch import FileKind, check_output
+    from hotpatch.patch import FileKind, check_output, writing
     from hotpatch.report import convert, text
 
     out = Output(options)
@@ -163,8 +170,14 @@ def build(
         document = convert.no_build(images[0], sequence, error.refusals)
         out.result(document, text.build(document))
         return Exit.REFUSED
-    patch.save(output)
     document = convert.build(patch, output, checked, rehearsal)
-    if options.json or not options.quiet:
-        out.result(document, text.build(document))
+    with writing(output, patch.data, replaces=FileKind.PATCH):
+        _print(out, document, text.build(document))
     return Exit.DONE
+
+
+def _print(out: Output, document: Document, shown: RenderableType) -> None:
+    """Print the result of a verb that writes a file: also where the reader of the output has gone away, not where that is full."""
+    if out.options.json or not out.options.quiet:
+        with suppress(BrokenPipeError):
+            out.result(document, shown)

@@ -95,8 +95,9 @@ class Image:
 
     @cached_property
     def name(self) -> str:
-        """The file's name without its folder."""
-        return PurePath(self.path).name
+        """The file's name without its folder; bytes of it that are no text stand as ``%FF``."""
+        name = PurePath(self.path).name
+        return "".join(f"%{ord(letter) - 0xDC00:02X}" if "\udc80" <= letter <= "\udcff" else letter for letter in name)
 
     @cached_property
     def sha256(self) -> str:

@@ -19,7 +19,7 @@ from hotpatch.patch.model import (
     Space,
     Terms,
 )
-from hotpatch.patch.output import check_output, write_file
+from hotpatch.patch.output import check_output, write_file, writing
 from hotpatch.patch.pe import IMAGE_BASE, SECTION_ALIGNMENT, PatchContents, PatchSection, write_patch
 from hotpatch.patch.reader import load, loads, save
 from hotpatch.patch.recognise import FileKind, is_patch
@@ -59,4 +59,5 @@ __all__ = [
     "save",
     "write_file",
     "write_patch",
+    "writing",
 ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError, expect
+from hotpatch.errors import InputError, expect, printable
 from hotpatch.image import read_file
 from hotpatch.patch.recognise import FileKind, kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def check_output(path: str | PathLike[str], *, replaces: FileKind | None = None) -> Path:
@@ -21,14 +25,12 @@ def check_output(path: str | PathLike[str], *, replaces: FileKind | None = None)
     subject, target = str(path), Path(path)
     if not subject:
         raise InputError("", "names no file")
-    try:
+    with _unwritable_where_it_fails(subject):
         if target.is_dir():
             raise InputError(subject, "cannot be written: is a folder; name a file")
         if not target.parent.is_dir():
-            raise InputError(subject, f"cannot be written: there is no folder {target.parent}")
+            raise InputError(subject, f"cannot be written: there is no folder {printable(str(target.parent))}")
         found = kind_of(read_file(target)) if target.is_file() else None
-    except (OSError, ValueError) as error:
-        raise _unwritable(subject, error) from error
     if found not in (None, replaces):
         raise InputError(subject, f"is a {found} and stays as it is; write to another file")
     return target
@@ -40,22 +42,38 @@ def write_file(path: str | PathLike[str], data: bytes, *, replaces: FileKind | N
     Raises:
         InputError: As :func:`check_output`, or it cannot be written.
     """
+    with writing(path, data, replaces=replaces):
+        pass
+
+
+@contextmanager
+def writing(path: str | PathLike[str], data: bytes, *, replaces: FileKind | None = None) -> Iterator[None]:
+    """Write a file whole once the block has ended well; where that raises, for an interrupt too, all stays as it was.
+
+    Raises:
+        InputError: As :func:`check_output`, or it cannot be written.
+    """
     target = check_output(path, replaces=replaces)
+    if target.exists() and not target.is_file():  # a device or a pipe, which a file must not take the place of
+        yield
+        with _unwritable_where_it_fails(str(path)):
+            target.write_bytes(data)
+        return
     partial = target.parent / f"{target.name}.partial"
     try:
-        if target.exists() and not target.is_file():  # a device or a pipe, which a file must not take the place of
-            target.write_bytes(data)
-            return
-        try:
+        with _unwritable_where_it_fails(str(path)):
             partial.write_bytes(data)
+        yield
+        with _unwritable_where_it_fails(str(path)):
             partial.replace(target)
-        except BaseException:  # an interrupt, too, leaves nothing behind
-            with suppress(OSError, ValueError):
-                partial.unlink()
-            raise
+    finally:
+        with suppress(OSError, ValueError):
+            partial.unlink()
+
+
+@contextmanager
+def _unwritable_where_it_fails(subject: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
-        raise _unwritable(str(path), error) from error
-
-
-def _unwritable(subject: str, error: OSError | ValueError) -> InputError:
-    return InputError(subject, f"cannot be written: {getattr(error, 'strerror', None) or error}")
+        raise InputError(subject, f"cannot be written: {getattr(error, 'strerror', None) or error}") from error

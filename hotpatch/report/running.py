@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from hotpatch.engine import Status
-from hotpatch.errors import EmulatedFault, Refused, counted
+from hotpatch.errors import EmulatedFault, Refused, counted, printable
 from hotpatch.report import convert, events
 from hotpatch.report.convert import facts
 from hotpatch.report.documents import AppliedDocument, CallDocument, FrameDocument, RunDocument, ThreadStopDocument
@@ -109,7 +109,7 @@ def call_text(document: CallDocument) -> RenderableType:
         parts.append(_verbatim(document.output))
     for item in document.applied:
         when = f"after {counted(item.at, 'instruction')}" if item.at else "before the first instruction"
-        told = f"{item.patch}: {counted(item.functions, 'function')} patched {when}"
+        told = f"{printable(item.patch)}: {counted(item.functions, 'function')} patched {when}"
         parts.append(Text(told, style="cyan", no_wrap=True, overflow="ignore"))
     if document.refused:
         parts.append(refusals(document.refused))

@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from hotpatch.errors import counted
+from hotpatch.errors import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -219,6 +219,7 @@ def build(document: BuildDocument) -> RenderableType:
     """What was built, or why not."""
     if document.refused:
         return Group(refusals(document.refused), Text("no patch was written"))
+    path = printable(str(document.patch))
     return Group(
         _patched(document.functions),
         *_carried(document.carried),
@@ -229,7 +230,7 @@ def build(document: BuildDocument) -> RenderableType:
             Text(f"start-up of the base not run past its call of {label}, as the emulator does not know it")
             for label in document.start_ended_at
         ),
-        Text(f"{document.patch}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
+        Text(f"{path}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
     )
 
 
@@ -276,7 +277,7 @@ def inspect_image(document: InspectImageDocument) -> RenderableType:
     support = document.hotpatch
     symbols = "PDB" if document.symbols else "none"
     parts: list[RenderableType] = [
-        Text(f"{document.path}: {document.machine} image, {counted(len(document.functions), 'function')}, symbols: {symbols}"),
+        Text(f"{printable(document.path)}: {document.machine} image, {counted(len(document.functions), 'function')}, symbols: {symbols}"),
         *_identity(document.time_date_stamp, document.checksum, document.sha256),
         Text(
             f"hot patching: compatible flag {'set' if support.compatible_flag else 'not set'}, "
@@ -312,8 +313,9 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
     base = document.base
     fixups = ", ".join(f"{count} {kind}" for kind, count in document.fixups.items()) or "none"
     callbacks = ", ".join(f"{item.moment} at 0x{item.patch_rva:x}" for item in document.callbacks) or "none"
+    path = printable(document.path)
     return Group(
-        Text(f"{document.path}: {document.machine} patch image, sequence {document.sequence}, signature {document.signature.status}"),
+        Text(f"{path}: {document.machine} patch image, sequence {document.sequence}, signature {document.signature.status}"),
         Text(f"for {document.provenance.base}"),
         *_identity(base.time_date_stamp, base.checksum, base.sha256),
         Text(f"made from {document.provenance.fixed} by {document.provenance.builder}"),
