@@ -125,4 +125,4 @@ def seen(system: System, point: Point) -> Seen | None:
     rva = Rva(stand - where.va)
     walker = unwinder(system.machine)
     unwound = walker.unwind(point.registers, rva, where.image, lambda va, size: read(system, va, size), where.va, called=point.called)
-    return Seen(point, where, stand, unwound, Point(unwound.registers, point.calls, called=True))
+    return Seen(point, where, stand, unwound, Point(unwound.registers, point.calls, called=unwound.called))

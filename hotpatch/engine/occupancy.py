@@ -187,7 +187,7 @@ def walk(target: Target, locator: Locator, modules: Sequence[Module], thread: Th
     found: list[tuple[Frame, bool]] = []
     while True:
         frames = walker.walk(registers, read, lambda va: locator.locate(va, modules), _MOST_FRAMES - len(found))
-        found += [(frame, depth > 0) for depth, frame in enumerate(frames)]
+        found += [(frame, frame.called) for frame in frames]
         last = frames[-1]
         if last.module is not None or unread or not suspended:
             return found, last.module is None and not unread

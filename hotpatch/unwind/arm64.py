@@ -11,30 +11,23 @@ from hotpatch.errors import NotHotpatchable, Refusal, Rule
 from hotpatch.unwind import handlers
 from hotpatch.unwind.arm64_codes import Op
 from hotpatch.unwind.arm64_record import Record, packed, unpacked
-from hotpatch.unwind.model import CarriedUnwind, LanguageHandler, StackUnreadable, Unwinder, Unwound, read_number, row_of
+from hotpatch.unwind.arm64_undo import VA_BITS, Caller, undo
+from hotpatch.unwind.model import CarriedUnwind, LanguageHandler, StackUnreadable, Unwinder, Unwound, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hotpatch.address import Va
     from hotpatch.image import Image, UnwindEntry
-    from hotpatch.unwind.arm64_codes import Code
     from hotpatch.unwind.model import Read
 
 _ENTRY = struct.Struct("<II")
 _WORD = struct.Struct("<I")
-_SLOT = 8
 _RET = 0xD65F03C0
 _ADD_SP, _SUB_SP, _IMMEDIATE_MASK = 0x910003FF, 0xD10003FF, 0xFFC003FF
 """``add sp, sp, #imm12`` and ``sub sp, sp, #imm12``, and the mask that leaves the immediate out."""
-_CONTEXT = {**{f"x{number}": 0x08 + _SLOT * number for number in range(31)}, "sp": 0x100, "pc": 0x108}
-"""Where registers stand in ``ARM64_NT_CONTEXT`` (winnt.h)."""
 _KIND = 3
 _FORWARDED = 3
-_VA_BITS = (1 << 48) - 1
-"""User addresses of Windows on Arm64; a signed return address has its signature above."""
-
-
 _PUSHED_COOKIE = 16
 """Bytes that Microsoft's ``__security_push_cookie``, which prologues call, takes of the stack below what their unwind codes tell."""
 
@@ -65,7 +58,7 @@ class Arm64Unwinder(Unwinder):
     def leave_leaf(self, registers: Mapping[str, int], read: Read) -> dict[str, int]:
         """See :meth:`Unwinder.leave_leaf`."""
         state = dict(registers)
-        state["pc"] = state["x30"] & _VA_BITS
+        state["pc"] = state["x30"] & VA_BITS
         return state
 
     def unwind(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va, *, called: bool) -> Unwound:
@@ -87,11 +80,12 @@ class Arm64Unwinder(Unwinder):
         if record.handler is not None and pending is record.prologue:
             data = Rva(word + record.size + _WORD.size)
             handler = LanguageHandler(Rva(record.handler), data, exception=True, termination=True, row=row_of(image, entry))
-        if not _undo(state, pending, read):
+        caller = undo(state, pending, read)
+        if caller is Caller.LINKED:
             if all(code.op is Op.END for code in (*record.prologue, *pending)):
                 state["sp"] += _moves_before_return(image.read(rva, entry.range.end - rva))
             state = self.leave_leaf(state, read)
-        return Unwound(state, state["sp"], handler)
+        return Unwound(state, state["sp"], handler, called=caller is not Caller.INTERRUPTED)
 
 
 def _word(image: Image, entry: UnwindEntry) -> int:
@@ -118,38 +112,6 @@ def _records(_image: Image) -> dict[int, Record]:
     return {}
 
 
-def _undo(state: dict[str, int], codes: tuple[Code, ...], read: Read) -> bool:
-    """Undo ``codes``; whether a machine frame or context gave the program counter itself."""
-    further = 0
-    for code in codes:
-        if code.op is Op.ALLOC:
-            state["sp"] += code.amount
-        elif code.op is Op.SAVE or code.op is Op.SAVE_MOVING:
-            at = state["sp"] + (code.amount if code.op is Op.SAVE else 0)
-            registers = _extended(code.registers, further) if further else code.registers
-            for index, register in enumerate(registers):
-                state[register] = read_number(read, at + code.width * index, code.width)
-            further = 0
-            if code.op is Op.SAVE_MOVING:
-                state["sp"] += code.amount
-        elif code.op is Op.SAVE_NEXT:
-            further += 2
-        elif code.op is Op.SET_FP:
-            state["sp"] = state["x29"]
-        elif code.op is Op.ADD_FP:
-            state["sp"] = state["x29"] - code.amount
-        elif code.op is Op.SIGN:
-            state["x30"] &= _VA_BITS
-        elif code.op is Op.MACHINE_FRAME:
-            state["sp"], state["pc"] = read_number(read, state["sp"], _SLOT), read_number(read, state["sp"] + _SLOT, _SLOT)
-            return True
-        elif code.op is Op.CONTEXT:
-            at = state["sp"]
-            state |= {name: read_number(read, at + offset, _SLOT) for name, offset in _CONTEXT.items()}
-            return True
-    return False
-
-
 def _moves_before_return(code: bytes) -> int:
     """Bytes that a function without a frame still moves sp by: Microsoft's ``__security_pop_cookie`` frees 16 bytes of its caller's."""
     moved = 0
@@ -161,15 +123,6 @@ def _moves_before_return(code: bytes) -> int:
         elif word & _IMMEDIATE_MASK == _SUB_SP:
             moved -= word >> 10 & 0xFFF
     return 0
-
-
-def _extended(registers: tuple[str, ...], further: int) -> tuple[str, ...]:
-    """``registers`` and the ``further`` ones that ``save_next`` codes stand for: after x28 come d8 and on."""
-    found = list(registers)
-    for _ in range(further):
-        bank, number = found[-1][0], int(found[-1][1:])
-        found.append("q8" if (bank, number) == ("x", 28) else f"{bank}{number + 1}")
-    return tuple(found)
 
 
 def _refused(image: Image, entry: UnwindEntry, problem: str) -> NotHotpatchable:

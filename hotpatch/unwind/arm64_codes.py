@@ -1,4 +1,8 @@
-"""Arm64 unwind codes as values. Source: MS Learn, "ARM64 exception handling", "Unwind codes"."""
+"""Arm64 unwind codes as values.
+
+Sources: MS Learn, "ARM64 exception handling", "Unwind codes"; for ``save_any_reg``, ``save_zreg`` and ``save_preg`` LLVM,
+``llvm/tools/llvm-readobj/ARMWinEHPrinter.cpp``.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,16 @@ class Op(Enum):
 
     ALLOC = auto()
     """``amount``: bytes that the stack pointer moved."""
+    ALLOC_SCALED = auto()
+    """``amount``: lengths of a scalable vector register that the stack pointer moved."""
     SAVE = auto()
     """``registers`` were stored at sp + ``amount``, ``width`` bytes each."""
     SAVE_MOVING = auto()
     """``registers`` were stored at sp after it moved by ``amount`` bytes."""
     SAVE_NEXT = auto()
     """The pair after that of the code before it in the prologue (after it in this order)."""
+    SAVE_SCALED = auto()
+    """The scalable vector or predicate register was stored at sp + ``amount`` of its own lengths."""
     SET_FP = auto()
     """x29 = sp."""
     ADD_FP = auto()
@@ -28,10 +36,16 @@ class Op(Enum):
     """The return address was signed."""
     END = auto()
     END_C = auto()
+    TRAP_FRAME = auto()
+    """What a trap has stored stands at sp, program counter and stack pointer among it."""
     MACHINE_FRAME = auto()
+    """Stack pointer and program counter of what was interrupted stand at sp."""
     CONTEXT = auto()
     """All registers stand at sp, as ``ARM64_NT_CONTEXT`` (winnt.h) lays them out."""
+    EC_CONTEXT = auto()
+    """All registers stand at sp, as ``ARM64EC_NT_CONTEXT`` (winnt.h) lays them out."""
     CLEAR_UNWOUND = auto()
+    """The program counter is in x30 and was interrupted there: no call returns to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ class Code:
         return 0 if self.op in _NO_INSTRUCTION else 1
 
 
-_NO_INSTRUCTION = frozenset({Op.END_C, Op.MACHINE_FRAME, Op.CONTEXT, Op.CLEAR_UNWOUND})
+_NO_INSTRUCTION = frozenset({Op.END_C, Op.TRAP_FRAME, Op.MACHINE_FRAME, Op.CONTEXT, Op.EC_CONTEXT, Op.CLEAR_UNWOUND})
 END = Code(Op.END, 1)
 
 _NAMED = {
@@ -59,8 +73,10 @@ _NAMED = {
     0xE4: END,
     0xE5: Code(Op.END_C, 1),
     0xE6: Code(Op.SAVE_NEXT, 1),
+    0xE8: Code(Op.TRAP_FRAME, 1),
     0xE9: Code(Op.MACHINE_FRAME, 1),
     0xEA: Code(Op.CONTEXT, 1),
+    0xEB: Code(Op.EC_CONTEXT, 1),
     0xEC: Code(Op.CLEAR_UNWOUND, 1),
     0xFC: Code(Op.SIGN, 1),
 }
@@ -80,7 +96,7 @@ def decode(raw: bytes, at: int) -> Code:
     """The code at ``at``.
 
     Raises:
-        StackUnreadable: It is truncated, reserved, or of a form for routines of the system's own.
+        StackUnreadable: It is truncated or reserved.
     """
     first = raw[at] if at < len(raw) else None
     if first is None:
@@ -134,17 +150,28 @@ def _long(value: int) -> Code:
         return Code(Op.SAVE, 2, offset, floating(8 + (register & 7), 1))
     if value >> 8 == 0b11011110:
         return Code(Op.SAVE_MOVING, 2, (value & 0x1F) * 8 + 8, floating(8 + (value >> 5 & 7), 1))
+    if value >> 8 == 0b11011111:
+        return Code(Op.ALLOC_SCALED, 2, value & 0xFF)
     raise StackUnreadable(f"unwind code 0x{value >> 8:x} is not known")
 
 
 def _any_register(raw: bytes) -> Code:
-    """``save_any_reg`` (11100111'0pxrrrrr'ffoooooo): pair, writeback, register, kind (x, d, q), offset; LLVM ``llvm/Support/Win64EH.h``."""
+    """``save_any_reg`` (11100111'0pxrrrrr'ffoooooo): pair, writeback, register, kind (x, d, q), offset; kind 3: scalable registers."""
+    unknown = StackUnreadable("unwind code 0xe7 is not of a known form")
     if len(raw) < 3 or raw[1] & 0x80:
-        raise StackUnreadable("unwind code 0xe7 is not of a known form")
+        raise unknown
     pair, moving, register = raw[1] >> 6 & 1, raw[1] >> 5 & 1, raw[1] & 0x1F
     kind, offset = raw[2] >> 6, raw[2] & 0x3F
     if kind == 3:
-        raise StackUnreadable("unwind code 0xe7 saves a scalable register, which is not supported")
+        return _scaled(raw)
+    if register + pair > (30 if kind == 0 else 31):
+        raise unknown
     scale = 16 if pair or moving or kind == 2 else 8
     names = integer(register, 1 + pair) if kind == 0 else floating(register, 1 + pair)
     return Code(Op.SAVE_MOVING if moving else Op.SAVE, 3, (offset + moving) * scale, names, 16 if kind == 2 else 8)
+
+
+def _scaled(raw: bytes) -> Code:
+    """``save_zreg`` and ``save_preg`` (11100111'0oo0rrrr'11oooooo, 11100111'0oo1rrrr'11oooooo): z8 and on, p0 and on."""
+    number, offset = raw[1] & 0xF, (raw[1] & 0x60) << 1 | raw[2] & 0x3F
+    return Code(Op.SAVE_SCALED, 3, offset, (f"p{number}" if raw[1] & 0x10 else f"z{8 + number}",))

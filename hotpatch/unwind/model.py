@@ -44,11 +44,12 @@ class Frame:
     """One frame of a walked stack; addresses are VAs.
 
     Attributes:
-        pc: The next instruction: for a caller, the return address.
+        pc: The next instruction: for a caller, the return address, or where it was interrupted.
         sp: The stack pointer as that instruction will find it.
         registers: What is known of the registers at that point.
         module: First byte of the module that ``pc`` lies in, ``None`` outside of every module.
         function: The function that ``pc`` lies in (for a caller: that the call lies in).
+        called: Whether ``pc`` is a return address.
     """
 
     pc: Va
@@ -56,6 +57,7 @@ class Frame:
     registers: Mapping[str, int]
     module: Va | None
     function: Function | None
+    called: bool
 
 
 class Meaning(StrEnum):
@@ -132,11 +134,14 @@ class Unwound:
         establisher: The frame's address, as handlers are told it: x64: the frame register's base or the stack pointer of the body;
             Arm64: the caller's stack pointer.
         handler: Where the frame's function has one and stands neither in its prologue nor in an epilogue.
+        called: Whether the caller's program counter is a return address; where the frame is an interruption's, the instruction there has
+            not run.
     """
 
     registers: dict[str, int]
     establisher: int
     handler: LanguageHandler | None = None
+    called: bool = True
 
 
 class StackUnreadable(HotpatchError):  # noqa: N818  it ends a walk, which is no error
@@ -175,42 +180,43 @@ class Unwinder(ABC):
     def walk(self, registers: Mapping[str, int], read: Read, locate: Locate, limit: int = FRAME_LIMIT) -> tuple[Frame, ...]:
         """Frames of a stopped thread, innermost first; nothing is guessed, so the walk ends where unwind data does.
 
-        ``registers`` by lower-case name (pc and sp as the calling convention names them). ``read(va, size)`` gives memory;
+        ``registers`` by lower-case name (pc and sp as the calling convention names them; on Arm64 ``vg``, the length of a scalable vector
+        register in units of 8 bytes, where there are such and frames may hold them). ``read(va, size)`` gives memory;
         ``locate(va)`` the module there. The innermost frame may stand outside of every module (a system function just entered: its
         return address is still where the call left it); a caller outside of every module is the last frame. A return address of 0
         ends the walk.
         """
         convention = architecture(self.machine).convention
-        current = dict(registers)
+        current, called = dict(registers), False
         frames: list[Frame] = []
         for depth in range(limit):
             pc, sp = Va(current[convention.pc]), Va(current[convention.sp])
             if pc == 0 and depth:
                 break
             where = locate(pc)
-            frames.append(_frame(pc, sp, current, where, called=depth > 0))
+            frames.append(_frame(pc, sp, current, where, called=called))
             if where is None and depth:
                 break
             try:
                 if where is None:
-                    following = self.leave_leaf(current, read)
+                    unwound = Unwound(self.leave_leaf(current, read), sp)
                 else:
                     stand = pc if where.original is None else where.original
-                    following = self.unwind(current, Rva(stand - where.va), where.image, read, where.va, called=depth > 0).registers
+                    unwound = self.unwind(current, Rva(stand - where.va), where.image, read, where.va, called=called)
             except HotpatchError:
                 break
-            if following[convention.sp] < sp or (following[convention.sp] == sp and following[convention.pc] == pc):
-                break
-            current = following
+            before, current, called = sp, unwound.registers, unwound.called
+            if (called and current[convention.sp] < before) or (current[convention.sp], current[convention.pc]) == (before, pc):
+                break  # only what was interrupted may have had another stack
         return tuple(frames)
 
 
 def _frame(pc: Va, sp: Va, registers: Mapping[str, int], where: Located | None, *, called: bool) -> Frame:
     if where is None:
-        return Frame(pc, sp, dict(registers), None, None)
+        return Frame(pc, sp, dict(registers), None, None, called)
     rva = (pc if where.original is None else where.original) - where.va
     function = where.image.function_at(rva - 1 if called else rva)
-    return Frame(pc, sp, dict(registers), where.va, function)
+    return Frame(pc, sp, dict(registers), where.va, function, called)
 
 
 def row_of(image: Image, entry: UnwindEntry) -> Rva:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hotpatch.unwind.x64_info import UnwindInfo
 
 _SLOT = 8
+_LOW_HALF = (1 << 64) - 1
 _CHAIN_LIMIT = 32
 _MACHINE_FRAME_RSP = 24
 """Bytes from the pushed rip to the pushed rsp in a machine frame (rip, cs, rflags, rsp, ss)."""
@@ -64,7 +65,7 @@ class X64Unwinder(Unwinder):
 
     def unwind(self, registers: Mapping[str, int], rva: Rva, image: Image, read: Read, base: Va, *, called: bool) -> Unwound:
         """See :meth:`Unwinder.unwind`."""
-        entry = image.unwind_entry_at(rva)
+        entry = _entry_of(image, rva, called=called)
         if entry is None or entry.info is None:
             return Unwound(self.leave_leaf(registers, read), registers["rsp"])
         state = dict(registers)
@@ -74,7 +75,7 @@ class X64Unwinder(Unwinder):
         if offset is not None and offset >= info.prologue:
             offset, in_body = None, True
             epilogue = None
-            if info.codes or info.chained:
+            if (info.codes or info.chained) and rva in entry.range:
                 epilogue = x64_epilogue.match(
                     base + rva, _frame_register(info, image), read, lambda va: _leaves_function(va - base, entry, image)
                 )
@@ -86,10 +87,16 @@ class X64Unwinder(Unwinder):
             gave_caller = _undo(state, info, offset, read)
             if gave_caller or info.chained is None:
                 handler = _handler(image, entry, info, where) if in_body and info.has_handler else None
-                return Unwound(state if gave_caller else _return(state, read), establisher, handler)
+                return Unwound(state if gave_caller else _return(state, read), establisher, handler, called=not gave_caller)
             where = Rva(info.chained[2])
             info, offset = _parsed(image, where), None
         raise StackUnreadable(f"unwind information at rva 0x{entry.info:x} is chained in a circle")
+
+
+def _entry_of(image: Image, rva: Rva, *, called: bool) -> UnwindEntry | None:
+    """The function-table entry of the code at ``rva``; a call that is its function's last instruction returns past the function's end."""
+    entry = image.unwind_entry_at(Rva(rva - 1)) if called else None
+    return entry or image.unwind_entry_at(rva)
 
 
 def _parsed(image: Image, rva: int) -> UnwindInfo:
@@ -158,6 +165,11 @@ def _undo(state: dict[str, int], info: UnwindInfo, offset: int | None, read: Rea
             state[REGISTERS[code.info]] = read_number(read, frame + code.value, _SLOT)
         elif code.op in {Op.SAVE_XMM128, Op.SAVE_XMM128_FAR}:
             state[f"xmm{code.info}"] = read_number(read, frame + code.value, 2 * _SLOT)
+        elif code.op is Op.SAVE_XMM:
+            register = f"xmm{code.info}"
+            state[register] = state.get(register, 0) & ~_LOW_HALF | read_number(read, frame + code.value, _SLOT)
+        elif code.op is Op.SAVE_XMM_FAR:
+            state.pop(f"xmm{code.info}", None)  # it is not certain where it lies
         elif code.op is Op.PUSH_MACHFRAME:
             at = state["rsp"] + (_SLOT if code.info else 0)
             state["rip"] = read_number(read, at, _SLOT)

@@ -1,10 +1,10 @@
-"""x64 unwind information (``UNWIND_INFO``) as values. Source: MS Learn, "x64 exception handling"; winnt.h for version 2."""
+"""x64 unwind information (``UNWIND_INFO``), versions 1 and 2, as values. Source: MS Learn, "x64 exception handling"."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import Enum, IntFlag, auto
 from typing import TYPE_CHECKING
 
 from hotpatch.unwind.model import StackUnreadable
@@ -30,21 +30,40 @@ class Flags(IntFlag):
     CHAINED = 4
 
 
-class Op(IntEnum):
+class Op(Enum):
     """``UWOP_*``."""
 
-    PUSH_NONVOL = 0
-    ALLOC_LARGE = 1
-    ALLOC_SMALL = 2
-    SET_FPREG = 3
-    SAVE_NONVOL = 4
-    SAVE_NONVOL_FAR = 5
-    EPILOG = 6
-    """Version 2: where epilogues lie. Version 1 had a save of 64 bits of an XMM register here, which no compiler emits any more."""
-    SPARE = 7
-    SAVE_XMM128 = 8
-    SAVE_XMM128_FAR = 9
-    PUSH_MACHFRAME = 10
+    PUSH_NONVOL = auto()
+    ALLOC_LARGE = auto()
+    ALLOC_SMALL = auto()
+    SET_FPREG = auto()
+    SAVE_NONVOL = auto()
+    SAVE_NONVOL_FAR = auto()
+    SAVE_XMM = auto()
+    """The low 64 bits of an XMM register; no compiler has emitted it for long."""
+    SAVE_XMM_FAR = auto()
+    """The same with a long offset, not certainly in bytes: binutils has it in units of 8, MS Learn none of the other far saves."""
+    EPILOG = auto()
+    """Where epilogues lie; they are known by their instructions here."""
+    SPARE = auto()
+    SAVE_XMM128 = auto()
+    SAVE_XMM128_FAR = auto()
+    PUSH_MACHFRAME = auto()
+
+
+_FIRST = (Op.PUSH_NONVOL, Op.ALLOC_LARGE, Op.ALLOC_SMALL, Op.SET_FPREG, Op.SAVE_NONVOL, Op.SAVE_NONVOL_FAR)
+_LAST = (Op.SAVE_XMM128, Op.SAVE_XMM128_FAR, Op.PUSH_MACHFRAME)
+_OPS = {1: (*_FIRST, Op.SAVE_XMM, Op.SAVE_XMM_FAR, *_LAST), 2: (*_FIRST, Op.EPILOG, Op.SPARE, *_LAST)}
+"""By the version of the information and the operation's number.
+
+Sources: MS Learn; for 6 and 7 of version 1 binutils, ``bfd/pei-x86_64.c``; of version 2 LLVM, ``llvm/tools/llvm-readobj/Win64EHDumper.cpp``
+(an epilogue takes one slot, and one of offset 0 pads them to an even number), and dotnet/runtime,
+``src/coreclr/unwinder/amd64/unwinder.cpp`` (a spare code takes three slots and says nothing).
+"""
+_SCALED = {Op.ALLOC_LARGE: 8, Op.SAVE_NONVOL: 8, Op.SAVE_XMM: 8, Op.SAVE_XMM128: 16}
+"""Operations with a number in the next slot, and its unit in bytes."""
+_FAR = frozenset({Op.SAVE_NONVOL_FAR, Op.SAVE_XMM_FAR, Op.SPARE, Op.SAVE_XMM128_FAR})
+"""Operations with a number in the next two slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +133,23 @@ def parse(rva: int, read: Callable[[int, int], bytes]) -> UnwindInfo:
 
 
 def _codes(raw: bytes, rva: int, version: int) -> tuple[Code, ...]:
-    unknown = StackUnreadable(f"unwind information at rva 0x{rva:x} holds an operation that is not known")
     found = []
     at = 0
     try:
         while at < len(raw):
             offset, packed = _CODE.unpack_from(raw, at)
-            op, info = Op(packed & 15), packed >> 4
-            at += 2
+            op, info = _OPS[version][packed & 15], packed >> 4
+            at += _CODE.size
             value = 0
             if op is Op.ALLOC_SMALL:
                 value = info * 8 + 8
-            elif op is Op.ALLOC_LARGE:
-                value = _U16.unpack_from(raw, at)[0] * 8 if info == 0 else _U32.unpack_from(raw, at)[0]
-                at += 2 if info == 0 else 4
-            elif op in {Op.SAVE_NONVOL, Op.SAVE_XMM128}:
-                value = _U16.unpack_from(raw, at)[0] * (8 if op is Op.SAVE_NONVOL else 16)
-                at += 2
-            elif op in {Op.SAVE_NONVOL_FAR, Op.SAVE_XMM128_FAR}:
-                value = _U32.unpack_from(raw, at)[0]
-                at += 4
-            if op is Op.SPARE or (op is Op.EPILOG and version == 1):
-                raise unknown
+            elif op in _FAR or (op is Op.ALLOC_LARGE and info):
+                (value,) = _U32.unpack_from(raw, at)
+                at += _U32.size
+            elif op in _SCALED:
+                value = _U16.unpack_from(raw, at)[0] * _SCALED[op]
+                at += _U16.size
             found.append(Code(offset, op, info, value))
-    except (ValueError, struct.error) as error:
-        raise unknown from error
+    except (IndexError, struct.error) as error:
+        raise StackUnreadable(f"unwind information at rva 0x{rva:x} holds an operation that is not known") from error
     return tuple(found)

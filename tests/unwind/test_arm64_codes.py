@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from hotpatch.unwind.arm64 import _undo
 from hotpatch.unwind.arm64_codes import Op, decode
 from hotpatch.unwind.arm64_record import packed, unpacked
+from hotpatch.unwind.arm64_undo import Caller, undo
 from hotpatch.unwind.model import StackUnreadable
 
 # bytes, operation, amount, registers
@@ -28,6 +28,8 @@ CODES = [
     ("da81", Op.SAVE_MOVING, 16, ("q10", "q11")),
     ("dcc2", Op.SAVE, 16, ("q11",)),
     ("de43", Op.SAVE_MOVING, 32, ("q10",)),
+    ("df05", Op.ALLOC_SCALED, 5, ()),
+    ("dfff", Op.ALLOC_SCALED, 255, ()),
     ("e0001000", Op.ALLOC, 0x1000 * 16, ()),
     ("e1", Op.SET_FP, 0, ()),
     ("e204", Op.ADD_FP, 32, ()),
@@ -41,8 +43,15 @@ CODES = [
     ("e74841", Op.SAVE, 16, ("q8", "q9")),
     ("e76882", Op.SAVE_MOVING, 48, ("q8", "q9")),
     ("e70a81", Op.SAVE, 16, ("q10",)),
+    ("e700c3", Op.SAVE_SCALED, 3, ("z8",)),
+    ("e70fff", Op.SAVE_SCALED, 63, ("z23",)),
+    ("e762c1", Op.SAVE_SCALED, 0xC1, ("z10",)),
+    ("e714c3", Op.SAVE_SCALED, 3, ("p4",)),
+    ("e73fc0", Op.SAVE_SCALED, 0x40, ("p15",)),
+    ("e8", Op.TRAP_FRAME, 0, ()),
     ("e9", Op.MACHINE_FRAME, 0, ()),
     ("ea", Op.CONTEXT, 0, ()),
+    ("eb", Op.EC_CONTEXT, 0, ()),
     ("ec", Op.CLEAR_UNWOUND, 0, ()),
     ("fc", Op.SIGN, 0, ()),
 ]
@@ -54,7 +63,9 @@ def test_codes(raw, op, amount, registers):
     assert (code.op, code.amount, code.registers, code.size) == (op, amount, registers, len(raw) // 2)
 
 
-@pytest.mark.parametrize("raw", ["", "c0", "e00010", "e7", "e78003", "e700c3", "e8", "eb", "ed", "f8", "ff", "df01"])
+@pytest.mark.parametrize(
+    "raw", ["", "c0", "e00010", "e7", "e700", "e78003", "e780c3", "e71f03", "e75e03", "e75f43", "df", "ed", "ef", "f0", "f8", "ff"]
+)
 def test_codes_that_are_not_taken(raw):
     with pytest.raises(StackUnreadable):
         decode(bytes.fromhex(raw), 0)
@@ -67,24 +78,97 @@ def slot(offset, size=8):
     return int.from_bytes(struct.pack("<512Q", *range(0x100, 0x300))[offset : offset + size], "little")
 
 
-# codes that compilers emit rarely, registers after
+def context(at, first, count, name="x"):
+    """Registers of ``name`` from ``first`` on, one after the other from ``at`` bytes above sp."""
+    return {f"{name}{first + index}": slot(at + (16 if name == "q" else 8) * index, 16 if name == "q" else 8) for index in range(count)}
+
+
+EC_INTEGERS = "x8 x0 x1 x27 sp x29 x25 x26 x2 x3 x4 x5 x19 x20 x21 x22 pc".split()
+EC_X87 = "x30 x6 x7 x9 x10 x11 x12 x15".split()
+EC_HIGH = [sum(slot(0x128 + 16 * (4 * register + part), 2) << 16 * part for part in range(4)) for register in range(2)]
+
+# codes that compilers emit rarely, registers before, registers after, and where they leave the caller
 RARE = [
-    ("e70a81", {"q10": slot(16, 16)}),
-    ("e76882", {"q8": slot(0, 16), "q9": slot(16, 16), "sp": STACK + 48}),
-    ("e74841", {"q8": slot(16), "q9": slot(24)}),
-    ("e9", {"sp": slot(0), "pc": slot(8)}),
-    ("ea", {**{f"x{number}": slot(8 + 8 * number) for number in range(31)}, "sp": slot(0x100), "pc": slot(0x108)}),
-    ("ec", {}),
+    ("e70a81", {}, {"q10": slot(16, 16)}, Caller.LINKED),
+    ("e76882", {}, {"q8": slot(0, 16), "q9": slot(16, 16), "sp": STACK + 48}, Caller.LINKED),
+    ("e74841", {}, {"q8": slot(16), "q9": slot(24)}, Caller.LINKED),
+    ("e6e6e75302", {}, context(32, 19, 6), Caller.LINKED),
+    ("e6e6e74882", {}, context(32, 8, 6, "q"), Caller.LINKED),
+    ("fc", {"x30": 0xABCD_8001_8000_1234}, {"x30": 0x8001_8000_1234}, Caller.LINKED),
+    ("df03", {"vg": 4}, {"sp": STACK + 96}, Caller.LINKED),
+    ("e700c3", {"vg": 4}, {"z8": slot(96, 32), "q8": slot(96, 16)}, Caller.LINKED),
+    ("e70ac1", {"vg": 2}, {"z18": slot(16, 16), "q18": slot(16, 16)}, Caller.LINKED),
+    ("e734c1", {"vg": 4}, {"p4": slot(0x41 * 4, 4)}, Caller.LINKED),
+    ("df01e700c3", {"vg": 32}, {"sp": STACK + 256, "z8": slot(1024, 256), "q8": slot(1024, 16)}, Caller.LINKED),
+    ("e9", {}, {"sp": slot(0), "pc": slot(8)}, Caller.INTERRUPTED),
+    ("ea", {}, {**context(8, 0, 31), **context(0x110, 0, 32, "q"), "sp": slot(0x100), "pc": slot(0x108)}, Caller.INTERRUPTED),
+    (
+        "eb",
+        {"x18": 7, "x13": 1, "x28": 1, "q15": 1, "q16": 1},
+        {
+            **{name: slot(0x78 + 8 * index) for index, name in enumerate(EC_INTEGERS)},
+            **{name: slot(0x120 + 16 * index) for index, name in enumerate(EC_X87)},
+            **{f"x{16 + index}": value for index, value in enumerate(EC_HIGH)},
+            **context(0x1A0, 0, 16, "q"),
+            "x13": None,
+            "x28": None,
+            "q16": None,
+        },
+        Caller.INTERRUPTED,
+    ),
+    ("ec", {"x30": 77}, {"pc": 77}, Caller.INTERRUPTED),
+    ("42ec", {}, {"x29": slot(16), "x30": slot(24), "pc": slot(24)}, Caller.INTERRUPTED),
+    ("df01", {}, None, "their length is not known"),
+    ("e700c3", {}, None, "their length is not known"),
+    ("e714c3", {}, None, "their length is not known"),
+    ("7f" * 65, {"sp": STACK + 0x1000}, None, "cannot be read"),
 ]
 
 
-@pytest.mark.parametrize(("raw", "after"), RARE, ids=[row[0] for row in RARE])
-def test_undone(raw, after):
-    """On a stack whose words all differ; a machine frame and a context give the program counter themselves."""
-    memory, state = struct.pack("<512Q", *range(0x100, 0x300)), {"sp": STACK}
-    done = _undo(state, (decode(bytes.fromhex(raw), 0),), lambda va, size: memory[va - STACK : va - STACK + size])
-    assert state == {"sp": STACK} | after
-    assert done is ("pc" in after)
+def sequence(raw):
+    raw, at = bytes.fromhex(raw), 0
+    while at < len(raw):
+        yield decode(raw, at)
+        at += decode(raw, at).size
+
+
+def undone(raw, before, changes=()):
+    """What ``raw`` leaves of ``before`` on a stack whose words all differ, but for ``changes``: offset and bytes."""
+    memory, state = bytearray(struct.pack("<512Q", *range(0x100, 0x300))), {"sp": STACK, **before}
+    for offset, part in changes:
+        memory[offset : offset + len(part)] = part
+    return undo(state, sequence(raw), lambda va, size: bytes(memory[va - STACK : va - STACK + size])), state
+
+
+@pytest.mark.parametrize(("raw", "before", "after", "caller"), RARE, ids=[f"{row[0][:10]}-{index}" for index, row in enumerate(RARE)])
+def test_undone(raw, before, after, caller):
+    if after is None:
+        with pytest.raises(StackUnreadable, match=caller):
+            undone(raw, before)
+        return
+    done, state = undone(raw, before)
+    expected = {"sp": STACK} | before | after
+    assert state == {name: value for name, value in expected.items() if value is not None}
+    assert done is caller
+
+
+@pytest.mark.parametrize(("raw", "flags"), [("ea", 0), ("eb", 0x30)])
+def test_a_context_says_whether_it_stands_behind_a_call(raw, flags):
+    assert undone(raw, {}, [(flags, (0x2040_000B).to_bytes(4, "little"))])[0] is Caller.RETURNED_TO
+    assert undone(raw, {}, [(flags, (0x0040_000B).to_bytes(4, "little"))])[0] is Caller.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("there", "controls", "found"),
+    [(0x400, (0, 0), True), (0x400, (0xFFFF_FFFF, 0), False), (0x400, (0, 0xFFFF_FFFF), False), (0, (0, 0), False)],
+)
+def test_trap_frame(there, controls, found):
+    """The vector registers lie elsewhere, if they have been stored at all."""
+    at = STACK + there if there else 0
+    done, state = undone("e8", {"x19": 3}, [(0x10, struct.pack("<Q", at)), (0x408, struct.pack("<II", *controls))])
+    stored = {**context(0xA0, 0, 19), "x30": slot(0x138), "x29": slot(0x140), "sp": slot(0x98), "pc": slot(0x148), "x19": 3}
+    assert state == stored | (context(0x410, 0, 32, "q") if found else {})
+    assert done is Caller.INTERRUPTED
 
 
 def word(*, length=100, floats=0, integers=0, homes=0, chain=0, frame=0, kind=1):

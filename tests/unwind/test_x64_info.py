@@ -27,7 +27,8 @@ def undo(data, registers, at=None):
     memory = struct.pack("<512Q", *range(0x100, 0x300))
     state = {"rsp": STACK, **registers}
     done = _undo(state, parse(0, reader(data)), at, lambda va, size: memory[va - STACK : va - STACK + size])
-    return done, {name: value for name, value in state.items() if registers.get(name) != value}
+    names = dict.fromkeys((*registers, *state))
+    return done, {name: state.get(name) for name in names if registers.get(name) != state.get(name)}
 
 
 def slot(offset):
@@ -46,6 +47,17 @@ ROWS = [
     ("save-nonvol-far", info("046518000000"), {}, None, {"rsi": slot(24), "rsp": STACK}),
     ("save-xmm", info("05680100"), {}, None, {"xmm6": slot(16) | slot(24) << 64, "rsp": STACK}),
     ("save-xmm-far", info("056920000000"), {}, None, {"xmm6": slot(32) | slot(40) << 64, "rsp": STACK}),
+    (
+        "save-low-xmm",
+        info("056602000130", version=1),
+        {"xmm6": 5 << 64 | 1},
+        None,
+        {"xmm6": 5 << 64 | slot(16), "rbx": slot(0), "rsp": STACK + 8},
+    ),
+    ("save-low-xmm-not-yet", info("056602000130"), {"xmm6": 1}, 4, {"rbx": slot(0), "rsp": STACK + 8}),
+    ("save-low-xmm-far", info("0567200000000130"), {"xmm6": 1, "xmm7": 2}, None, {"rbx": slot(0), "rsp": STACK + 8, "xmm6": None}),
+    ("spare", info("0567200000000130", version=2), {"xmm6": 1}, None, {"rbx": slot(0), "rsp": STACK + 8}),
+    ("epilogue-codes-padded", info("0506", "2016", "0006", "0006", "0130", version=2), {}, None, {"rbx": slot(0), "rsp": STACK + 8}),
     ("frame-register", info("0403", "0150", register=5, offset=2), {"rbp": STACK + 0x60}, None, {"rbp": slot(0x40), "rsp": STACK + 0x48}),
     ("frame-register-not-yet", info("0403", "0150", register=5, offset=2), {"rbp": 7}, 1, {"rbp": slot(0), "rsp": STACK + 8}),
     ("machine-frame", info("000a"), {}, None, {"rip": slot(0), "rsp": slot(24)}),
@@ -62,7 +74,19 @@ def test_undone(data, registers, at, after):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x01", info("0130", version=3), info("0136"), info("013b"), info("0701"), info("0130")[:5]], ids=lambda data: data.hex()
+    "data",
+    [
+        b"",
+        b"\x01",
+        info("0130", version=3),
+        info("0136"),
+        info("013b"),
+        info("013b", version=2),
+        info("0137", "0200"),
+        info("0701"),
+        info("0130")[:5],
+    ],
+    ids=lambda data: data.hex(),
 )
 def test_not_taken(data):
     with pytest.raises(StackUnreadable):
@@ -108,3 +132,29 @@ def test_epilogues(code, register, left):
     raw = bytes.fromhex(code)
     found = match(0, register, lambda at, size: raw[at : at + size], lambda va: va > 0x800)
     assert (found and (found.base, found.add, found.pops)) == left
+
+
+# a tail call behind a pop at 0x1000, and where it leads
+TAIL_CALLS = [
+    ("5beb10", 0x1013),
+    ("5bebf0", 0xFF3),
+    ("5bf2eb10", 0x1014),
+    ("5be910000000", 0x1016),
+    ("5be9f0ffffff", 0xFF6),
+    ("5bf2e910000000", 0x1017),
+]
+
+
+@pytest.mark.parametrize(("code", "target"), TAIL_CALLS, ids=[row[0] for row in TAIL_CALLS])
+@pytest.mark.parametrize("away", [True, False], ids=["away", "within"])
+def test_a_jump_ends_an_epilogue_where_it_leaves_the_function(code, target, away):
+    raw, asked = bytes.fromhex(code), []
+    found = match(0x1000, None, lambda at, size: raw[at - 0x1000 : at - 0x1000 + size], lambda va: asked.append(va) or away)
+    assert (found and found.pops) == (("rbx",) if away else None)
+    assert asked == [target]
+
+
+@pytest.mark.parametrize("code", ["5beb", "5be9000000", "5bff"])
+def test_a_jump_cut_short_ends_nothing(code):
+    raw = bytes.fromhex(code)
+    assert match(0, None, lambda at, size: raw[at : at + size], lambda va: True) is None
