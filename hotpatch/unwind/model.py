@@ -205,9 +205,10 @@ class Unwinder(ABC):
                     unwound = self.unwind(current, Rva(stand - where.va), where.image, read, where.va, called=called)
             except HotpatchError:
                 break
-            before, current, called = sp, unwound.registers, unwound.called
-            if (called and current[convention.sp] < before) or (current[convention.sp], current[convention.pc]) == (before, pc):
-                break  # only what was interrupted may have had another stack
+            following = unwound.registers[convention.sp]
+            if (unwound.called and following < sp) or (following, unwound.registers[convention.pc], unwound.called) == (sp, pc, called):
+                break  # the way leads up the stack, but that what was interrupted may have had another one
+            current, called = unwound.registers, unwound.called
         return tuple(frames)
 
 

@@ -46,6 +46,7 @@ class Shadow:
         self.ids = [getattr(MODULE[self.machine][0], MODULE[self.machine][1] + name.upper()) for name in NAMES[self.machine]]
         kind = (unicorn.UC_ARCH_X86, unicorn.UC_MODE_64) if self.machine is Machine.X64 else (unicorn.UC_ARCH_ARM64, 0)
         self.uc = uc = unicorn.Uc(*kind)
+        self.prepare(uc)
         memory = bytearray(image.mapped)
         for site in image.relocations:
             value = struct.unpack_from("<Q", memory, site)[0] - image.preferred_base + self.base
@@ -66,10 +67,20 @@ class Shadow:
             uc.reg_write(x86_const.UC_X86_REG_GS_BASE, THREAD)
             uc.reg_write(x86_const.UC_X86_REG_MXCSR, 0x1F80)
         else:
-            uc.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, 3 << 20)
+            uc.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, uc.reg_read(arm64_const.UC_ARM64_REG_CPACR_EL1) | 3 << 20)
         self.decoded = {}
         self.unwinder = unwinder(self.machine)
         uc.hook_add(unicorn.UC_HOOK_CODE, self._at_instruction)
+
+    def prepare(self, uc):
+        """Set the processor up before anything else is done to it."""
+
+    def more_registers(self, uc):
+        """What a walk is given besides the integer registers."""
+        return {}
+
+    def walked(self, frames):
+        """Look at what a walk has found."""
 
     def call(self, entry, *arguments, check=True):
         """Run the function at RVA ``entry``; every instruction's walk is compared with the shadow stack."""
@@ -140,8 +151,9 @@ class Shadow:
         self.previous = self._instruction(pc)
         if not self.check:
             return
-        registers = dict(zip(NAMES[self.machine], uc.reg_read_batch(self.ids), strict=True))
+        registers = dict(zip(NAMES[self.machine], uc.reg_read_batch(self.ids), strict=True)) | self.more_registers(uc)
         frames = self.unwinder.walk(registers, self.read, self.locate)
+        self.walked(frames)
         expected = [pc, *reversed(self.stack)]
         got = [frame.pc for frame in frames]
         self.checked += 1

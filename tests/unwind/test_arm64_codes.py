@@ -83,8 +83,8 @@ def context(at, first, count, name="x"):
     return {f"{name}{first + index}": slot(at + (16 if name == "q" else 8) * index, 16 if name == "q" else 8) for index in range(count)}
 
 
-EC_INTEGERS = "x8 x0 x1 x27 sp x29 x25 x26 x2 x3 x4 x5 x19 x20 x21 x22 pc".split()
-EC_X87 = "x30 x6 x7 x9 x10 x11 x12 x15".split()
+EC_INTEGERS = ["x8", "x0", "x1", "x27", "sp", "x29", "x25", "x26", "x2", "x3", "x4", "x5", "x19", "x20", "x21", "x22", "pc"]
+EC_X87 = ["x30", "x6", "x7", "x9", "x10", "x11", "x12", "x15"]
 EC_HIGH = [sum(slot(0x128 + 16 * (4 * register + part), 2) << 16 * part for part in range(4)) for register in range(2)]
 
 # codes that compilers emit rarely, registers before, registers after, and where they leave the caller
