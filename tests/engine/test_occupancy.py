@@ -96,3 +96,29 @@ def test_where_a_patch_stands(here, place, leaving):
             assert (standing.state is PatchState.REVERTING) is ("new" in INTO[place]), hex(pc)
         back()
         here.engine.restore(before)
+
+
+@pytest.mark.parametrize("how", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@pytest.mark.parametrize(("place", "inside"), [("start", False), ("end", True), ("past the end", False)])
+def test_a_return_address_belongs_to_the_call_before_it(here, how, place, inside):
+    """A call that is a function's last instruction returns past its end, and one right before a function to that one's first."""
+    back = here.entry(1) + {"start": 0, "end": BODY, "past the end": BODY + 1}[place]
+    here.fake.thread(1, here.entry(5), **({} if here.fake.machine == "x64" else {"x30": back}))
+    here.fake.push(1, 0, back)
+    here.fake.push(1, 8, 0x7000_0000)  # of no module: the stack is walked to its end
+    applied = here.engine.apply(here.patch({1: 111}), how)
+    assert (applied.state is PatchState.APPLIED) is not inside
+    if inside and how is Consistency.QUIESCENT:
+        (holder,) = (holder for kind, details in here.fake.events if kind == "wait" for holder in details["holders"])
+        assert (holder["function"], holder["stack"][-1]) == ("f1", hex(back))
+
+
+@pytest.mark.parametrize(("place", "inside"), [("start", False), ("end", True), ("past the end", False)])
+def test_waiting_looks_at_the_call_before_a_return_address(here, place, inside):
+    back = here.entry(1) + {"start": 0, "end": BODY, "past the end": BODY + 1}[place]
+    here.fake.thread(1, here.entry(1) + INSIDE, **({} if here.fake.machine == "x64" else {"x30": back}))
+    here.fake.push(1, 0, back)
+    here.fake.push(1, 8, 0x7000_0000)
+    assert here.engine.apply(here.patch({1: 111}), Consistency.QUIESCENT).state is PatchState.WAITING
+    go(here, 1, here.entry(5))
+    assert here.engine.poll().busy is inside
