@@ -1,4 +1,4 @@
-"""What watches a process lets it go, or a run of many tests would hold the memory of all their processes."""
+"""A process is let go, also by what watches it, or a run of many tests would hold the memory of all their processes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,22 @@ def watched(given: Given) -> hotpatch.Process:
     process.apply(given.patch)
     process.call("clamp", 11, 10)
     return process
+
+
+@each_machine
+def test_an_engine_goes_with_its_process(machine) -> None:
+    """Each has a gigabyte of addresses and megabytes of memory, and is no garbage that moves the interpreter to look for it."""
+    given = Given.of("basic", machine, True, lambda path: path)
+    gc.disable()
+    try:
+        process = hotpatch.Process(given.image("base"))
+        process.apply(given.patch)
+        process.call("clamp", 11, 10)
+        engine = weakref.ref(process.guest.system.cpu._uc)
+        del process
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 @each_machine

@@ -11,7 +11,7 @@ from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Context", "Direct", "Engine", "IntegerRegister", "IntegerRegisters", "TlbEntry", "UcError", "handle_of", "new_engine"]
+__all__ = ["Context", "Direct", "Engine", "IntegerRegister", "IntegerRegisters", "TlbEntry", "UcError", "handle_of", "new_engine", "unhook"]
 
 _REMOVE_CACHE = uc_const.UC_CTL_TB_REMOVE_CACHE | uc_const.UC_CTL_IO_WRITE << 30 | 2 << 26
 """Control code as ``UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2)`` of ``unicorn.h`` makes it: two arguments are written."""
@@ -100,6 +100,18 @@ def new_engine(architecture: int, mode: int) -> Engine:
 def handle_of(engine: Engine) -> int:
     """Host address of the engine's structure."""
     return int(cast("Uc", engine)._uch.value or 0)
+
+
+def unhook(engine: Engine, hooks: Iterable[int]) -> None:
+    """Take hooks away so that the engine goes with the last reference to it, and not at some later collection.
+
+    What the binding keeps of a hook was made by :func:`ctypes.cast`, which leaves it in a cycle with itself, and leads back to the engine.
+    """
+    callbacks = cast("Uc", engine)._callbacks
+    for hook in hooks:
+        kept = callbacks[hook]
+        engine.hook_del(hook)
+        cast("dict[object, object]", kept._objects).clear()
 
 
 class Direct:

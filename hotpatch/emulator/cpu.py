@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from unicorn import unicorn_const as uc_const
 
 from hotpatch.address import Va
-from hotpatch.emulator.binding import Direct, IntegerRegister, IntegerRegisters, UcError, handle_of
+from hotpatch.emulator.binding import Direct, IntegerRegister, IntegerRegisters, UcError, handle_of, unhook
 from hotpatch.emulator.cpu_model import HALT, NOWHERE, Slice, Trap, cpu_model
 from hotpatch.emulator.repeats import LONGEST, Repeats
 from hotpatch.errors import FaultKind, HotpatchError
@@ -81,7 +81,7 @@ class Cpu:
                 *self.model.bound(self._uc, self._trap),
                 self.model.hook(self._uc, clock, self._interrupts),
             ]
-            weakref.finalize(self, _unhook, self._uc, self._hooks)
+            weakref.finalize(self, unhook, self._uc, self._hooks)
         except UcError as error:
             raise CpuError("starting", error.errno) from error
         self._counter = ctypes.c_uint64.from_address(self._handle + _counter_offset(machine))
@@ -317,12 +317,6 @@ def _hook(uc: Engine, trap: list[tuple[int, int]], interrupts: list[int], grow: 
         uc.hook_add(uc_const.UC_HOOK_MEM_FETCH_UNMAPPED | uc_const.UC_HOOK_MEM_PROT, protected),
         uc.hook_add(uc_const.UC_HOOK_INTR, interrupt),
     )
-
-
-def _unhook(uc: Engine, hooks: list[int]) -> None:
-    """Break the cycle between Unicorn's object and its hooks, so that both go with their process and not at some later collection."""
-    for hook in hooks:
-        uc.hook_del(hook)
 
 
 @cache
