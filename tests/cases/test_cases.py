@@ -10,6 +10,7 @@ import pytest
 import hotpatch
 from hotpatch.arch import Machine, architecture
 from hotpatch.cases import LATER_PHASES, case_names, find_case
+from hotpatch.cases.model import Run
 from hotpatch.cli.arguments import parse_argument
 from hotpatch.engine import Rights
 
@@ -177,25 +178,31 @@ def test_calls_with_other_redirects(given, name, machine, redirect) -> None:
     check_calls(process, one, "again")
 
 
-@pytest.mark.parametrize("patching", ["not", "applied", "reverted", "again"])
 @each_base
 @each_pdb
 @each_machine
 @each_program
-def test_programs(given, name, number, machine, pdb, load_base, patching) -> None:
+def test_programs(given, name, number, machine, pdb, load_base) -> None:
     one = given(name, machine, pdb)
     program = one.case.manifest.program[number]
     process = hotpatch.Process(one.image("base"), load_base=load_base, args=program.args, stdin=program.stdin.encode())
-    if patching != "not":
-        applied = process.apply(one.patch)
-        if patching != "applied":
-            applied.revert()
-        if patching == "again":
-            process.apply(one.patch)
-    process.start()
-    run = process.run()
-    expected = program.patched if patching in {"applied", "again"} else program.before
-    assert (run.fault, run.exit_code, run.output) == (None, expected.exit_code, expected.output)
+
+    def check(patching: str, expected: Run) -> None:
+        """Run it from here, and come back."""
+        here = process.snapshot()
+        process.start()
+        run = process.run()
+        assert (run.fault, run.exit_code, run.output) == (None, expected.exit_code, expected.output), patching
+        process.restore(here)
+
+    if pdb:
+        check("not", program.before)
+    applied = process.apply(one.patch)
+    check("applied", program.patched)
+    applied.revert()
+    check("reverted", program.before)
+    process.apply(one.patch)
+    check("again", program.patched)
 
 
 @pytest.mark.parametrize("seed", range(1, 6))

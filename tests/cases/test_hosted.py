@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 
 import pytest
 
@@ -19,7 +20,6 @@ HOSTED = [(case.name, number) for case in CASES for number in range(len(case.man
 
 each_hosted = pytest.mark.parametrize(("name", "number"), HOSTED)
 each_machine = pytest.mark.parametrize("machine", Machine)
-each_pdb = pytest.mark.parametrize("pdb", [True, False], ids=["pdb", "no-pdb"])
 
 
 def process_of(given, number: int, **settings: object) -> tuple[hotpatch.Process, Program]:
@@ -36,9 +36,10 @@ def test_both_cases_are_there() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("patching", ["not", "registered", "called-off", "again"])
-@pytest.mark.parametrize("how", Consistency)
-@each_pdb
+@pytest.mark.parametrize(
+    ("patching", "how", "pdb"),
+    [("not", Consistency.IMMEDIATE, True), *product(["registered", "called-off", "again"], Consistency, [True, False])],
+)
 @each_machine
 @each_hosted
 def test_hosted_programs(given, name, number, machine, pdb, how, patching, seed) -> None:

@@ -10,7 +10,7 @@ from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Machine, Redirect, architecture
 from hotpatch.image import Image
 from hotpatch.image.model import SectionFlags
-from hotpatch.patch import Fixup, Patch, PatchedFunction, PatchImport, Provenance, Space
+from hotpatch.patch import Fixup, Patch, PatchedFunction, PatchImport, Provenance, Space, Terms
 from hotpatch.patch.pe import PatchContents, PatchSection, write_patch
 from hotpatch.patch.reader import loads
 
@@ -112,6 +112,7 @@ class Recipe:
     imports: tuple[tuple[str, str], ...] = ()
     base_name: str = "base.dll"
     name: str = "fix.dll"
+    terms: Terms = field(default_factory=Terms)
 
 
 def make(recipe: Recipe) -> Patch:
@@ -158,6 +159,7 @@ def make(recipe: Recipe) -> Patch:
         imports=imports,
         provenance=Provenance(recipe.base_name, base.sha256, "fixed.dll", "0" * 64, "test"),
         overrides=(),
+        terms=recipe.terms,
         sections=(
             PatchSection(".text", Rva(0x1000), len(text), bytes(text), CODE),
             PatchSection(".data", data, 64, bytes(64), DATA),

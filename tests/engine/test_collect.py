@@ -7,7 +7,7 @@ import pytest
 from hotpatch.address import Va
 from hotpatch.arch import Machine, architecture
 from hotpatch.emulator.guest import Guest
-from hotpatch.engine import Engine
+from hotpatch.engine import Engine, Rights
 from hotpatch.errors import Refused, Rule
 
 from .conftest import world
@@ -66,6 +66,14 @@ def reach_by_stack(here, new):
     here.fake.push(1, 24, new + 4)
 
 
+def reach_by_link(here, new):
+    """Arm64; x64 has a return address on the stack only."""
+    link = architecture(here.fake.machine).convention.link
+    here.fake.thread(1, here.entry(3), **({link: new + 4} if link else {}))
+    if link is None:
+        here.fake.push(1, 0, new + 4)
+
+
 def reach_by_link_under_a_call_of_the_system(here, new):
     """As on Arm64, where a function that calls the system need not have stored where that returns to."""
     here.fake.thread(1, here.entry(3))
@@ -81,7 +89,15 @@ def reach_by_heap(here, new):
     here.fake.poke(0x5000_0000 + 0x40, new.to_bytes(8, "little"))
 
 
-REACHES = [reach_by_pc, reach_by_register, reach_by_stack, reach_by_link_under_a_call_of_the_system, reach_by_module_data, reach_by_heap]
+def reach_by_read_only_memory(here, new):
+    """As data that the program has protected since, or code that it has made."""
+    for va, rights in ((0x5000_0000, Rights.READ), (0x5000_2000, Rights.READ | Rights.EXECUTE)):
+        here.fake.commit(va, 0x1000, rights)
+    here.fake.poke(0x5000_2000 + 0x40, new.to_bytes(8, "little"))
+
+
+RETURNS = [reach_by_pc, reach_by_stack, reach_by_link, reach_by_link_under_a_call_of_the_system]
+REACHES = [*RETURNS, reach_by_register, reach_by_module_data, reach_by_heap, reach_by_read_only_memory]
 
 
 @pytest.mark.parametrize("reach", REACHES)
@@ -94,7 +110,7 @@ def test_what_is_reached_stays(here, reach):
     assert image in {module.va for module in here.fake.loaded}
 
 
-@pytest.mark.parametrize("reach", [reach_by_pc, reach_by_stack, reach_by_link_under_a_call_of_the_system])
+@pytest.mark.parametrize("reach", RETURNS)
 def test_an_unload_leaves_what_a_thread_returns_to(here, reach):
     applied = here.apply({1: 111})
     image = here.engine.status().patches[0].image

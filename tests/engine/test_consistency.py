@@ -16,7 +16,6 @@ from hotpatch.errors import ApplyRefused, RevertRefused, Rule
 from .conftest import World, world
 from .fake import BLOCK, STACK, InjectedError
 from .late import images, patch_of
-from .run import call
 from .synthetic import Recipe, base_image, entry, make
 
 QUIESCENT, PER_THREAD = Consistency.QUIESCENT, Consistency.PER_THREAD
@@ -157,6 +156,7 @@ def test_finishing_leaves_what_immediate_leaves(here):
     fake.thread(1, here.entry(1) + INSIDE)
     here.engine.apply(here.patch({1: 111}), PER_THREAD)
     mapped = set(fake.owned)
+    assert not here.engine.status().kept
     assert not here.engine.collect().freed
     go(here, 1, here.entry(5))
     here.engine.poll()
@@ -235,21 +235,46 @@ def test_per_thread_with_a_bound_goes_back(here):
     assert (applied.state, here.result(1), len(applied.refusals)) == (PatchState.REFUSED, 1, 1)
 
 
-def test_a_thread_in_a_dispatcher_or_slot_is_put_back(here):
+def test_what_its_bound_has_turned_back_is_not_turned_again(here):
     here.fake.thread(1, here.entry(1) + INSIDE)
     here.fake.thread(2, here.entry(5))
-    applied = here.engine.apply(here.patch({1: 111}), PER_THREAD)
-    slot = applied.functions[0].slot
-    stub = int.from_bytes(here.fake.read(slot + 0x1000, 8), "little")
-    step = architecture(here.fake.machine)
-    second = next(iter(list(step.disassemble(here.fake.read(stub, 24), stub))[1:]))
-    go(here, 2, second.address)
-    go(here, 1, here.entry(5))
+    applied = here.engine.apply(here.patch({1: 111}), PER_THREAD, wait=100)
+    go(here, 2, applied.functions[0].destination + INSIDE)
+    here.fake.clock = 100
+    assert len(here.engine.poll().refused) == 1
+    for here.fake.clock in (200, 300):
+        assert not here.engine.poll().refused
+        assert applied.state is PatchState.REVERTING
+    assert [stage for (stage,) in told(here, "transition", "stage")] == ["begin", "reverse"]
+    go(here, 2, here.entry(5))
     here.engine.poll()
-    assert applied.state is PatchState.APPLIED
-    pc = step.convention.pc
-    assert here.fake.register_sets[2][pc] == slot
-    assert call(here.fake, slot)[0] == 111
+    assert (applied.state, here.result(1)) == (PatchState.REFUSED, 1)
+
+
+def test_modules_in_transition_at_once_have_a_byte_each(here):
+    """A thread may be on the old side of one and on the new side of the other; where no byte is left, the next is refused."""
+    base = base_image(here.fake.machine, stamp=0x5EED0002, first=100)
+    other = here.fake.load(base, here.module.va + 0x10_0000, "other.dll")
+    here.fake.thread_flags = range(0xE8, 0xEA)
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    here.fake.thread(2, other.va + entry(1) + INSIDE)
+    first = here.engine.apply(here.patch({1: 111}), PER_THREAD)
+    second = here.engine.apply(make(Recipe(base, {1: 222})), PER_THREAD)
+    assert sorted((flag(here, 1), flag(here, 2))) == [bytes((0, 1)), bytes((1, 0))]
+    third = base_image(here.fake.machine, stamp=0x5EED0003, first=200)
+    here.fake.thread(3, here.fake.load(third, here.module.va + 0x20_0000, "third.dll").va + entry(1) + INSIDE)
+    before = here.fake.snapshot()
+    with pytest.raises(ApplyRefused) as caught:
+        here.engine.apply(make(Recipe(third, {1: 333})), PER_THREAD)
+    assert [(each.rule, each.evidence) for each in caught.value.refusals] == [(Rule.IN_TRANSITION, {"transitions": 2})]
+    assert here.fake.snapshot() == before
+    go(here, 1, here.entry(5))
+    assert here.engine.poll().busy
+    assert (first.state, second.state) == (PatchState.APPLIED, PatchState.TRANSITION)
+    assert any(flag(here, 2))
+    go(here, 2, here.entry(5))
+    assert not here.engine.poll().busy
+    assert second.state is PatchState.APPLIED
 
 
 def test_superseding_per_thread_keeps_the_older_version_for_who_is_inside(here):

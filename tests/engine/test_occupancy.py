@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from hotpatch.arch import HPAT_SLOT_SIZE, architecture
+from hotpatch.arch import HPAT_SLOT_SIZE, Machine, architecture
 from hotpatch.engine import AppliedPatch, Consistency, PatchState
 from hotpatch.engine.hpat import pointer_of
 
 from .conftest import World
+from .run import call
 from .synthetic import BODY
 from .test_consistency import INSIDE, flag, go
 
@@ -25,6 +26,7 @@ INTO = {
     "elsewhere": set(),
 }
 """Versions that a thread is inside of which stands at any instruction there: on its way in, it may have taken either."""
+PC = {machine: architecture(machine).convention.pc for machine in Machine}
 each_place = pytest.mark.parametrize("place", INTO)
 
 
@@ -76,6 +78,24 @@ def test_in_a_transition(here, place, leaving):
         here.engine.restore(before[0])
         tried += 1
     assert tried >= {"entry": 1, "padding": int(here.fake.machine == "x64"), "slot": 1}.get(place, 2)
+
+
+@each_place
+def test_at_the_end_of_a_transition(here, place):
+    """On its way through the slot it is put back to its beginning, since the dispatcher goes; anywhere else it stays."""
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    here.fake.thread(2, here.entry(5))
+    applied = here.engine.apply(here.patch({1: 111}), Consistency.PER_THREAD)
+    slot = applied.functions[0].slot
+    go(here, 1, here.entry(5))
+    known, back = here.engine.snapshot(), here.fake.moment()
+    for pc in instructions(here, applied, place):
+        go(here, 2, pc)
+        assert not here.engine.poll().busy
+        assert here.fake.register_sets[2][PC[here.fake.machine]] == (slot if place in {"slot", "dispatcher"} else pc)
+        assert call(here.fake, slot)[0] == 111
+        back()
+        here.engine.restore(known)
 
 
 @each_place
