@@ -72,6 +72,12 @@ class Effect(NamedTuple):
     opaque: bool = False
 
 
+_Held = frozenset[tuple[str, bool]]
+"""What holds a number: registers and stack slots, and of each whether it got it since the last call."""
+_State = tuple[int, _Held]
+"""An instruction, by place, and what holds the number before it."""
+
+
 class Follower:
     """Follows constants through the instructions of one stretch of code."""
 
@@ -131,50 +137,51 @@ class Follower:
     def _follow(self, start: int, place: str) -> tuple[set[Passed], bool]:
         """The calls that get what ``place`` holds before instruction ``start``, and whether nothing else does."""
         passed: set[Passed] = set()
-        waiting = [(start, frozenset([(place, True)]))]
-        seen: set[tuple[int, frozenset[tuple[str, bool]]]] = set()
+        waiting: list[_State] = [(start, frozenset([(place, True)]))]
+        seen: set[_State] = set()
         while waiting:
             at, held = waiting.pop()
-            while held:
-                if (at, held) in seen:
-                    break
-                seen.add((at, held))
-                if at >= len(self._instructions) or len(seen) > _STEP_LIMIT:
-                    return passed, False
-                instruction = self._instructions[at]
-                if not self._only_moves(at, held):
-                    return passed, False
-                match instruction.flow:
-                    case Flow.CALL | Flow.CALL_INDIRECT:
-                        passed |= self._handed(instruction, held)
-                        held = self._after_call(held)
-                        at += 1
-                    case Flow.JUMP | Flow.JUMP_INDIRECT:
-                        target = self._index.get(instruction.target) if instruction.target is not None else None
-                        if target is None:
-                            if instruction.flow is Flow.JUMP_INDIRECT and not self._leaves(at):
-                                return passed, False
-                            passed |= self._handed(instruction, held)
-                            break
-                        at = target
-                    case Flow.BRANCH:
-                        target = self._index.get(instruction.target) if instruction.target is not None else None
-                        if target is None:
-                            return passed, False
-                        waiting.append((target, held))
-                        at += 1
-                    case Flow.RETURN:
-                        if any(name == self._result for name, _ in held):
-                            return passed, False
-                        break
-                    case Flow.TRAP:
-                        break
-                    case Flow.NEXT:
-                        held = self._moved(at, held)
-                        at += 1
+            if not held or (at, held) in seen:
+                continue
+            seen.add((at, held))
+            if at >= len(self._instructions) or len(seen) > _STEP_LIMIT or not self._only_moves(at, held):
+                return passed, False
+            if self._hands_on(at):
+                passed |= self._handed(self._instructions[at], held)
+            following = self._onward(at, held)
+            if following is None:
+                return passed, False
+            waiting += following
         return passed, True
 
-    def _only_moves(self, at: int, held: frozenset[tuple[str, bool]]) -> bool:
+    def _hands_on(self, at: int) -> bool:
+        """Whether arguments are passed: by a call, or by a jump out of the function, as tail calls are."""
+        instruction = self._instructions[at]
+        if instruction.flow is Flow.JUMP:
+            return instruction.target not in self._index
+        return instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT) or (instruction.flow is Flow.JUMP_INDIRECT and self._leaves(at))
+
+    def _onward(self, at: int, held: _Held) -> list[_State] | None:
+        """What comes next and what holds the number then; ``None`` where that is not known, or where the caller gets the number."""
+        instruction = self._instructions[at]
+        target = self._index.get(instruction.target) if instruction.target is not None else None
+        match instruction.flow:
+            case Flow.NEXT:
+                return [(at + 1, self._moved(at, held))]
+            case Flow.CALL | Flow.CALL_INDIRECT:
+                return [(at + 1, self._after_call(held))]
+            case Flow.BRANCH:
+                return None if target is None else [(target, held), (at + 1, held)]
+            case Flow.JUMP:
+                return [] if target is None else [(target, held)]
+            case Flow.JUMP_INDIRECT:
+                return [] if self._leaves(at) else None
+            case Flow.RETURN:
+                return None if any(name == self._result for name, _ in held) else []
+            case Flow.TRAP:
+                return []
+
+    def _only_moves(self, at: int, held: _Held) -> bool:
         effect = self._effects[at]
         places = {place for place, _ in held}
         if self._instructions[at].flow in (Flow.CALL, Flow.CALL_INDIRECT, Flow.JUMP, Flow.JUMP_INDIRECT):
@@ -192,7 +199,7 @@ class Follower:
         """Whether an indirect jump goes through memory at a fixed address, as tail calls of imports do."""
         return not self._effects[at].reads
 
-    def _moved(self, at: int, held: frozenset[tuple[str, bool]]) -> frozenset[tuple[str, bool]]:
+    def _moved(self, at: int, held: _Held) -> _Held:
         effect = self._effects[at]
         places = {place for place, _ in held}
         gained = {to for to, source in effect.copies if source in places}
@@ -203,7 +210,7 @@ class Follower:
             {(place, fresh) for place, fresh in held if place not in lost and place not in gained} | {(p, True) for p in gained}
         )
 
-    def _handed(self, instruction: Instruction, held: frozenset[tuple[str, bool]]) -> set[Passed]:
+    def _handed(self, instruction: Instruction, held: _Held) -> set[Passed]:
         call = instruction.address - self._start
         return {Passed(call, place) for place, fresh in held if fresh and self._is_argument(place)}
 
@@ -211,7 +218,7 @@ class Follower:
         slot = _slot(place)
         return place in self._arguments if slot is None else bool(self._home) and slot >= self._home and not slot % 8
 
-    def _after_call(self, held: frozenset[tuple[str, bool]]) -> frozenset[tuple[str, bool]]:
+    def _after_call(self, held: _Held) -> _Held:
         return frozenset(
             (place, fresh and _slot(place) is None and place not in self._kept) for place, fresh in held if place not in self._volatile
         )
