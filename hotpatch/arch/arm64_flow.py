@@ -18,6 +18,7 @@ from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_blocks import Blocks
 from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
+from hotpatch.arch.arm64_origins import Origin, Origins
 from hotpatch.arch.model import FixupKind
 
 if TYPE_CHECKING:
@@ -88,7 +89,19 @@ class Analysis:
             for block in self._before:
                 self._found[block] = []
                 self._run(block, self._found[block])
-        return _settled([one for block in sorted(self._found) for one in self._found[block]])
+        found = [one for block in sorted(self._found) for one in self._found[block]]
+        return found if all(one.sure for one in found) else _settled(self._told_by_ways(found))
+
+    def _told_by_ways(self, found: list[Completion]) -> list[Completion]:
+        """``found`` without the unsure ones that the ways to them show to be none, and with those certain that these show to be such."""
+        origins = Origins(self._code, self._blocks, self._edges)
+        told = []
+        for one in found:
+            ways = set() if one.sure else origins.of(one.user, a64.rn(self._code.words[one.user])) - {Origin.UNKNOWN}
+            pages = ways - {Origin.ELSE}
+            if ways != {Origin.ELSE}:
+                told.append(one._replace(sure=one.sure or (pages == ways != set() and pages <= one.sites)))
+        return told
 
     def destinations(self) -> dict[int, Destination]:
         """What each jump through a table (by word index) goes to; ``tables`` must have been asked for."""
@@ -361,8 +374,6 @@ def _settled(found: list[Completion]) -> list[Completion]:
     say. Where the address is one that the page is certainly completed to as well, the page is what is read.
     """
     unsure = [one for one in found if not one.sure]
-    if not unsure:
-        return found
     certain = {one.target for one in found if one.sure and one.kind in _COMPLETING}
     doubtful = {one.user for one in unsure if one.target not in certain}
     kept = [one._replace(sure=True) for one in found if one.user not in doubtful]

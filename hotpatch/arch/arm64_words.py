@@ -18,6 +18,7 @@ ZERO_REGISTER = 31
 """Register number that means XZR or SP; neither is ever tracked."""
 
 NOP = 0xD503201F
+PACIBSP = 0xD503237F
 UDF_0 = 0x00000000
 BRK_UNREACHABLE = 0xD43E0000
 """``brk #0xf000``: what compilers for Windows put behind a call that does not return."""
@@ -150,6 +151,17 @@ def moves_stack(word: int) -> bool:
     memory = word >> 25 & 5 == 4 and word & 0x3B000000 != 0x18000000
     plain_load = word & 0x3BC00000 == 0x29400000
     return memory and rn(word) == STACK_POINTER and not plain_load
+
+
+def is_frame_push(word: int) -> bool:
+    """SUB SP, SP, #n; STP and STR of 64-bit registers that move SP down before."""
+    pushed = word & 0xFFE003E0 == 0xA9A003E0 or word & 0xFFF00FE0 == 0xF8100FE0
+    return pushed or word & 0xFF8003FF == 0xD10003FF
+
+
+def is_move_number(word: int) -> bool:
+    """MOVZ, of either width."""
+    return word & 0x7F800000 == 0x52800000
 
 
 def is_move_register(word: int) -> bool:

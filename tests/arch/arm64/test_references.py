@@ -377,7 +377,34 @@ JOINS = {
     "saved-behind-another-trap": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1010; ret; brk #0xf000; stp x8, x9, [sp, #-16]!; ret", [WHOLE, PARTIAL]),
     "read-behind-a-trap": ("ldr w1, [x8, #0x10]; brk #1; ldr w0, [x8, #0x20]; ret", [WHOLE, PARTIAL]),
     "certain-elsewhere-read-behind-a-trap": ("ldr w1, [x8, #0x10]; brk #1; ldr w0, [x8, #0x10]; ret", [WHOLE, WHOLE]),
-    "nowhere-certain": ("ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; add x0, x8, #0x20; ret", [WHOLE, PARTIAL]),
+    "on-the-way-without-a-call": (
+        "ldr w1, [x8, #0x10]; cbnz w1, 0x1014; mov x8, x2; bl 0x2000; add x0, x8, #0x20; ret",
+        [WHOLE, (0x5020, Use.DATA), (0x5020, Use.DATA)],
+    ),
+    "on-the-way-through-a-call": (
+        "ldr w1, [x8, #0x10]; cbz w1, 0x1018; ldr x8, [x2]; b 0x101c; nop; bl 0x2000; ldr w0, [x8, #0x20]; ret",
+        [WHOLE],
+    ),
+    "on-the-way-through-a-call-and-a-copy": (
+        "ldr w1, [x8, #0x10]; cbz w1, 0x101c; bl 0x2000; mov x8, x0; b 0x1024; nop; bl 0x2000; nop; ldr w0, [x8, #0x20]; ret",
+        [WHOLE],
+    ),
+    "on-the-way-through-a-call-read-where-it-is-certain-elsewhere": (
+        "ldr w1, [x8, #0x10]; cbz w1, 0x1018; ldr x8, [x2]; b 0x101c; nop; bl 0x2000; ldr w0, [x8, #0x10]; ret",
+        [WHOLE],
+    ),
+    "something-unknown-on-the-other-way": (
+        "ldr w1, [x8, #0x10]; cbz w1, 0x1018; ldr x8, [sp]; b 0x101c; nop; bl 0x2000; ldr w0, [x8, #0x20]; ret",
+        [WHOLE, PARTIAL],
+    ),
+    "on-two-ways-without-calls": (
+        "ldr w1, [x8, #0x10]; cbz w1, 0x1018; ldr x8, [x2]; b 0x101c; nop; mov w1, #0; ldr w0, [x8, #0x20]; ret",
+        [WHOLE, PARTIAL],
+    ),
+    "on-two-ways-through-calls": (
+        "ldr w1, [x8, #0x10]; cbz w1, 0x101c; cbz w2, 0x1020; ldr x8, [x2]; bl 0x2000; b 0x1020; bl 0x2000; ldr w0, [x8, #0x20]; ret",
+        [WHOLE, PARTIAL],
+    ),
     "of-two-pages": (
         "ldr w1, [x8, #0x10]; cbnz w1, 0x1014; adrp x8, 0x6000; bl 0x2000; add x0, x8, #0x20; ret",
         [WHOLE, PARTIAL, (0x6000, Use.PARTIAL)],
@@ -391,6 +418,23 @@ def test_a_page_on_one_of_two_ways(name: str):
     """A call that never returns leaves a way that no run takes; where the page is read behind it, the address must not be lost."""
     text, expected = JOINS[name]
     assert page_uses(text) == expected
+
+
+FRAMES = {
+    "makes-one": ("stp x19, x30, [sp, #-32]!", False),
+    "makes-one-by-a-sum": ("sub sp, sp, #32", False),
+    "has-one": ("stp x19, x30, [sp, #16]", True),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_an_argument_on_the_other_way(name: str):
+    """What a function is called with is no page; code without a frame of its own may be a part of another function."""
+    first, escapes = FRAMES[name]
+    text = "; mov x19, x0; cbz x1, 0x1018; adrp x19, 0x5000; add x1, x19, #0x10; bl 0x2000; ldr w0, [x19, #0x10]; add x1, x19, #0x20; ret"
+    references = ARM64.references(assemble(Machine.ARM64, first + text, BASE), BASE)
+    uses = [(one.target, one.use) for one in references if one.kind is K.PAGEBASE_REL21]
+    assert uses == ([WHOLE, PARTIAL] if escapes else [WHOLE])
 
 
 def test_literals_behind_a_table_are_no_instructions():
