@@ -19,6 +19,8 @@ from hotpatch.image import Range
 from hotpatch.unwind.model import Meaning, UnwindReference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hotpatch.image import Function, Image, UnwindEntry
 
 _I32 = struct.Struct("<i")
@@ -204,38 +206,51 @@ def _version_3(reader: _Reader, start: int) -> None:
     parts = list(reader.function.ranges)
     if states:
         reader.table(start + 8, unwind)
-        reader.take(unwind, states * _PAIR.size)
-        for at in range(unwind, unwind + states * _PAIR.size, _PAIR.size):
-            following, action = reader.number(at), reader.number(at + 4)
-            if not -1 <= following < states:
-                raise Malformed("a state that does not exist")
-            if action:
-                parts.append(reader.block(at + 4, action))
+        parts += _unwinding_blocks(reader, unwind, states)
     if tries:
         reader.table(start + 16, try_map)
-        reader.take(try_map, tries * _TRY.size)
-        for at in range(try_map, try_map + tries * _TRY.size, _TRY.size):
-            low, high, last, catches, handlers = reader.words(at, _TRY)
-            if not 0 <= low <= high < last < states + 1 or not 0 < catches <= _LIMIT:
-                raise Malformed("a try block of an unknown form")
-            reader.table(at + 16, handlers)
-            reader.take(handlers, catches * _CATCH.size)
-            for catch in range(handlers, handlers + catches * _CATCH.size, _CATCH.size):
-                kind, handler = reader.number(catch + 4), reader.number(catch + 12)
-                if kind:
-                    reader.descriptor(catch + 4, kind)
-                parts.append(reader.block(catch + 12, handler))
+        parts += _handlers(reader, try_map, tries, states)
     if ips:
         reader.table(start + 24, ip_map)
-        reader.take(ip_map, ips * _PAIR.size)
-        before = -1
         known = states or int(bool(flags & _NO_EXCEPT))  # where an exception ends the program, a state says so
-        for at in range(ip_map, ip_map + ips * _PAIR.size, _PAIR.size):
-            rva, state = reader.number(at), reader.number(at + 4)
-            if rva < before or not -1 <= state < known:
-                raise Malformed("places that do not rise, or a state that does not exist")
-            reader.code(at, rva, tuple(parts))
-            before = rva
+        _take_places(reader, ip_map, ips, known, tuple(parts))
+
+
+def _unwinding_blocks(reader: _Reader, start: int, states: int) -> Iterator[Range]:
+    reader.take(start, states * _PAIR.size)
+    for at in range(start, start + states * _PAIR.size, _PAIR.size):
+        following, action = reader.number(at), reader.number(at + 4)
+        if not -1 <= following < states:
+            raise Malformed("a state that does not exist")
+        if action:
+            yield reader.block(at + 4, action)
+
+
+def _handlers(reader: _Reader, start: int, tries: int, states: int) -> Iterator[Range]:
+    reader.take(start, tries * _TRY.size)
+    for at in range(start, start + tries * _TRY.size, _TRY.size):
+        low, high, last, catches, handlers = reader.words(at, _TRY)
+        if not 0 <= low <= high < last < states + 1 or not 0 < catches <= _LIMIT:
+            raise Malformed("a try block of an unknown form")
+        reader.table(at + 16, handlers)
+        reader.take(handlers, catches * _CATCH.size)
+        for catch in range(handlers, handlers + catches * _CATCH.size, _CATCH.size):
+            kind, handler = reader.number(catch + 4), reader.number(catch + 12)
+            if kind:
+                reader.descriptor(catch + 4, kind)
+            yield reader.block(catch + 12, handler)
+
+
+def _take_places(reader: _Reader, start: int, count: int, states: int, parts: tuple[Range, ...]) -> None:
+    """The map from places in the code to states."""
+    reader.take(start, count * _PAIR.size)
+    before = -1
+    for at in range(start, start + count * _PAIR.size, _PAIR.size):
+        rva, state = reader.number(at), reader.number(at + 4)
+        if rva < before or not -1 <= state < states:
+            raise Malformed("places that do not rise, or a state that does not exist")
+        reader.code(at, rva, parts)
+        before = rva
 
 
 # version 4 -------------------------------------------------------------------------------------------------------------------------------

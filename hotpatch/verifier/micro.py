@@ -32,8 +32,9 @@ from hotpatch.patch import CarriedKind
 from hotpatch.process import Process
 from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_model import MicroOutcome, MicroReport
+from hotpatch.verifier.micro_observed import Place
 from hotpatch.verifier.micro_paths import Shape
-from hotpatch.verifier.micro_run import Place, Runner, leads_on
+from hotpatch.verifier.micro_run import Runner, leads_on
 from hotpatch.verifier.micro_scenery import CONSTANTS
 from hotpatch.verifier.micro_trials import Sides, Trials
 from hotpatch.verifier.stand_ins import stand_in

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hotpatch.image import Function
     from hotpatch.process import Process
     from hotpatch.verifier.micro_correlation import Correlation
-    from hotpatch.verifier.micro_run import Observed, Seen
+    from hotpatch.verifier.micro_observed import Observed, Seen
 
 _WORD = 8
 _BYTE = 0xFF

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from hotpatch.image import Function
     from hotpatch.verifier.micro_correlation import Correlation
     from hotpatch.verifier.micro_model import Difference
-    from hotpatch.verifier.micro_run import Observed, Place, Runner
+    from hotpatch.verifier.micro_observed import Observed, Place
+    from hotpatch.verifier.micro_run import Runner
     from hotpatch.verifier.micro_scenery import Scenery
 
 _WORD = 8

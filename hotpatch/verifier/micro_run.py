@@ -12,13 +12,13 @@ from hotpatch.emulator import layout
 from hotpatch.emulator.memory import PAGE, AccessError, RegionKind
 from hotpatch.engine import Rights
 from hotpatch.errors import FaultKind
+from hotpatch.verifier.micro_observed import Observed, Seen
 from hotpatch.verifier.micro_paths import Block
 from hotpatch.verifier.micro_scenery import Scenery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hotpatch.process import Process
+    from hotpatch.verifier.micro_observed import Place
     from hotpatch.verifier.micro_paths import Guide
 
 RUN_BUDGET = 20_000
@@ -43,72 +43,28 @@ _COOKIE = 0x1357_9BDF_2468
 """The security cookie of every process; its upper 16 bits are zero, as the run time has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A call that the function made: callee, then argument registers, stack words, and words behind pointers into its frame."""
-
-    callee: int
-    words: tuple[int, ...]
-    pointed: tuple[tuple[int, ...], ...]
-    floats: tuple[int, ...]
-
-
 @dataclass(slots=True)
-class Observed:
-    """What one run did.
+class _Course:
+    """How far a run has come.
 
     Attributes:
-        end: ``returned``, a kind of fault, ``instruction-budget``, or ``call-at-the-end`` where nothing of the function's
-            is behind a call but a trap.
-        address: Of a fault, a VA.
-        words: Result register, then those that a callee keeps; only where it returned.
-        float_bits: The floating-point result register, all of it.
-        floats: Of the floating-point registers that a callee keeps, the low 64 bits; only where it returned.
-        calls: In order.
-        written: Bytes that are not what they were, by VA: outside of the stack, and of the caller's part of it.
-        executed: Instructions.
-        visited: Their addresses, of the function's own.
-        touched: VAs and sizes of what it read and wrote in the module and the patch, callees that were run included.
-        own: Of these, what the function's own instructions did.
-        turns: At each of its conditional branches, whether it would have branched had nobody led it.
+        place: The function.
+        scenery: What answers its calls.
+        entry_sp: The stack pointer at its entry.
+        calling: Whether a call was made that has not come to the callee yet.
+        leaves: Of the callees that are run, the innermost last: return address, and start and end of the callee.
     """
 
-    end: str = ""
-    address: int | None = None
-    words: tuple[int, ...] = ()
-    float_bits: int = 0
-    floats: tuple[int, ...] = ()
-    calls: list[Seen] = field(default_factory=list)
-    written: dict[int, int] = field(default_factory=dict)
-    executed: int = 0
-    visited: set[int] = field(default_factory=set)
-    touched: list[tuple[int, int]] = field(default_factory=list)
-    own: list[tuple[int, int]] = field(default_factory=list)
-    turns: list[int] = field(default_factory=list)
+    place: Place
+    scenery: Scenery
+    entry_sp: int
+    calling: bool = False
+    leaves: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
 
     @property
-    def kept(self) -> tuple[int, ...]:
-        """Registers that a callee keeps."""
-        return self.words[1:]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a function is in its process.
-
-    Attributes:
-        call: VA that is called.
-        body: VA of its first instruction; the same unless a redirect leads there.
-        inside: Whether code at a VA is the function's own.
-        through: Whether code at a VA only leads on (veneers, guard checks), so that a call that comes there goes on.
-        leaf: Start and end of the callee at a VA where that is run and not answered, else ``None``.
-    """
-
-    call: Va
-    body: Va
-    inside: Callable[[int], bool]
-    through: Callable[[int], bool]
-    leaf: Callable[[int], tuple[int, int] | None]
+    def is_own(self) -> bool:
+        """Whether the function's own code is next."""
+        return not self.calling and not self.leaves
 
 
 class RedirectError(Exception):
@@ -217,65 +173,88 @@ class Runner:
 
     def _go(self, place: Place, seen: Observed, scenery: Scenery, entry_sp: int, guide: Guide | None) -> None:
         cpu = self.process.guest.system.cpu
-        leaves: list[tuple[int, tuple[int, int]]] = []
-        calling = False
+        course = _Course(place, scenery, entry_sp)
         while seen.executed < RUN_BUDGET and len(seen.calls) < CALL_BUDGET:
             block = self._block(cpu.pc)
             if block is None:
                 seen.end, seen.address = FaultKind.ILLEGAL_INSTRUCTION.value, cpu.pc
                 return
-            before, own = len(seen.touched), not leaves and not calling
-            done = cpu.run(len(block.addresses))
-            seen.executed += done.executed
-            if own:
-                seen.visited.update(block.addresses[: done.executed])
-                seen.own += seen.touched[before:]
-            trap = done.trap
-            if trap is not None and (trap.access != "execute" or not done.executed):
-                # Code that runs into a page that is not there stops before its first instruction, again and again.
-                seen.end, seen.address = trap.kind.value, trap.address
+            own, before = course.is_own, seen.executed
+            if not self._execute(block, seen, own=own):
                 return
-            pc = cpu.pc
-            turns = own and block.flow in _TURNS and done.executed == len(block.addresses)
-            if turns and block.flow is Flow.BRANCH:
-                seen.turns.append(int(pc == block.target))
-            if guide is not None and turns:
-                turned = guide.turn(block, pc)
-                if turned != pc:
-                    cpu.pc = pc = turned
-            if calling and block.flow is Flow.RETURN and place.inside(pc):
-                calling = False  # a guard check, which only looks at its argument
-            calling = calling or block.flow in _CALLS
-            if pc == self._sentinel and not calling:
-                seen.end = "returned"
+            if own and block.flow in _TURNS and seen.executed - before == len(block.addresses):
+                self._turn(block, seen, guide)
+            if self._come_to(course, block, seen):
                 return
-            if leaves and pc == leaves[-1][0] and block.flow is Flow.RETURN:
-                leaves.pop()
-            elif calling:
-                if not place.through(pc) and not self._is_thunk(place, pc):
-                    calling = False
-                    seen.calls.append(self._call(pc, entry_sp))
-                    leaf = None if leaves else place.leaf(pc)
-                    if leaf is not None:
-                        leaves.append((self._return_address(), leaf))
-                    else:
-                        self._answer(scenery, len(seen.calls))
-                        if not leaves and self._is_at_the_end(place, cpu.pc):
-                            seen.end = _STAYS_AWAY
-                            return
-            elif leaves and leaves[-1][1][0] <= pc < leaves[-1][1][1]:
-                pass
-            elif not leaves and pc == place.call != place.body:
-                cpu.pc = place.body
-            elif not (not leaves and place.inside(pc)) and not place.through(pc):
-                if leaves:
-                    leaves.pop()
-                seen.calls.append(self._call(pc, entry_sp))
-                self._answer(scenery, len(seen.calls))
-                if cpu.pc == self._sentinel:
-                    seen.end = "returned"
-                    return
         seen.end = FaultKind.BUDGET.value
+
+    def _execute(self, block: Block, seen: Observed, *, own: bool) -> bool:
+        """Run a block, of the function's ``own`` code or of what it calls; whether it can go on after that."""
+        touched = len(seen.touched)
+        done = self.process.guest.system.cpu.run(len(block.addresses))
+        seen.executed += done.executed
+        if own:
+            seen.visited.update(block.addresses[: done.executed])
+            seen.own += seen.touched[touched:]
+        trap = done.trap
+        if trap is not None and (trap.access != "execute" or not done.executed):
+            # Code that runs into a page that is not there stops before its first instruction, again and again.
+            seen.end, seen.address = trap.kind.value, trap.address
+            return False
+        return True
+
+    def _turn(self, block: Block, seen: Observed, guide: Guide | None) -> None:
+        """Note where a branch went, and have it go where ``guide`` says."""
+        cpu = self.process.guest.system.cpu
+        if block.flow is Flow.BRANCH:
+            seen.turns.append(int(cpu.pc == block.target))
+        turned = cpu.pc if guide is None else guide.turn(block, cpu.pc)
+        if turned != cpu.pc:
+            cpu.pc = turned
+
+    def _come_to(self, course: _Course, block: Block, seen: Observed) -> bool:
+        """Go on where ``block`` led: into code of the function, back from a leaf, or over a call; whether the run is over."""
+        cpu, place, leaves = self.process.guest.system.cpu, course.place, course.leaves
+        pc = cpu.pc
+        if course.calling and block.flow is Flow.RETURN and place.inside(pc):
+            course.calling = False  # a guard check, which only looks at its argument
+        course.calling = course.calling or block.flow in _CALLS
+        if pc == self._sentinel and not course.calling:
+            seen.end = "returned"
+            return True
+        if leaves and pc == leaves[-1][0] and block.flow is Flow.RETURN:
+            leaves.pop()
+            return False
+        if course.calling:
+            return not (place.through(pc) or self._is_thunk(place, pc)) and self._call_to(course, pc, seen)
+        if leaves and leaves[-1][1][0] <= pc < leaves[-1][1][1]:
+            return False
+        if not leaves and pc == place.call != place.body:
+            cpu.pc = place.body
+            return False
+        if (not leaves and place.inside(pc)) or place.through(pc):
+            return False
+        if leaves:
+            leaves.pop()
+        seen.calls.append(self._call(pc, course.entry_sp))
+        self._answer(course.scenery, len(seen.calls))
+        if cpu.pc == self._sentinel:
+            seen.end = "returned"
+        return cpu.pc == self._sentinel
+
+    def _call_to(self, course: _Course, pc: int, seen: Observed) -> bool:
+        """Run what is called as a leaf, or answer in its place; whether the run is over."""
+        course.calling = False
+        seen.calls.append(self._call(pc, course.entry_sp))
+        leaf = None if course.leaves else course.place.leaf(pc)
+        if leaf is not None:
+            course.leaves.append((self._return_address(), leaf))
+            return False
+        self._answer(course.scenery, len(seen.calls))
+        if not course.leaves and self._is_at_the_end(course.place, self.process.guest.system.cpu.pc):
+            seen.end = _STAYS_AWAY
+            return True
+        return False
 
     def _is_at_the_end(self, place: Place, pc: int) -> bool:
         """Whether a call that would return to ``pc`` never does: another function stands there, or nothing, or a trap as in patches."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hotpatch.differ import FunctionMatch
     from hotpatch.image import Function
     from hotpatch.verifier.micro_correlation import Correlation
-    from hotpatch.verifier.micro_run import Observed, Place, Runner
+    from hotpatch.verifier.micro_observed import Observed, Place
+    from hotpatch.verifier.micro_run import Runner
 
 FUNCTION_BUDGET = 200_000
 """Instructions of both sides after which no further seed is tried."""

@@ -14,7 +14,8 @@ from hotpatch.arch.assembly import assemble
 from hotpatch.patch import Space
 from hotpatch.verifier import MicroExecution, MicroOutcome, check_patch
 from hotpatch.verifier.micro import SEEDS
-from hotpatch.verifier.micro_run import Place, Runner, leads_on
+from hotpatch.verifier.micro_observed import Place
+from hotpatch.verifier.micro_run import Runner, leads_on
 from hotpatch.verifier.micro_scenery import Scenery
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 

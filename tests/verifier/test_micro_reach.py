@@ -14,7 +14,7 @@ from hotpatch.patch import CarriedKind
 from hotpatch.verifier import MicroExecution, MicroOutcome, verify_functions
 from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
-from hotpatch.verifier.micro_run import Observed
+from hotpatch.verifier.micro_observed import Observed
 from tests.builder.test_ends import SELF, STOP, fails, unwind
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 from tests.verifier.damage import with_code
