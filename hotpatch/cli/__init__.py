@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,9 @@ def _answer(arguments: list[str] | None) -> int:
     options = DEFAULT
     try:
         verb, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-        options = bound.arguments.get("options", DEFAULT)
+        options = replace(bound.arguments.get("options", DEFAULT), verbatim=_behind_dashes(arguments))
+        if "options" in bound.signature.parameters:
+            bound.arguments["options"] = options
         code = verb(*bound.args, **bound.kwargs)
     except Refused as error:
         return _refused(error, options)
@@ -85,6 +88,12 @@ def _answer(arguments: list[str] | None) -> int:
         _complain(usage(error))
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
+
+
+def _behind_dashes(arguments: list[str] | None) -> int:
+    """How many words stand behind the ``--`` that ends options."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return len(words) - words.index("--") - 1 if "--" in words else 0
 
 
 def _refused(error: Refused, options: Options) -> int:

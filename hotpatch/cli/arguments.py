@@ -31,17 +31,18 @@ class PatchAt:
 
 
 def parse_patch(text: str, *, needs_at: bool = False) -> PatchAt:
-    """``PATCH[@N]``; an ``@`` that no number follows belongs to the path of a file that is there.
+    """``PATCH[@N]``; where there is a file of just that name, that one is meant, and no count.
 
     Raises:
         InputError: ``@N`` is needed and missing, or what follows the ``@`` is no number.
     """
     path, mark, count = text.rpartition("@")
-    if mark and path and _COUNT.fullmatch(count):
+    whole = not needs_at and Path(text).is_file()
+    if mark and path and not whole and _COUNT.fullmatch(count):
         return PatchAt(path, int(count, 16 if count[:2] in ("0x", "0X") else 10))
     if needs_at:
         raise InputError(text, "has no instruction count; write PATCH@N, such as fix.dll@4000")
-    if mark and not Path(text).exists():
+    if mark and not whole:
         raise InputError(text, "is neither a file nor a file and an instruction count; write PATCH or PATCH@N, such as fix.dll@4000")
     return PatchAt(text, None)
 

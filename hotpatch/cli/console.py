@@ -35,6 +35,7 @@ class Options:
         json: Print one JSON document instead of text.
         quiet: Print only what was asked for, refusals and errors; build, demo, verify and diff --html print nothing when all is well.
         verbose: Also print what is being done, on standard error.
+        verbatim: How many arguments at the end stand behind ``--``.
         color: Colour the text: when it goes to a terminal (auto), always, or never. NO_COLOR is honoured.
     """
 
@@ -42,6 +43,7 @@ class Options:
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), show_default=False)] = False
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), show_default=False)] = False
     color: Literal["auto", "always", "never"] = "auto"
+    verbatim: Annotated[int, Parameter(parse=False)] = 0
 
 
 DEFAULT = Options()

@@ -63,7 +63,7 @@ def diff(
         base: The build that runs.
         fixed: The build with the fix.
         function: Show both versions of this function (a name, or rva:0x… in the base) side by side: the basic blocks that differ.
-        html: Also write one self-contained page to this file; with --quiet nothing else.
+        html: Also write one self-contained page to this file, over what is there (never a build or a patch); with --quiet nothing else.
         all: List identical and relocated functions too; of one function, all blocks.
         options: Of every verb.
     """
@@ -118,7 +118,7 @@ def build(
     Args:
         base: The build that runs.
         fixed: The build with the fix.
-        output: The patch image to write; nothing is written when the patch is refused.
+        output: The patch image to write, in the place of a patch that is there (never of a build); nothing is written when it is refused.
         only: Patch only this function, a name or rva:0x… in the base, instead of all that changed (may be given several times).
         sequence: The patch's sequence number, from 1; a patch that goes on top of another needs a larger one.
         redirect: How calls get to the new functions: by a slot of the hot patch address table, a jump, or a jump over the entry (inline).

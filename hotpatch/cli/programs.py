@@ -12,7 +12,7 @@ from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import contents, load_for, open_for
 from hotpatch.cli.numbers import Count, Integer
 from hotpatch.cli.outcome import Exit
-from hotpatch.errors import EmulatedFault, Refusal, Refused, Rule
+from hotpatch.errors import EmulatedFault, Refusal, Refused, Rule, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,9 +103,10 @@ def call(
         except Refused as error:
             refused = error.refusals
     if process:
-        _warn_of_pending(out, process)
+        missed = [] if result is None else [*_missed(process, wanted, "call returned"), *_still_waiting(process, "call returned")]
+        _warn_of_pending(out, process, told=result is not None)
         applied += patches.typed(process.applied)
-        refused = (*process.refused, *refused)
+        refused = (*process.refused, *refused, *missed)
     document = running.call(result, process, applied, refused, fault)
     out.result(document, running.call_text(document), page=True)
     return _ended(document)
@@ -150,7 +151,7 @@ def run(
     from hotpatch.report import running
 
     out = Output(options)
-    _warn_of_options(out, arguments, (*(patch or ()), *(revert or ())))
+    _warn_of_options(out, arguments[: len(arguments) - options.verbatim], (*(patch or ()), *(revert or ())))
     stop = None if stop_at is None else parse_count(stop_at, "--stop-at")
     applies = [parse_patch(text) for text in patch or ()]
     reverts = [parse_patch(text, needs_at=True) for text in revert or ()]
@@ -194,16 +195,16 @@ def _ended(document: CallDocument | RunDocument) -> Exit:
     return Exit.REFUSED if document.refused else Exit.DONE
 
 
-def _missed(process: Process, changes: Sequence[PatchAt]) -> list[Refusal]:
-    """What was to be done at instructions that the program, which has ended, never reached."""
+def _missed(process: Process, changes: Sequence[PatchAt], end: str = "program ended") -> list[Refusal]:
+    """What was to be done at instructions that the program, which has ended (``end`` says how), never reached."""
     ended = process.instructions
     return [
         Refusal(
             Rule.NOT_REACHED,
             None,
             None,
-            f"the program ended after {ended} instructions, before anything was done about {change.path} at instruction {change.at}; give "
-            "a smaller count",
+            f"the {end} after {counted(ended, 'instruction')}, before anything was done about {change.path} at instruction {change.at}; "
+            "give a smaller count",
             {"patch": change.path, "at": change.at, "instructions": ended},
         )
         for change in changes
@@ -211,8 +212,8 @@ def _missed(process: Process, changes: Sequence[PatchAt]) -> list[Refusal]:
     ]
 
 
-def _still_waiting(process: Process) -> list[Refusal]:
-    """What waited for threads when the program ended, so that nothing of it has been done."""
+def _still_waiting(process: Process, how: str = "program ended") -> list[Refusal]:
+    """What waited for threads when the program ended (``how`` says in what way), so that nothing of it has been done."""
     from hotpatch.report.events import held
 
     ended, refusals = process.instructions, []
@@ -228,8 +229,8 @@ def _still_waiting(process: Process) -> list[Refusal]:
             else f"the code of {stuck} never returns from there, so this cannot be waited for; choose another consistency"
         )
         reason = (
-            f"the program ended after {ended} instructions, before its threads had left the code that {change.operation} of {change.name} "
-            f"had waited for since instruction {change.since}: {held(holders, stacks=True)}; {end}"
+            f"the {how} after {counted(ended, 'instruction')}, before its threads had left the code that {change.operation} of "
+            f"{change.name} had waited for since instruction {change.since}: {held(holders, stacks=True)}; {end}"
         )
         evidence = {"patch": change.name, "at": change.since, "instructions": ended, "holders": holders}
         refusals.append(Refusal(Rule.NOT_REACHED, None, None, reason, evidence))

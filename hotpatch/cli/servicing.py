@@ -10,6 +10,7 @@ from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import path_of
 from hotpatch.cli.numbers import Integer, Year
 from hotpatch.cli.outcome import Exit
+from hotpatch.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,13 +27,17 @@ def calendar(
 
     Args:
         year: Nothing looks at a clock: without a year it is 2026, the first whole one after general availability.
-        unplanned: This hotpatch month, such as 2026-05, is an unplanned baseline (may be given several times).
+        unplanned: This hotpatch month of the year, such as 2026-05, is an unplanned baseline (may be given several times).
         options: Of every verb.
     """
     from hotpatch.report import servicing as report
     from hotpatch.report import servicing_text as text
 
-    document = report.calendar(year, _calendar(unplanned).year(year))
+    months = _calendar(unplanned)
+    other = sorted(month for month in months.unplanned if month.year != year)
+    if other:
+        raise InputError(f"--unplanned {other[0]}", f"is no month of {year}; name one of the year that is shown, or show {other[0].year}")
+    document = report.calendar(year, months.year(year))
     Output(options).result(document, text.calendar(document), page=True)
     return Exit.DONE
 

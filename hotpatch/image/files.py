@@ -9,12 +9,14 @@ from pathlib import Path
 
 from hotpatch.errors import InputError, expect
 
+_OTHERS = {stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+
 
 def read_file(path: str | PathLike[str]) -> bytes:
     """The bytes of the file at ``path``, whatever they are.
 
     Raises:
-        InputError: It is missing, unreadable, a folder or a device; the message names it as it was given.
+        InputError: It is missing, unreadable, a folder, a device or a pipe; the message names it as it was given.
     """
     expect(path, (str, PathLike), "a path", "give a str or a Path")
     subject = str(path)
@@ -24,8 +26,8 @@ def read_file(path: str | PathLike[str]) -> bytes:
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
             raise InputError(subject, "is a folder, not a file")
-        if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and subject != os.devnull:  # one may never end
-            raise InputError(subject, "is a device, not a file")
+        if not stat.S_ISREG(mode) and subject != os.devnull:  # one may never end
+            raise InputError(subject, f"is a {_OTHERS.get(stat.S_IFMT(mode), 'special file')}, not a regular file")
         return Path(path).read_bytes()
     except OSError as error:
         raise InputError(subject, error.strerror or str(error)) from error

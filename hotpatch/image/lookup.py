@@ -53,7 +53,11 @@ def function_named(image: Image, text: str) -> Function:
         hint = f"for the one at that address write rva:{text}."
     else:
         hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has."
-    other = f" {image.other_pdb} lies beside it but is another build's: its GUID or age differs." if image.other_pdb else ""
+    other = ""
+    if image.other_pdb:
+        other = f" {image.other_pdb} lies beside it but is another build's: its GUID or age differs."
+    elif not image.has_symbols:
+        other = " No PDB lies beside it, which would name more."
     raise _refused(text, None, f"{image.name} has no function called {text}; {hint}{other}", {"near": near} if near else {})
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
+from hotpatch.patch import CarriedKind
 from hotpatch.report.documents import (
     BuildDocument,
     CallbackDocument,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 
 _LITERALS = {"??_C@_0": "utf-8", "??_C@_1": "utf-16-le"}
+_TEXTS = re.compile(rb"[\x20-\x7e]{3,}\0+([\x20-\x7e]+\0+)*")
 
 
 def plain(value: object) -> object:
@@ -127,12 +130,17 @@ def _carried(patch: Patch) -> list[CarriedDocument]:
 
 
 def _literal(patch: Patch, item: Carried) -> str | None:
-    """What a literal text says; its mangled name (``??_C@_0…``, ``??_C@_1…`` for wide ones) has neither all of it nor in plain letters."""
+    """What a literal text says; its mangled name (``??_C@_0…``, ``??_C@_1…`` for wide ones) has neither all of it nor in plain letters.
+
+    Without names, a constant that is nothing but texts of ASCII characters, each with C's end, is taken for these, with a NUL between.
+    """
     encoding = _LITERALS.get((item.name or "")[:7])
-    if encoding is None:
+    if encoding is None and (item.name or item.kind is not CarriedKind.CONSTANT):
         return None
-    text = patch.image.read(item.patch_rva, item.size).decode(encoding, "backslashreplace")
-    return text.partition("\0")[0]
+    data = patch.image.read(item.patch_rva, item.size)
+    if encoding is None:
+        return re.sub("\0+", "\0", data.decode().rstrip("\0")) if _TEXTS.fullmatch(data) else None
+    return data.decode(encoding, "backslashreplace").partition("\0")[0]
 
 
 def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None, rehearsal: Rehearsal | None = None) -> BuildDocument:
@@ -191,6 +199,7 @@ def inspect_image(image: Image, info: HotPatchInfo | None) -> InspectImageDocume
         sha256=image.sha256,
         time_date_stamp=image.time_date_stamp,
         checksum=image.checksum,
+        size_of_image=image.size_of_image,
         symbols=image.has_symbols,
         sections=[SectionDocument(name=item.name, rva=item.rva, size=item.size, rights=item.rights) for item in image.sections],
         functions=[

@@ -123,6 +123,7 @@ class InspectImageDocument(Document, frozen=True, kw_only=True):
     sha256: str
     time_date_stamp: int
     checksum: int
+    size_of_image: int
     symbols: bool
     sections: list[SectionDocument]
     functions: list[InspectedFunction]

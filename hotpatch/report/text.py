@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         CarriedDocument,
         CasesDocument,
         HotPatchInfoDocument,
+        IdentityDocument,
         InspectImageDocument,
         InspectPatchDocument,
         MicroFunctionDocument,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _VERDICT_STYLE = {"changed": "yellow", "added": "green", "removed": "red", "identical": "dim", "relocated": "dim"}
 _ADDRESSES = frozenset({"rva", "va", "address", "target", "targets", "pc", "start", "end", "site", "sites", "slot", "pointer", "entry"})
 """Words in the name of a detail that say that its number is an address."""
+_HEADER_FIELDS = {"time_date_stamp": "time stamp", "checksum": "checksum", "size_of_image": "size of image"}
+"""What tells one build from another, as it is called; hexadecimal wherever it is shown."""
 _IN_THE_REASON = frozenset({"near"})
 """Evidence that the reason of a refusal has in full; documents have it for programs."""
 _WIDEST = 1 << 16
@@ -110,14 +113,20 @@ def told(key: str, value: object) -> str:
             return "-"
         case bool():
             return "yes" if value else "no"
-        case int() if not _ADDRESSES.isdisjoint(key.split("_")):
+        case int() if key in ("time_date_stamp", "checksum"):
+            return f"0x{value:08x}"
+        case int() if key in _HEADER_FIELDS or not _ADDRESSES.isdisjoint(key.split("_")):
             return hexadecimal(value)
         case dict():
-            return ", ".join(f"{str(name).replace('_', ' ')} {told(str(name), item)}" for name, item in value.items())
+            return ", ".join(f"{_words(str(name))} {told(str(name), item)}" for name, item in value.items())
         case list() | tuple():
             return (", " if all(not isinstance(item, dict) for item in value) else "; ").join(told(key, item) for item in value) or "none"
         case _:
             return str(value)
+
+
+def _words(key: str) -> str:
+    return _HEADER_FIELDS.get(key) or key.replace("_", " ")
 
 
 class Noted:
@@ -201,13 +210,14 @@ def _carried(items: Sequence[CarriedDocument]) -> list[RenderableType]:
         return []
     rows = table("carried", "kind", "patch", "bytes", right=("patch", "bytes"))
     for item in items:
-        rows.add_row(item.name or "-" if item.text is None else _quoted(item.text), item.kind, hexadecimal(item.patch_rva), str(item.size))
+        label = item.name or "(no name)" if item.text is None else _quoted(item.text)
+        rows.add_row(label, item.kind, hexadecimal(item.patch_rva), str(item.size))
     return [rows]
 
 
 def _quoted(text: str) -> str:
-    """A text as C writes it, or how it begins."""
-    shown = json.dumps(text, ensure_ascii=False)
+    """Texts as C writes them, or how they begin; between two stands a NUL."""
+    shown = " ".join(json.dumps(one, ensure_ascii=False) for one in text.split("\0"))
     return shown if cell_len(shown) <= _LONGEST_TEXT else f'{shown[: _LONGEST_TEXT - 2]}…"'
 
 
@@ -278,7 +288,7 @@ def inspect_image(document: InspectImageDocument) -> RenderableType:
     symbols = "PDB" if document.symbols else "none"
     parts: list[RenderableType] = [
         Text(f"{printable(document.path)}: {document.machine} image, {counted(len(document.functions), 'function')}, symbols: {symbols}"),
-        *_identity(document.time_date_stamp, document.checksum, document.sha256),
+        *_identity(document),
         Text(
             f"hot patching: compatible flag {'set' if support.compatible_flag else 'not set'}, "
             f"table {hexadecimal(support.table_rva) if support.table_rva else 'none'}, hybrid {support.hybrid}"
@@ -291,8 +301,10 @@ def inspect_image(document: InspectImageDocument) -> RenderableType:
     return Group(*parts)
 
 
-def _identity(time_date_stamp: int, checksum: int, sha256: str) -> list[RenderableType]:
-    return [Text(f"    time stamp 0x{time_date_stamp:08x}, checksum 0x{checksum:08x}"), Text(f"    SHA-256 {sha256}")]
+def _identity(build: IdentityDocument | InspectImageDocument) -> list[RenderableType]:
+    """What tells a build from others, as refusals show it."""
+    headers = {field: getattr(build, field) for field in _HEADER_FIELDS}
+    return [Text(f"    {told('headers', headers)}"), Text(f"    SHA-256 {build.sha256}")]
 
 
 def _hot_patch_info(info: HotPatchInfoDocument) -> RenderableType:
@@ -317,7 +329,7 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
     return Group(
         Text(f"{path}: {document.machine} patch image, sequence {document.sequence}, signature {document.signature.status}"),
         Text(f"for {document.provenance.base}"),
-        *_identity(base.time_date_stamp, base.checksum, base.sha256),
+        *_identity(base),
         Text(f"made from {document.provenance.fixed} by {document.provenance.builder}"),
         Text(f"    SHA-256 {document.provenance.fixed_sha256}"),
         _patched(document.functions),

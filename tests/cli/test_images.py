@@ -321,6 +321,38 @@ def test_a_device_stays_one(ask: Ask, image, machine, tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+def test_what_tells_builds_apart_looks_alike_everywhere(ask: Ask, image, patch, machine) -> None:
+    """What a refusal expects and finds can be looked up in what inspect shows."""
+    fix, base, fixed = patch("basic", machine), image("basic", machine), image("basic", machine, "fixed")
+    answer = ask("call", fixed, "clamp", 11, 10, "--patch", fix)
+    assert answer.code == 4
+    for shown, path in (("expected", base), ("expected", fix), ("found", fixed)):
+        (headers,) = (line.strip() for line in ask("inspect", path).out.splitlines() if line.startswith("    time stamp 0x"))
+        assert ", size of image 0x" in headers
+        assert f"{shown} {headers}" in " ".join(answer.out.split())
+    found = ask("inspect", base, "--json").document("inspect-image")
+    assert found["size_of_image"] == hotpatch.open(base).size_of_image
+
+
+def test_without_a_pdb_it_is_said_that_there_is_none(ask: Ask, image, machine, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.dll"
+    alone.write_bytes(Path(image("basic", machine)).read_bytes())
+    missing = "No PDB lies beside it, which would name more."
+    assert missing in " ".join(ask("call", alone, "nope").out.split())
+    assert missing not in " ".join(ask("call", image("basic", machine), "nope").out.split())
+
+
+def test_what_is_carried_without_a_name(ask: Ask, image, machine, tmp_path: Path) -> None:
+    """A text says what it is; else it is said that there is no name."""
+    base, fixed = tmp_path / "base.exe", tmp_path / "fixed.exe"
+    for path, side in ((base, "base"), (fixed, "fixed")):
+        path.write_bytes(Path(image("overflow-check", machine, side)).read_bytes())
+    answer = ask("build", base, fixed, "-o", tmp_path / "fix.dll")
+    assert (answer.code, '\n"too long" "OK "  constant  ' in answer.out) == (0, True)
+    answer = ask("build", image("jump-table", machine), image("jump-table", machine, "fixed"), "-o", tmp_path / "fix.dll")
+    assert (answer.code, "\n(no name)  constant  " in answer.out) == (0, True)
+
+
 def test_a_text_that_is_carried_is_shown(ask: Ask, image, machine, tmp_path: Path) -> None:
     command = "build", image("overflow-check", machine), image("overflow-check", machine, "fixed"), "-o", tmp_path / "fix.dll"
     (carried,) = ask(*command, "--json").document("build")["carried"]

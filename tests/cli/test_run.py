@@ -193,11 +193,17 @@ def test_patch_that_is_no_patch(ask: Ask, image, machine) -> None:
     assert answer.error.startswith(image("many-threads", machine))
 
 
-def test_a_patch_that_never_went_in_is_told(ask: Ask, image, patch, machine) -> None:
-    answer = ask("call", image("basic", machine), "clamp", "11", "10", "--patch", f"{patch('basic', machine)}@9999")
-    assert answer.code == 0
-    assert answer.out.startswith("returned 11 ")
-    assert answer.err.startswith("hotpatch: warning: nothing was done at instruction 9999: the program had executed ")
+def test_what_the_call_returned_before_is_refused(ask: Ask, image, patch, machine) -> None:
+    fix = patch("basic", machine)
+    command = "call", image("basic", machine), "clamp", "11", "10", "--patch", f"{fix}@9999"
+    answer = ask(*command, "--json")
+    found = answer.document("call")
+    (refusal,) = found["refused"]
+    assert (answer.code, found["return"], found["applied"], refusal["rule"]) == (4, 11, [], "not-reached")
+    assert refusal["evidence"] == {"patch": fix, "at": 9999, "instructions": found["instructions"]}
+    assert refusal["reason"].startswith(f"the call returned after {found['instructions']} instructions, before anything was done about ")
+    text = ask(*command)
+    assert (text.code, text.err, "returned 11 " in text.out, "refused not-reached\n" in text.out) == (4, "", True, True)
 
 
 def test_what_the_program_ended_before_is_refused(ask: Ask, image, patch, machine) -> None:
@@ -254,3 +260,22 @@ def test_what_never_becomes_quiescent_is_refused(ask: Ask, image, patch, machine
     assert (refusal["rule"], refusal["evidence"]["reachable"]) == ("not-quiescent", False)
     assert [event["kind"] for event in found["events"] if event["kind"] in ("wait", "apply", "refused", "map")] == ["wait", "refused"]
     assert found["exit_code"] == 0
+
+
+def test_words_that_were_said_to_be_the_programs_are_not_warned_of(ask: Ask, image, machine) -> None:
+    command = "run", image("many-threads", machine)
+    assert ask(*command, "--stopat", "3", "--stop-at", "10").err.startswith("hotpatch: warning: --stopat goes to the program")
+    for words in (("--", "--stopat", "3", "@300"), ("3", "--", "--patch", "--stopat=3")):
+        answer = ask(*command, "--stop-at", "10", *words)
+        assert (answer.code, answer.err) == (0, ""), words
+    first = ask(*command, "--stopat", "--stop-at", "10", "--", "--stopat", "--patchh")
+    assert first.err.count("goes to the program") == 1
+
+
+def test_a_patch_whose_name_ends_as_a_count_does(ask: Ask, image, patch, machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f@3").write_bytes(Path(patch("basic", machine)).read_bytes())
+    command = "call", image("basic", machine), "total", "11", "11", "10", "--patch"
+    assert ask(*command, "f@3").out.startswith("f@3: 1 function patched before the first instruction\nreturned 20 ")
+    assert ask(*command, "f@3@12").out.startswith("f@3: 1 function patched after 12 instructions\nreturned 21 ")
+    assert ask(*command, "f@4").error.startswith("f: ")

@@ -168,3 +168,10 @@ def test_simulate_tells_a_story(ask: Ask) -> None:
         "the same replies",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("month", ["2027-02", "2025-11"])
+def test_unplanned_month_of_another_year(ask: Ask, month: str) -> None:
+    answer = ask("servicing", "calendar", "2026", "--unplanned", "2026-05", "--unplanned", month)
+    assert answer.code == 2
+    assert answer.error.startswith(f"--unplanned {month}: is no month of 2026; ")

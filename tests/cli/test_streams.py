@@ -82,3 +82,18 @@ def test_names_that_would_act_on_the_terminal(ask: Ask, image, machine, tmp_path
         assert not {"\x1b", "\u202e"} & {*answer.out, *answer.err}
         assert r"a\x1b[31m" in answer.out + answer.err or command[0] == "build"
     assert ask("inspect", odd).out.startswith(f"{shown}: ")
+
+
+def test_pipes_are_no_files(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
+    """Nobody may be at their other end."""
+    pipe, good = tmp_path / "pipe", image("basic", machine)
+    os.mkfifo(pipe)
+    for command in (
+        ["inspect", pipe],
+        ["diff", good, pipe],
+        ["call", good, "clamp", "1", "2", "--patch", pipe],
+        ["call", good, "clamp", "1", "2", "--stdin", pipe],
+        ["verify", good, pipe, "--fixed", good],
+    ):
+        answer = ask(*command)
+        assert (answer.code, answer.error) == (2, f"{pipe}: is a pipe, not a regular file")

@@ -74,7 +74,7 @@ def test_file_of_another_machine(ask: Ask, files, command: str, named: str) -> N
         ("inspect EMPTY", "'': names no file"),
         ("inspect .", ".: is a folder, not a file"),
         ("inspect nowhere.dll", "nowhere.dll: No such file or directory"),
-        ("inspect /dev/zero", "/dev/zero: is a device, not a file"),
+        ("inspect /dev/zero", "/dev/zero: is a device, not a regular file"),
         ("inspect -", "-: standard input and output are no file arguments; name a file"),
         ("diff - FIXED", "-: standard input and output are no file arguments; name a file"),
         ("diff BASE PATCH", "PATCH: is a hot patch, not a build; give the build with the fix"),

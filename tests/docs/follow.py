@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECONDS = 120
-_VOLATILE = re.compile(r"(?<=time stamp )0x\w+(, checksum 0x\w+)?|(?<=SHA-256 )[0-9a-f]{64}|(?<=time date stamp )\d+, checksum \d+")
+_VOLATILE = re.compile(r"(?<=time stamp )0x\w+(, checksum 0x\w+)?|(?<=SHA-256 )[0-9a-f]{64}")
 """What depends on the folder that a reader compiles in, and is therefore never shown."""
 _RUNNER = """
 import contextlib, io, json, sys, traceback
