@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch import Trampoline
     from hotpatch.differ import ImageDiff
-    from hotpatch.image import Image
+    from hotpatch.image import Image, UnwindSteps
     from hotpatch.patch import Patch
     from hotpatch.verifier import Call, VerifyReport
 
@@ -34,6 +34,13 @@ def open(path: str | PathLike[str]) -> Image:
     from hotpatch.image import open_image
 
     return open_image(path)
+
+
+def unwind_data(image: Image) -> tuple[UnwindSteps, ...]:
+    """What each entry of an image's function table says, by address."""
+    from hotpatch.unwind import unwinder
+
+    return tuple(unwinder(image.machine).describe(image, entry) for entry in image.unwind_entries)
 
 
 def diff(base: Image, fixed: Image) -> ImageDiff:

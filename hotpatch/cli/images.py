@@ -21,14 +21,21 @@ if TYPE_CHECKING:
 Many = Parameter(negative=(), consume_multiple=False)
 
 
-def inspect(file: str, /, *, options: Options = DEFAULT) -> int:
+def inspect(
+    file: str,
+    /,
+    *,
+    unwind: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    options: Options = DEFAULT,
+) -> int:
     """Show an image's functions, padding and hot patch table, or a patch's contents, base identity, records and signature.
 
     Args:
         file: An x64 or Arm64 PE file, or a patch image.
+        unwind: Show the function table too: how a frame of each entry's code is undone.
         options: Of every verb.
     """
-    from hotpatch.api import load, open
+    from hotpatch.api import load, open, unwind_data
     from hotpatch.patch import hot_patch_info, is_patch
     from hotpatch.report import convert, text
 
@@ -38,11 +45,12 @@ def inspect(file: str, /, *, options: Options = DEFAULT) -> int:
         info = hot_patch_info(image)
         if image.other_pdb:
             out.warn(f"{image.other_pdb} lies beside {file} but is another build's (its GUID or age differs)")
+        table = convert.unwind_data(image, unwind_data(image)) if unwind else None
         if info is not None and is_patch(image.data):
-            patched = convert.inspect_patch(load(file), file, info)
+            patched = convert.inspect_patch(load(file), file, info, table)
             out.result(patched, text.inspect_patch(patched))
         else:
-            document = convert.inspect_image(image, info)
+            document = convert.inspect_image(image, info, table)
             out.result(document, text.inspect_image(document))
     return Exit.DONE
 

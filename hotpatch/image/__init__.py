@@ -23,6 +23,7 @@ from hotpatch.image.model import (
     Symbols,
     TlsDirectory,
     UnwindEntry,
+    UnwindSteps,
 )
 from hotpatch.image.opening import open_image
 
@@ -45,6 +46,7 @@ __all__ = [
     "Symbols",
     "TlsDirectory",
     "UnwindEntry",
+    "UnwindSteps",
     "digest",
     "normalise",
     "open_image",

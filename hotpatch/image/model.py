@@ -214,6 +214,22 @@ class UnwindEntry(NamedTuple):
     handler_data: Rva | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UnwindSteps:
+    """What a function-table entry says, for people.
+
+    Attributes:
+        entry: Of the function table.
+        steps: How a frame of its code is undone, first step first, by the names of Microsoft's documents; then the epilogues, where it
+            tells of them.
+        problem: Why it cannot be read, where it cannot.
+    """
+
+    entry: UnwindEntry
+    steps: tuple[str, ...]
+    problem: str | None = None
+
+
 class Hybrid(StrEnum):
     """Kinds of image with code for two machines."""
 

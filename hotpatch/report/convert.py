@@ -27,13 +27,14 @@ from hotpatch.report.documents import (
     RefusalDocument,
     SectionDocument,
     SignatureDocument,
+    UnwindDocument,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hotpatch.errors import Fault, Refusal
-    from hotpatch.image import BaseIdentity, Image
+    from hotpatch.image import BaseIdentity, Image, UnwindSteps
     from hotpatch.patch import Carried, HotPatchInfo, Patch
     from hotpatch.report.documents import Access, MicroFunctionDocument
     from hotpatch.verifier import Rehearsal
@@ -190,7 +191,22 @@ def hot_patch_info(value: HotPatchInfo) -> HotPatchInfoDocument:
     )
 
 
-def inspect_image(image: Image, info: HotPatchInfo | None) -> InspectImageDocument:
+def unwind_data(image: Image, entries: Iterable[UnwindSteps]) -> list[UnwindDocument]:
+    """What the function table of ``image`` says, an entry each."""
+    owners = ((item, image.function_at(item.entry.range.start)) for item in entries)
+    return [
+        UnwindDocument(
+            rva=item.entry.range.start,
+            size=item.entry.range.size,
+            function=owner.name if owner else None,
+            steps=list(item.steps),
+            problem=item.problem,
+        )
+        for item, owner in owners
+    ]
+
+
+def inspect_image(image: Image, info: HotPatchInfo | None, unwind: list[UnwindDocument] | None = None) -> InspectImageDocument:
     """The document of ``hotpatch inspect`` of an ordinary image."""
     table = image.load_configuration.hot_patch_table if image.load_configuration else None
     return InspectImageDocument(
@@ -214,10 +230,11 @@ def inspect_image(image: Image, info: HotPatchInfo | None) -> InspectImageDocume
         ],
         hotpatch=HotpatchSupport(compatible_flag=image.hotpatch_compatible, table_rva=table, hybrid=image.hybrid.value),
         hot_patch_info=hot_patch_info(info) if info else None,
+        unwind=unwind,
     )
 
 
-def inspect_patch(patch: Patch, path: str, info: HotPatchInfo) -> InspectPatchDocument:
+def inspect_patch(patch: Patch, path: str, info: HotPatchInfo, unwind: list[UnwindDocument] | None = None) -> InspectPatchDocument:
     """The document of ``hotpatch inspect`` of a patch image."""
     counts = Counter(item.kind.value for item in patch.fixups)
     return InspectPatchDocument(
@@ -242,4 +259,5 @@ def inspect_patch(patch: Patch, path: str, info: HotPatchInfo) -> InspectPatchDo
             fixed_sha256=patch.provenance.fixed_sha256,
             builder=patch.provenance.builder,
         ),
+        unwind=unwind,
     )

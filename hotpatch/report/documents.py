@@ -87,6 +87,16 @@ class BuildDocument(Document, frozen=True, kw_only=True):
     refused: list[RefusalDocument]
 
 
+class UnwindDocument(Document, frozen=True, kw_only=True):
+    """A function-table entry: the code that it covers, and how a frame of that is undone."""
+
+    rva: int
+    size: int
+    function: str | None
+    steps: list[str]
+    problem: str | None
+
+
 class InspectedFunction(Document, frozen=True, kw_only=True):
     """A function of an inspected image."""
 
@@ -129,6 +139,7 @@ class InspectImageDocument(Document, frozen=True, kw_only=True):
     functions: list[InspectedFunction]
     hotpatch: HotpatchSupport
     hot_patch_info: HotPatchInfoDocument | None = None
+    unwind: list[UnwindDocument] | None = None
 
 
 class HotPatchRecordDocument(Document, frozen=True, kw_only=True):
@@ -200,6 +211,7 @@ class InspectPatchDocument(Document, frozen=True, kw_only=True):
     hot_patch_info: HotPatchInfoDocument
     signature: SignatureDocument
     provenance: ProvenanceDocument
+    unwind: list[UnwindDocument] | None = None
 
 
 class FrameDocument(Document, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         MicroFunctionDocument,
         PatchedFunctionDocument,
         RefusalDocument,
+        UnwindDocument,
     )
 
 _VERDICT_STYLE = {"changed": "yellow", "added": "green", "removed": "red", "identical": "dim", "relocated": "dim"}
@@ -298,7 +299,17 @@ def inspect_image(document: InspectImageDocument) -> RenderableType:
     ]
     if document.hot_patch_info:
         parts.append(_hot_patch_info(document.hot_patch_info))
-    return Group(*parts)
+    return Group(*parts, *_unwind_data(document.unwind))
+
+
+def _unwind_data(entries: list[UnwindDocument] | None) -> list[RenderableType]:
+    if entries is None:
+        return []
+    rows = table("function table", "rva", "bytes", "undone by", right=("rva", "bytes"), fold=("undone by",))
+    for entry in entries:
+        steps = f"not known: {entry.problem}" if entry.problem else "; ".join(entry.steps)
+        rows.add_row(entry.function or f"rva:0x{entry.rva:x}", hexadecimal(entry.rva), str(entry.size), steps or "return")
+    return [rows]
 
 
 def _identity(build: IdentityDocument | InspectImageDocument) -> list[RenderableType]:
@@ -339,6 +350,7 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
         Text(f"terms: {_terms(document)}"),
         Text(f"fixups: {fixups}"),
         _hot_patch_info(document.hot_patch_info),
+        *_unwind_data(document.unwind),
     )
 
 

@@ -15,7 +15,7 @@ from hotpatch.unwind.arm64_undo import VA_BITS, Caller, undo
 from hotpatch.unwind.model import CarriedUnwind, LanguageHandler, StackUnreadable, Unwinder, Unwound, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hotpatch.address import Va
     from hotpatch.image import Image, UnwindEntry
@@ -50,6 +50,14 @@ class Arm64Unwinder(Unwinder):
         if record.handler is None:
             return CarriedUnwind(entry, image.read(word, record.size), ())
         return handlers.carry(image, entry, word, record.size, record.stack + _PUSHED_COOKIE)
+
+    def steps(self, image: Image, entry: UnwindEntry) -> Iterator[str]:
+        """See :meth:`Unwinder.steps`."""
+        word = _word(image, entry)
+        record = packed(word) if word & _KIND else _unpacked(image, word)
+        yield from (code.text for code in record.prologue)
+        for epilogue in record.epilogues:
+            yield f"epilogue +{epilogue.start}: {', '.join(code.text for code in epilogue.codes)}"
 
     def pdata(self, entries: Iterable[tuple[Rva, Rva, int]]) -> bytes:
         """See :meth:`Unwinder.pdata`."""

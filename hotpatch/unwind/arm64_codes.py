@@ -7,44 +7,44 @@ Sources: MS Learn, "ARM64 exception handling", "Unwind codes"; for ``save_any_re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 
 from hotpatch.unwind.model import StackUnreadable
 
 
 class Op(Enum):
-    """What a code undoes."""
+    """What a code undoes, by Microsoft's names; forms of one meaning are one here."""
 
-    ALLOC = auto()
+    ALLOC = "alloc"
     """``amount``: bytes that the stack pointer moved."""
-    ALLOC_SCALED = auto()
+    ALLOC_SCALED = "alloc_z"
     """``amount``: lengths of a scalable vector register that the stack pointer moved."""
-    SAVE = auto()
+    SAVE = "save"
     """``registers`` were stored at sp + ``amount``, ``width`` bytes each."""
-    SAVE_MOVING = auto()
+    SAVE_MOVING = "save_x"
     """``registers`` were stored at sp after it moved by ``amount`` bytes."""
-    SAVE_NEXT = auto()
+    SAVE_NEXT = "save_next"
     """The pair after that of the code before it in the prologue (after it in this order)."""
-    SAVE_SCALED = auto()
+    SAVE_SCALED = "save_z"
     """The scalable vector or predicate register was stored at sp + ``amount`` of its own lengths."""
-    SET_FP = auto()
+    SET_FP = "set_fp"
     """x29 = sp."""
-    ADD_FP = auto()
+    ADD_FP = "add_fp"
     """x29 = sp + ``amount``."""
-    NOP = auto()
-    SIGN = auto()
+    NOP = "nop"
+    SIGN = "pac_sign_lr"
     """The return address was signed."""
-    END = auto()
-    END_C = auto()
-    TRAP_FRAME = auto()
+    END = "end"
+    END_C = "end_c"
+    TRAP_FRAME = "trap_frame"
     """What a trap has stored stands at sp, program counter and stack pointer among it."""
-    MACHINE_FRAME = auto()
+    MACHINE_FRAME = "machine_frame"
     """Stack pointer and program counter of what was interrupted stand at sp."""
-    CONTEXT = auto()
+    CONTEXT = "context"
     """All registers stand at sp, as ``ARM64_NT_CONTEXT`` (winnt.h) lays them out."""
-    EC_CONTEXT = auto()
+    EC_CONTEXT = "ec_context"
     """All registers stand at sp, as ``ARM64EC_NT_CONTEXT`` (winnt.h) lays them out."""
-    CLEAR_UNWOUND = auto()
+    CLEAR_UNWOUND = "clear_unwound_to_call"
     """The program counter is in x30 and was interrupted there: no call returns to it."""
 
 
@@ -63,7 +63,25 @@ class Code:
         """Instructions of the prologue or epilogue that it stands for; ``end`` is an epilogue's return."""
         return 0 if self.op in _NO_INSTRUCTION else 1
 
+    @property
+    def text(self) -> str:
+        """For people: ``save x19,x20 sp+16``; ``vl`` is the length of a scalable vector, ``pl`` that of a predicate."""
+        registers = ",".join(f"d{name[1:]}" if name[0] == "q" and self.width == _LOW else name for name in self.registers)
+        predicate = registers.startswith("p")
+        operand = _OPERANDS.get(self.op, "").format(self.amount, "pl" if predicate else "vl")
+        return " ".join(part for part in ("save_p" if predicate else self.op.value, registers, operand) if part)
 
+
+_LOW = 8
+"""Bytes of a vector register that d registers are."""
+_OPERANDS = {
+    Op.ALLOC: "{0}",
+    Op.ALLOC_SCALED: "{0}{1}",
+    Op.SAVE: "sp+{0}",
+    Op.SAVE_MOVING: "sp-{0}!",
+    Op.SAVE_SCALED: "sp+{0}{1}",
+    Op.ADD_FP: "{0}",
+}
 _NO_INSTRUCTION = frozenset({Op.END_C, Op.TRAP_FRAME, Op.MACHINE_FRAME, Op.CONTEXT, Op.EC_CONTEXT, Op.CLEAR_UNWOUND})
 END = Code(Op.END, 1)
 

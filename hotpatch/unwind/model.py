@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva, Va
 from hotpatch.arch import architecture
 from hotpatch.errors import HotpatchError
+from hotpatch.image import UnwindSteps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hotpatch.arch import FixupKind, Machine
     from hotpatch.image import Function, Image, UnwindEntry
@@ -159,6 +160,21 @@ class Unwinder(ABC):
 
         Raises:
             NotHotpatchable: It holds something that cannot be carried (rule unwind-data).
+        """
+
+    def describe(self, image: Image, entry: UnwindEntry) -> UnwindSteps:
+        """What ``entry`` says, for people."""
+        try:
+            return UnwindSteps(entry, tuple(self.steps(image, entry)))
+        except StackUnreadable as error:
+            return UnwindSteps(entry, (), str(error))
+
+    @abstractmethod
+    def steps(self, image: Image, entry: UnwindEntry) -> Iterator[str]:
+        """See :class:`~hotpatch.image.UnwindSteps`.
+
+        Raises:
+            StackUnreadable: It is damaged, or of a form that is not known.
         """
 
     @abstractmethod

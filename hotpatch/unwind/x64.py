@@ -22,7 +22,7 @@ from hotpatch.unwind.model import (
 from hotpatch.unwind.x64_info import REGISTERS, RUNTIME_FUNCTION, Flags, Op, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hotpatch.address import Va
     from hotpatch.image import Image, UnwindEntry
@@ -54,6 +54,16 @@ class X64Unwinder(Unwinder):
         if not info.has_handler:
             return CarriedUnwind(entry, image.read(entry.info, info.size), ())
         return handlers.carry(image, entry, entry.info, info.size, info.stack)
+
+    def steps(self, image: Image, entry: UnwindEntry) -> Iterator[str]:
+        """See :meth:`Unwinder.steps`."""
+        if entry.info is None:
+            return
+        info = _parsed(image, entry.info)
+        for code in info.codes:
+            yield f"{code.text} {info.frame_register}-{info.frame_offset}" if code.op is Op.SET_FPREG else code.text
+        if info.chained is not None:
+            yield f"continues 0x{info.chained[0]:x}"
 
     def pdata(self, entries: Iterable[tuple[Rva, Rva, int]]) -> bytes:
         """See :meth:`Unwinder.pdata`."""

@@ -62,6 +62,7 @@ Sources: MS Learn; for 6 and 7 of version 1 binutils, ``bfd/pei-x86_64.c``; of v
 """
 _SCALED = {Op.ALLOC_LARGE: 8, Op.SAVE_NONVOL: 8, Op.SAVE_XMM: 8, Op.SAVE_XMM128: 16}
 """Operations with a number in the next slot, and its unit in bytes."""
+_XMM = frozenset({Op.SAVE_XMM, Op.SAVE_XMM_FAR, Op.SAVE_XMM128, Op.SAVE_XMM128_FAR})
 _FAR = frozenset({Op.SAVE_NONVOL_FAR, Op.SAVE_XMM_FAR, Op.SPARE, Op.SAVE_XMM128_FAR})
 """Operations with a number in the next two slots."""
 
@@ -74,6 +75,22 @@ class Code:
     op: Op
     info: int
     value: int
+
+    @property
+    def text(self) -> str:
+        """For people: ``save_nonvol rsi +16``."""
+        name = self.op.name.lower()
+        if self.op in {Op.PUSH_NONVOL, Op.SAVE_NONVOL, Op.SAVE_NONVOL_FAR}:
+            name += f" {REGISTERS[self.info]}"
+        elif self.op in _XMM:
+            name += f" xmm{self.info}"
+        elif self.op is Op.EPILOG:
+            return f"{name} {self.offset} {self.info}"
+        elif self.op is Op.PUSH_MACHFRAME and self.info:
+            name += " code"
+        if self.op in {Op.ALLOC_SMALL, Op.ALLOC_LARGE}:
+            return f"{name} {self.value}"
+        return f"{name} +{self.value}" if self.op in _SCALED or self.op in _FAR - {Op.SPARE} else name
 
 
 @dataclass(frozen=True, slots=True)

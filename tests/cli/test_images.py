@@ -27,6 +27,43 @@ def test_inspect_image(ask: Ask, image, machine) -> None:
         assert line.split()[1:4] == [f"0x{row['rva']:x}", str(row["size"]), str(row["padding"])]
 
 
+def test_inspect_shows_the_function_table_when_asked(ask: Ask, image, patch, machine) -> None:
+    """Of an image and of a patch: each entry, and how a frame of its code is undone."""
+    path = image("recursion", machine)
+    assert ask("inspect", path, "--json").document("inspect-image")["unwind"] is None
+    (entry,) = ask("inspect", path, "--json", "--unwind").document("inspect-image")["unwind"]
+    assert (entry["function"], entry["problem"]) == ("cost", None)
+    assert (
+        entry["steps"]
+        == {
+            "x64": ["alloc_small 40", "push_nonvol rdi", "push_nonvol rsi"],
+            "arm64": ["save x30 sp+16", "save_x x19,x20 sp-32!", "end", "epilogue +104: save x30 sp+16, save_x x19,x20 sp-32!, end"],
+        }[machine]
+    )
+    text = " ".join(ask("inspect", path, "--unwind").out.split())
+    assert f"cost 0x{entry['rva']:x} {entry['size']} {'; '.join(entry['steps'])}" in text
+    assert "function table" not in ask("inspect", path).out
+    fix = patch("recursion", machine)
+    (carried,) = ask("inspect", fix, "--json", "--unwind").document("inspect-patch")["unwind"]
+    assert carried["steps"]
+    assert carried["steps"][0] in ask("inspect", fix, "--unwind").out
+
+
+def test_inspect_says_which_unwind_data_it_cannot_read(ask: Ask, image, machine, tmp_path: Path) -> None:
+    """Damaged: a version that does not exist."""
+    whole = hotpatch.open(image("unwind", machine))
+    entry = next(entry for entry in whole.unwind_entries if entry.info is not None)
+    at = whole.data.index(whole.read(entry.info, 16))
+    damaged = bytearray(whole.data)
+    damaged[at : at + 4] = (int.from_bytes(damaged[at : at + 4], "little") | {"x64": 7, "arm64": 3 << 18}[machine]).to_bytes(4, "little")
+    path = tmp_path / "damaged.exe"
+    path.write_bytes(damaged)
+    rows = {row["rva"]: row for row in ask("inspect", path, "--json", "--unwind").document("inspect-image")["unwind"]}
+    assert f"has version {7 if machine == 'x64' else 3}" in rows[entry.range.start]["problem"]
+    assert rows[entry.range.start]["steps"] == []
+    assert "not known: unwind information at rva" in ask("inspect", path, "--unwind").out
+
+
 def test_inspect_patch(ask: Ask, image, patch, machine) -> None:
     path, base = patch("new-constant", machine), hotpatch.open(image("new-constant", machine))
     found = ask("inspect", path, "--json").document("inspect-patch")

@@ -63,6 +63,32 @@ def test_codes(raw, op, amount, registers):
     assert (code.op, code.amount, code.registers, code.size) == (op, amount, registers, len(raw) // 2)
 
 
+SHOWN = {
+    "03": "alloc 48",
+    "24": "save_x x19,x20 sp-32!",
+    "42": "save x29,x30 sp+16",
+    "d841": "save d9,d10 sp+8",
+    "de43": "save_x d10 sp-32!",
+    "df05": "alloc_z 5vl",
+    "e1": "set_fp",
+    "e204": "add_fp 32",
+    "e6": "save_next",
+    "e76882": "save_x q8,q9 sp-48!",
+    "e74841": "save d8,d9 sp+16",
+    "e762c1": "save_z z10 sp+193vl",
+    "e714c3": "save_p p4 sp+3pl",
+    "e8": "trap_frame",
+    "eb": "ec_context",
+    "ec": "clear_unwound_to_call",
+    "fc": "pac_sign_lr",
+}
+
+
+@pytest.mark.parametrize("raw", SHOWN)
+def test_codes_are_shown(raw):
+    assert decode(bytes.fromhex(raw), 0).text == SHOWN[raw]
+
+
 @pytest.mark.parametrize(
     "raw", ["", "c0", "e00010", "e7", "e700", "e78003", "e780c3", "e71f03", "e75e03", "e75f43", "df", "ed", "ef", "f0", "f8", "ff"]
 )

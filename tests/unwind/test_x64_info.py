@@ -158,3 +158,27 @@ def test_a_jump_ends_an_epilogue_where_it_leaves_the_function(code, target, away
 def test_a_jump_cut_short_ends_nothing(code):
     raw = bytes.fromhex(code)
     assert match(0, None, lambda at, size: raw[at : at + size], lambda va: True) is None
+
+
+SHOWN = [
+    (1, "0130", "push_nonvol rbx"),
+    (1, "0432", "alloc_small 32"),
+    (1, "07010010", "alloc_large 32768"),
+    (1, "0403", "set_fpreg"),
+    (1, "04640200", "save_nonvol rsi +16"),
+    (1, "046518000000", "save_nonvol_far rsi +24"),
+    (1, "05660200", "save_xmm xmm6 +16"),
+    (1, "056720000000", "save_xmm_far xmm6 +32"),
+    (1, "05680100", "save_xmm128 xmm6 +16"),
+    (1, "056920000000", "save_xmm128_far xmm6 +32"),
+    (1, "000a", "push_machframe"),
+    (1, "001a", "push_machframe code"),
+    (2, "0516", "epilog 5 1"),
+    (2, "056720000000", "spare"),
+]
+
+
+@pytest.mark.parametrize(("version", "code", "text"), SHOWN, ids=[row[2] for row in SHOWN])
+def test_operations_are_shown(version, code, text):
+    (found,) = parse(0, reader(info(code, version=version))).codes
+    assert found.text == text
