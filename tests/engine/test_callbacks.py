@@ -245,6 +245,10 @@ def test_state_is_handed_from_patch_to_patch(machine: Machine, how: Consistency)
         first.revert()
     assert [item.rule for item in refused.value.refusals] == [Rule.NOT_ON_TOP]
     assert whole(process.guest) == before
+    with pytest.raises(hotpatch.ApplyRefused) as vetoed:
+        process.apply(later(machine, case, sequence=3, state_version=2))  # told of the second, not of the first
+    assert [item.rule for item in vetoed.value.refusals] == [Rule.CALLBACK_VETO]
+    assert whole(process.guest) == before
     second.revert()
     assert (process.call("calls"), told()) == (3, [2, 2, 1, 1, process.load_base, 0])
     with pytest.raises(hotpatch.ApplyRefused) as vetoed:

@@ -75,6 +75,40 @@ def test_quiescent_waits_for_a_return_address(here):
     assert [(each.thread, each.side) for each in change.threads] == [(1, "old")]
 
 
+def by_frame(here: World, value: int) -> None:
+    here.fake.push(1, 0, value)
+    if here.fake.machine == "arm64":
+        here.fake.register_sets[1]["x30"] = value
+
+
+def by_word(here: World, value: int) -> None:
+    """Behind where the walk ends, as the return address is 0."""
+    here.fake.push(1, 64, value)
+
+
+def by_link_under_a_call_of_the_system(here: World, value: int) -> None:
+    """Behind where the walk ends; on x64 all return addresses are on the stack."""
+    by_word(here, value if here.fake.machine == "x64" else 0)
+    here.fake.suspended[1] = ({"x30": value},) if here.fake.machine == "arm64" else ()
+
+
+@both
+@pytest.mark.parametrize("returns", [by_frame, by_word, by_link_under_a_call_of_the_system])
+def test_a_thread_is_inside_of_what_it_may_return_to(here, how, returns):
+    """However often that is asked."""
+    here.fake.thread(1, here.entry(5))
+    returns(here, here.entry(1) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111}), how)
+    state, told = applied.state, flag(here, 1)
+    assert state in (PatchState.WAITING, PatchState.TRANSITION)
+    for _ in range(2):
+        assert here.engine.poll().busy
+        assert (applied.state, flag(here, 1)) == (state, told)
+    returns(here, 0)
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)
+
+
 def test_giving_up_names_thread_function_and_stack_and_leaves_nothing(here):
     here.fake.thread(1, here.entry(5))
     here.fake.thread(2, here.entry(1) + INSIDE)
@@ -321,6 +355,28 @@ def test_a_redirect_that_somebody_changes_while_its_revert_waits_is_left_alone(h
     here.fake.write_data(va, found)
     applied.revert(QUIESCENT)
     assert (applied.state, here.result(1)) == (PatchState.REVERTED, 1)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("place", ["entry", "pointer"])
+def test_a_redirect_that_somebody_changes_in_a_transition_is_left_alone(here, place, back):
+    """Said once; when it is as it was, the transition ends, be it called off (``back``) or not."""
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111}), PER_THREAD)
+    va = here.entry(1) if place == "entry" else pointer_of(applied.functions[0].slot)
+    if back:
+        applied.reverse()
+    found = here.fake.read(va, 1)
+    here.fake.write_data(va, bytes([found[0] ^ 0xFF]))
+    go(here, 1, here.entry(5))
+    before = here.fake.snapshot()[1:]
+    assert [(refusal.rule, refusal.function) for refusal in here.engine.poll().refused] == [(Rule.REDIRECT_CHANGED, "f1")]
+    assert here.fake.read(va, 1) != found
+    assert here.fake.snapshot()[1:] == before
+    assert (here.engine.poll().busy, here.engine.poll().refused) == (True, ())
+    here.fake.write_data(va, found)
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1)) == ((PatchState.REVERSED, 1) if back else (PatchState.APPLIED, 111))
 
 
 def test_functions_given_back_are_waited_for_too(here):
