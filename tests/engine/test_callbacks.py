@@ -46,14 +46,15 @@ def test_the_patch_names_its_callbacks(machine: Machine) -> None:
     assert loads(patch.data, "again.dll").callbacks == patch.callbacks
 
 
-def test_a_callback_refuses_and_nothing_is_changed(scene) -> None:
+@pytest.mark.parametrize("answer", [3, 0x100, 0x8000_0000])
+def test_a_callback_refuses_and_nothing_is_changed(scene, answer) -> None:
     process, patch = scene
-    process.call("set_busy", 3)
+    process.call("set_busy", answer)
     before = whole(process.guest)
     with pytest.raises(hotpatch.ApplyRefused) as refused:
         process.apply(patch)
     (refusal,) = refused.value.refusals
-    assert (refusal.rule, refusal.function, refusal.evidence["answer"]) == (Rule.CALLBACK_VETO, "__hotpatch_before_apply", 3)
+    assert (refusal.rule, refusal.function, refusal.evidence["answer"]) == (Rule.CALLBACK_VETO, "__hotpatch_before_apply", answer)
     assert whole(process.guest) == before
     process.call("set_busy", 0)
     applied = process.apply(patch)

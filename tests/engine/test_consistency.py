@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import hotpatch
-from hotpatch.arch import architecture
+from hotpatch.arch import Redirect, architecture
 from hotpatch.engine import Consistency, PatchState
 from hotpatch.engine.hpat import pointer_of
-from hotpatch.errors import ApplyRefused, RevertRefused, Rule
+from hotpatch.errors import ApplyRefused, Refusal, RevertRefused, Rule
 
 from .conftest import World, world
 from .fake import BLOCK, STACK, InjectedError
@@ -92,8 +93,16 @@ def by_link_under_a_call_of_the_system(here: World, value: int) -> None:
     here.fake.suspended[1] = ({"x30": value},) if here.fake.machine == "arm64" else ()
 
 
+def by_frame_under_a_call_of_the_system(here: World, value: int) -> None:
+    """What has called the system, which has called the program again: that returns to somewhere outside of all modules."""
+    convention = architecture(here.fake.machine).convention
+    by_frame(here, 0x7000)
+    sp = here.fake.register_sets[1][convention.sp] + 0x40
+    here.fake.suspended[1] = ({convention.pc: value or here.entry(6), convention.sp: sp},)
+
+
 @both
-@pytest.mark.parametrize("returns", [by_frame, by_word, by_link_under_a_call_of_the_system])
+@pytest.mark.parametrize("returns", [by_frame, by_word, by_link_under_a_call_of_the_system, by_frame_under_a_call_of_the_system])
 def test_a_thread_is_inside_of_what_it_may_return_to(here, how, returns):
     """However often that is asked."""
     here.fake.thread(1, here.entry(5))
@@ -248,6 +257,18 @@ def test_revert_waits_for_threads_in_the_new_code(here, how):
 
 
 @both
+def test_a_revert_can_change_over_by_slots_only(here, how):
+    here.fake.thread(1, here.entry(5))
+    applied = here.apply({1: 111}, redirect=Redirect.DIRECT)
+    go(here, 1, applied.functions[0].destination + INSIDE)
+    before, known = here.fake.snapshot(), here.engine.snapshot()
+    with pytest.raises(RevertRefused) as caught:
+        applied.revert(how)
+    assert [(each.rule, each.function) for each in caught.value.refusals] == [(Rule.CONSISTENCY_NEEDS_HPAT, "f1")]
+    assert (here.fake.snapshot(), here.engine.snapshot()) == (before, known)
+
+
+@both
 def test_a_revert_can_be_called_off(here, how):
     here.fake.thread(1, here.entry(5))
     applied = here.engine.apply(here.patch({1: 111}), how)
@@ -398,6 +419,15 @@ def test_a_snapshot_takes_what_is_under_way_along(here, how):
     applied.revert()
     here.engine.restore(held)
     assert applied.state is state
+
+
+def test_a_snapshot_can_be_gone_back_to_again_and_again(here):
+    """Though what was refused meanwhile is told once each time."""
+    refusal = Refusal(Rule.NOT_QUIESCENT, None, None, "for example")
+    held = replace(here.engine.snapshot(), untold=(refusal,))
+    for _ in range(2):
+        here.engine.restore(held)
+        assert (here.engine.unheard(), here.engine.unheard()) == ((refusal,), ())
 
 
 def changing(here: World, how: Consistency) -> None:

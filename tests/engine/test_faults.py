@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from hotpatch.address import Va
-from hotpatch.arch import Machine, Redirect, architecture
-from hotpatch.engine import Collected, Region, Rights
+from hotpatch.arch import HPAT_SLOT_SIZE, Machine, Redirect, architecture
+from hotpatch.engine import Collected, Engine, Region, Rights
 from hotpatch.engine.transaction import Transaction
+from hotpatch.errors import ApplyRefused
 
-from .conftest import World, world
-from .fake import InjectedError
+from .conftest import LOAD, World, world
+from .fake import Fake, InjectedError
+from .synthetic import Recipe, base_image, make
 
 FAILURES = [lambda: InjectedError("injected"), lambda: MemoryError("of the host"), lambda: KeyboardInterrupt()]
 NAMES = ["target", "host", "interrupt"]
@@ -178,6 +180,39 @@ def test_what_an_unload_leaves_and_cannot_be_taken_back_is_not_hidden(here):
     with pytest.raises(RollbackError):
         here.fake.unload(here.module)
     assert here.engine.snapshot() == registry
+
+
+def test_a_roll_back_does_not_write_over_what_somebody_else_wrote(here):
+    entries = [Va(here.entry(number)) for number in (1, 2)]
+    before = [here.fake.read(va, 4) for va in entries]
+    with pytest.raises(InjectedError), Transaction(here.fake) as step:
+        for va, found in zip(entries, before, strict=True):
+            step.write_code(va, found, b"\x90\x90\x90\x90")
+        here.fake.poke(entries[1], b"\xcc")
+        raise InjectedError("late")
+    theirs = here.fake.read(entries[1], 4)
+    assert (here.fake.read(entries[0], 4), theirs) == (before[0], b"\xcc\x90\x90\x90")
+    with pytest.raises(ApplyRefused), Transaction(here.fake) as step:
+        step.write_code(entries[1], before[1], theirs)  # what it was to store stands there already
+    assert here.fake.read(entries[1], 4) == theirs
+
+
+def test_a_failed_application_takes_no_slot(here):
+    slot = here.apply({1: 111}).functions[0].slot
+    with pytest.raises(ApplyRefused):
+        here.apply({1: 112, 2: 222}, sequence=2, imports=(("a.dll", "absent"),))
+    second = here.apply({1: 113, 2: 223}, sequence=2, name="second.dll")
+    assert {function.slot for function in second.functions} == {slot, slot + HPAT_SLOT_SIZE}
+
+
+def test_what_was_done_for_a_module_and_failed_is_not_told(machine):
+    """The module is loaded all the same, without its patch."""
+    base, fake = base_image(machine), Fake(machine)
+    engine = Engine(fake)
+    engine.register(make(Recipe(base, {1: 111}, imports=(("a.dll", "absent"),))))
+    fake.arrive(base, LOAD)
+    assert [kind for kind, _ in fake.events] == ["register", "refused"]
+    assert not fake.owned
 
 
 def test_memory_is_mapped_again_as_it_was_where_neighbours_are_told_as_one_region(here):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from hotpatch.errors import ApplyRefused, FaultKind, Refused, Rule
 
 from .late import Late, host, images, patch_of
 from .real import whole
+from .steps import callback_fault
 
 
 def told(late: Late, *kinds: str) -> list[str]:
@@ -390,6 +392,26 @@ def test_a_callback_cannot_keep_a_module(machine: Machine) -> None:
     assert len(late.process.guest.system.shadows) == 1  # it was not asked to give them back, since it had said no
     assert late.load()
     assert [item.function for item in applied.refusals] == ["__hotpatch_before_apply"]  # which looks for them
+
+
+def test_what_a_callback_did_goes_where_the_next_one_faults(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one attaches shadow data, which the second, if it is not run, cannot take away."""
+    late = Late("hooks", machine)
+    late.process.register(late.patch)
+    handle = late.load()
+    before, call, made = repr(late.process.guest.system.shadows), late.process.guest.call_between, []
+
+    def second_faults(va: Va, arguments: Sequence[int], *, budget: int) -> int:
+        made.append(len(late.process.guest.system.shadows))
+        if len(made) == 2:
+            raise callback_fault()
+        return call(va, arguments, budget=budget)
+
+    monkeypatch.setattr(late.process.guest, "call_between", second_faults)
+    assert late.free(handle) == 1
+    assert made == [1, 2]
+    assert [refusal.rule for refusal in late.process.refused] == [Rule.CALLBACK_FAULT]
+    assert repr(late.process.guest.system.shadows) == before
 
 
 def test_stacked_patches_come_back_in_their_order(machine: Machine) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hotpatch.arch import Machine, Redirect
-from hotpatch.engine import Consistency, Engine
+from hotpatch.engine import Consistency, Engine, Stacking
 from hotpatch.errors import ApplyRefused, Refused, RevertRefused, Rule
 from hotpatch.image import Image, SectionFlags
 
@@ -72,6 +72,14 @@ def test_wrong_base_with_the_same_headers(here):
     assert refusal.rule is Rule.WRONG_BASE
     assert refusal.evidence["expected"]["digest"] == other.identity.digest
     assert refusal.evidence["found"]["digest"] == here.base.identity.digest
+
+
+def test_another_patch_s_function_is_not_taken_for_the_base_s_where_somebody_changed_it(here):
+    here.apply({1: 111})
+    hook(here, 1)
+    here.fake.events.clear()
+    (refusal,) = refused(here, here.patch({2: 222}, sequence=2, name="second.dll"), Consistency.IMMEDIATE, Stacking.ADDITIONAL)
+    assert (refusal.rule, refusal.rva) == (Rule.UNEXPECTED_BYTES, entry(1))
 
 
 def test_a_process_of_one_module_is_meant_by_it(here):
