@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Use
@@ -16,7 +16,7 @@ from hotpatch.image import Range
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hotpatch.arch import JumpTable
     from hotpatch.differ import ImageDiff
@@ -29,6 +29,24 @@ _WORD_BITS = 8 * _WORD
 _HALF = 1 << 32
 _BYTE = 0xFF
 _SET = frozenset({0, 1, _BYTE})
+
+
+class Reach(NamedTuple):
+    """What code may come upon by its references, RVAs of the fixed image.
+
+    Attributes:
+        starts: Where all known data begin.
+        own: Those of them that the function itself refers to, or what it goes on in.
+        every: Those that the functions which it calls refer to, too.
+    """
+
+    starts: tuple[int, ...]
+    own: frozenset[int]
+    every: frozenset[int]
+
+    def is_stray(self, rva: int, *, own: bool) -> bool:
+        """Whether none of the references explains an access; ``own``: by the function's own instructions."""
+        return bool(self.starts) and _start_of(self.starts, rva) not in (self.own if own else self.every)
 
 
 class Correlation:
@@ -146,16 +164,16 @@ class Correlation:
     def _constant(image: Image, rva: int) -> bool:
         return image.holds_constants(image.section_at(rva))
 
-    def reach(self, function: Function, called: Iterable[Rva]) -> tuple[frozenset[int], list[int]]:
-        """Which of the fixed image's data ``function`` and those that it called or goes on in refer to, and where all known begin; RVAs."""
+    def reach(self, function: Function, called: Iterable[Rva]) -> Reach:
+        """What ``function`` of the fixed image and those that it ``called`` or goes on in refer to."""
         image = self.diff.fixed
         goes_on = {one.target for part in image.references(function) for one in part if one.use in {Use.JUMP, Use.BRANCH}}
-        others = (*map(image.function_of_entry, called), *map(image.function_at, sorted(goes_on)))
-        users = [function, *(other for other in others if other is not None)]
-        targets = {int(reference.target) for user in users for part in self.diff.fixed.references(user) for reference in part}
-        targets |= self._accessed(function)
-        starts = sorted(self._edges | targets | {table.stop for user in users for table in self.tables(user)})
-        return frozenset(starts[max(bisect_right(starts, target) - 1, 0)] for target in targets), starts
+        near = [function, *(other for other in map(image.function_at, sorted(goes_on)) if other is not None)]
+        far = [other for other in map(image.function_of_entry, called) if other is not None]
+        own = self._accessed(function).union(*map(self.targets, near))
+        targets = own.union(*map(self.targets, far))
+        starts = sorted(self._edges | targets | {table.stop for user in (*near, *far) for table in self.tables(user)})
+        return Reach(tuple(starts), _holding(starts, own), _holding(starts, targets))
 
     def holds_the_same(self, fixed: int, size: int, function: Function) -> bool:
         """Whether the images hold the same where ``function`` of the fixed one reads or writes ``size`` bytes, as far as data match."""
@@ -340,6 +358,16 @@ class Correlation:
     def _data(self) -> tuple[list[int], list[_Match]]:
         data = sorted((_Match(match.base, match.fixed, match.size) for match in self.diff.data), key=lambda match: match.base)
         return [match.base for match in data], data
+
+
+def _start_of(starts: Sequence[int], rva: int) -> int:
+    """Where what lies at ``rva`` begins."""
+    return starts[max(bisect_right(starts, rva) - 1, 0)]
+
+
+def _holding(starts: Sequence[int], targets: Iterable[int]) -> frozenset[int]:
+    """Where the things begin that ``targets`` lie in."""
+    return frozenset(_start_of(starts, target) for target in targets)
 
 
 def _ending(low: int, modulus: int, process: Process) -> range:

@@ -8,7 +8,6 @@ explains no difference: code that names the middle of an array and reads backwar
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from hotpatch.verifier.micro_compare import value_at
 from hotpatch.verifier.micro_paths import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hotpatch.image import Function
     from hotpatch.verifier.micro_correlation import Correlation
@@ -80,21 +79,22 @@ class Doubts:
     def _stray(self) -> bool:
         start = self._theirs.process.load_base
         called = {Rva(call.callee - start) for call in self._first.calls}
-        allowed, starts = self._correlation.reach(self._fixed, called)
+        reach = self._correlation.reach(self._fixed, called)
         for number, (va, size) in enumerate(self._first.touched):
             if self._beside_table(number, va, size):
                 return True
-            beside = bool(starts) and starts[max(bisect_right(starts, va - start) - 1, 0)] not in allowed
-            if not self._found_the_same(number, va, size) and (beside or self._beyond(number, va)):
+            beside = reach.is_stray(va - start, own=False) or self._beyond(number, va)
+            if beside and not self._found_the_same(self._mine.touched[number : number + 1], va, size):
                 return True
             if not self._correlation.holds_the_same(va - start, size, self._fixed):
                 return True
-        return False
+        own = enumerate(self._first.own)
+        strays = [(number, va, size) for number, (va, size) in own if reach.is_stray(va - start, own=True)]
+        return any(not self._found_the_same(self._mine.own[number : number + 1], va, size) for number, va, size in strays)
 
-    def _found_the_same(self, number: int, va: int, size: int) -> bool:
-        """Whether the other side came upon the same where this one came to ``va``, which no reference explains, as ``number``-th of all."""
-        others = self._mine.touched
-        if number < len(others) and others[number][1] == size and self._correlation.alike(others[number][0], va, size):
+    def _found_the_same(self, other: Sequence[tuple[int, int]], va: int, size: int) -> bool:
+        """Whether the other side came upon the same, at ``other``, where this one came to ``va``, which no reference explains."""
+        if any(width == size and self._correlation.alike(place, va, size) for place, width in other):
             return True
         places = self._correlation.beside(va, self._fixed)
         return any((place, size) in self._other_places and self._correlation.alike(place, va, size) for place in places)

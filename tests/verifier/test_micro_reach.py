@@ -257,6 +257,35 @@ def test_a_made_up_index_that_leads_out_of_the_image_from_a_table_that_moved(mac
     assert report.outcome is not MicroOutcome.DIFFER, report.text
 
 
+UNCHECKED_BYTE = {
+    Machine.X64: ("movzx eax, cl; lea rdx, [rip + 0x1ff6]; movzx ecx, byte ptr [rdx + rax]; call 0x1040; ret",
+                  "mov eax, dword ptr [rip + {place}]; add eax, ecx; ret"),
+    Machine.ARM64: ("str x30, [sp, #-16]!; and x0, x0, #0xff; adrp x9, 0x3000; ldrb w0, [x9, x0]; bl 0x1040; ldr x30, [sp], #16; ret",
+                    "adrp x9, 0x3000; ldr w8, [x9, #{place}]; add w0, w0, w8; ret"),
+}  # fmt: skip
+"""Hands a byte of the table at the beginning of the data to a function that adds to it the number at another place."""
+
+
+@each_machine
+def test_a_made_up_index_that_leads_to_what_only_a_callee_refers_to(machine: Machine) -> None:
+    images = []
+    for place in (0x200, 0x40):
+        pe = Pe(machine)
+        walk, adds = UNCHECKED_BYTE[machine]
+        callee = TEXT + 0x40
+        pe.put(TEXT, assemble(machine, walk, TEXT))
+        pe.put(callee, assemble(machine, adds.format(place=DATA + place - callee - 6 if machine is Machine.X64 else place), callee))
+        pe.put(DATA + place, bytes(range(1, 0x41)))
+        pe.exports(
+            "walk.dll", [("walk", TEXT), ("adds", callee), ("table", DATA), ("number", DATA + place), ("behind", DATA + place + 0x40)]
+        )
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched(row for row in execution.diff.functions if row.base and row.base.entry == TEXT)
+    assert report.outcome is not MicroOutcome.DIFFER, report.text
+    assert report.agreed
+
+
 TWO_CONSTANTS = {
     Machine.X64: "mov rax, qword ptr [rip + 0x11f9]; add rax, qword ptr [rip + 0x1252]; ret",
     Machine.ARM64: "adrp x9, 0x2000; ldr x0, [x9, #0x200]; ldr x1, [x9, #0x260]; add x0, x0, x1; ret",
