@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from hotpatch.arch.arm64_code import Code
 from hotpatch.arch.arm64_facts import Destination
 from hotpatch.arch.arm64_flow import Analysis
-from hotpatch.arch.model import DistanceTable
+from hotpatch.arch.model import WIDTHS, DistanceTable
 
 if TYPE_CHECKING:
-    from hotpatch.arch.arm64_facts import Fact, State
+    from hotpatch.arch.arm64_facts import Entry, Fact, State
 
 
 class _Distances(Analysis):
@@ -38,15 +38,18 @@ class _Distances(Analysis):
         return fact
 
 
+def _count(entry: Entry) -> int | None:
+    """How many entries there are, where more than the width of the index says so."""
+    return entry.entries if entry.sure and (entry.exact or entry.entries not in WIDTHS) else None
+
+
 def distance_tables(raw: bytes, address: int, image_base: int) -> tuple[DistanceTable, ...]:
     """The tables by address, those of jumps among them."""
     code = Code(raw, address)
     if not code.has_pages():
         return ()
     found = {
-        item.entry.table: DistanceTable(
-            item.entry.table, item.entry.size, item.shift, item.entry.signed, item.entry.entries if item.entry.sure else None
-        )
+        item.entry.table: DistanceTable(item.entry.table, item.entry.size, item.shift, item.entry.signed, _count(item.entry))
         for item in _Distances(code, image_base).collect()
         if item.anchor == item.entry.table
     }

@@ -224,6 +224,10 @@ class JumpTable:
         return 0 <= address - self.address < self.size or (self.index is not None and 0 <= address - self.index[0] < self.index[1])
 
 
+WIDTHS = frozenset({1 << 8, 1 << 16})
+"""Numbers of values that an index of one and of two bytes has: fewer entries may be there."""
+
+
 @dataclass(frozen=True, slots=True)
 class DistanceTable:
     """A table whose entries are added to its own address: neither code nor relocated, and wrong as soon as it moves alone.
@@ -233,7 +237,7 @@ class DistanceTable:
         entry_size: 1, 2, 4 or 8 bytes.
         shift: Bits that entries are shifted left by before use.
         signed: Whether entries are sign-extended.
-        count: Of the entries, where a check of the index was seen.
+        count: Of the entries, where a check of the index was seen. That the index is a byte or two wide is none.
     """
 
     address: int

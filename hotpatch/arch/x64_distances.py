@@ -7,7 +7,7 @@ Compilers make them of tables of pointers to constants (LLVM: RelLookupTableConv
 from __future__ import annotations
 
 from hotpatch.arch import x64_encoding as encoding
-from hotpatch.arch.model import DistanceTable
+from hotpatch.arch.model import WIDTHS, DistanceTable
 from hotpatch.arch.x64_flow import Blocks
 from hotpatch.arch.x64_values import Destination, Values
 
@@ -29,5 +29,7 @@ def distance_tables(code: bytes, address: int, image_base: int) -> tuple[Distanc
             for value in state.values.values():
                 if isinstance(value, Destination) and value.anchor == value.entry.table:
                     entry = value.entry
-                    found[entry.table] = DistanceTable(entry.table, entry.size, 0, entry.signed, entry.limit)
+                    found[entry.table] = DistanceTable(
+                        entry.table, entry.size, 0, entry.signed, None if entry.limit in WIDTHS else entry.limit
+                    )
     return tuple(found[at] for at in sorted(found))

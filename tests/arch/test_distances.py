@@ -34,6 +34,16 @@ def test_the_check_of_the_index_gives_the_count(machine):
 
 
 @each_machine
+@pytest.mark.parametrize(("bits", "count"), [(3, 8), (8, None), (16, None)])
+def test_the_width_of_the_index_does_not_give_the_count(machine, bits, count):
+    """A mask of fewer bits does."""
+    mask = (1 << bits) - 1
+    front = {X64: "89c8" + "25" + struct.pack("<I", mask).hex(), ARM64: struct.pack("<I", 0x12000000 | bits - 1 << 10).hex()}[machine]
+    (table,) = tables(machine, front + USE[machine])
+    assert table.count == count
+
+
+@each_machine
 def test_an_entry_that_is_added_to_something_else(machine):
     """x64 adds rdx, Arm64 x1: an offset table, right wherever it is."""
     other = {X64: USE[X64].replace("4801c8", "4801d0"), ARM64: USE[ARM64].replace("0001098b", "2000098b")}[machine]
