@@ -16,6 +16,7 @@ from hotpatch.builder.distances import sites as distance_sites
 from hotpatch.builder.distances import tables_of
 from hotpatch.builder.doubts import Doubts
 from hotpatch.builder.evidence import advice, site_evidence
+from hotpatch.builder.groups import Groups
 from hotpatch.builder.model import (
     RECORD_FIELD_SIZE,
     Area,
@@ -86,6 +87,7 @@ class _Binder:
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
+        self.groups = Groups(self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
         self.neighbours = Neighbours(diff, distances, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()
@@ -431,6 +433,8 @@ class _Binder:
         if matched is not None and taken and self.positions.is_scattered(target):
             return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
         doubt = self.doubts.live(usage, site, matched) if section.writable and self.view.symbol(target) is None else None
+        if doubt is None and section.writable and matched is not None:
+            doubt = self.groups.objection(target, matched)
         if doubt is not None:
             return doubt
         fits = matched is not None and self._is_aligned(function, target, matched)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import LONGEST_INSTRUCTION
-from hotpatch.builder.model import PAGES
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.model import PAGES, Body
+from hotpatch.builder.reaches import reaches
 from hotpatch.builder.users import Users, users
 from hotpatch.differ.align import align
 from hotpatch.differ.correspond import aligned_lines
-from hotpatch.differ.parts import POINTER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
@@ -54,6 +55,12 @@ class Counterparts:
         """What the base's version takes where the function takes ``target``."""
         lines = {self._lines.get(line) for line in self._taken[1].get(target, ())}
         return frozenset(place for place, taken in self._taken[0].items() if lines.intersection(taken))
+
+    def goes_on(self, place: int) -> bool:
+        """Whether the base's version goes on from ``place``, which it takes, so that something begins there for it."""
+        body = body_of(self._base.image, self._pair[0])
+        every = reaches(self._base.image, body).values() if isinstance(body, Body) else ()
+        return any(item.taken == place <= item.start and (item.width or item.start > place) for items in every for item in items)
 
     def _means_another(self, line: int, place: int, target: int) -> bool:
         """Whether the counterpart of a base instruction takes another address than ``target``, of what the base has at ``place``."""
@@ -111,11 +118,11 @@ class Counterparts:
         return found[0], found[1]
 
 
-def match_ending_at(diff: ImageDiff, rva: int) -> DatumMatch | None:
-    """Live data of more than one pointer's size that both images have and that end at ``rva`` of the fixed image."""
-    at = bisect_left(diff.data, rva, key=_fixed_start) - 1
+def match_at_or_before(diff: ImageDiff, rva: int) -> DatumMatch | None:
+    """Live data that both images have and that lie at ``rva`` of the fixed image or end there."""
+    at = bisect_right(diff.data, rva, key=_fixed_start) - 1
     found = diff.data[at] if at >= 0 else None
-    return found if found is not None and found.writable and found.size > POINTER_SIZE and found.fixed + found.size == rva else None
+    return found if found is not None and found.writable and rva <= found.fixed + found.size else None
 
 
 def _with_callees(view: View, function: Function, known: Callable[[int], int | None]) -> Iterator[Hashable]:

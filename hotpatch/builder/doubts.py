@@ -61,7 +61,7 @@ class Doubts:
         if place is None or (matched is None and usage is not None and target in usage.begun):
             return None
         told = usage.told(target, {place} if matched is None else {place, matched}) if usage is not None else None
-        if told is not None:
+        if told is not None and usage is not None and not (told == place and usage.goes_on(place)):
             return BaseAddress(Rva(told))
         if matched is None and positions.is_inserted(target):
             return None

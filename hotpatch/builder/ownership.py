@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
+from hotpatch.builder.counterparts import match_at_or_before
 from hotpatch.builder.model import PAGES
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from hotpatch.builder.counterparts import Counterparts
     from hotpatch.builder.model import Site
-    from hotpatch.differ import ImageDiff
+    from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Datum, Image
 
@@ -78,6 +79,10 @@ class Usage:
     def told(self, target: int, places: Collection[int]) -> int | None:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.told`."""
         return None if self._counterparts is None else self._counterparts.told(target, places)
+
+    def goes_on(self, place: int) -> bool:
+        """See :meth:`hotpatch.builder.counterparts.Counterparts.goes_on`."""
+        return self._counterparts is not None and self._counterparts.goes_on(place)
 
     def taken_there(self, target: int) -> frozenset[int]:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.taken_there`."""
@@ -157,7 +162,8 @@ class Ownership:
     def _told(self, usage: Usage | None, rva: int, first: Datum, rivals: Sequence[Datum]) -> Datum | None:
         """Which of the data that ``rva`` may belong to is meant, by the base's version of the function.
 
-        One that only ends there is not told where the function accesses what begins there too: pages are the same for both.
+        One that only ends there is not told where the function accesses what begins there too: pages are the same for both. Nor is it where
+        the base's version goes on from there, to what may begin there in the base alone.
         """
         places: dict[int, list[Datum]] = defaultdict(list)
         for datum in (first, *rivals):
@@ -165,8 +171,12 @@ class Ownership:
             if displacement is not None:
                 places[rva + displacement].append(datum)
         told = usage.told(rva, places) if usage is not None else None
-        owner = None if told is None else places[told][0]
-        return owner if owner is first or usage is None or rva not in usage.both else None
+        if usage is None or told is None:
+            return None
+        owner = places[told][0]
+        if owner is first:
+            return owner
+        return None if rva in usage.both or usage.goes_on(told) else owner
 
     def _may_be_walked(self, usage: Usage | None, datum: Datum) -> bool:
         """Whether code may step through a datum and past its end: it is no single number, or its own address is taken too."""
@@ -189,11 +199,23 @@ class Ownership:
             return f"no symbol covers 0x{rva:x}, and none ends there"
         owner, there = found[0], usage.taken_there(rva) if usage is not None else frozenset[int]()
         displacement = self.displacement(owner.rva)
+        rival = self._unsized(rva)
+        if rival is not None and rival.base - rival.fixed != displacement and _end(owner) != rva:
+            return (
+                f"no symbol covers 0x{rva:x}, near {owner.name}, and it may belong to what is at 0x{rival.fixed:x}, whose size no symbol "
+                f"tells, and which the base has at 0x{rival.base:x}"
+            )
         if there and displacement is not None:
             known = range(owner.rva + displacement - _BIAS, _end(owner) + displacement + _BIAS)
             if not any(place in known for place in there):
                 return f"no symbol covers 0x{rva:x}, near {owner.name}, and the base's version of the function has 0x{min(there):x} there"
         return owner
+
+    def _unsized(self, rva: int) -> DatumMatch | None:
+        """Live data of both images that lie or end at ``rva`` of the fixed image, and whose size no symbol tells."""
+        match = match_at_or_before(self._diff, rva)
+        symbol = self._fixed.symbol(match.fixed) if match is not None else None
+        return match if symbol is None or not symbol.size else None
 
 
 class Stretches:

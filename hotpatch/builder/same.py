@@ -146,6 +146,8 @@ class Sameness:
                 size = self._view.extent(reach.start).end - reach.start
             same = reach.start in self._fixed.imports_by_slot or self._view.bare(reach.start, size) == self._base_view.bare(base, size)
             return None if same else what
+        if not reach.width and any((match.fixed + match.size, match.base + match.size) == (reach.start, base) for match in self._diff.data):
+            return None  # where both have the end of one datum, whatever begins there
         for match in self._diff.data:
             here = match.fixed < reach.end and reach.start < match.fixed + match.size
             there = match.base < base + size and base < match.base + match.size
