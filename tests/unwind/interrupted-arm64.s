@@ -58,6 +58,7 @@ victim:
 
 	.globl	_DllMainCRTStartup
 _DllMainCRTStartup:
+	mov	w0, #1
 	ret
 	.section .drectve,"yn"
 	.ascii	" /export:caller /export:ends /export:victim /export:trap /export:machine /export:context /export:hybrid /export:cleared"

@@ -55,6 +55,7 @@ coded:
 
 	.globl _DllMainCRTStartup
 _DllMainCRTStartup:
+	mov	eax, 1
 	ret
 	.section .drectve,"yn"
 	.ascii	" /export:caller /export:ends /export:victim /export:machine /export:coded"

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import hotpatch
 from hotpatch.arch import Machine
+from hotpatch.emulator import frames
+from hotpatch.emulator.context import context_layout
 from hotpatch.image import open_image
 from hotpatch.unwind import Located, unwinder
 from tests.unwind.test_walk import TARGETS
@@ -129,3 +132,23 @@ def test_arm64_link_that_no_call_made(images):
     here.put(LOW, 0xB0B, ELSEWHERE)
     found = here.walk(pc=here.at("cleared"), sp=LOW, x29=1, x30=here.at("ends", 4))
     assert found == [("cleared", 0, False), ("ends", 4, False), (None, 0, True)]
+
+
+@pytest.mark.parametrize("machine", list(Machine))
+def test_the_emulator_goes_on_behind_a_machine_frame_as_behind_no_call(images, machine):
+    """What exceptions are dispatched through: frame by frame, the interrupted one by its own instruction."""
+    process = hotpatch.Process(images[machine])
+    system, layout = process.guest.system, context_layout(machine)
+    at = {name: process.load_base + export.rva for name, export in images[machine].exports_by_name.items()}
+    sp = process.load_base + next(section.rva for section in images[machine].sections if section.name == ".rdata")
+    x64 = machine is Machine.X64
+    words = (0xB0B, at["victim"], 0x33, 0x202, sp, 0x2B) if x64 else (sp, at["victim"])
+    system.memory.write(sp, struct.pack(f"<{len(words)}Q", *words))
+    registers = dict.fromkeys((field.register for field in layout.fields), 0)
+    stands = {"rip": at["machine"] + 1, "rsp": sp} if x64 else {"pc": at["machine"], "sp": sp}
+    interrupted = frames.seen(system, frames.Point(registers | stands, ()))
+    assert interrupted is not None
+    assert (interrupted.following.registers["rip" if x64 else "pc"], interrupted.following.called) == (at["victim"], False)
+    victim = frames.seen(system, interrupted.following)
+    assert victim is not None
+    assert victim.following.called
