@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from hotpatch.arch import Machine
+from hotpatch.arch import Machine, architecture
 from hotpatch.engine import AppliedPatch, Engine, Module, Stacking
 from hotpatch.image import Image
 from hotpatch.patch import Patch
 
-from .fake import Fake
+from .fake import BLOCK, STACK, Fake
 from .run import call
 from .synthetic import Recipe, base_image, entry, make
 
 LOAD = 0x1_5000_0000
+INSIDE = 4
+"""Offset of the second instruction of a synthetic function."""
 
 
 @dataclass
@@ -46,6 +48,16 @@ def world(machine: Machine, load: int = LOAD, **image: object) -> World:
     fake = Fake(machine)
     module = fake.load(base, load)
     return World(fake, Engine(fake), base, module)
+
+
+def go(here: World, number: int, pc: int) -> None:
+    here.fake.register_sets[number][architecture(here.fake.machine).convention.pc] = pc
+
+
+def flag(here: World, number: int) -> bytes:
+    """A thread's free bytes."""
+    flags = here.fake.thread_flags
+    return bytes(here.fake.blocks[STACK + number * 0x100000 + BLOCK].memory[flags.start : flags.stop])
 
 
 @pytest.fixture(params=list(Machine), ids=lambda machine: machine.value)

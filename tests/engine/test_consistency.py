@@ -9,30 +9,18 @@ from typing import Any
 import pytest
 
 import hotpatch
-from hotpatch.arch import Redirect, architecture
+from hotpatch.arch import Redirect
 from hotpatch.engine import Consistency, PatchState
 from hotpatch.engine.hpat import pointer_of
 from hotpatch.errors import ApplyRefused, Refusal, RevertRefused, Rule
 
-from .conftest import World, world
-from .fake import BLOCK, STACK, InjectedError
+from .conftest import INSIDE, World, flag, go, world
+from .fake import InjectedError
 from .late import images, patch_of
 from .synthetic import Recipe, base_image, entry, make
 
 QUIESCENT, PER_THREAD = Consistency.QUIESCENT, Consistency.PER_THREAD
-INSIDE = 4
-"""Offset of the second instruction of a synthetic function."""
 both = pytest.mark.parametrize("how", [QUIESCENT, PER_THREAD])
-
-
-def go(here: World, number: int, pc: int) -> None:
-    here.fake.register_sets[number][architecture(here.fake.machine).convention.pc] = pc
-
-
-def flag(here: World, number: int) -> bytes:
-    """A thread's free bytes."""
-    flags = here.fake.thread_flags
-    return bytes(here.fake.blocks[STACK + number * 0x100000 + BLOCK].memory[flags.start : flags.stop])
 
 
 def told(here: World, kind: str, *keys: str) -> list[tuple[object, ...]]:
@@ -74,48 +62,6 @@ def test_quiescent_waits_for_a_return_address(here):
     (change,) = here.engine.status().changes
     assert change.waits_for == ("thread 1 in f1",)
     assert [(each.thread, each.side) for each in change.threads] == [(1, "old")]
-
-
-def by_frame(here: World, value: int) -> None:
-    here.fake.push(1, 0, value)
-    if here.fake.machine == "arm64":
-        here.fake.register_sets[1]["x30"] = value
-
-
-def by_word(here: World, value: int) -> None:
-    """Behind where the walk ends, as the return address is 0."""
-    here.fake.push(1, 64, value)
-
-
-def by_link_under_a_call_of_the_system(here: World, value: int) -> None:
-    """Behind where the walk ends; on x64 all return addresses are on the stack."""
-    by_word(here, value if here.fake.machine == "x64" else 0)
-    here.fake.suspended[1] = ({"x30": value},) if here.fake.machine == "arm64" else ()
-
-
-def by_frame_under_a_call_of_the_system(here: World, value: int) -> None:
-    """What has called the system, which has called the program again: that returns to somewhere outside of all modules."""
-    convention = architecture(here.fake.machine).convention
-    by_frame(here, 0x7000)
-    sp = here.fake.register_sets[1][convention.sp] + 0x40
-    here.fake.suspended[1] = ({convention.pc: value or here.entry(6), convention.sp: sp},)
-
-
-@both
-@pytest.mark.parametrize("returns", [by_frame, by_word, by_link_under_a_call_of_the_system, by_frame_under_a_call_of_the_system])
-def test_a_thread_is_inside_of_what_it_may_return_to(here, how, returns):
-    """However often that is asked."""
-    here.fake.thread(1, here.entry(5))
-    returns(here, here.entry(1) + INSIDE)
-    applied = here.engine.apply(here.patch({1: 111}), how)
-    state, told = applied.state, flag(here, 1)
-    assert state in (PatchState.WAITING, PatchState.TRANSITION)
-    for _ in range(2):
-        assert here.engine.poll().busy
-        assert (applied.state, flag(here, 1)) == (state, told)
-    returns(here, 0)
-    assert not here.engine.poll().busy
-    assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)
 
 
 def test_giving_up_names_thread_function_and_stack_and_leaves_nothing(here):
@@ -358,46 +304,6 @@ def test_a_function_given_back_per_thread_is_left_by_each_thread_on_its_own(here
     go(here, 1, here.entry(5))
     here.engine.poll()
     assert (second.state, here.result(1), here.result(2)) == (PatchState.APPLIED, 1111, 2)
-
-
-@pytest.mark.parametrize("place", ["entry", "pointer"])
-def test_a_redirect_that_somebody_changes_while_its_revert_waits_is_left_alone(here, place):
-    applied = here.engine.apply(here.patch({1: 111}))
-    (function,) = here.engine.status().functions
-    here.fake.thread(1, function.destination + INSIDE)
-    applied.revert(QUIESCENT)
-    va = here.entry(1) if place == "entry" else pointer_of(function.slot)
-    found = here.fake.read(va, 1)
-    here.fake.write_data(va, bytes([found[0] ^ 0xFF]))
-    go(here, 1, here.entry(5))
-    before = here.fake.snapshot()
-    assert [(refusal.rule, refusal.function) for refusal in here.engine.poll().refused] == [(Rule.REDIRECT_CHANGED, "f1")]
-    assert (here.fake.snapshot(), applied.state) == (before, PatchState.APPLIED)
-    here.fake.write_data(va, found)
-    applied.revert(QUIESCENT)
-    assert (applied.state, here.result(1)) == (PatchState.REVERTED, 1)
-
-
-@pytest.mark.parametrize("back", [False, True])
-@pytest.mark.parametrize("place", ["entry", "pointer"])
-def test_a_redirect_that_somebody_changes_in_a_transition_is_left_alone(here, place, back):
-    """Said once; when it is as it was, the transition ends, be it called off (``back``) or not."""
-    here.fake.thread(1, here.entry(1) + INSIDE)
-    applied = here.engine.apply(here.patch({1: 111}), PER_THREAD)
-    va = here.entry(1) if place == "entry" else pointer_of(applied.functions[0].slot)
-    if back:
-        applied.reverse()
-    found = here.fake.read(va, 1)
-    here.fake.write_data(va, bytes([found[0] ^ 0xFF]))
-    go(here, 1, here.entry(5))
-    before = here.fake.snapshot()[1:]
-    assert [(refusal.rule, refusal.function) for refusal in here.engine.poll().refused] == [(Rule.REDIRECT_CHANGED, "f1")]
-    assert here.fake.read(va, 1) != found
-    assert here.fake.snapshot()[1:] == before
-    assert (here.engine.poll().busy, here.engine.poll().refused) == (True, ())
-    here.fake.write_data(va, found)
-    assert not here.engine.poll().busy
-    assert (applied.state, here.result(1)) == ((PatchState.REVERSED, 1) if back else (PatchState.APPLIED, 111))
 
 
 def test_functions_given_back_are_waited_for_too(here):

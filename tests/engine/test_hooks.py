@@ -11,8 +11,11 @@ from hotpatch.address import Va
 from hotpatch.arch import Machine, Redirect
 from hotpatch.cases import find_case
 from hotpatch.emulator.memory import RegionKind
-from hotpatch.engine import Rights
+from hotpatch.engine import Consistency, PatchState, Rights
+from hotpatch.engine.hpat import pointer_of
+from hotpatch.errors import Rule
 
+from .conftest import INSIDE, go
 from .late import images, patch_of
 from .real import whole
 
@@ -227,3 +230,43 @@ def test_where_a_hook_ends_is_named(machine: Machine) -> None:
         assert refusal.evidence["jump_target"] == (room if back else other)
         assert refusal.evidence.get("jump_function") == (None if back else "total")
         assert (", in total of base.dll, stands" in refusal.reason) is not back
+
+
+@pytest.mark.parametrize("place", ["entry", "pointer"])
+def test_a_redirect_that_somebody_changes_while_its_revert_waits_is_left_alone(here, place):
+    applied = here.engine.apply(here.patch({1: 111}))
+    (function,) = here.engine.status().functions
+    here.fake.thread(1, function.destination + INSIDE)
+    applied.revert(Consistency.QUIESCENT)
+    va = here.entry(1) if place == "entry" else pointer_of(function.slot)
+    found = here.fake.read(va, 1)
+    here.fake.write_data(va, bytes([found[0] ^ 0xFF]))
+    go(here, 1, here.entry(5))
+    before = here.fake.snapshot()
+    assert [(refusal.rule, refusal.function) for refusal in here.engine.poll().refused] == [(Rule.REDIRECT_CHANGED, "f1")]
+    assert (here.fake.snapshot(), applied.state) == (before, PatchState.APPLIED)
+    here.fake.write_data(va, found)
+    applied.revert(Consistency.QUIESCENT)
+    assert (applied.state, here.result(1)) == (PatchState.REVERTED, 1)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("place", ["entry", "pointer"])
+def test_a_redirect_that_somebody_changes_in_a_transition_is_left_alone(here, place, back):
+    """Said once; when it is as it was, the transition ends, be it called off (``back``) or not."""
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111}), Consistency.PER_THREAD)
+    va = here.entry(1) if place == "entry" else pointer_of(applied.functions[0].slot)
+    if back:
+        applied.reverse()
+    found = here.fake.read(va, 1)
+    here.fake.write_data(va, bytes([found[0] ^ 0xFF]))
+    go(here, 1, here.entry(5))
+    before = here.fake.snapshot()[1:]
+    assert [(refusal.rule, refusal.function) for refusal in here.engine.poll().refused] == [(Rule.REDIRECT_CHANGED, "f1")]
+    assert here.fake.read(va, 1) != found
+    assert here.fake.snapshot()[1:] == before
+    assert (here.engine.poll().busy, here.engine.poll().refused) == (True, ())
+    here.fake.write_data(va, found)
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1)) == ((PatchState.REVERSED, 1) if back else (PatchState.APPLIED, 111))

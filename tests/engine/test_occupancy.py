@@ -9,11 +9,11 @@ import pytest
 from hotpatch.arch import HPAT_SLOT_SIZE, Machine, architecture
 from hotpatch.engine import AppliedPatch, Consistency, PatchState
 from hotpatch.engine.hpat import pointer_of
+from hotpatch.unwind import Located
 
-from .conftest import World
+from .conftest import INSIDE, World, flag, go
 from .run import call
 from .synthetic import BODY
-from .test_consistency import INSIDE, flag, go
 
 INTO = {
     "entry": {"old", "new"},
@@ -80,6 +80,14 @@ def test_in_a_transition(here, place, leaving):
     assert tried >= {"entry": 1, "padding": int(here.fake.machine == "x64"), "slot": 1}.get(place, 2)
 
 
+@pytest.mark.parametrize("place", ["slot", "dispatcher"])
+def test_it_is_unwound_as_if_it_stood_at_the_entry(here, place):
+    here.fake.thread(1, here.entry(1) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111}), Consistency.PER_THREAD)
+    found = {here.engine.locate(pc) for pc in instructions(here, applied, place)}
+    assert found == {Located(here.module.va, here.base, here.entry(1))}
+
+
 @each_place
 def test_at_the_end_of_a_transition(here, place):
     """On its way through the slot it is put back to its beginning, since the dispatcher goes; anywhere else it stays."""
@@ -142,3 +150,45 @@ def test_waiting_looks_at_the_call_before_a_return_address(here, place, inside):
     assert here.engine.apply(here.patch({1: 111}), Consistency.QUIESCENT).state is PatchState.WAITING
     go(here, 1, here.entry(5))
     assert here.engine.poll().busy is inside
+
+
+def by_frame(here: World, value: int) -> None:
+    here.fake.push(1, 0, value)
+    if here.fake.machine == "arm64":
+        here.fake.register_sets[1]["x30"] = value
+
+
+def by_word(here: World, value: int) -> None:
+    """Behind where the walk ends, as the return address is 0."""
+    here.fake.push(1, 64, value)
+
+
+def by_link_under_a_call_of_the_system(here: World, value: int) -> None:
+    """Behind where the walk ends; on x64 all return addresses are on the stack."""
+    by_word(here, value if here.fake.machine == "x64" else 0)
+    here.fake.suspended[1] = ({"x30": value},) if here.fake.machine == "arm64" else ()
+
+
+def by_frame_under_a_call_of_the_system(here: World, value: int) -> None:
+    """What has called the system, which has called the program again: that returns to somewhere outside of all modules."""
+    convention = architecture(here.fake.machine).convention
+    by_frame(here, 0x7000)
+    sp = here.fake.register_sets[1][convention.sp] + 0x40
+    here.fake.suspended[1] = ({convention.pc: value or here.entry(6), convention.sp: sp},)
+
+
+@pytest.mark.parametrize("how", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+@pytest.mark.parametrize("returns", [by_frame, by_word, by_link_under_a_call_of_the_system, by_frame_under_a_call_of_the_system])
+def test_a_thread_is_inside_of_what_it_may_return_to(here, how, returns):
+    """However often that is asked."""
+    here.fake.thread(1, here.entry(5))
+    returns(here, here.entry(1) + INSIDE)
+    applied = here.engine.apply(here.patch({1: 111}), how)
+    state, told = applied.state, flag(here, 1)
+    assert state in (PatchState.WAITING, PatchState.TRANSITION)
+    for _ in range(2):
+        assert here.engine.poll().busy
+        assert (applied.state, flag(here, 1)) == (state, told)
+    returns(here, 0)
+    assert not here.engine.poll().busy
+    assert (applied.state, here.result(1)) == (PatchState.APPLIED, 111)

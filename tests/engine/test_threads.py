@@ -91,6 +91,7 @@ def test_superseding_an_inline_redirect_moves_nobody():
     here = world(Machine.X64)
     applied = here.apply({1: 111}, redirect=Redirect.INLINE)
     here.fake.thread(1, applied.original("f1") + SECOND)
+    here.fake.push(1, 16, here.entry(1) + SECOND)  # by chance: no call can return there any more
     before = dict(here.fake.register_sets[1])
     here.apply({1: 1111}, redirect=Redirect.INLINE, sequence=2, name="second.dll")
     assert here.fake.register_sets[1] == before
