@@ -429,6 +429,9 @@ class _Binder:
                 self.outside[target] = whole
                 return CarriedAddress(target)
         matched = self.diff.base_datum(target)
+        described = self.novelty.same_type(target)
+        if described is not None and matched in (None, described):
+            return BaseAddress(described)
         taken = section.writable and usage is not None and usage.takes(self.fixed, site) and self.view.symbol(target) is None
         if matched is not None and taken and self.positions.is_scattered(target):
             return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"

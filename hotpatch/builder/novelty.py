@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.image import Function, Range
     from hotpatch.image.type_records import TypeRecord
+
+
+_ALIGNMENT = 16
+"""Bytes; of what describes types, and more than compilers leave between two."""
 
 
 class Novelty:
@@ -71,6 +75,19 @@ class Novelty:
         record = self._fixed.type_records.get(fixed) or self._class_of(self._fixed, fixed)
         shapes = set() if record is None else self._shapes.get(record.shape[:2], set())
         return record is not None and bool(shapes) and record.shape not in shapes
+
+    def same_type(self, fixed: int) -> Rva | None:
+        """Where the base describes the type that is described at ``fixed``, by its name alone.
+
+        ``None``, too, where the address may be the end of something else: what describes another type, say, is walked over by nobody.
+        """
+        starts = self._fixed.boundaries
+        name, at = self._fixed.type_names.get(fixed), bisect_left(starts, fixed)
+        before = next((one for one in reversed(starts[max(at - 2, 0) : at]) if one in self._fixed.type_names), None)
+        if name is None or before is None or fixed - self._fixed.type_parts[before] >= _ALIGNMENT:
+            return None
+        found = [there for there, other in self._base.type_names.items() if other == name]
+        return Rva(found[0]) if len(found) == 1 else None
 
     def _class_of(self, view: View, rva: int) -> TypeRecord | None:
         """The record of the class whose vtable is at ``rva``."""

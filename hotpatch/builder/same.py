@@ -55,7 +55,7 @@ class Sameness:
             return None
         if self._diff.base_datum(Rva(fixed)) == base:
             return self._datum_problem(base, fixed)
-        if self._beside_namesakes(base, fixed) or self._behind_a_neighbour(base, fixed):
+        if self._novelty.same_type(fixed) == base or self._beside_namesakes(base, fixed) or self._behind_a_neighbour(base, fixed):
             return None
         section = self._fixed.section_at(fixed)
         if section is not None and not section.writable and self._equal_constant(base, fixed):

@@ -17,7 +17,7 @@ from hotpatch.differ.parts import CONSTANT, NOTHING, POINTER_SIZE, WRITABLE, Pla
 from hotpatch.differ.plain import plain_constants
 from hotpatch.image import Datum, Function, Range, Section
 from hotpatch.image.metadata import UNWIND_HEAD, delay_descriptors, metadata
-from hotpatch.image.type_records import TypeRecord, type_record
+from hotpatch.image.type_records import TYPE_NAME_AT, TypeRecord, type_name, type_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,13 +245,23 @@ class View:
         return {place: record for place in places if not place % 4 and (record := type_record(image, place)) is not None}
 
     @cached_property
+    def type_names(self) -> Mapping[int, bytes]:
+        """What describes C++ types by their names alone (``type_info``), by RVA; known by its vtable, which records of classes lead to."""
+        image = self.image
+        parts = {part for record in self.type_records.values() for part in record.parts}
+        vtables = {image.pointers[Rva(part)] for part in parts if part in image.pointers and type_name(image, part)}
+        found = ((site, type_name(image, site)) for site, target in image.pointers.items() if target in vtables)
+        return {site: name for site, name in found if name}
+
+    @cached_property
     def type_parts(self) -> Mapping[int, int]:
         """Records of C++ types with all their parts, vtables, and the pointers in front of these that lead to records: start → end, RVAs.
 
         What they are says their form, so that they are parts of no array.
         """
         image, records = self.image, self.type_records
-        found = {part: part + size for record in records.values() for part, size in record.parts.items()}
+        found = {site: site + TYPE_NAME_AT + len(name) + 1 for site, name in self.type_names.items()}
+        found |= {part: part + size for record in records.values() for part, size in record.parts.items()}
         for site, target in image.pointers.items():
             if target in records and records[target].is_class:
                 end = found[site] = site + POINTER_SIZE

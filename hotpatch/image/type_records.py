@@ -29,7 +29,7 @@ _THROWN = struct.Struct("<4I")
 _CATCHABLE = struct.Struct("<IIiiiII")
 """Properties, type, three displacements, size, copy constructor."""
 _WORD = struct.Struct("<I")
-_NAME = 16
+TYPE_NAME_AT = 16
 """Of a type's name from the beginning of its descriptor: ``type_info``'s vtable and a pointer that is null in the file come first."""
 _LONGEST_NAME = 4096
 _MOST = 256
@@ -65,6 +65,12 @@ class TypeRecord:
     def is_class(self) -> bool:
         """Whether it is the locator of a class, to which a pointer in front of a vtable leads."""
         return self.shape[0] == _CLASS
+
+
+def type_name(image: Image, rva: int) -> bytes:
+    """The decorated name of the type that the pointer at ``rva`` begins to describe; nothing where it begins something else."""
+    raw, end, _ = image.read(rva + TYPE_NAME_AT, _LONGEST_NAME).partition(b"\0")
+    return raw if end and raw.startswith(b".") and not image.u64(rva + 8) else b""
 
 
 def type_record(image: Image, rva: int) -> TypeRecord | None:
@@ -112,10 +118,10 @@ class _Reader:
     def name(self, site: int, rva: int) -> bytes:
         """Of the type whose descriptor the word at ``site`` says to be at ``rva``; it is what types are told apart by."""
         section = self.image.section_at(rva)
-        raw, end, _ = self.image.read(rva + _NAME, _LONGEST_NAME).partition(b"\0")
-        if section is None or section.executable or rva not in self.image.pointers or not raw.startswith(b".") or self.image.u64(rva + 8):
+        raw = type_name(self.image, rva)
+        if section is None or section.executable or rva not in self.image.pointers or not raw:
             raise _NoRecordError
-        self.parts[rva] = _NAME + len(raw) + len(end)
+        self.parts[rva] = TYPE_NAME_AT + len(raw) + 1
         self.fields[site] = rva
         return raw
 

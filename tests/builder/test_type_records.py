@@ -118,3 +118,37 @@ def test_a_class_that_the_base_describes_otherwise_is_refused(machine):
     with pytest.raises(NotHotpatchable, match="described otherwise than in the base") as refused:
         build(diff_images(base, fixed))
     assert {refusal.rule for refusal in refused.value.refusals} == {Rule.UNRESOLVED_REFERENCE}
+
+
+def described(machine: Machine, names: list[str], taken: str, *, number: int):
+    """What describes types by their names alone, ``names`` right behind each other, and a function that takes one of them."""
+    pe = Pe(machine)
+    vtable = pe.add(bytes(16)) + 8
+    pe.pointer(vtable, DESTROYS)
+    pe.pointer(RDATA, locator(pe, descriptor(pe, DATA + 0x80, ".?AVtype_info@@", vtable)))
+    places = {name: descriptor(pe, DATA + 0x100 + 0x20 * at, name, vtable) for at, name in enumerate(names)}
+    adds = {Machine.X64: b"\x83\xc1" + bytes((number,)), Machine.ARM64: struct.pack("<I", 0x11000021 | number << 10)}[machine]
+    pe.put(TEXT, takes(machine, TEXT, places[taken]) + adds + RETURNS[machine])
+    pe.put(TEXT + STEP, takes(machine, TEXT + STEP, RDATA) + RETURNS[machine])
+    pe.put(DESTROYS, takes(machine, DESTROYS, DESTROYS) + RETURNS[machine])
+    for at, name in enumerate(sorted(names), 2):
+        if name != taken:
+            pe.put(TEXT + STEP * at, takes(machine, TEXT + STEP * at, places[name]) + RETURNS[machine])
+    rows = [("f", TEXT), ("g", TEXT + STEP), ("destroys", DESTROYS)]
+    rows += [(f"of_{at}", TEXT + STEP * at) for at, name in enumerate(sorted(names), 2) if name != taken]
+    pe.exports("types.dll", rows)
+    return pe.build("types.dll"), places[taken]
+
+
+NAMED = [".?AVshape@@", ".P6AHH@Z", ".PEAH"]
+
+
+@each_machine
+@pytest.mark.parametrize("names", [NAMED, [NAMED[0], NAMED[2], NAMED[1]]], ids=["in-order", "in-another-order"])
+def test_a_type_that_only_its_name_tells_is_the_bases(machine, names):
+    base, there = described(machine, NAMED, NAMED[1], number=3)
+    fixed, _ = described(machine, names, NAMED[1], number=4)
+    patch = build(diff_images(base, fixed))
+    assert not patch.carried
+    applied = Applied(base, patch)
+    assert applied.call("f") == applied.base_va + there
