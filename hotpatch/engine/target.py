@@ -62,7 +62,8 @@ class Thread:
         id: The thread's; none is used twice.
         pc: Next instruction.
         sp: Stack pointer.
-        registers: By lower-case name (``rip``/``pc`` and ``rsp``/``sp`` among them).
+        registers: By lower-case name (``rip``/``pc`` and ``rsp``/``sp`` among them; on Arm64 with scalable vectors ``vg``, their length in
+            units of 8 bytes).
         block: Its thread environment block, which holds :attr:`Target.thread_flags`.
         suspended: For each call of the system into the program that is under way, innermost first: the registers that differ, where the
             code behind it goes on, from what a walk finds at the end of the stack before it.
