@@ -75,7 +75,7 @@ def _compared(relation: Correspondence, what: str, old: Sequence[int], new: Sequ
         f"the {what} differ ({len(added)} new, {len(gone)} gone), but those of the base have run, and new ones never will; "
         "let new code set up what it needs, or restart with the fixed build."
     )
-    yield Refusal(Rule.START_UP, function.name if function else None, place, reason, {"new": added, "gone": gone})
+    yield Refusal(Rule.START_UP, function.name if function else None, place, reason, {"new_rvas": added, "gone_rvas": gone})
 
 
 def _is_folded(relation: Correspondence, old: Sequence[int], entry: int) -> bool:

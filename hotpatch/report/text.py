@@ -37,7 +37,26 @@ if TYPE_CHECKING:
     )
 
 _VERDICT_STYLE = {"changed": "yellow", "added": "green", "removed": "red", "identical": "dim", "relocated": "dim"}
-_ADDRESSES = frozenset({"rva", "va", "address", "target", "targets", "pc", "start", "end", "site", "sites", "slot", "pointer", "entry"})
+_ADDRESSES = frozenset(
+    {
+        "rva",
+        "rvas",
+        "va",
+        "address",
+        "target",
+        "targets",
+        "pc",
+        "start",
+        "end",
+        "site",
+        "sites",
+        "slot",
+        "pointer",
+        "entry",
+        "function",
+        "data",
+    }
+)
 """Words in the name of a detail that say that its number is an address."""
 _HEADER_FIELDS = {"time_date_stamp": "time stamp", "checksum": "checksum", "size_of_image": "size of image"}
 """What tells one build from another, as it is called; hexadecimal wherever it is shown."""
@@ -92,7 +111,7 @@ def refusals(items: Iterable[RefusalDocument], *, at: int | None = None) -> Rend
         where = "  ".join(word for word in place if word)
         when = f"[{at}] " if at is not None else ""
         parts.append(Text.assemble(when, ("refused ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))
-        parts.append(Padding(Text(item.reason), INDENT))
+        parts.append(Padding(Text(printable(item.reason)), INDENT))
         evidence = {key: value for key, value in item.evidence.items() if key not in _IN_THE_REASON}
         if evidence:
             parts.append(Padding(_evidence(evidence), INDENT))
@@ -339,9 +358,9 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
     path = printable(document.path)
     return Group(
         Text(f"{path}: {document.machine} patch image, sequence {document.sequence}, signature {document.signature.status}"),
-        Text(f"for {document.provenance.base}"),
+        Text(f"for {printable(document.provenance.base)}"),
         *_identity(base),
-        Text(f"made from {document.provenance.fixed} by {document.provenance.builder}"),
+        Text(f"made from {printable(document.provenance.fixed)} by {document.provenance.builder}"),
         Text(f"    SHA-256 {document.provenance.fixed_sha256}"),
         _patched(document.functions),
         *_carried(document.carried),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import hotpatch
 from hotpatch.arch import Machine
 from tests.cli.front import Ask
 
@@ -82,6 +83,17 @@ def test_names_that_would_act_on_the_terminal(ask: Ask, image, machine, tmp_path
         assert not {"\x1b", "\u202e"} & {*answer.out, *answer.err}
         assert r"a\x1b[31m" in answer.out + answer.err or command[0] == "build"
     assert ask("inspect", odd).out.startswith(f"{shown}: ")
+
+
+def test_names_that_would_break_lines(ask: Ask, image, machine, tmp_path: Path) -> None:
+    base, fixed, patch = tmp_path / "b\nb.dll", tmp_path / "f\nf.dll", tmp_path / "p.dll"
+    for path, side in ((base, "base"), (fixed, "fixed")):
+        path.write_bytes(Path(image("basic", machine, side)).read_bytes())
+    assert ask("build", base, fixed, "-o", patch).code == 0
+    lines = ask("inspect", patch).out.splitlines()
+    assert lines[1] == r"for b\nb.dll"
+    assert [line for line in lines if line.startswith("made from")] == [rf"made from f\nf.dll by hotpatch {hotpatch.__version__}"]
+    assert ask("call", base, "nope").out.splitlines()[1].startswith(r"    b\nb.dll has no function called nope; ")
 
 
 def test_pipes_are_no_files(ask: Ask, image, patch, machine, tmp_path: Path) -> None:

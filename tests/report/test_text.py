@@ -124,6 +124,11 @@ TOLD = [
     ("near", [], "none"),
     ("near", ["a", "b"], "a, b"),
     ("sites", [16, 32], "0x10, 0x20"),
+    ("base_function", 4096, "0x1000"),
+    ("function", "clamp", "clamp"),
+    ("functions", 4096, "4096"),
+    ("base_data", [16, 32], "0x10, 0x20"),
+    ("new_rvas", [4160], "0x1040"),
     ("votes", [{"target": 16, "count": 2}, {"target": 32, "count": 1}], "target 0x10, count 2; target 0x20, count 1"),
     ("bytes", "90cc", "90cc"),
 ]
