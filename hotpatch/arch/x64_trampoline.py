@@ -139,7 +139,7 @@ class _Move:
                 break
             moved.append(piece)
             reached = piece.end
-            if not piece.falls_through and reached < self.displaced and not self._continues(moved):
+            if reached < self.displaced and not piece.falls_through and not self._continues(moved):
                 self._check_rest(_referring(rows, len(moved)))
                 if not padding_reaches(self.code, reached, self.displaced):
                     self._too_short(reached)
