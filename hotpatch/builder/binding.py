@@ -41,6 +41,7 @@ from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
+from hotpatch.builder.witnesses import Witnesses
 from hotpatch.differ import Verdict
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.differ.view import View
@@ -89,7 +90,8 @@ class _Binder:
         self.doubts = Doubts(diff, self.positions, selected)
         self.groups = Groups(self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
-        self.neighbours = Neighbours(diff, distances, Reckonings(diff.fixed, self._reckoned))
+        witnesses = Witnesses(diff, self.view, self.base_view, distances)
+        self.neighbours = Neighbours(diff, distances, witnesses, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
@@ -154,8 +156,10 @@ class _Binder:
 
     def _reckoned(self, function: Function, site: Site) -> Destination | str:
         """What an address is bound to that is reckoned from another."""
-        self.usage[function.entry] = self.usage[function.entry].besides(self.fixed, site)
-        return self.destination(function, site)
+        usage = self.usage[function.entry] = self.usage[function.entry].besides(self.fixed, site)
+        found = self.destination(function, site)
+        others = usage.handed_there(site.target) - {found.rva} if isinstance(found, BaseAddress) else None
+        return f"the base's version of the function hands on 0x{min(others):x} instead" if others else found
 
     def _bind_function(self, function: Function) -> None:
         body = body_of(self.fixed, function)

@@ -62,6 +62,14 @@ class Counterparts:
         every = reaches(self._base.image, body).values() if isinstance(body, Body) else ()
         return any(item.taken == place <= item.start and (item.width or item.start > place) for items in every for item in items)
 
+    def handed_there(self, target: int) -> frozenset[int]:
+        """What the base's version hands on, stores or compares where the function does so with ``target``, but for what it takes there."""
+        old, new = self._users
+        lines = self._lines_by_callees
+        users = ((line, place) for (line, place), address in new.addresses.items() if address == target and line in lines)
+        partners = ((lines[line], place) for line, place in users)
+        return frozenset(old.addresses[user] for user in partners if user in old.addresses) - self.taken_there(target)
+
     def _means_another(self, line: int, place: int, target: int) -> bool:
         """Whether the counterpart of a base instruction takes another address than ``target``, of what the base has at ``place``."""
         return any(

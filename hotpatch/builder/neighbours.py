@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Body, Destination, Reckoning, Site
     from hotpatch.builder.reaches import Distances, Reach
     from hotpatch.builder.reckonings import Reckonings
+    from hotpatch.builder.witnesses import Witnesses
     from hotpatch.differ import ImageDiff
     from hotpatch.image import Function
 
@@ -35,9 +36,15 @@ class Found(NamedTuple):
 class Neighbours:
     """Judges what is reached from each reference that is bound."""
 
-    def __init__(self, diff: ImageDiff, distances: Distances, reckonings: Reckonings) -> None:
-        """Judge code of the fixed image of ``diff`` by ``distances``; ``reckonings`` tells which can be encoded anew."""
-        self._base, self._fixed, self._distances, self._reckonings = diff.base, diff.fixed, distances, reckonings
+    def __init__(self, diff: ImageDiff, distances: Distances, witnesses: Witnesses, reckonings: Reckonings) -> None:
+        """Judge code of the fixed image of ``diff`` by ``distances`` and ``witnesses``; ``reckonings`` tells which can be encoded anew."""
+        self._base, self._fixed, self._distances, self._witnesses, self._reckonings = (
+            diff.base,
+            diff.fixed,
+            distances,
+            witnesses,
+            reckonings,
+        )
         self._reaches: dict[Rva, Mapping[Site, tuple[Reach, ...]]] = {}
 
     def of(self, bodies: Iterable[Body], links: Sequence[Link], pieces: Sequence[Range]) -> Found:
@@ -67,9 +74,8 @@ class Neighbours:
         """What ``body`` reaches from where, with what must travel for it, or what is wrong; what is right as it is left out."""
         bound = {**links, **self._reckonings.of(body)}
         rows = [(site, item) for site, items in self._of(body).items() for item in items if site in bound]
-        settled = self._distances.is_apart, self._distances.is_end, self._distances.is_own
-        rows = [(site, item) for site, item in rows if not any(is_settled(item) for is_settled in settled)]
-        found = [(site, item, self._needed(item, bound[site], pieces)) for site, item in rows]
+        rows = [(site, item) for site, item in rows if not self._distances.is_apart(item) and not self._distances.is_end(item)]
+        found = [(site, item, self._doubt(item, bound[site]) or self._needed(item, bound[site], pieces)) for site, item in rows]
         return [(site, item, needed) for site, item, needed in found if needed is not None]
 
     def accessed(self, body: Body) -> frozenset[Site]:
@@ -82,8 +88,17 @@ class Neighbours:
             found = self._reaches[body.function.entry] = reaches(self._fixed, body, self._reckonings.of(body))
         return found
 
+    def _doubt(self, item: Reach, destination: Destination) -> str | None:
+        """Why what ``item`` reaches in the base may be something else."""
+        if not isinstance(destination, BaseAddress):
+            return None
+        why = self._witnesses.objection(item, destination.rva)
+        return None if why is None else f"the first is at 0x{destination.rva:x} of the base, but {why}"
+
     def _needed(self, item: Reach, destination: Destination, pieces: Sequence[Range]) -> Range | str | None:
         """What must travel in one piece so that ``item`` is reached where it ought to be, or why that cannot be."""
+        if self._distances.is_own(item):
+            return None
         match destination:
             case BaseAddress(place):
                 problem = self._distances.problem(item, place)
@@ -106,7 +121,7 @@ class Neighbours:
 
     def _refusal(self, function: Function, item: Reach, why: str) -> Refusal:
         if item.start == item.taken:
-            what = f"code accesses {item.width} bytes at 0x{item.taken:x} at once, the first of one datum and the second of another"
+            what = f"code accesses {item.width} bytes at 0x{item.taken:x}"
             why = why.replace("the first", "that")
         else:
             what = f"code names 0x{item.taken:x} and from there reaches 0x{item.start:x} ({item.start - item.taken:+#x})"

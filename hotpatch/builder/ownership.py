@@ -88,6 +88,10 @@ class Usage:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.taken_there`."""
         return frozenset() if self._counterparts is None else self._counterparts.taken_there(target)
 
+    def handed_there(self, target: int) -> frozenset[int]:
+        """See :meth:`hotpatch.builder.counterparts.Counterparts.handed_there`."""
+        return frozenset() if self._counterparts is None else self._counterparts.handed_there(target)
+
     def within(self, start: int, end: int, but: int) -> bool:
         """Whether the function names an address from ``start`` to before ``end`` other than ``but``."""
         at = bisect_left(self.targets, start)
@@ -207,7 +211,7 @@ class Ownership:
             )
         if there and displacement is not None:
             known = range(owner.rva + displacement - _BIAS, _end(owner) + displacement + _BIAS)
-            if not any(place in known for place in there):
+            if not any(place in known for place in there) or (rva < owner.rva and rva + displacement not in there):
                 return f"no symbol covers 0x{rva:x}, near {owner.name}, and the base's version of the function has 0x{min(there):x} there"
         return owner
 

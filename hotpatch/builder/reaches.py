@@ -135,7 +135,7 @@ class Distances:
                 return f"the base has what is at 0x{point:x} at 0x{there:x}"
             if there is not None and (not reach.width or self._is_known(reach, point)):
                 continue
-            back = self._fixed_place(wanted)
+            back = self.fixed_place(wanted)
             if back is not None and back != point:
                 return f"the base has there what is at 0x{back:x}"
             names = [symbol.name for view, at in ((self._fixed, point), (self._base, wanted)) if (symbol := view.symbol(at)) is not None]
@@ -151,7 +151,7 @@ class Distances:
         at = bisect_right(starts, reach.start)
         for point in (reach.start, *starts[at : at + 1]):
             wanted = place + point - reach.taken
-            there, back = self._place(point), self._fixed_place(wanted)
+            there, back = self._place(point), self.fixed_place(wanted)
             if there is not None and there != wanted:
                 return f"the base has what is at 0x{point:x} at 0x{there:x}"
             if back is not None and back != point:
@@ -186,7 +186,7 @@ class Distances:
             return next((entry.slot for entry in self._base.image.imports if entry.label == slot.label), None)
         return self._diff.base_datum(Rva(fixed))
 
-    def _fixed_place(self, base: int) -> int | None:
+    def fixed_place(self, base: int) -> int | None:
         """Where the fixed image has the live datum that the base has at ``base``."""
         at = bisect_right(self._by_base, (base, self._fixed.image.size_of_image, 0)) - 1
         if at < 0:

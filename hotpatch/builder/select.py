@@ -61,17 +61,23 @@ def _named(diff: ImageDiff, wanted: Sequence[str]) -> tuple[tuple[FunctionMatch,
 
 
 def _left_behind(diff: ImageDiff, rows: Sequence[FunctionMatch], base: View) -> Iterator[Refusal]:
-    """Listed functions that only their place matches, and that changed functions call which are not listed: these may mean another one."""
+    """Listed functions that may be others than those which changed functions call that are not listed.
+
+    Such are those that only their place matches, and those that have another name in the other build.
+    """
+    named = diff.base.has_symbols and diff.fixed.has_symbols
     listed = {row.base.entry for row in rows if row.base is not None}
     staying = [row.base for row in diff.of(Verdict.CHANGED) if row.base is not None and row.base.entry not in listed]
     for row in rows:
-        if row.base is None or row.fixed is None or row.matched_by != Evidence.ORDER or set(row.base.names) & set(row.fixed.names):
+        if row.base is None or row.fixed is None or set(row.base.names) & set(row.fixed.names):
+            continue
+        if row.matched_by != Evidence.ORDER and not named:
             continue
         callers = [function for function in staying if row.base.entry in base.body(function.entry).whole_targets]
         if callers:
             reason = (
-                f"{row.base.label} is matched by its place alone and may be another function, which {callers[0].label} of the base calls; "
-                "list all that call it, too, or leave it out"
+                f"{row.base.label} is matched by {row.matched_by}, not by its name, and may be another function than the one that "
+                f"{callers[0].label} of the base calls; list all that call it, too, or leave it out"
             )
             evidence = {"callers": [int(function.entry) for function in callers], "fixed_rva": int(row.fixed.entry)}
             yield Refusal(Rule.UNRESOLVED_REFERENCE, row.base.name, row.base.entry, reason, evidence)

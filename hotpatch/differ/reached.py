@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import WHOLE_KINDS, Use
 from hotpatch.differ.correspond import loosely_aligned_lines
-from hotpatch.differ.parts import PlaceKind
+from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hotpatch.arch import Instruction
     from hotpatch.differ.view import View
@@ -85,11 +85,21 @@ def named_data(image: Image, function: Function) -> dict[int, set[int]]:
 
 def accessed_from_named(image: Image, function: Function) -> frozenset[int]:
     """Where a function reads or writes at constant distances from data that it names: loops in their first round."""
+    return frozenset(place for place, width in _from_named(image, function) if width)
+
+
+def reached_from_named(image: Image, function: Function) -> frozenset[int]:
+    """The same, and where it makes the address of something so; what is read or written at once with what is before it, too."""
+    wide = [(place, range(0, max(width, 1), POINTER_SIZE)) for place, width in _from_named(image, function)]
+    return frozenset(place + offset for place, offsets in wide for offset in offsets)
+
+
+def _from_named(image: Image, function: Function) -> Iterator[_Place]:
     names = named_data(image, function)
     instructions, edges = followed(image, function) if names else ([], {})
     architecture = image.architecture
-    every = (*architecture.reached(instructions, names, edges), *architecture.first_reached(instructions, names, edges))
-    return frozenset(name + item.distance for item in every if item.width for name in names[item.anchor])
+    for item in (*architecture.reached(instructions, names, edges), *architecture.first_reached(instructions, names, edges)):
+        yield from ((name + item.distance, item.width) for name in names[item.anchor])
 
 
 def _reached(view: View, entry: int) -> tuple[Mapping[_Place, _Place], Mapping[_Place, _Place]]:

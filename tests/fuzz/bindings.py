@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import capstone
 
+from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Machine, Use
 from hotpatch.builder.binding import bind
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.callbacks import callback_functions
 from hotpatch.builder.model import BaseAddress, Body, CarriedAddress
 from hotpatch.builder.ownership import accesses
+from hotpatch.builder.reaches import reaches
 from hotpatch.builder.select import select
 from hotpatch.differ import Verdict
+from tests.fuzz.truth import MERGED_GLOBALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.builder.model import Bound, Destination, Link, Site
     from hotpatch.differ import ImageDiff
-    from hotpatch.image import Image
+    from hotpatch.image import Function, Image
     from tests.fuzz.truth import Chunk, Truth
 
 _PAGES = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
@@ -38,6 +42,7 @@ def misbound(diff: ImageDiff, only: Sequence[str], base: Truth, fixed: Truth, us
     travelling = {item.base.entry: item.fixed.entry for item in selected}
     judge = _Judge(diff, base, fixed, used, travelling)
     problems = [text for link in bound.links if (text := judge.link(bound, link))]
+    problems += judge.reckoned(bound)
     problems += [text for pair in travelling.items() if (text := judge.replaced(*pair))]
     return problems if only else problems + list(judge.kept(frozenset(travelling)))
 
@@ -58,11 +63,45 @@ class _Judge:
             return None if same else f"the text at 0x{link.site.target:x}, {text!r}, is not where 0x{link.site.field:x} is bound to"
         if found is None or found.symbol not in self.fixed.rvas or self.fixed.home[found.symbol].is_code != self._is_code(link.site.target):
             return None
-        name = self.fixed.named(found.symbol, link.site.target)
-        why = self._why(bound, link.site, link.destination, name)
-        function = self.diff.fixed.function_at(link.site.instruction)
-        where = f"{function.label if function else 'data'} at 0x{link.site.field:x}"
-        return f"{where}: {name}{link.site.target - self.fixed.rvas[name]:+} {why}" if why else None
+        return self._wrong(bound, link.site, link.destination, found.symbol)
+
+    def reckoned(self, bound: Bound) -> Iterator[str]:
+        """What is wrong of what is counted from other addresses anew."""
+        symbols = {link.site: found.symbol for link in bound.links if (found := self.fixed.relocation(link.site.field)) is not None}
+        for item in bound.reckonings:
+            symbol = symbols[item.site] = symbols[item.anchor]
+            text = self._wrong(bound, item.site, item.destination, symbol) if symbol in self.fixed.rvas else None
+            if text is not None:
+                yield text
+
+    def _wrong(self, bound: Bound, site: Site, destination: Destination, symbol: str) -> str | None:
+        """Why what ``site`` names by ``symbol``, or what is meant at distances from there, is bound to the wrong place."""
+        function = self.diff.fixed.function_at(site.instruction)
+        where = f"{function.label if function else 'data'} at 0x{site.field:x}"
+        anew = [item.site for item in bound.reckonings]
+        for distance in self._meant(self.diff.fixed, function, site, symbol, anew):
+            one = replace(site, target=Rva(site.target + distance))
+            name = self.fixed.named(symbol, one.target)
+            why = self._why(bound, one, _further(destination, distance), name)
+            if why:
+                return f"{where}: {name}{one.target - self.fixed.rvas[name]:+} {why}"
+        return None
+
+    def _meant(self, image: Image, function: Function | None, site: Site, symbol: str, anew: Sequence[Site] = ()) -> tuple[int, ...]:
+        """How far behind what a site names lies what is meant: variables that the compiler merged are reached from the first of them.
+
+        With an index on top, only where one begins is it clear which. ``anew``: the instructions that count on by other numbers in a patch.
+        """
+        body = body_of(image, function) if symbol.startswith(MERGED_GLOBALS) and function is not None else None
+        if not isinstance(body, Body):
+            return (0,)
+        instructions = {one.instruction for one in anew}
+        items = reaches(image, body, [one for one in anew if one.instruction in function]).get(site, ())
+        if not items:
+            return () if site.kind in _PAGES else (0,)
+        inside = (item for item in items if item.start >= self.fixed.rvas[symbol] and item.at not in instructions)
+        clear = (item for item in inside if not item.indexed or self.fixed.at(item.start))
+        return tuple(sorted({item.start - item.taken for item in clear}))
 
     def _same_text(self, bound: Bound, link: Link, text: bytes) -> bool:
         target, destination = link.site.target, link.destination
@@ -83,7 +122,7 @@ class _Judge:
         if not isinstance(destination, CarriedAddress) or chunk.is_code:
             return None
         places = self._live_places(name, addend) if chunk.is_live else []
-        lost = [place for place, there in places if self.used.intersection(self._reached(place, self.base.size(there)))]
+        lost = [place for place, there in places if self.used.intersection(self._reached(there))]
         if lost:
             return f"is copied, though the base has it at 0x{lost[0]:x}"
         width = _width(self.diff.fixed, site)
@@ -93,9 +132,10 @@ class _Judge:
             return f"is copied in part: all of it is 0x{start:x} to 0x{start + size:x}"
         return None
 
-    def _reached(self, place: int, size: int) -> range:
+    def _reached(self, name: str) -> range:
         """A datum of the base, with its end where nothing else begins there."""
-        return range(place, place + size + (not self.base.at(place + size)))
+        start, end = self.base.rvas[name], self.base.rvas[name] + self.base.size(name)
+        return range(start, end + (not self.base.at(end)))
 
     def _at_base(self, site: Site, name: str, addend: int, rva: int) -> str | None:
         chunk = self.fixed.home[name]
@@ -135,7 +175,7 @@ class _Judge:
         wanted = part.offset + min(max(addend, 0), max(self.fixed.size(name) - 1, 0))
         found = []
         for offset, there in self.base.by_variable.get(part.variable, ()):
-            if offset <= wanted < offset + self.base.size(there):
+            if offset <= wanted < offset + self.base.room(there):
                 found.append((self.base.rvas[there] + part.offset + addend - offset, there))
         return found
 
@@ -219,13 +259,17 @@ class _Judge:
             return self._same_code(new.symbol, 0, there)
         if here.is_live:
             target = self.fixed.rvas[new.symbol] + addends[1]
-            name = self.fixed.named(new.symbol, target)
-            places = [place for place, _ in self._live_places(name, target - self.fixed.rvas[name])]
-            return there + addends[0] in places or self._is_unclear(name)
+            meant = (0,) if site is None else self._meant(self.diff.fixed, self.diff.fixed.function_at(site.instruction), site, new.symbol)
+            return all(self._is_live_place(there + addends[0] + distance, target + distance, new.symbol) for distance in meant)
         if site is None or site.kind in _PAGES:
             return True
         width, addend = _width(self.diff.fixed, site), site.target - self.fixed.rvas[new.symbol]
         return self._same_bytes(new.symbol, *((addend, width) if width else (0, self.fixed.size(new.symbol))), there)
+
+    def _is_live_place(self, base: int, fixed: int, symbol: str) -> bool:
+        """Whether the base has at ``base`` what the fixed image has at ``fixed``, in or near ``symbol``."""
+        name = self.fixed.named(symbol, fixed)
+        return self._is_unclear(name) or base in [place for place, _ in self._live_places(name, fixed - self.fixed.rvas[name])]
 
     def replaced(self, base: int, fixed: int) -> str | None:
         """Why a function takes the place of another one than that of its name."""
@@ -239,6 +283,16 @@ class _Judge:
         for name in sorted(self.base.functions.keys() & self.fixed.functions.keys()):
             if self.base.rvas[name] not in travelling | removed and not self._same_function(name, name):
                 yield f"{name} is left as it is"
+
+
+def _further(destination: Destination, distance: int) -> Destination:
+    """What lies behind a destination."""
+    match destination:
+        case BaseAddress(place):
+            return BaseAddress(Rva(place + distance))
+        case CarriedAddress(fixed):
+            return CarriedAddress(Rva(fixed + distance))
+    return destination
 
 
 def _sites(image: Image, entry: int) -> dict[int, Site]:

@@ -245,7 +245,7 @@ class State:
             return raw
         rva = Rva(value - self.va)
         function = self.image.function_at(rva)
-        datum = self.image.datum_at(rva) or next((one for one in self.data.values() if one.rva <= rva < one.rva + (one.size or 0)), None)
+        datum = next((one for one in self.data.values() if one.rva <= rva < one.rva + (one.size or 0)), None) or self.image.datum_at(rva)
         if function is not None:
             return function.names, rva - function.entry
         return ((datum.name,), rva - datum.rva) if datum is not None else raw

@@ -49,6 +49,7 @@ ONCE_WRONG = (
     100003,
     100102,
     100110,
+    100133,
     100142,
     100150,
     100160,
@@ -65,7 +66,12 @@ ONCE_WRONG = (
     200027,
     200033,
     200037,
+    200052,
     200063,
+    200072,
+    200086,
+    200144,
+    200196,
     200254,
     200266,
     200308,
@@ -77,7 +83,8 @@ in the place of lost ones; data that the compiler splits into parts without name
 ends of arrays with middles, zeros in the place of others, new arrays in parts, ends at jump tables; data that changed code alone matches,
 ends where nothing is known, functions called under another's name; merged globals of which one has a name in one build alone, and arrays
 among them that an index reaches from another's address; ends of those without a name, and the first of a group that another became; an
-end that the self-check took for what begins there."""
+end that the self-check took for what begins there; merged globals that changed places, or that end where others begin; functions that
+stand where those of another name were."""
 
 
 @each_machine

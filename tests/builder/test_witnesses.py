@@ -1,0 +1,56 @@
+"""Live data that are told by their distances from one address alone: whether who uses them shows that they are where they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotpatch.arch import Machine
+from hotpatch.builder import build_patch
+from hotpatch.differ import ImageDiff, diff_images
+from hotpatch.errors import NotHotpatchable, Rule
+from tests.builder.test_reaches import reaches, reads
+from tests.emulator.pe import DATA, TEXT, Pe
+
+START = DATA + 0x100
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+MOVED = {
+    "two-in-each-others-place": ({"a": 8, "b": 8, "c": 16}, {"a": 16, "b": 16, "c": 8}),
+    "another-in-its-place": ({"a": 8, "b": 8, "c": 24}, {"a": 16, "b": 16, "c": 8}),
+    "two-that-one-function-uses-each": ({"a": 8, "b": 24}, {"a": 24, "b": 8}),
+}
+STAYED = {
+    "all-the-same": ({"a": 8, "b": 16}, {"a": 8, "b": 16}),
+    "one-uses-what-others-do": ({"a": 8, "b": 8, "c": 16}, {"a": 16, "b": 8, "c": 16}),
+    "one-uses-an-element": ({"a": 8}, {"a": 12}),
+}
+
+
+def pair(machine: Machine, *distances: dict[str, int]) -> ImageDiff:
+    """Functions, by name, that reach what lies at a distance from one address, and one that names that address; the first changed."""
+    images = []
+    for there in distances:
+        pe = Pe(machine)
+        entries = [("named", TEXT)]
+        pe.put(TEXT, reads(machine, TEXT, START, 1))
+        for name, distance in there.items():
+            at = TEXT + 0x40 * len(entries)
+            pe.put(at, reaches(machine, at, START, distance, changed=name == "a" and there is distances[1]))
+            entries.append((name, at))
+        pe.exports("reach.dll", entries)
+        images.append(pe.build("reach.dll"))
+    return diff_images(*images)
+
+
+@each_machine
+@pytest.mark.parametrize("name", MOVED)
+def test_what_may_be_something_else_is_refused(machine: Machine, name: str) -> None:
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(pair(machine, *MOVED[name]))
+    assert {refusal.rule for refusal in refused.value.refusals} == {Rule.UNRESOLVED_REFERENCE}
+
+
+@each_machine
+@pytest.mark.parametrize("name", STAYED)
+def test_what_others_use_as_before_is_the_same(machine: Machine, name: str) -> None:
+    assert build_patch(pair(machine, *STAYED[name])).carried == ()
