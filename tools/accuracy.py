@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from hotpatch.arch import Machine  # noqa: E402
 from hotpatch.cases import load_cases  # noqa: E402
 from hotpatch.cases.releases import NODE_PTY, extract  # noqa: E402
-from hotpatch.errors import InputError  # noqa: E402
+from hotpatch.errors import InputError, counted  # noqa: E402
 from tools import accuracy_measures, accuracy_stress  # noqa: E402
 from tools.accuracy_measures import Entries, Matches, Verdicts  # noqa: E402
 
@@ -95,7 +95,7 @@ def correlation_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, 
     """What was measured of pairs whose second image fixes the first."""
     for machine in Machine:
         pairs = fixture_pairs(machine)
-        yield f"fixtures ({len(pairs)} pairs)", machine, sum(map(matches, pairs), Matches())
+        yield f"fixtures ({counted(len(pairs), 'pair')})", machine, sum(map(matches, pairs), Matches())
     for machine in Machine:
         pair = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
         yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, matches(pair)
@@ -116,7 +116,7 @@ def stress_rows(folder: Path) -> Iterator[tuple[str, Machine, Sequence[tuple[Pat
         for machine in Machine:
             with bounded(f"building {stress.title!r} for {machine}"):
                 pairs = stress.build(folder, machine)
-            yield f"{stress.title} ({len(pairs)} pairs)", machine, pairs, sum(map(matches, pairs), Matches())
+            yield f"{stress.title} ({counted(len(pairs), 'pair')})", machine, pairs, sum(map(matches, pairs), Matches())
 
 
 def _share(part: int, whole: int) -> str:

@@ -31,6 +31,7 @@ from hotpatch.arch import Machine, Redirect  # noqa: E402
 from hotpatch.cases import fixtures_folder  # noqa: E402
 from hotpatch.cases.releases import CVE_2025_69277, PILLOW, extract  # noqa: E402
 from hotpatch.cases.story_release import BASE_POINT, IS_VALID_POINT  # noqa: E402
+from hotpatch.errors import counted  # noqa: E402
 from hotpatch.image import open_image  # noqa: E402
 from hotpatch.servicing.scenario import read_scenario  # noqa: E402
 from hotpatch.servicing.simulate import simulate  # noqa: E402
@@ -114,7 +115,7 @@ def micro_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
     (took,) = best(lambda: reports.__setitem__(slice(None), hotpatch.verify(base, patch, fixed=fixed).functions), repeats=2)
     runs = sum(report.seeds for report in reports)
     what = "verify without calls, per function and state"
-    against = f"10 ms ({len(reports)} functions, {runs} states)"
+    against = f"10 ms ({counted(len(reports), 'function')}, {runs} states)"
     yield Row(what, machine, f"{took / runs * 1e3:.1f} ms", against, took / runs / 10e-3, "–")
 
 

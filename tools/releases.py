@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import Machine
 from hotpatch.cases.releases import RELEASES, Release, extract
-from hotpatch.errors import HotpatchError, InputError, NothingToDo, Refused
+from hotpatch.errors import HotpatchError, InputError, NothingToDo, Refused, counted
 
 if TYPE_CHECKING:
     from hotpatch.differ import ImageDiff
@@ -87,7 +87,7 @@ def run_pair(base: str, fixed: str) -> Outcome:
     except HotpatchError as error:
         result, detail = "failed", f"{type(error).__name__}: {error}"
     else:
-        result, detail = "built", f"{len(patch.functions)} functions, {len(patch.carried)} carried, {len(patch.data):,} bytes"
+        result, detail = "built", f"{counted(len(patch.functions), 'function')}, {len(patch.carried)} carried, {len(patch.data):,} bytes"
     functions = len(images[0].functions), len(images[1].functions)
     after = time.perf_counter() - built if built else 0.0
     return Outcome(functions, dict(counts), cosmetic, len(diff.findings), result, detail, check, seconds=-after)
@@ -104,7 +104,7 @@ def _check(images: tuple[Image, Image], patch: Patch, diff: ImageDiff) -> str:
         return f"failed: {problem}"[:_LONGEST]
     reports = (*report.travelling, *report.relocated)
     doubtful = sum(item.outcome == "inconclusive" for item in reports)
-    return f"passed, {len(reports)} functions run" + (f", {doubtful} inconclusive" if doubtful else "")
+    return f"passed, {counted(len(reports), 'function')} run" + (f", {doubtful} inconclusive" if doubtful else "")
 
 
 def _outcome(paths: tuple[Path, Path]) -> Outcome:

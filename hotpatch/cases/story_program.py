@@ -53,7 +53,10 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     before = process.instructions
 
     threads, spawned = len(process.guest.threads()), process.threads
-    yield tell.step(StepKind.ACT, f"after {before} instructions the patch goes in; {threads} threads are at work")
+    yield tell.step(
+        StepKind.ACT,
+        f"after {before} instructions the patch goes in; {counted(threads, 'thread')} {'is' if threads == 1 else 'are'} at work",
+    )
     yield from watch.threads()
     since = len(process.events)
     applied = process.apply(patch)
@@ -86,7 +89,7 @@ def tell_program(case: Case, machine: Machine, demo: Demo, seed: int = 0) -> Ite
     lost = f"; of the state from before the patch was not seen: {', '.join(sorted(watch.missing))}" if watch.missing else ""
     yield tell.step(
         StepKind.END,
-        f"exit code {result.exit_code} after {result.instructions} instructions on {result.threads} threads, "
+        f"exit code {result.exit_code} after {result.instructions} instructions on {counted(result.threads, 'thread')}, "
         f"{begun or 'none'} begun after the patch{lost}",
         right=not watch.missing,
         exit_code=result.exit_code,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.cases.story import StepKind
 from hotpatch.engine import Consistency, PatchState
-from hotpatch.errors import Refused
+from hotpatch.errors import Refused, counted
 from hotpatch.image import open_image
 from hotpatch.process import Process
 
@@ -133,5 +133,5 @@ def _other_than(expected: Run, process: Process) -> str | None:
 def _ended(tell: Teller, process: Process, problem: str | None) -> Iterator[Step]:
     for line in process.output.splitlines():
         yield tell.step(StepKind.OUTPUT, line)
-    how = f"exit code {process.exit_code} after {process.instructions} instructions on {process.threads} threads"
+    how = f"exit code {process.exit_code} after {process.instructions} instructions on {counted(process.threads, 'thread')}"
     yield tell.step(StepKind.SAY, how if problem is None else f"{how}   ({problem})", right=problem is None)

@@ -151,7 +151,7 @@ def _buffer(number: int, data: bytes) -> RenderableType:
         characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
         lines.append(f"    {at:04x}  {part.hex(' '):<{3 * _BUFFER_LINE}} {characters}")
     if len(data) > _BUFFER_SHOWN:
-        lines.append(f"    … {len(data) - _BUFFER_SHOWN} bytes more; --json has all of them")
+        lines.append(f"    … {counted(len(data) - _BUFFER_SHOWN, 'byte')} more; --json has all of them")
     return Text("\n".join(lines))
 
 

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hotpatch.errors import counted
 from hotpatch.report.text import table
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _DEVICES = 14
 def calendar(document: CalendarDocument) -> RenderableType:
     """A row a month."""
     count = document.restarts
-    total = f"{count} restarts in {document.year} instead of {len(document.months)}" if count < len(document.months) else ""
+    total = f"{counted(count, 'restart')} in {document.year} instead of {len(document.months)}" if count < len(document.months) else ""
     return Group(_months(document.months), Text(total))
 
 
@@ -174,7 +175,7 @@ def _by_month(document: SimulateDocument) -> RenderableType:
 def _equivalence(document: SimulateDocument) -> list[Text]:
     lines = [Text("hotpatched servers against updated ones, asked the same:")] if document.equivalence else []
     for item in document.equivalence:
-        asked = f"{item.device}, {item.month}: {item.requests} requests, {item.hostile} of them hostile: "
+        asked = f"{item.device}, {item.month}: {counted(item.requests, 'request')}, {item.hostile} of them hostile: "
         if item.difference is None:
             lines.append(Text.assemble(asked, ("the same replies", "green")))
         else:

@@ -196,3 +196,9 @@ def test_quiet_is_quiet(ask: Ask) -> None:
     for more in ([], ["--step"]):
         found = ask("demo", "basic", "--arch", "x64", "-q", *more)
         assert (found.code, found.out, found.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("case", ["exception", "interpreter"])
+def test_one_thread_is_no_threads(ask: Ask, machine, case: str) -> None:
+    answer = ask("demo", case, "--arch", machine)
+    assert (answer.code, " 1 threads" in answer.out, " 1 thread" in answer.out) == (0, False, True)
