@@ -36,7 +36,7 @@ from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Stretches, Usage
 from hotpatch.builder.place import LARGEST_DATA_ALIGNMENT
 from hotpatch.builder.positions import Positions
-from hotpatch.builder.reaches import Distances
+from hotpatch.builder.reaches import Distances, Reach
 from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
@@ -90,8 +90,8 @@ class _Binder:
         self.doubts = Doubts(diff, self.positions, selected)
         self.groups = Groups(self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
-        witnesses = Witnesses(diff, self.view, self.base_view, distances)
-        self.neighbours = Neighbours(diff, distances, witnesses, Reckonings(diff.fixed, self._reckoned))
+        self.witnesses = Witnesses(diff, self.view, self.base_view, distances)
+        self.neighbours = Neighbours(diff, distances, self.witnesses, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
@@ -441,7 +441,7 @@ class _Binder:
             return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
         doubt = self.doubts.live(usage, site, matched) if section.writable and self.view.symbol(target) is None else None
         if doubt is None and section.writable and matched is not None:
-            doubt = self.groups.objection(target, matched)
+            doubt = self.groups.objection(target, matched) or self._gainsaid(site, matched)
         if doubt is not None:
             return doubt
         fits = matched is not None and self._is_aligned(function, target, matched)
@@ -458,6 +458,13 @@ class _Binder:
             return self._nameless(usage, target)
         objection = self.novelty.objection(target)
         return CarriedAddress(target) if objection is None else objection
+
+    def _gainsaid(self, site: Site, matched: Rva) -> str | None:
+        """Why a live datum that only other data's PDB entries leave out may not be the one at ``matched``."""
+        if not (self.fixed.has_symbols and self.base.has_symbols):
+            return None
+        why = self.witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
+        return None if why is None else f"0x{site.target:x} may be another datum than the one at 0x{matched:x} of the base, for {why}"
 
     def _is_aligned(self, function: Function | None, target: Rva, base: Rva) -> bool:
         """Whether all instructions of ``function`` that refer to ``target`` can access ``base`` instead."""

@@ -86,6 +86,9 @@ among them that an index reaches from another's address; ends of those without a
 end that the self-check took for what begins there; merged globals that changed places, or that end where others begin; functions that
 stand where those of another name were."""
 
+ONCE_REFUSED = (200242, 200290)
+"""Seeds whose patches with PDBs were refused without need: the PDBs name only the first of merged globals, and all lie as they did."""
+
 
 @each_machine
 @pytest.mark.parametrize("seed", [*range(FEW), *ONCE_WRONG])
@@ -93,6 +96,13 @@ def test_a_random_pair(seed, machine, tmp_path) -> None:
     outcome = examine(compile_program(draw(seed), machine, tmp_path))
     assert outcome.problems == []
     assert outcome.patched or outcome.refused
+
+
+@pytest.mark.parametrize("seed", ONCE_REFUSED)
+def test_a_pair_of_which_a_pdb_names_a_part(seed, tmp_path) -> None:
+    outcome = examine(compile_program(draw(seed), Machine.ARM64, tmp_path), pdbs=(True,))
+    assert (outcome.problems, outcome.refused) == ([], [])
+    assert outcome.patched
 
 
 @pytest.mark.exhaustive
