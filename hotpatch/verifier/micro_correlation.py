@@ -157,7 +157,7 @@ class Correlation:
         images = ((self.diff.base, base), (self.diff.fixed, fixed))
         if not all(self._constant(image, rva) and not image.relocations_in(Range(Rva(rva), Rva(rva + _WORD))) for image, rva in images):
             return True
-        one, other = (image.read(rva, _WORD).partition(b"\0")[0] for image, rva in images)
+        one, other = (_beginning(image, rva) for image, rva in images)
         return one == other
 
     @staticmethod
@@ -273,8 +273,8 @@ class Correlation:
         if any(slots):
             return len({slot.label if slot else "" for slot in slots}) == 1
         one, two = other.pointers.get(Rva(fixed)), image.pointers.get(Rva(rva))
-        if one is not None and two is not None and image is self.diff.base:
-            return self.meant(one) == two
+        if one is not None and two is not None:
+            return self.meant(one) == two if image is self.diff.base else _beginning(image, two) == _beginning(other, one)
         return image.read(rva, size) == other.read(fixed, size) and (one is None) == (two is None)
 
     @cached_property
@@ -358,6 +358,11 @@ class Correlation:
     def _data(self) -> tuple[list[int], list[_Match]]:
         data = sorted((_Match(match.base, match.fixed, match.size) for match in self.diff.data), key=lambda match: match.base)
         return [match.base for match in data], data
+
+
+def _beginning(image: Image, rva: int) -> bytes:
+    """The first bytes of what lies at ``rva``, of a text no more than that."""
+    return image.read(Rva(rva), _WORD).partition(b"\0")[0]
 
 
 def _start_of(starts: Sequence[int], rva: int) -> int:

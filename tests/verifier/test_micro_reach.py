@@ -16,6 +16,7 @@ from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_observed import Observed
 from tests.builder.test_ends import SELF, STOP, fails, unwind
+from tests.builder.test_type_records import RETURNS, takes
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 from tests.verifier.damage import with_code
 
@@ -436,6 +437,42 @@ def test_a_made_up_index_beside_a_table_that_travels(machine: Machine) -> None:
     assert [item.size for item in patch.carried] == [12]
     (report,) = verify_functions(images[0], patch, fixed=images[1]).functions
     assert report.outcome is not MicroOutcome.DIFFER, report.text
+
+
+UNCHECKED_POINTER = {
+    Machine.X64: ("movzx eax, cl; lea rdx, [rip + 0x13f6]; ", bytes.fromhex("488b04c2c3")),
+    Machine.ARM64: ("and x0, x0, #0xff; adrp x9, 0x2000; add x9, x9, #0x400; ", struct.pack("<2I", 0xF8607920, 0xD65F03C0)),
+}
+"""Takes an entry of a table, by a byte that nothing checks."""
+
+
+@each_machine
+def test_past_pointers_that_travel(machine: Machine) -> None:
+    """An index that leads out of them; they are known by what they lead to, since that lies elsewhere in the patch image."""
+    images = []
+    table, texts = RDATA + 0x400, RDATA + 0x480
+    code, loads = UNCHECKED_POINTER[machine]
+    for walk in (takes(machine, TEXT, TEXT) + RETURNS[machine], assemble(machine, code, TEXT) + loads):
+        pe = Pe(machine)
+        pe.put(TEXT, walk)
+        pe.put(TEXT + 0x40, takes(machine, TEXT + 0x40, RDATA + 0x300) + RETURNS[machine])
+        pe.pointer(RDATA + 0x300, TEXT)
+        if images:
+            for number, text in enumerate((b"busy text", b"other text", b"text at last")):
+                pe.pointer(table + 8 * number, texts + 0x10 * number)
+                pe.put(texts + 0x10 * number, text)
+        pe.exports("walk.dll", [("walk", TEXT), ("other", TEXT + 0x40)])
+        images.append(pe.build("walk.dll"))
+    diff = hotpatch.diff(*images)
+    process, theirs = (hotpatch.Process(image) for image in images)
+    patch = hotpatch.build(diff)
+    applied = process.apply(patch)
+    place = process.status().patches[-1].image
+    assert place is not None
+    correlation = Correlation(diff, process, theirs, applied, place)
+    mine = next(rva for rva in patch.image.pointers if patch.image.read(patch.image.pointers[rva], 4) == b"busy")
+    assert correlation.is_past_carried(place + mine + 0x18, theirs.load_base + table + 0x18, images[1].functions[0])
+    assert [correlation.alike(place + mine + 8, theirs.load_base + table + at, 8) for at in (0, 8, 16)] == [False, True, False]
 
 
 def _ending_in_a_call(machine: Machine, number: int, behind: bytes) -> hotpatch.Image:
