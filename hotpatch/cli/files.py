@@ -64,7 +64,7 @@ def contents(path: str | None) -> bytes:
     """
     from hotpatch.image import read_file
 
-    return b"" if path is None else read_file(path)
+    return b"" if path is None else read_file(path, pipe=True)
 
 
 def path_of(text: str) -> Path:

@@ -12,11 +12,11 @@ from hotpatch.errors import InputError, expect
 _OTHERS = {stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 
 
-def read_file(path: str | PathLike[str]) -> bytes:
-    """The bytes of the file at ``path``, whatever they are.
+def read_file(path: str | PathLike[str], *, pipe: bool = False) -> bytes:
+    """The bytes of the file at ``path``, whatever they are; ``pipe``: also of a pipe, up to when its other end is closed.
 
     Raises:
-        InputError: It is missing, unreadable, a folder, a device or a pipe; the message names it as it was given.
+        InputError: It is missing, unreadable, a folder, a device, or a pipe where none is taken; the message names it as it was given.
     """
     expect(path, (str, PathLike), "a path", "give a str or a Path")
     subject = str(path)
@@ -26,7 +26,7 @@ def read_file(path: str | PathLike[str]) -> bytes:
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
             raise InputError(subject, "is a folder, not a file")
-        if not stat.S_ISREG(mode) and subject != os.devnull:  # one may never end
+        if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode)) or subject == os.devnull):  # a device may never end
             raise InputError(subject, f"is a {_OTHERS.get(stat.S_IFMT(mode), 'special file')}, not a regular file")
         return Path(path).read_bytes()
     except OSError as error:

@@ -11,6 +11,7 @@ import pytest
 
 import hotpatch
 from hotpatch.arch import Machine
+from hotpatch.cases import find_case
 from tests.cli.front import Ask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,8 +105,19 @@ def test_pipes_are_no_files(ask: Ask, image, patch, machine, tmp_path: Path) -> 
         ["inspect", pipe],
         ["diff", good, pipe],
         ["call", good, "clamp", "1", "2", "--patch", pipe],
-        ["call", good, "clamp", "1", "2", "--stdin", pipe],
         ["verify", good, pipe, "--fixed", good],
     ):
         answer = ask(*command)
         assert (answer.code, answer.error) == (2, f"{pipe}: is a pipe, not a regular file")
+
+
+def test_a_program_may_be_fed_from_a_pipe(image, machine, tmp_path: Path) -> None:
+    server = find_case("overflow-check").manifest.program[0]
+    (tmp_path / "requests").write_text(server.stdin, encoding="utf-8")
+    run = f"hotpatch run $SERVER {' '.join(server.args)} --json --stdin"
+    fed, read = (
+        _shell(command, tmp_path, SERVER=str(image("overflow-check", machine)))
+        for command in (f"cat requests | {run} /dev/stdin", f"{run} requests")
+    )
+    assert fed == read
+    assert len(fed[1]) > len(server.stdin)
