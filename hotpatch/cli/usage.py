@@ -78,7 +78,7 @@ def _dash_follows(error: MissingArgumentError) -> bool:
 
 def _no_verb(typed: str, *, servicing: bool) -> str:
     verbs = list(SERVICING) if servicing else [*VERBS, "servicing"]
-    near = ["--help"] if typed == "help" else get_close_matches(typed, verbs, 1)
+    near = [f"--{typed}"] if typed in ("help", "version") else get_close_matches(typed, verbs, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(verbs)}"
     what = "is no option here; options follow the verb" if typed.startswith("-") else "no such verb"
     return f"{typed}: {what}; {hint}"

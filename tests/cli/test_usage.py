@@ -157,6 +157,7 @@ def test_file_of_another_machine(ask: Ask, files, command: str, named: str) -> N
         ("call BASE clamp 1 2 --budget=-1", "--budget '-1': is negative; write a number from 1"),
         ("call BASE clamp 1 2 --budget 0", "--budget '0': is less than 1; write a number from 1"),
         ("help", "help: no such verb; did you mean --help?"),
+        ("version", "version: no such verb; did you mean --version?"),
         ("demo basic --from FOLDER", "FOLDER: basic is shipped and needs no wheels; leave --from out"),
         ("demo cve-2025-69277 --from EMPTY", "'': names no file"),
     ],
