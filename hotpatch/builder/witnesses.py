@@ -52,9 +52,18 @@ class Witnesses:
         is_element = not there and reach.width and not reach.indexed
         if is_element or any(self._rows[number].verdict in _UNCHANGED for number in there & here):
             return None
-        if there and not there & here:
+        if not there:
+            return self._moved_away(reach.start + moved, moved) or self._used_before(reach.start, moved)
+        if not there & here:
             return f"{self._label(there)} uses what is there, {self._label(here)} this, and no function both"
         return self._used_before(reach.start, moved) or self._used_now(reach.start, moved)
+
+    def _moved_away(self, base: int, moved: int) -> str | None:
+        """Whether what begins in the base before ``base``, where nothing is known to, has moved otherwise, so that this goes on there."""
+        start = self._there.before(base)
+        if start is None or self._there.users(start) & self._here.users(start - moved):
+            return None
+        return f"it would be in what begins at 0x{start:x}, which none of those who used it has there"
 
     def _used_before(self, fixed: int, moved: int) -> str | None:
         """Whether those who use it used something else in the base, which those who use what is in its place now did not use as much.
@@ -99,6 +108,12 @@ class _Reached:
         """The functions that reach it from something near."""
         first, last = (bisect_left(self._named, (rva + far, 0)) for far in (-FARTHEST, FARTHEST))
         return frozenset(number for number in {number for _, number in self._named[first:last]} if rva in self._of(number))
+
+    def before(self, rva: int) -> int | None:
+        """The last live datum before it that any function reaches."""
+        first, last = (bisect_left(self._named, (at, 0)) for at in (rva - FARTHEST, rva + FARTHEST))
+        numbers = frozenset(number for _, number in self._named[first:last])
+        return max((place for place in self.near(numbers, rva) if place < rva), default=None)
 
     def near(self, numbers: _Users, rva: int) -> frozenset[int]:
         """Live data that any of the functions ``numbers`` reaches near ``rva``."""

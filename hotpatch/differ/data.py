@@ -252,7 +252,8 @@ class _Search:
     def in_place(self) -> None:
         """What changed functions refer to between matched neighbours that moved by as much, where it begins alike.
 
-        Zeros are alike in most live data, so they tell only where all that is open in either version of a function has such a place.
+        Zeros are alike in most live data, so they tell only where all that is open in either version of a function has such a place, and
+        as many bytes before the next.
         """
         for pair in self.twins.unlike:
             lost = open_targets(self.base, pair[0], self.pairs)
@@ -260,7 +261,7 @@ class _Search:
             places = {base: fixed for base in lost if (fixed := self._same_place(base)) in gained}
             complete = len(places) == len(lost) == len(gained) and all(self._is_used_alike(pair, *item, gained) for item in places.items())
             for base, fixed in places.items():
-                if complete or self._is_telling(base):
+                if (complete and self.base.extent(base).size == self.fixed.extent(fixed).size) or self._is_telling(base):
                     self._pair(base, fixed, Evidence.ORDER)
 
     def pointed_at(self) -> None:
