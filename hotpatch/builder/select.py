@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CHANGED = "changed"
 INLINES_CHANGED = "inlines changed code"
+_ALIKE = 0.5
+"""Of a function's two versions; less, and what calls it in both, having changed too, may call two functions."""
 
 
 def select(diff: ImageDiff, only: Iterable[str] = ()) -> tuple[tuple[Selected, ...], tuple[Refusal, ...]]:
@@ -63,7 +65,7 @@ def _named(diff: ImageDiff, wanted: Sequence[str]) -> tuple[tuple[FunctionMatch,
 def _left_behind(diff: ImageDiff, rows: Sequence[FunctionMatch], base: View) -> Iterator[Refusal]:
     """Listed functions that may be others than those which changed functions call that are not listed.
 
-    Such are those that only their place matches, and those that have another name in the other build.
+    Such are those that only their place matches, those that have another name in the other build, and those that are hardly like it.
     """
     named = diff.base.has_symbols and diff.fixed.has_symbols
     listed = {row.base.entry for row in rows if row.base is not None}
@@ -71,7 +73,7 @@ def _left_behind(diff: ImageDiff, rows: Sequence[FunctionMatch], base: View) -> 
     for row in rows:
         if row.base is None or row.fixed is None or set(row.base.names) & set(row.fixed.names):
             continue
-        if row.matched_by != Evidence.ORDER and not named:
+        if row.matched_by != Evidence.ORDER and not named and row.similarity >= _ALIKE:
             continue
         callers = [function for function in staying if row.base.entry in base.body(function.entry).whole_targets]
         if callers:

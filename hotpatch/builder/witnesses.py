@@ -13,8 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.builder.counterparts import match_at_or_before
 from hotpatch.builder.ownership import FARTHEST
 from hotpatch.differ import Verdict
+from hotpatch.differ.matching import Evidence
 from hotpatch.differ.reached import reached_from_named
 
 if TYPE_CHECKING:
@@ -43,14 +45,16 @@ class Witnesses:
     def objection(self, reach: Reach, place: int) -> str | None:
         """Why what ``reach`` tells of may be something else in the base, where what it is reached from is at ``place``.
 
-        ``None`` where a function that did not change uses it, and for elements that nothing in the base uses by themselves.
+        ``None`` where a function that did not change uses it, and for elements that nothing in the base uses by themselves, unless they are
+        far into a stretch that changed code alone matches.
         """
         moved = place - reach.taken
         if not self._fixed.writable(reach.start) or self._fixed.symbol(reach.start) is not None:
             return None
         there, here = self._there.users(reach.start + moved), self._here.users(reach.start)
-        is_element = not there and reach.width and not reach.indexed
-        if is_element or any(self._rows[number].verdict in _UNCHANGED for number in there & here):
+        if not there and reach.width and not reach.indexed:
+            return self.unused(reach.start, Rva(reach.start + moved))
+        if any(self._rows[number].verdict in _UNCHANGED for number in there & here):
             return None
         if not there:
             return self._moved_away(reach.start + moved, moved) or self._used_before(reach.start, moved)
@@ -64,6 +68,13 @@ class Witnesses:
         if start is None or self._there.users(start) & self._here.users(start - moved):
             return None
         return f"it would be in what begins at 0x{start:x}, which none of those who used it has there"
+
+    def unused(self, fixed: Rva, base: Rva) -> str | None:
+        """Why what lies at ``fixed`` may not be at ``base``: changed code alone matches what begins before both, and nobody uses that."""
+        match = match_at_or_before(self._diff, fixed)
+        if match is None or match.matched_by != Evidence.ALIGNMENT or match.fixed == fixed or self._fixed.symbol(fixed) is not None:
+            return None
+        return None if self._there.users(base) else f"no function of the base uses 0x{base:x} by itself"
 
     def _used_before(self, fixed: int, moved: int) -> str | None:
         """Whether those who use it used something else in the base, which those who use what is in its place now did not use as much.
