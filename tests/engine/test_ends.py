@@ -227,6 +227,7 @@ def test_shadow_data_belong_to_an_object_and_an_id(machine: Machine) -> None:
     assert len(set(blocks.values())) == 4
     assert 0 not in blocks.values()
     process.guest.write_data(blocks[0x1234, 2], b"kept")
+    process.guest.write_data(blocks[0, 1], b"gone")
     assert call("attach", 0x1234, 2, 24) == blocks[0x1234, 2]
     assert call("detach", 0, 1) == 1
     assert [call("get", 0, 1), call("detach", 0, 1)] == [0, 0]
@@ -234,9 +235,10 @@ def test_shadow_data_belong_to_an_object_and_an_id(machine: Machine) -> None:
     assert process.guest.read(blocks[0x1234, 2], 4) == b"kept"
     start = process.snapshot()
     again = call("attach", 0, 1, 24)
-    assert process.guest.read(again, 24) == bytes(24)
+    assert (again, process.guest.read(again, 24)) == (blocks[0, 1], bytes(24))  # its memory was given back
     assert call("free_all", 1) == 2
     process.restore(start)
     assert call("free_all", 1) == 1
     assert [call("free_all", 1), call("free_all", 2), call("get", 0x1234, 2)] == [0, 2, 0]
     assert not process.guest.system.shadows
+    assert [process.guest.system.heap.size(address) for address in blocks.values()] == [None] * 4

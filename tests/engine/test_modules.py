@@ -17,6 +17,7 @@ from hotpatch.cli.arguments import parse_argument
 from hotpatch.emulator.memory import RegionKind
 from hotpatch.engine import Consistency, PatchState, Rights
 from hotpatch.errors import ApplyRefused, FaultKind, Refused, Rule
+from hotpatch.patch import Moment
 
 from .late import Late, host, images, patch_of
 from .real import whole
@@ -304,6 +305,67 @@ def test_an_unload_ends_what_waits_for_threads(machine: Machine, how: Consistenc
     assert late.call("step", 3) == (4 if way == "in" else 6)
     late.process.engine.collect()
     assert late.process.status().kept == ()
+
+
+def test_an_unload_in_the_middle_tells_each_callback_what_it_ends(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The patch in transition ends as called off; the one below it is reverted whole. Nothing stays mapped for either."""
+    case = "state-handed-over"
+    late = Late(case, machine)
+    handle, guest = late.load(), late.process.guest
+    other = hotpatch.open(find_case(case).image(machine, "other"))
+    newer = hotpatch.build(hotpatch.diff(images(case, machine)[0], other), sequence=2)
+    late.process.apply(late.patch)
+    thread = late.stand("add", 1)
+    applied = late.process.apply(newer, Consistency.PER_THREAD)
+    assert not applied.settled
+    late.hold(thread)
+    inside = late.process.status().patches[0].image
+    places = {
+        image + callback.patch_rva: (patch.sequence, callback.moment)
+        for patch, image in ((late.patch, late.process.status().patches[0].image), (newer, late.process.status().patches[1].image))
+        for callback in patch.callbacks
+    }
+    call, made = guest.call_between, []
+
+    def told(va: Va, arguments: Sequence[int], *, budget: int) -> int:
+        made.append((*places[va], arguments[2], arguments[5]))
+        return call(va, arguments, budget=budget)
+
+    monkeypatch.setattr(guest, "call_between", told)
+    assert late.free(handle) == 1
+    assert made == [(2, Moment.AFTER_REVERT, 1, 1), (1, Moment.AFTER_REVERT, 0, 0)]
+    assert late.process.status().kept == (inside,)
+
+
+def test_an_unload_in_a_reversal_ends_it_as_called_off(machine: Machine) -> None:
+    """Where a thread of either side stands, so that it is not over before."""
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    threads = [late.stand("step", 1)]
+    applied = late.process.apply(late.patch, Consistency.PER_THREAD)
+    threads.append(late.stand("step", 1))
+    for thread in threads:
+        late.hold(thread)
+    applied.reverse()
+    late.call("step", 3)
+    assert not applied.settled
+    late.free(handle)
+    assert applied.state is PatchState.REVERSED
+
+
+@pytest.mark.parametrize("how", [Consistency.QUIESCENT, Consistency.PER_THREAD])
+def test_what_comes_back_is_reverted_in_the_way_that_it_was_to_come(machine: Machine, how: Consistency) -> None:
+    late = Late("unloaded-module", machine)
+    handle = late.load()
+    late.hold(late.stand("step", 1))
+    applied = late.process.apply(late.patch, how)
+    late.free(handle)
+    late.load()
+    assert applied.state is PatchState.APPLIED
+    late.hold(late.stand("step", 1))
+    applied.revert()
+    assert applied.state is PatchState.REVERTING
+    assert bool(late.process.engine.snapshot().transitions) is (how is Consistency.PER_THREAD)
 
 
 def test_what_a_thread_is_in_stays_until_it_has_left(machine: Machine) -> None:
