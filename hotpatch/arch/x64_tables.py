@@ -9,6 +9,7 @@ caller's limit is.
 from __future__ import annotations
 
 import re
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import x64_encoding as encoding
@@ -41,20 +42,24 @@ def jump_tables(
     """The tables that indirect jumps in ``code`` go through, by jump."""
     if not MAY_DISPATCH.search(code):
         return ()
+    dispatches = _dispatches(code, address, image_base)
+    reader = _Reader(code, dispatches, address, read, limit)
+    tables = (reader.table(dispatch) for dispatch in dispatches)
+    return tuple(table for table in tables if table is not None)
+
+
+@lru_cache(maxsize=1 << 11)
+def _dispatches(code: bytes, address: int, image_base: int) -> tuple[Dispatch, ...]:
+    """The jumps in ``code`` that go through tables; the same code is asked for again as more of its surroundings becomes known."""
     known = scan(code, address)
     if known is not None and not known.dispatches:
         return ()
     blocks = Blocks(encoding.decoder().rows(code, address))
-    if not blocks.dispatches:
-        return ()
-    if not blocks.rows.hold(_LOADS_ENTRY):
+    if not blocks.dispatches or not blocks.rows.hold(_LOADS_ENTRY):
         return ()
     values = Values(blocks, image_base)
     values.run(blocks.before_dispatches)
-    dispatches = values.dispatches()
-    reader = _Reader(blocks, dispatches, address, len(code), read, limit)
-    tables = (reader.table(dispatch) for dispatch in dispatches)
-    return tuple(table for table in tables if table is not None)
+    return tuple(values.dispatches())
 
 
 class _Reader:
@@ -62,16 +67,20 @@ class _Reader:
 
     def __init__(
         self,
-        blocks: Blocks,
-        dispatches: list[Dispatch],
+        code: bytes,
+        dispatches: tuple[Dispatch, ...],
         address: int,
-        size: int,
         read: Callable[[int, int], bytes],
         limit: Callable[[int, int], int] | None,
     ) -> None:
-        self.address, self.end, self.read, self.limit = address, address + size, read, limit
-        self.instructions = frozenset(blocks.addresses)
+        self.code, self.address, self.end = code, address, address + len(code)
+        self.read, self.limit = read, limit
         self.starts = sorted({dispatch.entry.table for dispatch in dispatches})
+
+    @cached_property
+    def instructions(self) -> frozenset[int]:
+        """Where instructions begin."""
+        return frozenset(Blocks(encoding.decoder().rows(self.code, self.address)).addresses)
 
     def table(self, dispatch: Dispatch) -> JumpTable | None:
         """The table of one jump; ``None`` where what is read does not look like one."""

@@ -77,17 +77,19 @@ class Novelty:
         return record is not None and bool(shapes) and record.shape not in shapes
 
     def same_type(self, fixed: int) -> Rva | None:
-        """Where the base describes the type that is described at ``fixed``, by its name alone.
+        """Where the base describes the type that is described at ``fixed``, or around it, by its name alone.
 
         ``None``, too, where the address may be the end of something else: what describes another type, say, is walked over by nobody.
         """
-        starts = self._fixed.boundaries
-        name, at = self._fixed.type_names.get(fixed), bisect_left(starts, fixed)
-        before = next((one for one in reversed(starts[max(at - 2, 0) : at]) if one in self._fixed.type_names), None)
-        if name is None or before is None or fixed - self._fixed.type_parts[before] >= _ALIGNMENT:
+        starts, names = self._fixed.boundaries, self._fixed.type_names
+        at = bisect_left(starts, fixed)
+        before = next((one for one in reversed(starts[max(at - 3, 0) : at]) if one in names), None)
+        within = before is not None and fixed < self._fixed.type_parts[before]
+        if before is None or (not within and (fixed not in names or fixed - self._fixed.type_parts[before] >= _ALIGNMENT)):
             return None
-        found = [there for there, other in self._base.type_names.items() if other == name]
-        return Rva(found[0]) if len(found) == 1 else None
+        start = before if within else fixed
+        found = [there for there, other in self._base.type_names.items() if other == names[start]]
+        return Rva(found[0] + fixed - start) if len(found) == 1 else None
 
     def _class_of(self, view: View, rva: int) -> TypeRecord | None:
         """The record of the class whose vtable is at ``rva``."""

@@ -120,15 +120,15 @@ def test_a_class_that_the_base_describes_otherwise_is_refused(machine):
     assert {refusal.rule for refusal in refused.value.refusals} == {Rule.UNRESOLVED_REFERENCE}
 
 
-def described(machine: Machine, names: list[str], taken: str, *, number: int):
-    """What describes types by their names alone, ``names`` right behind each other, and a function that takes one of them."""
+def described(machine: Machine, names: list[str], taken: str, *, number: int, within: int):
+    """What describes types by their names alone, ``names`` right behind each other, and a function that takes an address in one."""
     pe = Pe(machine)
     vtable = pe.add(bytes(16)) + 8
     pe.pointer(vtable, DESTROYS)
     pe.pointer(RDATA, locator(pe, descriptor(pe, DATA + 0x80, ".?AVtype_info@@", vtable)))
     places = {name: descriptor(pe, DATA + 0x100 + 0x20 * at, name, vtable) for at, name in enumerate(names)}
     adds = {Machine.X64: b"\x83\xc1" + bytes((number,)), Machine.ARM64: struct.pack("<I", 0x11000021 | number << 10)}[machine]
-    pe.put(TEXT, takes(machine, TEXT, places[taken]) + adds + RETURNS[machine])
+    pe.put(TEXT, takes(machine, TEXT, places[taken] + within) + adds + RETURNS[machine])
     pe.put(TEXT + STEP, takes(machine, TEXT + STEP, RDATA) + RETURNS[machine])
     pe.put(DESTROYS, takes(machine, DESTROYS, DESTROYS) + RETURNS[machine])
     for at, name in enumerate(sorted(names), 2):
@@ -137,7 +137,7 @@ def described(machine: Machine, names: list[str], taken: str, *, number: int):
     rows = [("f", TEXT), ("g", TEXT + STEP), ("destroys", DESTROYS)]
     rows += [(f"of_{at}", TEXT + STEP * at) for at, name in enumerate(sorted(names), 2) if name != taken]
     pe.exports("types.dll", rows)
-    return pe.build("types.dll"), places[taken]
+    return pe.build("types.dll"), places[taken] + within
 
 
 NAMED = [".?AVshape@@", ".P6AHH@Z", ".PEAH"]
@@ -145,9 +145,10 @@ NAMED = [".?AVshape@@", ".P6AHH@Z", ".PEAH"]
 
 @each_machine
 @pytest.mark.parametrize("names", [NAMED, [NAMED[0], NAMED[2], NAMED[1]]], ids=["in-order", "in-another-order"])
-def test_a_type_that_only_its_name_tells_is_the_bases(machine, names):
-    base, there = described(machine, NAMED, NAMED[1], number=3)
-    fixed, _ = described(machine, names, NAMED[1], number=4)
+@pytest.mark.parametrize("within", [0, 8], ids=["itself", "the-pointer-to-its-name"])
+def test_a_type_that_only_its_name_tells_is_the_bases(machine, names, within):
+    base, there = described(machine, NAMED, NAMED[1], number=3, within=within)
+    fixed, _ = described(machine, names, NAMED[1], number=4, within=within)
     patch = build(diff_images(base, fixed))
     assert not patch.carried
     applied = Applied(base, patch)
