@@ -88,7 +88,9 @@ class State:
         renewed: dict[str, Value] = {}
         """Kept apart, since bounds are told by what places hold before, and the places come in no order."""
         values, others, bounded = self.values, other.values, bool(self.bounds)
-        for place in values.keys() | others.keys():
+        apart = [place for place, held in values.items() if others.get(place) is not held]  # most are one object, as copies keep them
+        apart += [place for place in others if place not in values]
+        for place in apart:
             mine, theirs = values.get(place), others.get(place)
             if mine in (theirs, image_base):
                 continue
