@@ -432,3 +432,51 @@ def test_a_raised_record_reaches_handlers_with_the_address_of_its_raiser(bare):
     code, address, parameter = (bare.peek(DATA + 8 * index) for index in range(3))
     assert (code, parameter) == (0xE000_0005, 42)
     assert raiser < address < raiser + 64
+
+
+ANSWER = {"x64": "mov eax, {answer}\nret", "arm64": "LOAD x0 {answer}\nret"}
+
+
+def raised(machine, flags, answer=None):
+    """A process one of whose threads raises, and whose filter for what nobody handles, where there is one, gives ``answer``."""
+    bare = Bare(machine)
+    if answer is not None:
+        bare.call_api("SetUnhandledExceptionFilter", bare.code(ANSWER[machine.value].format(answer=hex(answer))))
+    else:
+        bare.code("ret")
+    bare.poke(DATA, Record(0xE000_0005, flags, 0).pack())
+    bare.thread(bare.code(RAISE[machine.value].format(record=hex(DATA))))
+    bare.run()
+    return bare
+
+
+def stand(bare):
+    names = [
+        *bare.system.convention.integer_arguments,
+        *bare.system.convention.preserved,
+        bare.system.cpu.model.sp,
+        bare.system.cpu.model.pc,
+    ]
+    return {name: bare.system.cpu.get(name) for name in names}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_filter_for_what_nobody_handles_chooses_the_end(machine):
+    """On it goes, a fault that shows where it happened, or the exception's code as the process's exit code."""
+    alone = raised(machine, Flags.NONE)
+    assert alone.system.fault.kind is FaultKind.EXCEPTION
+    goes_on = raised(machine, Flags.NONE, 0xFFFF_FFFF)
+    assert goes_on.system.fault is None
+    assert [thread.exit_code for thread in goes_on.system.threads.values() if not thread.host] == [77]
+    passed_on = raised(machine, Flags.NONE, 0)
+    assert passed_on.system.fault == alone.system.fault
+    assert stand(passed_on) == stand(alone)
+    ended = raised(machine, Flags.NONE, 1)
+    assert (ended.system.fault, ended.system.counters.exit_code) == (None, 0xE000_0005)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_handler_goes_on_after_an_exception_that_does_not_allow_it(machine):
+    bare = raised(machine, Flags.NONCONTINUABLE, 0xFFFF_FFFF)
+    assert bare.system.fault.kind is FaultKind.EXCEPTION
+    assert bare.system.fault.detail == "a handler wants to go on after an exception that does not allow it"

@@ -226,11 +226,11 @@ Placed = Made | Emulated
 each_target = pytest.mark.parametrize("place", [Made, Emulated])
 
 
-def placed(place: type[Placed], machine: Machine, load: int = LOAD) -> Placed:
+def placed(place: type[Placed], machine: Machine, load: int = LOAD, count: int = 8) -> Placed:
     if place is Made:
-        here = world(machine, load=load)
+        here = world(machine, load=load, count=count)
         return Made(here.fake, here.engine, here.base, here.module)
-    base = base_image(machine)
+    base = base_image(machine, count=count)
     guest = Guest(base, load_base=Va(load))
     guest.call(Va(guest.module.va + entry(0)), (), budget=100)  # what the host needs for calls is mapped now
     return Emulated(guest, Engine(guest), base, guest.module)
@@ -294,14 +294,24 @@ def test_a_patch_image_at_the_last_place_within_reach_above(machine: Machine, pl
 
 
 @each_target
-def test_a_patch_image_at_the_last_place_within_reach_below(machine: Machine, place: type[Placed]) -> None:
-    here = placed(place, machine, load=0x4_0000_0000)
-    reach, size = architecture(machine).branch_reach, image_size(here)
-    wanted = -(-(here.entry(2) - reach) // PAGE) * PAGE
-    full_but(here, *near_holes(here), (wanted, size))
-    here.apply({1: 111}, calls_base=(1, 2))
-    assert here.engine.status().patches[0].image == wanted
-    assert here.result(1) == 2
+def test_a_patch_image_at_the_last_place_within_reach_below_and_one_page_beyond(machine: Machine, place: type[Placed]) -> None:
+    """Of the function that is farthest from it, three pages on. Beyond, there is no room for veneers."""
+    last = 199
+    for beyond in (0, PAGE):
+        here = placed(place, machine, load=0x4_0000_0000, count=last + 1)
+        reach, size = architecture(machine).branch_reach, image_size(here)
+        wanted = -(-(here.entry(last) - reach) // PAGE) * PAGE - beyond
+        full_but(here, *near_holes(here), (wanted, size))
+        before = here.snapshot()
+        if beyond:
+            with pytest.raises(ApplyRefused) as refused:
+                here.apply({1: 111}, calls_base=(1, last))
+            assert [refusal.rule for refusal in refused.value.refusals] == [Rule.OUT_OF_REACH]
+            assert here.snapshot() == before
+        else:
+            here.apply({1: 111}, calls_base=(1, last))
+            assert here.engine.status().patches[0].image == wanted
+            assert here.result(1) == last
 
 
 @each_target
