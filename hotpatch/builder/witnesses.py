@@ -103,9 +103,9 @@ class Witnesses:
         return None
 
     def _label(self, numbers: _Users) -> str:
-        row = self._rows[min(numbers)]
-        function = row.base or row.fixed
-        return function.label if function is not None else ""
+        """The first of them; none where but a pointer in data leads to what no code names."""
+        rows = [self._rows[number] for number in sorted(numbers)]
+        return next((function.label for row in rows for function in (row.base, row.fixed) if function is not None), "nothing")
 
 
 class _Reached:

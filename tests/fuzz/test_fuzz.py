@@ -78,17 +78,18 @@ ONCE_WRONG = (
     200266,
     200270,
     200284,
+    200300,
     200308,
     200381,
     200393,
 )
-"""Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data
-in the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on;
-ends of arrays with middles, zeros in the place of others, new arrays in parts, ends at jump tables; data that changed code alone matches,
-ends where nothing is known, functions called under another's name; merged globals of which one has a name in one build alone, and arrays
-among them that an index reaches from another's address; ends of those without a name, and the first of a group that another became; an
-end that the self-check took for what begins there; merged globals that changed places, or that end where others begin; functions that
-stand where those of another name were."""
+"""Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data in
+the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on; ends of
+arrays with middles, zeros in the place of others, new arrays in parts, ends at jump tables; data that changed code alone matches, ends
+where nothing is known, functions called under another's name; merged globals of which one has a name in one build alone, and arrays among
+them that an index reaches from another's address; ends of those without a name, and the first of a group that another became; an end that
+the self-check took for what begins there; a pointer to what no code names; merged globals that changed places, or that end where others
+begin; functions that stand where those of another name were."""
 
 ONCE_REFUSED = (200242, 200290)
 """Seeds whose patches with PDBs were refused without need: the PDBs name only the first of merged globals, and all lie as they did."""
