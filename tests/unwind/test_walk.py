@@ -7,9 +7,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import capstone
 import pytest
 
+from hotpatch.address import Rva, Va
+from hotpatch.emulator.context import context_layout
 from hotpatch.image import open_image
+from hotpatch.unwind import unwinder
 from tests.unwind.shadow import Shadow
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -78,3 +82,30 @@ def test_every_instruction_of_every_kind_of_frame(tmp_path, machine, level, extr
     assert shadow.checked > 1500
     if "-fwinx64-eh-unwindv2=best-effort" in extra:
         assert 2 in {shadow.image.read(entry.info, 1)[0] & 7 for entry in shadow.image.unwind_entries}
+
+
+def decoder(machine):
+    kind = (capstone.CS_ARCH_X86, capstone.CS_MODE_64) if machine == "x64" else (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    return capstone.Cs(*kind)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_handler_is_named_in_the_body_alone(machine):
+    """Not where a prologue is yet to do its work, nor in an epilogue: the frame is not there yet, or no more."""
+    image = open_image(FIXTURES / "exception" / machine / "base.exe")
+    base, walker, names = Va(0x1000_0000), unwinder(image.machine), [field.register for field in context_layout(image.machine).fields]
+
+    def read(va: int, size: int) -> bytes:
+        return image.read(va - base, size) if base <= va < base + image.size_of_image else bytes(size)
+
+    def named(rva: int) -> bool:
+        return walker.unwind(dict.fromkeys(names, 0x5000_0000), Rva(rva), image, read, base, called=False).handler is not None
+
+    found = [entry.range for entry in image.unwind_entries if entry.handler is not None]
+    code = [row for part in found for row in decoder(machine).disasm_lite(image.read(part.start, part.size), part.start)]
+    leaving = [at for at, _, mnemonic, _ in code if mnemonic == "ret"]
+    assert found and leaving
+    assert not any(named(part.start) for part in found)
+    assert not any(named(rva) for rva in leaving)
+    body = [at for at, *_ in code if named(at)]
+    assert all(any(part.start < at < part.end for at in body) for part in found)
