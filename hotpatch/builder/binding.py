@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from hotpatch.arch import DistanceTable, JumpTable
     from hotpatch.builder.model import Destination, Reckoning
     from hotpatch.differ import FunctionMatch, ImageDiff
-    from hotpatch.image import Function, Import
+    from hotpatch.image import Function, Import, Section
     from hotpatch.image.type_records import TypeRecord
     from hotpatch.unwind import CarriedUnwind
 
@@ -425,30 +425,15 @@ class _Binder:
         if role is not None:
             there = self.base_view.special_data.get(role)
             return BaseAddress(Rva(there)) if there is not None else f"a reference to the {role}, which the base does not have"
-        if site.kind in SHORT_DATA_KINDS and not section.writable:
-            return CarriedAddress(target)
-        if function is None and self.fixed.holds_constants(section):
-            whole = self.stretches.around(target)
-            if whole is not None:
-                self.outside[target] = whole
-                return CarriedAddress(target)
-        matched = self.diff.base_datum(target)
-        described = self.novelty.same_type(target)
+        travelling = None if section.writable else self._travelling(function, site, section)
+        if travelling is not None:
+            return travelling
+        matched, described = self.diff.base_datum(target), self.novelty.same_type(target)
         if described is not None and matched in (None, described):
             return BaseAddress(described)
-        taken = section.writable and usage is not None and usage.takes(self.fixed, site) and self.view.symbol(target) is None
-        if matched is not None and taken and self.positions.is_scattered(target):
-            return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
-        doubt = self.doubts.live(usage, site, matched) if section.writable and self.view.symbol(target) is None else None
-        if doubt is None and section.writable and matched is not None:
-            doubt = self.groups.objection(target, matched) or self._gainsaid(site, matched)
-        if doubt is not None:
-            return doubt
-        fits = matched is not None and self._is_aligned(function, target, matched)
-        if matched is not None and section.writable and not fits:
-            return f"the base has the datum at 0x{matched:x}, where code cannot access it, because that is not aligned as 0x{target:x} is"
-        if matched is not None and fits and (section.writable or self.novelty.is_whole(target, matched)):
-            return BaseAddress(matched)
+        found = self._live(function, usage, site, matched) if section.writable else self._constant(function, target, matched)
+        if found is not None:
+            return found
         if self.fixed.holds_code(section):
             return f"a reference to 0x{target:x} between functions, which is neither known code nor known data"
         equal = self.novelty.equal_constant(target)
@@ -458,6 +443,39 @@ class _Binder:
             return self._nameless(usage, target)
         objection = self.novelty.objection(target)
         return CarriedAddress(target) if objection is None else objection
+
+    def _travelling(self, function: Function | None, site: Site, section: Section) -> Destination | None:
+        """A constant that must lie near the code, or in one piece with others that a pointer may lead to the end of."""
+        if site.kind in SHORT_DATA_KINDS:
+            return CarriedAddress(site.target)
+        whole = self.stretches.around(site.target) if function is None and self.fixed.holds_constants(section) else None
+        if whole is None:
+            return None
+        self.outside[site.target] = whole
+        return CarriedAddress(site.target)
+
+    def _constant(self, function: Function | None, target: Rva, matched: Rva | None) -> Destination | None:
+        """A constant that the base has too, whole."""
+        if matched is None or not self._is_aligned(function, target, matched) or not self.novelty.is_whole(target, matched):
+            return None
+        return BaseAddress(matched)
+
+    def _live(self, function: Function | None, usage: Usage | None, site: Site, matched: Rva | None) -> Destination | str | None:
+        """A live datum that the base has, or why it may be something else; ``None`` where nothing is known of it."""
+        target = site.target
+        nameless = self.view.symbol(target) is None
+        taken = nameless and usage is not None and usage.takes(self.fixed, site)
+        if matched is not None and taken and self.positions.is_scattered(target):
+            return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
+        doubt = self.doubts.live(usage, site, matched) if nameless else None
+        if doubt is not None or matched is None:
+            return doubt
+        objection = self.groups.objection(target, matched) or self._gainsaid(site, matched)
+        if objection is not None:
+            return objection
+        if not self._is_aligned(function, target, matched):
+            return f"the base has the datum at 0x{matched:x}, where code cannot access it, because that is not aligned as 0x{target:x} is"
+        return BaseAddress(matched)
 
     def _gainsaid(self, site: Site, matched: Rva) -> str | None:
         """Why a live datum that only other data's PDB entries leave out may not be the one at ``matched``."""
