@@ -33,11 +33,12 @@ from hotpatch.builder.model import (
 )
 from hotpatch.builder.neighbours import Neighbours
 from hotpatch.builder.novelty import Novelty
-from hotpatch.builder.ownership import Ownership, Stretches, Usage
+from hotpatch.builder.ownership import Ownership, Usage
 from hotpatch.builder.place import LARGEST_DATA_ALIGNMENT
 from hotpatch.builder.positions import Positions
 from hotpatch.builder.reaches import Distances, Reach
 from hotpatch.builder.reckonings import Reckonings
+from hotpatch.builder.stretches import Stretches
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
@@ -386,7 +387,7 @@ class _Binder:
         objection = self.novelty.objection(owner.rva)
         if objection is not None:
             return objection
-        self.outside[target] = Range(min(owner.rva, target), Rva(max(owner.rva + (owner.size or 0), target + 1)))
+        self.outside[target] = Range(min(owner.rva, target), Rva(max(owner.end, target + 1)))
         return CarriedAddress(target)
 
     def _nameless(self, usage: Usage | None, target: Rva) -> Destination | str:

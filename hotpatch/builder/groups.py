@@ -43,7 +43,7 @@ class Groups:
 
     def _further(self, view: View, datum: Datum) -> Iterator[int]:
         """Live data without a name that code reaches from ``datum``, behind its end."""
-        end = datum.rva + (datum.size or 0)
+        end = datum.end
         for body in view.bodies.values():
             if datum.rva not in body.whole_targets:
                 continue

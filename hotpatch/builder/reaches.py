@@ -208,7 +208,7 @@ class Distances:
     def is_end(self, reach: Reach) -> bool:
         """Whether it is the end of an array, of which only the address is made."""
         symbol = self._fixed.symbol(reach.taken)
-        if symbol is None or reach.width or symbol.rva + (symbol.size or 0) != reach.start:
+        if symbol is None or reach.width or symbol.end != reach.start:
             return False
         return symbol.is_array or (symbol.size or 0) > POINTER_SIZE
 
@@ -229,7 +229,7 @@ class Distances:
         low, high = min(one, other), max(one, other)
         starts = view.boundaries[bisect_right(view.boundaries, low) : bisect_right(view.boundaries, high)]
         symbol = view.symbol(low)
-        end = symbol.rva + (symbol.size or 0) if symbol is not None else None
+        end = symbol.end if symbol is not None else None
         return all(start == end and start not in view.referenced and view.symbol(start) is None for start in starts)
 
     def _is_reached_in_base(self, base: int, wanted: int) -> bool:

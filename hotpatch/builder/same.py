@@ -68,8 +68,8 @@ class Sameness:
         Where another begins at the end of one, it may still be the end.
         """
         sized = [datum for datum in self._fixed.data_symbols if datum.size]
-        ends = [datum for datum in sized if datum.rva + (datum.size or 0) == fixed]
-        if any(datum.rva < fixed < datum.rva + (datum.size or 0) or (datum.rva == fixed and not ends) for datum in sized):
+        ends = [datum for datum in sized if datum.end == fixed]
+        if any(datum.rva < fixed < datum.end or (datum.rva == fixed and not ends) for datum in sized):
             return False
         if any(datum.rva == fixed for datum in sized):
             return any(self._place_of(datum.name, base) + (datum.size or 0) == base for datum in ends)
@@ -189,7 +189,7 @@ class Sameness:
             names = {datum.name for datum in self._base.data_symbols}
             if any(item.name not in names for item in near):
                 return None
-            if any(item.rva <= fixed < item.rva + (item.size or 0) for item in near):
+            if any(item.rva <= fixed < item.end for item in near):
                 return f"a copy of 0x{fixed:x}, which no symbol of new data covers"
         live = sorted((match.fixed, match.base, match.size) for match in self._diff.data if match.writable)
         before = [there - here for here, there, _ in live if here < fixed][-1:]

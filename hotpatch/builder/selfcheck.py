@@ -193,7 +193,7 @@ class _Check:
 
     def _is_end(self, item: Reach) -> bool:
         datum = self.fixed.datum_at(item.taken)
-        return datum is not None and datum.rva + (datum.size or 0) == item.start
+        return datum is not None and datum.end == item.start
 
     def _reach_problem(self, item: Reach, found: int) -> str | None:
         in_base, at = found - _BASE_VA, found - self.patch_va

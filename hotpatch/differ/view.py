@@ -328,12 +328,12 @@ class View:
     def symbol(self, rva: int) -> Datum | None:
         """The symbol of known size that covers ``rva``."""
         at = bisect_right(self._sized_starts, rva) - 1
-        return self._sized[at] if at >= 0 and rva < self._sized[at].rva + (self._sized[at].size or 0) else None
+        return self._sized[at] if at >= 0 and rva < self._sized[at].end else None
 
     def datum(self, rva: int) -> Range:
         """The datum at ``rva``: as its symbol says, otherwise up to the next thing that anything refers to."""
         symbol = self.symbol(rva)
-        return self.extent(rva) if symbol is None else Range(symbol.rva, Rva(symbol.rva + (symbol.size or 0)))
+        return self.extent(rva) if symbol is None else Range(symbol.rva, symbol.end)
 
     def pointer(self, site: int) -> int:
         """Where the relocated pointer at ``site`` leads, as an RVA."""

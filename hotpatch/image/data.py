@@ -90,4 +90,4 @@ class DataIndex:
         if index < 0:
             return None
         datum = self.data[index]
-        return datum if rva < datum.rva + (datum.size or 0) else None
+        return datum if rva < datum.end else None

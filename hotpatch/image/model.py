@@ -159,6 +159,11 @@ class Datum:
     scope: str | None = None
     is_array: bool = False
 
+    @property
+    def end(self) -> Rva:
+        """First byte behind it, as far as its size is known."""
+        return Rva(self.rva + (self.size or 0))
+
 
 @dataclass(frozen=True, slots=True)
 class Import:

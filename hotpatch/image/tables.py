@@ -76,7 +76,7 @@ def _edges(image: Image) -> Iterator[int]:
     for section in image.sections:
         yield from section.range
     for datum in image.data_symbols:
-        yield from (datum.rva, datum.rva + (datum.size or 0))
+        yield from (datum.rva, datum.end)
     for start, size, _ in image.symbols.contributions:
         yield from (start, start + size)
     for part in (*metadata(image), *image.import_address_tables):
