@@ -479,7 +479,7 @@ class _Binder:
         return BaseAddress(matched)
 
     def _gainsaid(self, site: Site, matched: Rva) -> str | None:
-        """Why a live datum that only other data's PDB entries leave out may not be the one at ``matched``."""
+        """Why a live datum without a name, though both images have PDBs, may not be the one at ``matched``."""
         if not (self.fixed.has_symbols and self.base.has_symbols):
             return None
         why = self.witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)

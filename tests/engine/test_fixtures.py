@@ -62,7 +62,8 @@ def test_most_cases_are_tried_here():
     assert len(CASES) >= 8
 
 
-@pytest.mark.parametrize(("redirect", "load"), [(Redirect.HPAT, LOADS[0]), *((redirect, LOADS[1]) for redirect in Redirect)])
+@pytest.mark.parametrize("redirect", list(Redirect))
+@pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_before_patched_reverted_again(case, machine, load, redirect):
     base = image(case.name, machine, "base")

@@ -82,11 +82,15 @@ def compile_program(program: Program, machine: Machine, folder: Path) -> Built:
 
 @dataclass
 class Outcome:
-    """What came of one pair: ``problems`` are wrong patches or failures, ``refused`` what refused each build that was tried."""
+    """What came of one pair: ``problems`` are wrong patches or failures, ``refused`` what refused each build that was tried.
+
+    ``unchanged``: no function differs in what it does, as where the order of globals alone does and the compiler does not merge them.
+    """
 
     problems: list[str] = field(default_factory=list)
     refused: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     patched: int = 0
+    unchanged: bool = False
 
 
 def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
@@ -103,6 +107,7 @@ def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
             try:
                 patch = build_patch(diff, only=only)
             except NothingToDo:
+                outcome.unchanged = True
                 break
             except NotHotpatchable as refused:
                 outcome.refused.append((f"{label} {''.join(only)}", tuple(str(item) for item in refused.refusals)))
