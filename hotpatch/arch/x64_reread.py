@@ -15,31 +15,30 @@ from hotpatch.arch.x64_tables import MAY_DISPATCH
 if TYPE_CHECKING:
     from hotpatch.arch.outline import Outline
 
-_REL32 = FixupKind.REL32
-_DISTANCES = frozenset((_REL32, FixupKind.REL8))
+_REL32, _REL8 = FixupKind.REL32, FixupKind.REL8
 _NEAR = struct.Struct("<i").unpack_from
 _SHORT = struct.Struct("<b").unpack_from
 
 
 def is_exemplary(outline: Outline, image_base: int) -> bool:
-    """Nothing in it jumps through a table, and nothing loads the image base."""
-    if MAY_DISPATCH.search(outline.masked) or outline.address <= image_base < outline.address + len(outline.code):
-        return False
-    return image_base not in outline.leads() and _DISTANCES.issuperset([row[3] for row in outline.outward])
+    """Nothing in it jumps through a table, and nothing loads the image base (which :func:`reread` looks for)."""
+    return MAY_DISPATCH.search(outline.masked) is None and not outline.address <= image_base < outline.address + len(outline.code)
 
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
-    """Where the outward references of ``code`` lead; ``None`` where one leads to the image base, or into ``code``."""
+    """Where the outward references of ``code`` lead; ``None`` where one leads to the image base or into ``code``, or is no distance."""
     end = address + len(code)
     if address <= image_base < end:
         return None
     leads = []
-    for _, _, field, kind, _, _, addend in outline.outward:
+    for _, _, field, kind, _, target, addend in outline.outward:
         if kind is _REL32:
             lead = address + field + 4 - addend + _NEAR(code, field)[0]
-        else:
+        elif kind is _REL8:
             lead = address + field + 1 - addend + _SHORT(code, field)[0]
-        if address <= lead < end or lead == image_base:
+        else:
+            return None
+        if address <= lead < end or lead == image_base or target == image_base:
             return None
         leads.append(lead)
     return tuple(leads)

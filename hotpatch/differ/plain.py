@@ -40,10 +40,8 @@ def _told_more_of(view: View) -> Iterator[int]:
     yield from view.special_data.values()
     yield from view.type_records
     yield from (site + POINTER_SIZE for site, target in image.pointers.items() if target in view.type_records)
+    yield from view.holders
     starts = view.boundaries
-    for site in image.relocations:
-        at = bisect_right(starts, site)
-        yield from starts[max(at - 1, 0) : bisect_left(starts, site + POINTER_SIZE)]
     for datum in image.data_symbols:
         if datum.size:
             yield from starts[bisect_left(starts, datum.rva) : bisect_right(starts, datum.rva + datum.size)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from functools import cached_property
 from sys import intern
 from typing import TYPE_CHECKING
@@ -226,10 +225,9 @@ class View:
         for one, following in may_be_distances(self, sorted(found)):
             if self.place(one).kind is PlaceKind.CONSTANT:
                 found.update(distance_targets(self, one, following))
-        starts = sorted(found)
-        for site in image.relocations:  # where a pointer lies on both sides, something that is no reference looked like one
-            found.difference_update(starts[bisect_right(starts, site) : bisect_left(starts, site + POINTER_SIZE)])
-        return tuple(starts if len(found) == len(starts) else sorted(found))
+        # where a pointer lies on both sides, something that is no reference looked like one
+        found.difference_update([site + inside for inside in range(1, POINTER_SIZE) for site in image.relocations])
+        return tuple(sorted(found))
 
     @cached_property
     def referenced(self) -> frozenset[int]:
@@ -346,22 +344,23 @@ class View:
 
     def pointers_from(self, rva: int) -> tuple[int, ...]:
         """Offsets from ``rva`` of the relocated pointers up to the next boundary."""
-        found = self._pointers_from.get(rva)
+        found = self.holders.get(rva)
         if found is not None:
             return found
         at = bisect_left(self.boundaries, rva)
         return () if self.boundaries[at : at + 1] == (rva,) else self.pointers(*self.extent(rva))
 
     @cached_property
-    def _pointers_from(self) -> Mapping[int, tuple[int, ...]]:
-        """The same for all boundaries that have any, at once."""
-        starts = self.boundaries
-        sites: dict[int, list[int]] = defaultdict(list)
-        for site in self.image.relocations:
-            following = bisect_right(starts, site)
-            if 0 < following < len(starts) and site + POINTER_SIZE <= starts[following]:
-                sites[starts[following - 1]].append(site - starts[following - 1])
-        return {start: tuple(offsets) for start, offsets in sites.items()}
+    def holders(self) -> Mapping[int, tuple[int, ...]]:
+        """The boundaries behind which relocated pointers stand, with their offsets up to the next boundary."""
+        sites, starts = self.image.relocations, self.boundaries
+        found: dict[int, tuple[int, ...]] = {}
+        at = bisect_left(sites, starts[0]) if starts else len(sites)
+        while at < len(sites) and (following := bisect_right(starts, sites[at])) < len(starts):
+            start, end = starts[following - 1], bisect_left(sites, starts[following], at)
+            found[start] = tuple([site - start for site in sites[at:end]])
+            at = end
+        return found
 
     def bare(self, start: int, size: int) -> bytes:
         """The initial bytes of data, with relocated pointers zeroed."""

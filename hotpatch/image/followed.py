@@ -11,11 +11,11 @@ from hotpatch.address import Rva
 from hotpatch.arch import LONGEST_INSTRUCTION, FixupKind, Use
 from hotpatch.image.entries import Entries
 from hotpatch.image.flow import ONWARD, decode, end_of_function, is_last_step, padding_length
-from hotpatch.image.model import FunctionSource, Range
+from hotpatch.image.model import FunctionSource, Range, range_of
 from hotpatch.image.told import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Set
 
     from hotpatch.image.image import Image
 
@@ -23,6 +23,7 @@ _ROUND_LIMIT = 1000
 _POINTER_KINDS = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.REL21})
 """How code takes an address; a load's own displacement (PAGEOFFSET_12L, literals) is data."""
 _CALL, _DATA, _BRANCH, _JUMP = Use.CALL, Use.DATA, Use.BRANCH, Use.JUMP
+_NONE: frozenset[int] = frozenset()
 PDATA = int(FunctionSource.PDATA)
 """Asking an enumeration for a member takes as long as all else that is done with a reference."""
 
@@ -129,14 +130,14 @@ class Followed(Told):
             end = self.end[start]
             owner = self.owner[start]
             branches: list[int] = []
-            _, tables, outline, leads = self.image.reading(Range(Rva(start), Rva(end)))
+            _, tables, outline, leads = self.image.reading(range_of((start, end)))
             for table in tables:
                 self.tables.update((table.address, *(table.index or ())[:1]))
                 self.table_ends.add(table.address + table.size)
             if start in again or (tables and not all(table.exact for table in tables)):
                 whole = self.unbounded[start] = self._whole(start)
                 tables = self.image.jump_tables_in(whole)
-            anchors = {table.anchor for table in tables}
+            anchors = {table.anchor for table in tables} if tables else _NONE
             if anchors:
                 self._not_taken(anchors, start)
             for table in tables:
@@ -164,7 +165,7 @@ class Followed(Told):
             self.branches[start] = tuple(branches)
         return sorted(filter(self.is_code, calls)), sorted(filter(self.is_code, taken))
 
-    def _not_taken(self, anchors: set[int], start: int) -> None:
+    def _not_taken(self, anchors: Set[int], start: int) -> None:
         """The range at ``start`` counts the entries of tables from ``anchors``, and looked as if it took the addresses of functions."""
         for anchor in anchors & self.takers.keys():
             takers = self.takers[anchor]

@@ -12,7 +12,7 @@ from hotpatch.arch import Flow, Use
 from hotpatch.image.flow import ALIGNED, LEAVING, LONGEST_FILLER, ONWARD, decode, is_left_over, reach, starts_with_padding
 from hotpatch.image.followed import PDATA, Followed
 from hotpatch.image.gaps import whole_functions
-from hotpatch.image.model import Function, FunctionSource, Range
+from hotpatch.image.model import Function, FunctionSource, Range, range_of
 from hotpatch.image.type_records import type_record
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _Finder(Followed):
         for target in self.branches.get(start, ()):
             if self._is_others(target, owner):
                 yield target
-        if self._is_others(end, owner) and self._falls_through(start, end):
+        if (end not in self.end or self._is_others(end, owner)) and self._falls_through(start, end) and self._is_others(end, owner):
             yield end
 
     def _falls_through(self, start: int, end: int) -> bool:
@@ -161,12 +161,15 @@ class _Finder(Followed):
         return bool(fresh)
 
     def _gaps(self) -> Iterator[tuple[int, int]]:
-        """Where code that is nobody's begins behind a function, and where it ends."""
+        """Where code that is nobody's begins behind a function, and where it ends; those apart that hold nothing but filler."""
+        fills = self.image.architecture.fillers.fullmatch
         for section in self.executable:
             starts = self.starts[bisect_left(self.starts, section.start) : bisect_left(self.starts, section.end)]
+            code, first = self.image.code(section), section.start
             for start, following in pairwise([*starts, section.end]):
-                if self.end[start] < following:
-                    yield self.end[start], following
+                end = self.end[start]
+                if end < following and not fills(code, end - first, following - first):
+                    yield end, following
 
     def take_thrown(self) -> bool:
         """Take what destroys and copies objects that are thrown, which nothing else may lead to; whether there was any."""
@@ -187,11 +190,14 @@ class _Finder(Followed):
         """Ranges grouped by owner, neighbours of one owner merged."""
         parts: dict[int, list[Range]] = {}
         for start in self.starts:
-            own = parts.setdefault(self.owner[start], [])
-            if own and own[-1].end == start and start != self.owner[start]:
-                own[-1] = Range(own[-1].start, Rva(self.end[start]))
+            owner, end = self.owner[start], self.end[start]
+            own = parts.get(owner)
+            if own is None:
+                parts[owner] = [range_of((start, end))]
+            elif own[-1].end == start != owner:
+                own[-1] = range_of((own[-1].start, end))
             else:
-                own.append(Range(Rva(start), Rva(self.end[start])))
+                own.append(range_of((start, end)))
         found = []
         sources: dict[int, FunctionSource] = {}
         for owner, ranges in sorted(parts.items()):

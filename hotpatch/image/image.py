@@ -367,7 +367,7 @@ class Image:
 
     @cached_property
     def _range_starts(self) -> tuple[Rva, ...]:
-        return tuple(part.start for part, _ in self._ranges)
+        return tuple([part.start for part, _ in self._ranges])
 
     def function_at(self, rva: int) -> Function | None:
         """The function that ``rva`` lies in, in any of its ranges."""
@@ -386,8 +386,8 @@ class Image:
 
     @cached_property
     def _code_sections(self) -> frozenset[Rva]:
-        places = (self.section_at(part.start) for part, _ in self._ranges)
-        return frozenset(section.rva for section in places if section is not None)
+        starts = self._range_starts
+        return frozenset(section.rva for low, high, section in self._spans if bisect_left(starts, low) < bisect_left(starts, high))
 
     def function_of_entry(self, rva: int) -> Function | None:
         """The function that begins at ``rva``."""

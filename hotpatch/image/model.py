@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.address import Rva
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hotpatch.address import FileOffset
 
 
@@ -42,6 +45,10 @@ class Range(NamedTuple):
     def __contains__(self, rva: object) -> bool:
         """Whether the address ``rva`` lies in the range."""
         return isinstance(rva, int) and self.start <= rva < self.end
+
+
+range_of: Callable[[tuple[int, int]], Range] = partial(tuple.__new__, Range)
+"""``Range`` of a start and an end without a Python frame, where thousands are made."""
 
 
 @dataclass(frozen=True, slots=True)
