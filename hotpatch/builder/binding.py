@@ -242,7 +242,7 @@ class _Binder:
 
     def _bind_data(self, part: Range) -> None:
         for rva in self.fixed.relocations_in(part):
-            if not any(holds_address(table, rva) for body in self.bodies.values() for table in body.tables):
+            if not any(holds_address(table, rva) for table in self.table_rows.covering(rva, self.bodies)):
                 self._bind(None, pointer_site(self.fixed, part.start, rva))
 
     def _bind_distances(self) -> None:
@@ -326,7 +326,7 @@ class _Binder:
             self.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, reason, evidence))
 
     def _in_table(self, fixed: int) -> bool:
-        return any(table.covers(fixed) for body in self.bodies.values() for table in body.tables)
+        return any(True for _ in self.table_rows.covering(fixed, self.bodies))
 
     # where references go -----------------------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
                 {"image": "fixed", **instruction_evidence(image, last.address, last.size)},
             )
         falls_into[block.end] = following
-    return Body(function, blocks, sites, _distinct(tables), falls_into)
+    return Body(function, blocks, sites, distinct(tables), falls_into)
 
 
 def _blocks(image: Image, function: Function, spans: list[Range]) -> tuple[Range, ...]:
@@ -135,5 +135,6 @@ def _following(image: Image, end: Rva) -> Rva | None:
     return entry if entry == end or image.padding_before(image.functions[index]) >= entry - end else None
 
 
-def _distinct(tables: tuple[JumpTable, ...]) -> tuple[JumpTable, ...]:
+def distinct(tables: tuple[JumpTable, ...]) -> tuple[JumpTable, ...]:
+    """Each table once: several jumps may go through one."""
     return tuple({table.address: table for table in tables}.values())

@@ -11,6 +11,7 @@ from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.builder.rearranged import Rearranged
+from hotpatch.builder.spans import Spans
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
@@ -34,10 +35,16 @@ class Positions:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
         self._diff, self._fixed, self._base = diff, fixed, base
         self._rearranged = Rearranged(diff, fixed, base, novelty)
+        self._constants: dict[int, dict[bytes, int]] = {}
+        """By size: with what constants of the base begin, and the first that begins so."""
 
     @cached_property
     def _matches(self) -> tuple[tuple[int, int, int], ...]:
         return tuple((match.fixed, match.base, match.size) for match in self._diff.data if match.writable)
+
+    @cached_property
+    def _starts(self) -> tuple[int, ...]:
+        return tuple(fixed for fixed, _, _ in self._matches)
 
     @cached_property
     def _roles(self) -> frozenset[int]:
@@ -45,15 +52,13 @@ class Positions:
         return frozenset(rva for role, rva in self._fixed.special_data.items() if role in _WORDS)
 
     @cached_property
-    def _taken(self) -> tuple[tuple[int, int], ...]:
-        return tuple(sorted((base, base + size) for _, base, size in self._matches))
+    def _taken(self) -> Spans[int]:
+        """What of the base is matched, by where the fixed image has it."""
+        return Spans((base, base + size, fixed) for fixed, base, size in self._matches)
 
     def places(self, rva: int) -> tuple[int | None, tuple[int, ...]]:
         """Where the neighbours agree that the base has it, and every place of the base where it may be."""
-        section = self._fixed.section(rva)
-        near = [item for item in self._matches if section is not None and item[0] in section.range]
-        below = max((item for item in near if item[0] < rva), default=None)
-        above = min((item for item in near if item[0] > rva), default=None)
+        below, above = self._next_to(rva)
         found = {item[1] + rva - item[0] for item in (below, above) if item is not None}
         possible = sorted(place for place in found if self._free(place))
         agreed = next(iter(found)) if below is not None and above is not None and len(found) == 1 and possible else None
@@ -106,13 +111,20 @@ class Positions:
     def displacements_around(self, rva: int) -> tuple[int, ...]:
         """How much further the base has the live data just before and just behind the one at ``rva``, where it has them."""
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
-        own, section = self._diff.data[at] if at >= 0 else None, self._fixed.section(rva)
-        near = [
-            item for item in self._diff.data if item.writable and item is not own and section is not None and item.fixed in section.range
-        ]
-        below = [item.base - item.fixed for item in near if item.fixed < rva][-1:]
-        above = [item.base - item.fixed for item in near if item.fixed > rva][:1]
-        return (*below, *above)
+        own = self._diff.data[at].fixed if at >= 0 and self._diff.data[at].writable else None
+        return tuple(item[1] - item[0] for item in self._next_to(rva, own) if item is not None)
+
+    def _next_to(self, rva: int, but: int | None = None) -> tuple[tuple[int, int, int] | None, tuple[int, int, int] | None]:
+        """The matched live data that begin before and behind ``rva`` in its section, next to it; not the one that begins at ``but``."""
+        section = self._fixed.section(rva)
+        if section is None:
+            return None, None
+        below, above = bisect_left(self._starts, rva) - 1, bisect_right(self._starts, rva)
+        if below >= 0 and self._matches[below][0] == but:
+            below -= 1
+        before = self._matches[below] if below >= 0 and self._matches[below][0] in section.range else None
+        after = self._matches[above] if above < len(self._matches) and self._matches[above][0] in section.range else None
+        return before, after
 
     def ending_place(self, rva: int) -> int | None:
         """Where the base has the end of the live data that end where ``rva`` begins, if it has no other known place for ``rva`` there.
@@ -195,7 +207,7 @@ class Positions:
 
     def _free(self, base: int) -> bool:
         section = self._base.section(base)
-        return section is not None and section.writable and not any(start <= base < end for start, end in self._taken)
+        return section is not None and section.writable and not any(True for _ in self._taken.covering(base))
 
     def alike(self, fixed: int, base: int) -> bool:
         """Whether both begin with the same bytes."""
@@ -228,10 +240,11 @@ class Positions:
         content = self._fixed.bare(fixed, min(size, _COMPARED))
         if not any(content):
             return None
-        for start in self._base.boundaries:
-            if self._base.image.holds_constants(self._base.section(start)) and self._base.bare(start, len(content)) == content:
-                return start
-        return None
+        known = self._constants.get(len(content))
+        if known is None:
+            starts = (start for start in reversed(self._base.boundaries) if self._base.image.holds_constants(self._base.section(start)))
+            known = self._constants[len(content)] = {self._base.bare(start, len(content)): start for start in starts}
+        return known.get(content)
 
     def is_evident(self, fixed: int, base: int) -> bool:
         """Whether the base refers to that place too, and both begin with the same bytes, which are not all zero."""

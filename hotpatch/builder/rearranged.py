@@ -44,6 +44,8 @@ class Rearranged:
         self._alignments = Alignments(base, fixed)
         self._live = [match for match in diff.data if match.writable]
         self._starts = [match.fixed for match in self._live]
+        self._parts: dict[int, tuple[Range, Range] | None] = {}
+        self._reordered: dict[tuple[int, int], bool] = {}
 
     # other places ------------------------------------------------------------------------------------------------------------------------
 
@@ -53,7 +55,15 @@ class Rearranged:
         Its neighbours on both sides, near or far, moved by as much, nothing new lies between them, the functions that use it are those that
         used the base's, and either its content tells it from all else there, or it is used at the same instructions and at no others.
         """
-        parts = self._between(rva)
+        known = self._reordered.get((rva, base))
+        if known is None:
+            known = self._reordered[rva, base] = self._is_reordered(rva, base)
+        return known
+
+    def _is_reordered(self, rva: int, base: int) -> bool:
+        if rva not in self._parts:
+            self._parts[rva] = self._between(rva)
+        parts = self._parts[rva]
         if parts is None or base not in parts[1] or not self._same_functions(base, rva):
             return False
         return self._told_by_content(rva, base, *parts) or self._used_alike(base, rva)
@@ -72,28 +82,45 @@ class Rearranged:
         own = bisect_left(self._starts, rva)
         if own == len(self._starts) or self._starts[own] != rva:
             return None
-        section = self._fixed.section(rva)
-        near = [
-            at for at, match in enumerate(self._live) if abs(match.fixed - rva) <= FARTHEST and self._fixed.section(match.fixed) is section
-        ]
-        pairs = ((before, after) for before in near if before < own for after in near if after > own)
-        for before, after in sorted(pairs, key=lambda pair: (pair[1] - pair[0], pair)):
+        for before, after in self._around(own):
             one, other = self._live[before], self._live[after]
-            if one.base - one.fixed != other.base - other.fixed:
-                continue
             parts = Range(Rva(one.fixed + one.size), other.fixed), Range(Rva(one.base + one.size), other.base)
             if self._holds_the_same(self._live[before + 1 : after], *parts):
                 return parts
         return None
 
+    def _around(self, own: int) -> list[tuple[int, int]]:
+        """Live data before and behind the one numbered ``own``, in both images, that are near it and moved alike; nearest first."""
+        at, section = self._live[own], self._fixed.section(self._starts[own])
+        first, last = bisect_left(self._starts, at.fixed - FARTHEST), bisect_right(self._starts, at.fixed + FARTHEST)
+        behind: dict[int, list[int]] = defaultdict(list)
+        for number in range(own + 1, last):
+            match = self._live[number]
+            if match.base > at.base and self._fixed.section(match.fixed) is section:
+                behind[match.base - match.fixed].append(number)
+        pairs = []
+        for number in range(first, own):
+            match = self._live[number]
+            if match.base + match.size <= at.base and self._fixed.section(match.fixed) is section:
+                pairs += [(number, other) for other in behind.get(match.base - match.fixed, ())]
+        return sorted(pairs, key=lambda pair: (pair[1] - pair[0], pair))
+
     def _holds_the_same(self, inside: list[DatumMatch], fixed: Range, base: Range) -> bool:
         """Whether the data ``inside`` are all that are referred to in ``fixed``, and what the base has of them is what is matched there."""
-        if not all(match.base in base for match in inside) or any(match.base in base and match.fixed not in fixed for match in self._live):
+        if not all(base.start <= match.base < base.end for match in inside):
+            return False
+        first, last = (bisect_left(self._by_base, (place, 0)) for place in base)
+        if not all(fixed.start <= place < fixed.end for _, place in self._by_base[first:last]):
             return False
         starts = self._fixed.boundaries
         here = starts[bisect_left(starts, fixed.start) : bisect_left(starts, fixed.end)]
         ends = {match.fixed + match.size for match in inside}
         return all(start in ends or start == fixed.start or self._diff.base_datum(Rva(start)) is not None for start in here)
+
+    @cached_property
+    def _by_base(self) -> list[tuple[int, int]]:
+        """Where live data lie in the base and in the fixed image, sorted."""
+        return sorted((match.base, match.fixed) for match in self._live)
 
     def _told_by_content(self, rva: int, base: int, fixed_part: Range, base_part: Range) -> bool:
         """Whether these two begin with the same, not with zeros, and nothing else in either part does."""

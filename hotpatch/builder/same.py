@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import Use
 from hotpatch.builder.novelty import Novelty
+from hotpatch.builder.spans import Spans
 from hotpatch.differ import Verdict
 from hotpatch.differ.view import View
 from hotpatch.image import DOS_HEADER_SIZE
@@ -146,14 +149,25 @@ class Sameness:
                 size = self._view.extent(reach.start).end - reach.start
             same = reach.start in self._fixed.imports_by_slot or self._view.bare(reach.start, size) == self._base_view.bare(base, size)
             return None if same else what
-        if not reach.width and any((match.fixed + match.size, match.base + match.size) == (reach.start, base) for match in self._diff.data):
+        if not reach.width and (reach.start, base) in self._data_ends:
             return None  # where both have the end of one datum, whatever begins there
-        for match in self._diff.data:
-            here = match.fixed < reach.end and reach.start < match.fixed + match.size
-            there = match.base < base + size and base < match.base + match.size
-            if match.writable and (here or there) and match.base - match.fixed != moved:
-                return what
-        return None
+        displacements = chain(self._here.overlapping(reach.start, reach.end), self._there.overlapping(base, base + size))
+        return what if any(displacement != moved for displacement in displacements) else None
+
+    @cached_property
+    def _data_ends(self) -> frozenset[tuple[int, int]]:
+        """Where data end that both images have, in the fixed image and in the base."""
+        return frozenset((match.fixed + match.size, match.base + match.size) for match in self._diff.data)
+
+    @cached_property
+    def _here(self) -> Spans[int]:
+        """Live data of the fixed image that the base has too: how much further it has them."""
+        return Spans((match.fixed, match.fixed + match.size, match.base - match.fixed) for match in self._diff.data if match.writable)
+
+    @cached_property
+    def _there(self) -> Spans[int]:
+        """The same by where the base has them."""
+        return Spans((match.base, match.base + match.size, match.base - match.fixed) for match in self._diff.data if match.writable)
 
     def import_problem(self, slot: PatchImport, fixed: int) -> str | None:
         """A reference to an import of the patch."""

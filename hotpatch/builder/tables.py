@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind
+from hotpatch.builder.bodies import distinct
+from hotpatch.builder.spans import Spans
 from hotpatch.errors import OutOfReach, Refusal, Rule
 from hotpatch.patch import Fixup, Space
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
     from hotpatch.arch import JumpTable
     from hotpatch.builder.model import Placement
     from hotpatch.image import Image
@@ -28,6 +32,12 @@ class TableRows:
         self.ends: list[int] = []
         for _, end in self.spans:
             self.ends.append(max(end, self.ends[-1] if self.ends else 0))
+        owned = ((function, table) for function in image.functions for table in distinct(image.jump_tables(function)))
+        self._owned = Spans((start, end, (function.entry, table)) for function, table in owned for start, end in _spans(table))
+
+    def covering(self, rva: int, entries: Container[Rva]) -> Iterator[JumpTable]:
+        """The tables that ``rva`` lies in, or in whose entry numbers, of the functions with these ``entries``."""
+        return (table for entry, table in self._owned.covering(rva) if entry in entries)
 
     def objection(self, table: JumpTable) -> str | None:
         """Why the length of ``table`` cannot be right: another table or a relocated pointer lies in it."""

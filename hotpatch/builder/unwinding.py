@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Use
 from hotpatch.builder.model import CarriedAddress, Site, Veneer
+from hotpatch.builder.spans import Spans
 from hotpatch.errors import NotHotpatchable, Refusal, Rule
 from hotpatch.image import Range
 from hotpatch.unwind import Meaning, descriptor_range, unwinder
@@ -85,10 +86,10 @@ def descriptors(image: Image, carried: Iterable[CarriedUnwind]) -> Iterator[Rang
 
 def stray(carried: Iterable[CarriedUnwind], blocks: Iterable[Range]) -> Iterator[tuple[CarriedUnwind, UnwindReference]]:
     """References of unwind information to code that does not travel."""
-    known = tuple(blocks)
+    known = Spans((block.start, block.end, block) for block in blocks)
     for item in carried:
         for ref in item.references:
-            if ref.meaning is Meaning.CODE and not any(ref.target in block for block in known):
+            if ref.meaning is Meaning.CODE and not any(True for _ in known.covering(ref.target)):
                 yield item, ref
 
 

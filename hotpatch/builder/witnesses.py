@@ -7,7 +7,8 @@ there tells.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from hotpatch.differ.matching import Evidence
 from hotpatch.differ.reached import reached_from_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hotpatch.builder.reaches import Distances, Reach
     from hotpatch.differ import ImageDiff
@@ -39,8 +40,9 @@ class Witnesses:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``; ``distances`` tells what the comparison says of places."""
         self._diff, self._rows, self._distances = diff, diff.functions, distances
         self._fixed = fixed
-        self._there = _Reached(base, [row.base for row in diff.functions])
-        self._here = _Reached(fixed, [row.fixed for row in diff.functions])
+        self._there = Reached(base, [row.base for row in diff.functions])
+        self._here = Reached(fixed, [row.fixed for row in diff.functions])
+        self._heard: dict[tuple[int, bool, int], str | None] = {}
 
     def objection(self, reach: Reach, place: int) -> str | None:
         """Why what ``reach`` tells of may be something else in the base, where what it is reached from is at ``place``.
@@ -48,19 +50,25 @@ class Witnesses:
         ``None`` where a function that did not change uses it, and for elements that nothing in the base uses by themselves, unless they are
         far into a stretch that changed code alone matches.
         """
-        moved = place - reach.taken
-        if not self._fixed.writable(reach.start) or self._fixed.symbol(reach.start) is not None:
+        question = reach.start, bool(reach.width) and not reach.indexed, place - reach.taken
+        if question not in self._heard:
+            self._heard[question] = self._objection(*question)
+        return self._heard[question]
+
+    def _objection(self, fixed: Rva, is_whole: bool, moved: int) -> str | None:
+        """The same of what lies at ``fixed``, ``moved`` bytes from there in the base; ``is_whole``: accessed right there."""
+        if not self._fixed.writable(fixed) or self._fixed.symbol(fixed) is not None:
             return None
-        there, here = self._there.users(reach.start + moved), self._here.users(reach.start)
-        if not there and reach.width and not reach.indexed:
-            return self.unused(reach.start, Rva(reach.start + moved))
+        there, here = self._there.users(fixed + moved), self._here.users(fixed)
+        if not there and is_whole:
+            return self.unused(fixed, Rva(fixed + moved))
         if any(self._rows[number].verdict in _UNCHANGED for number in there & here):
             return None
         if not there:
-            return self._moved_away(reach.start + moved, moved) or self._used_before(reach.start, moved)
+            return self._moved_away(fixed + moved, moved) or self._used_before(fixed, moved)
         if not there & here:
             return f"{self._label(there)} uses what is there, {self._label(here)} this, and no function both"
-        return self._used_before(reach.start, moved) or self._used_now(reach.start, moved)
+        return self._used_before(fixed, moved) or self._used_now(fixed, moved)
 
     def _moved_away(self, base: int, moved: int) -> str | None:
         """Whether what begins in the base before ``base``, where nothing is known to, has moved otherwise, so that this goes on there."""
@@ -83,7 +91,9 @@ class Witnesses:
         """
         there, here = self._there.users(fixed + moved), self._here.users(fixed)
         own = _likeness(there, here)
-        for other in sorted(self._there.near(here, fixed + moved) - {fixed + moved}):
+        for other in self._there.near(here, fixed + moved):
+            if other == fixed + moved:
+                continue
             here_is = self._distances.fixed_place(other)
             users, followers = self._there.users(other), self._here.users(other - moved if here_is is None else here_is)
             agreed = followers if there else len(users & here) > 1
@@ -95,7 +105,9 @@ class Witnesses:
         """Whether those who used what is in its place in the base use something else now, in the same way."""
         there, here = self._there.users(fixed + moved), self._here.users(fixed)
         own = _likeness(there, here)
-        for other in sorted(self._here.near(there, fixed) - {fixed}):
+        for other in self._here.near(there, fixed):
+            if other == fixed:
+                continue
             there_is = self._diff.base_datum(Rva(other))
             users, forerunners = self._here.users(other), self._there.users(other + moved if there_is is None else there_is)
             if _likeness(there, users) > max(own, _likeness(forerunners, users)):
@@ -108,40 +120,91 @@ class Witnesses:
         return next((function.label for row in rows for function in (row.base, row.fixed) if function is not None), "nothing")
 
 
-class _Reached:
-    """What the functions of one image reach."""
+class Reached:
+    """What the functions of one image reach; a function is followed when something near what it names is first asked about."""
 
     def __init__(self, view: View, functions: Iterable[Function | None]) -> None:
         self._view, self._functions = view, tuple(functions)
         self._found: dict[int, frozenset[int]] = {}
+        self._reaching: dict[int, list[int]] = defaultdict(list)
+        """Place → the functions followed so far that reach it."""
+        self._places: list[int] = []
+        """The places, sorted."""
+        self._ahead: list[int] = []
+        """Of each address in ``_named``, the next whose function may not have been followed yet, itself or one behind it."""
+        self._users: dict[int, _Users] = {}
 
     def users(self, rva: int) -> _Users:
         """The functions that reach it from something near."""
-        first, last = (bisect_left(self._named, (rva + far, 0)) for far in (-FARTHEST, FARTHEST))
-        return frozenset(number for number in {number for _, number in self._named[first:last]} if rva in self._of(number))
+        found = self._users.get(rva)
+        if found is None:
+            self._follow_near(rva)
+            found = self._users[rva] = frozenset(number for number in self._reaching.get(rva, ()) if self._names_near(number, rva))
+        return found
 
     def before(self, rva: int) -> int | None:
         """The last live datum before it that any function reaches."""
-        first, last = (bisect_left(self._named, (at, 0)) for at in (rva - FARTHEST, rva + FARTHEST))
-        numbers = frozenset(number for _, number in self._named[first:last])
-        return max((place for place in self.near(numbers, rva) if place < rva), default=None)
+        self._follow_near(rva)
+        places = (place for place in reversed(self._around(rva)) if place < rva and self._view.writable(place))
+        return next((place for place in places if any(self._names_near(number, rva) for number in self._reaching[place])), None)
 
-    def near(self, numbers: _Users, rva: int) -> frozenset[int]:
-        """Live data that any of the functions ``numbers`` reaches near ``rva``."""
-        places = {place for number in numbers for place in self._of(number) if abs(place - rva) <= FARTHEST}
-        return frozenset(place for place in places if self._view.writable(place))
+    def near(self, numbers: _Users, rva: int) -> list[int]:
+        """Live data that any of the functions ``numbers`` reaches near ``rva``, sorted."""
+        for number in numbers:
+            self._of(number)
+        places = (place for place in self._around(rva) if self._view.writable(place))
+        return [place for place in places if not numbers.isdisjoint(self._reaching[place])]
+
+    def _around(self, rva: int) -> list[int]:
+        """The places near ``rva`` that any function followed so far reaches."""
+        if len(self._places) < len(self._reaching):
+            self._places = sorted(self._reaching)
+        return self._places[bisect_left(self._places, rva - FARTHEST) : bisect_right(self._places, rva + FARTHEST)]
 
     def _of(self, number: int) -> frozenset[int]:
         found, function = self._found.get(number), self._functions[number]
         if found is None:
             found = self._found[number] = frozenset() if function is None else reached_from_named(self._view.image, function)
+            for place in found:
+                self._reaching[place].append(number)
         return found
+
+    def _follow_near(self, rva: int) -> None:
+        """Follow all functions that name something near ``rva``."""
+        first, last = (bisect_left(self._named, (rva + far, 0)) for far in (-FARTHEST, FARTHEST))
+        at = self._not_followed(first)
+        while at < last:
+            self._of(self._named[at][1])
+            self._ahead[at] = at + 1
+            at = self._not_followed(at)
+
+    def _not_followed(self, at: int) -> int:
+        """The first address from ``at`` on whose function may not have been followed; what is passed over is so only once."""
+        if not self._ahead:
+            self._ahead = list(range(len(self._named) + 1))
+        passed = []
+        while self._ahead[at] != at:
+            passed.append(at)
+            at = self._ahead[at]
+        for one in passed:
+            self._ahead[one] = at
+        return at
+
+    def _names_near(self, number: int, rva: int) -> bool:
+        """Whether the function ``number`` names something from which ``rva`` is near."""
+        targets = self._targets[number]
+        return bisect_left(targets, rva - FARTHEST) < bisect_left(targets, rva + FARTHEST)
 
     @cached_property
     def _named(self) -> list[tuple[int, int]]:
         """The addresses that functions name, each with the function's number."""
+        return sorted((target, number) for number, targets in self._targets.items() for target in targets)
+
+    @cached_property
+    def _targets(self) -> Mapping[int, Sequence[int]]:
+        """The addresses that each function names, sorted, by the function's number."""
         functions = [(number, function.entry) for number, function in enumerate(self._functions) if function is not None]
-        return sorted({(target, number) for number, entry in functions for target in self._view.body(entry).whole_targets})
+        return {number: sorted(set(self._view.body(entry).whole_targets)) for number, entry in functions}
 
 
 def _likeness(there: _Users, here: _Users) -> Fraction:

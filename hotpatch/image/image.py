@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
@@ -332,6 +333,20 @@ class Image:
         """The function-table entries that begin in ``part``."""
         starts = self._unwind_starts
         return self.unwind_entries[bisect_left(starts, part.start) : bisect_left(starts, part.end)]
+
+    @cached_property
+    def unwind_infos(self) -> tuple[Rva, ...]:
+        """Where unwind information begins, sorted."""
+        return tuple(sorted({entry.info for entry in self.unwind_entries if entry.info is not None}))
+
+    @cached_property
+    def unwind_entries_by_handler(self) -> Mapping[Rva, tuple[UnwindEntry, ...]]:
+        """The function table's entries that have a language-specific handler, by it."""
+        found: dict[Rva, list[UnwindEntry]] = defaultdict(list)
+        for entry in self.unwind_entries:
+            if entry.handler is not None:
+                found[entry.handler].append(entry)
+        return {handler: tuple(entries) for handler, entries in found.items()}
 
     @cached_property
     def cffi_names(self) -> Mapping[Rva, tuple[str, ...]]:

@@ -38,8 +38,7 @@ def metadata(image: Image) -> tuple[Range, ...]:
     """The ranges of data directories and of what they lead to, sorted; they may overlap. What has no known size is given one byte."""
     directories = check(image.data, image.path).directories
     found = {Range(Rva(rva), Rva(rva + size)) for index, (rva, size) in enumerate(directories) if rva and size and index != _CERTIFICATES}
-    infos = {entry.info for entry in image.unwind_entries if entry.info is not None}
-    found.update([Range(info, Rva(info + UNWIND_HEAD)) for info in infos])
+    found.update([Range(info, Rva(info + UNWIND_HEAD)) for info in image.unwind_infos])
     if len(directories) > _DEBUG:
         found.update(_debug(image, *directories[_DEBUG]))
     if len(directories) > _IMPORT:

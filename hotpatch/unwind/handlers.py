@@ -105,7 +105,8 @@ def _cxx_of_others(image: Image, entry: UnwindEntry) -> tuple[int | None, bool]:
     Tables of functions that must not throw name nothing that is called, so that by themselves they could be anything.
     """
     data = entry.handler_data
-    others = (other for other in image.unwind_entries if other.handler == entry.handler and other is not entry)
+    alike = image.unwind_entries_by_handler[entry.handler] if entry.handler is not None else ()
+    others = (other for other in alike if other is not entry)
     found = ((other, other.handler_data) for other in others if other.handler_data is not None)
     shapes = (_cxx_shape(image, other, there) for other, there in found)
     version, guarded = next((shape for shape in shapes if shape[0] is not None), (None, False))
@@ -251,7 +252,7 @@ def _is_cookie(image: Image, rva: int, frame: int) -> bool:
 
 def _extent(image: Image, data: int) -> int:
     """Bytes from ``data`` to the next unwind information."""
-    starts = sorted({entry.info for entry in image.unwind_entries if entry.info is not None})
+    starts = image.unwind_infos
     index = bisect_right(starts, data)
     section = image.section_at(data)
     end = section.range.end if section else data

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.builder import build_patch
+from hotpatch.builder.ownership import FARTHEST
+from hotpatch.builder.witnesses import Reached
+from hotpatch.cases import find_case
 from hotpatch.differ import ImageDiff, diff_images
+from hotpatch.differ.reached import reached_from_named
+from hotpatch.differ.view import View
 from hotpatch.errors import NotHotpatchable, Rule
 from tests.builder.test_reaches import reaches, reads
 from tests.emulator.pe import DATA, TEXT, Pe
@@ -54,3 +62,19 @@ def test_what_may_be_something_else_is_refused(machine: Machine, name: str) -> N
 @pytest.mark.parametrize("name", STAYED)
 def test_what_others_use_as_before_is_the_same(machine: Machine, name: str) -> None:
     assert build_patch(pair(machine, *STAYED[name])).carried == ()
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_what_functions_reach_is_told_as_if_all_were_followed(machine: Machine) -> None:
+    image = hotpatch.open(find_case("interpreter").image(machine))
+    view, functions = View(image), image.functions
+    named = [(target, number) for number, function in enumerate(functions) for target in view.body(function.entry).whole_targets]
+    every = [reached_from_named(image, function) for function in functions]
+    places = sorted(frozenset().union(*every))
+    reached = Reached(view, functions)
+    for rva in random.Random(1).sample(places, len(places)):
+        near = {number for target, number in named if -FARTHEST <= target - rva < FARTHEST}
+        found = {place for number in near for place in every[number] if abs(place - rva) <= FARTHEST and view.writable(place)}
+        assert reached.users(rva) == {number for number in near if rva in every[number]}
+        assert reached.before(rva) == max((place for place in found if place < rva), default=None)
+        assert reached.near(frozenset(near), rva) == sorted(found)
