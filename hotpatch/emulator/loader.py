@@ -14,7 +14,7 @@ from hotpatch.errors import InputError
 from hotpatch.image.model import SectionFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from hotpatch.emulator.system import System
     from hotpatch.image import Image
@@ -59,14 +59,14 @@ def by_name(system: System, images: Sequence[Image]) -> dict[str, Image]:
     return found
 
 
-def bind(system: System, module: Module) -> None:
-    """Bind a module's imports to what is there and fill in what the loader writes.
+def bind(system: System, module: Module, *, delayed: bool = False) -> None:
+    """Bind a module's imports to what is there, ``delayed`` ones on request, and fill in what the loader writes.
 
     Raises:
         InputError: The file sends the loader to where nothing is.
     """
     try:
-        _bind(system, module)
+        _bind(system, module, module.image.imports if delayed else bound_at_load(module.image))
         _initialise_data(system, module)
     except AccessError as error:
         problem = f"tells the loader to use 0x{error.address:x}, where nothing is mapped; the file is damaged"
@@ -155,12 +155,15 @@ def place(system: System, image: Image, base: Va | None = None) -> Module:
 
 
 def reset_data(system: System, module: Module) -> None:
-    """Give a module's writable pages and its thread-local blocks what they held before any code of it ran."""
+    """Give a module's writable pages and its thread-local blocks what they held before any code of it ran.
+
+    Delayed imports are bound, too, as if each had been called: what a call of one does first is the helper's business, not the caller's.
+    """
     content = _relocated(module.image, module.va)
     for start, end, rights in _pages(module.image):
         if Rights.WRITE in rights:
             system.memory.write(module.va + start, content[start:end])
-    bind(system, module)
+    bind(system, module, delayed=True)
     system.tls.reset(module)
 
 
@@ -231,8 +234,8 @@ def _rights(image: Image, section: Section) -> Rights:
 # binding ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def _bind(system: System, module: Module) -> None:
-    for entry in bound_at_load(module.image):
+def _bind(system: System, module: Module, imports: Iterable[Import]) -> None:
+    for entry in imports:
         va = resolve(system, entry.library, entry.name, entry.ordinal)
         if va is None:
             va = system.gates.unknown(library_name(entry.library), entry.name if entry.name is not None else f"#{entry.ordinal}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 import hotpatch
@@ -157,3 +159,70 @@ def test_a_start_up_that_calls_what_the_emulator_does_not_know(machine: Machine)
     process = hotpatch.Process(base, partial_start=True)
     process.apply(patch)
     assert process.call("gives") == 2
+
+
+RAISES = {
+    Machine.X64: "mov ecx, {code}; xor edx, edx; mov r8d, 1; lea r9, [rip + {arguments}]; sub rsp, 0x28; call [rip + {slot}]; int3",
+    Machine.ARM64: "mov w0, #{low}; movk w0, #{high}, lsl #16; mov w1, #0; mov w2, #1; adrp x3, 0x2000; add x3, x3, #{arguments};"
+    "adrp x8, 0x2000; ldr x8, [x8, #{slot}]; blr x8; brk #0",
+}
+
+
+def _lacking(machine: Machine, code: int, symbol: str | int) -> hotpatch.Image:
+    """A DLL whose start-up raises what a delay-load helper raises for ``symbol`` of ``Host.exe``."""
+    pe = Pe(machine, entry=TEXT + 0x80)
+    slot = pe.imports({"kernel32.dll": ["RaiseException"]})["RaiseException"]
+    name = symbol if isinstance(symbol, int) else pe.add(symbol.encode() + b"\0")
+    info = pe.add(struct.pack("<I4xQQQI4xQQQI4x", 72, 0, 0, 0, isinstance(symbol, str), name, 0, 0, 0))
+    pe.pointer(info + 24, pe.add(b"Host.exe\0"))
+    if isinstance(symbol, str):
+        pe.pointer(info + 40, name)
+    pe.pointer(arguments := pe.add(bytes(8)), info)
+    pe.pointer(arguments, info)
+    places = {"arguments": arguments - 0x2000, "slot": slot - 0x2000, "low": code & 0xFFFF, "high": code >> 16}
+    if machine is Machine.X64:
+        places = {"code": code, "arguments": arguments - pe.entry - 20, "slot": slot - pe.entry - 30}
+    pe.put(pe.entry, assemble(machine, RAISES[machine].format(**places), pe.entry))
+    pe.put(TEXT + 0x40, assemble(machine, GIVES[machine].format(number=1), TEXT + 0x40))
+    pe.exports("lacking.dll", [("gives", TEXT + 0x40)])
+    return pe.build("lacking.dll")
+
+
+@each_machine
+@pytest.mark.parametrize(("code", "symbol"), [(0xC06D007F, "register_me"), (0xC06D007E, 7)])
+def test_a_start_up_that_looks_for_a_delayed_import_nowhere_to_be_found(machine: Machine, code: int, symbol: str | int) -> None:
+    label = f"host.exe!{symbol}" if isinstance(symbol, str) else f"host.exe!#{symbol}"
+    with pytest.raises(hotpatch.EmulatedFault, match=label):
+        hotpatch.Process(_lacking(machine, code, symbol))
+    process = hotpatch.Process(_lacking(machine, code, symbol), partial_start=True)
+    assert process.guest.start_ended_at == (label,)
+    assert process.call("gives") == 1
+    with pytest.raises(hotpatch.EmulatedFault, match="exception 0xc06d0080"):
+        hotpatch.Process(_lacking(machine, 0xC06D0080, symbol), partial_start=True)
+
+
+CALLS = {
+    Machine.X64: "sub rsp, 0x28; call [rip + {distance}]; add rsp, 0x28; ret",
+    Machine.ARM64: "stp x29, x30, [sp, #-16]!; adrp x8, 0x2000; ldr x8, [x8, #{low}]; blr x8; ldp x29, x30, [sp], #16; ret",
+}
+
+
+def _delaying(machine: Machine, *symbols: str) -> hotpatch.Image:
+    """A DLL that calls the last of ``symbols``, which are bound at their first call."""
+    pe = Pe(machine)
+    trap = architecture(machine).trap
+    pe.put(TEXT, trap * (0x100 // len(trap)))
+    slot = pe.imports({"host.exe": list(symbols)}, delay=True)[symbols[-1]]
+    at = TEXT + 0x40
+    pe.put(at, assemble(machine, CALLS[machine].format(distance=slot - at - 10, low=slot - 0x2000), at))
+    pe.exports("delaying.dll", [("asks", at)])
+    return pe.build("delaying.dll")
+
+
+@each_machine
+def test_a_new_import_of_a_library_that_is_loaded_at_the_first_call(machine: Machine) -> None:
+    base, fixed = _delaying(machine, "one"), _delaying(machine, "one", "two")
+    diff = hotpatch.diff(base, fixed)
+    patch = hotpatch.build(diff)
+    assert rehearse(base, patch).stood_for == ("host.exe!two",)
+    assert [report.outcome for report in check_patch(base, fixed, patch, diff).travelling] == [hotpatch.verifier.MicroOutcome.AGREE]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.emulator import faults, frames, unwinding
+from hotpatch.emulator import delayed, faults, frames, unwinding
 from hotpatch.emulator.context import context_layout
 from hotpatch.emulator.exception_records import (
     DISPATCHER,
@@ -55,6 +55,9 @@ def _raise(call: Call, record: Record) -> Outcome:
     pc = Va(system.cpu.pc)
     detail = f"RaiseException: the program raises exception 0x{record.code:08x}, and nothing handles it"
     fault = faults.describe(system, thread, FaultKind.EXCEPTION, pc, None, detail, pc)
+    if (label := delayed.missing(call, record)) is not None:
+        detail = f"the program's delay-load helper looks for {label}, which no module provides, and nothing handles that"
+        fault = replace(fault, kind=FaultKind.UNKNOWN_IMPORT, function=label, detail=detail)
     return dispatch(system, thread, record, fault, standing(system, thread))
 
 
