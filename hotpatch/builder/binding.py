@@ -40,6 +40,7 @@ from hotpatch.builder.reaches import Distances, Reach
 from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.stretches import Stretches
 from hotpatch.builder.tables import TableRows, holds_address
+from hotpatch.builder.type_names import hashes_of_base
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.builder.witnesses import Witnesses
@@ -107,6 +108,7 @@ class _Binder:
         self.handlers: list[Handler] = []
         self.record_code: list[Handler] = []
         self.records: dict[Rva, Rva] = {}
+        self.hashes: tuple[tuple[Rva, bytes], ...] = ()
         self.imports: dict[str, Import] = {}
         self.refusals: list[Refusal] = []
         self.distances: dict[Rva, tuple[Function, DistanceTable]] = {}
@@ -146,6 +148,8 @@ class _Binder:
             )
             at = item.entry.range.start
             self.refusals.append(Refusal(Rule.UNWIND, function.name if function else None, at, reason, {"code": int(reference.target)}))
+        self.hashes, unclear = hashes_of_base(self.base, self.fixed, self.data)
+        self.refusals += unclear
 
     def _bind_neighbours(self) -> None:
         """What code reaches at constant distances from data that it names travels along with these."""
@@ -525,6 +529,7 @@ class _Binder:
             tuple(sorted(self.records.items())),
             dict(sorted(self.followed.items())),
             self.reckonings,
+            self.hashes,
         )
 
 

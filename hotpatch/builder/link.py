@@ -78,6 +78,8 @@ class _Linker:
     def run(self) -> Linked | tuple[Refusal, ...]:
         for piece, rva in zip(self.placement.pieces, self.placement.rvas, strict=True):
             self._store(rva, self.fixed.code(piece.range))
+        for at, digits in self.bound.hashes:
+            self._store(self.placement.of(at), digits)
         self._fill()
         for table in self._tables():
             self._table(table)

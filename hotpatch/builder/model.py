@@ -180,6 +180,7 @@ class Bound:
         records: Addresses in records of C++ types that travel: the word where each stands, and what it leads to, in the fixed image.
         followed: Tables of distances that travel, by their addresses, and where the next thing begins that anything refers to.
         reckonings: Numbers to encode anew, by instruction.
+        hashes: Of unnamed namespaces in names of types that travel: where each stands in the fixed image, and what the base has there.
     """
 
     bodies: tuple[Body, ...]
@@ -193,6 +194,7 @@ class Bound:
     records: tuple[tuple[Rva, Rva], ...]
     followed: Mapping[Rva, Rva]
     reckonings: tuple[Reckoning, ...] = ()
+    hashes: tuple[tuple[Rva, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

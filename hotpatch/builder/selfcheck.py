@@ -19,6 +19,7 @@ from hotpatch.builder.reaches import reaches
 from hotpatch.builder.recounts import Recount, recounts
 from hotpatch.builder.same import Sameness
 from hotpatch.builder.tables import holds_address
+from hotpatch.builder.type_names import hashes_of_base
 from hotpatch.builder.unwinding import called, entries_of
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.errors import HotpatchError, Refusal, Rule
@@ -132,7 +133,7 @@ class _Check:
             differing = [one for one in self.fixed.instructions_in(part) if _span(here, one, part) != _span(there, one, part)]
             self.differing += differing
             blank = [(one.address - part.start, one.size) for one in differing]
-            if _blanked(here, blank) != _blanked(there, blank):
+            if _blanked(bytes(here), blank) != _blanked(there, blank):
                 yield self._wrong(function, part.start, "instructions differ", fixed=self.fixed.code(part).hex(), patch=code.hex())
 
     def _recounted(self, body: Body) -> Iterator[Refusal]:
@@ -324,8 +325,10 @@ class _Check:
             *((offset, POINTER_SIZE) for offset in pointers),
             *((site.field - piece.range.start, site.size) for site in distances),
         ]
-        here, there = self.fixed.code(piece.range), self.memory[at : at + piece.range.size]
-        if _blanked(here, blank) != _blanked(there, blank):
+        here, there = bytearray(self.fixed.code(piece.range)), self.memory[at : at + piece.range.size]
+        for place, digits in hashes_of_base(self.diff.base, self.fixed, (piece.range,))[0]:
+            here[place - piece.range.start : place - piece.range.start + len(digits)] = digits
+        if _blanked(bytes(here), blank) != _blanked(there, blank):
             yield self._wrong(
                 None, piece.range.start, f"carried {piece.kind} {piece.name or ''} differs", fixed=here[:64].hex(), patch=there[:64].hex()
             )

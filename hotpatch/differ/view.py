@@ -16,7 +16,8 @@ from hotpatch.differ.parts import CONSTANT, NOTHING, POINTER_SIZE, WRITABLE, Pla
 from hotpatch.differ.plain import plain_constants
 from hotpatch.image import Datum, Function, Range, Section
 from hotpatch.image.metadata import UNWIND_HEAD, delay_descriptors, metadata
-from hotpatch.image.type_records import TYPE_NAME_AT, TypeRecord, type_name, type_record
+from hotpatch.image.type_records import TypeRecord, type_name, type_record
+from hotpatch.image.unnamed import TYPE_NAME_AT, UnnamedNamespaces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -363,13 +364,14 @@ class View:
         return found
 
     def bare(self, start: int, size: int) -> bytes:
-        """The initial bytes of data, with relocated pointers zeroed."""
+        """The initial bytes of data, with relocated pointers zeroed, and without what differs in names of types from folder to folder."""
         raw = self.image.read(Rva(start), size)
         raw += bytes(size - len(raw))
         sites = self.pointers(start, start + size)
-        if not sites:
+        unnamed = self.image.kept(UnnamedNamespaces)
+        if not sites and not unnamed.hashes(start, start + size):
             return raw
-        masked = bytearray(raw)
+        masked = unnamed.masked(bytearray(raw), start)
         for offset in sites:
             masked[offset : offset + POINTER_SIZE] = bytes(POINTER_SIZE)
         return bytes(masked)

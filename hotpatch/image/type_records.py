@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.image.unnamed import TYPE_NAME_AT, UnnamedNamespaces
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -29,8 +30,6 @@ _THROWN = struct.Struct("<4I")
 _CATCHABLE = struct.Struct("<IIiiiII")
 """Properties, type, three displacements, size, copy constructor."""
 _WORD = struct.Struct("<I")
-TYPE_NAME_AT = 16
-"""Of a type's name from the beginning of its descriptor: ``type_info``'s vtable and a pointer that is null in the file come first."""
 _LONGEST_NAME = 4096
 _MOST = 256
 """Bases of a class, or types that an object can be caught as; more are no table."""
@@ -68,9 +67,13 @@ class TypeRecord:
 
 
 def type_name(image: Image, rva: int) -> bytes:
-    """The decorated name of the type that the pointer at ``rva`` begins to describe; nothing where it begins something else."""
+    """The decorated name of the type that the pointer at ``rva`` begins to describe; nothing where it begins something else.
+
+    As far as a name says the same in other builds (:mod:`.unnamed`); always as long as it stands there.
+    """
     raw, end, _ = image.read(rva + TYPE_NAME_AT, _LONGEST_NAME).partition(b"\0")
-    return raw if end and raw.startswith(b".") and not image.u64(rva + 8) else b""
+    known = end and raw.startswith(b".") and not image.u64(rva + 8)
+    return image.kept(UnnamedNamespaces).settled(raw) if known else b""
 
 
 def type_record(image: Image, rva: int) -> TypeRecord | None:

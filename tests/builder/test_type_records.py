@@ -30,10 +30,11 @@ def takes(machine: Machine, at: int, target: int) -> bytes:
     return page + arch.bind(FixupKind.PAGEOFFSET_12A, struct.pack("<I", 0x91000000), at + 4, target)
 
 
-def image(machine: Machine, laid: list[str], taken: list[str], *, number: int = 1, size: int = 8, changed: bool = False):
+def image(machine: Machine, laid: list[str], taken: list[str], *, number: int = 1, size: int = 8, changed: bool = False, ends: bool = True):
     """Records of the classes ``laid``, in this order, all of what is thrown behind each other, and functions that take them.
 
-    The first functions take the vtables of ``taken``, the next what is thrown of them; ``changed``: each of these does more.
+    The first functions take the vtables of ``taken``, the next what is thrown of them; ``changed``: each of these does more; ``ends``:
+    what is thrown has a destructor.
     """
     pe = Pe(machine)
     pe.pointer(pe.add(bytes(16)) + 8, DESTROYS)
@@ -48,7 +49,7 @@ def image(machine: Machine, laid: list[str], taken: list[str], *, number: int = 
         places[name, "class"] = pe.cursor + 8
         pe.cursor += 16
     for name in laid:
-        places[name, "thrown"] = thrown(pe, kinds[name], destructor=DESTROYS, copy=COPIES, size=size)
+        places[name, "thrown"] = thrown(pe, kinds[name], destructor=DESTROYS if ends else 0, copy=COPIES, size=size)
     wanted = [places[name, what] for what in ("class", "thrown") for name in taken]
     functions = [takes(machine, TEXT + STEP * at, target) for at, target in enumerate(wanted)]
     functions.append(takes(machine, TEXT + STEP * len(functions), numbers))
@@ -118,6 +119,50 @@ def test_a_class_that_the_base_describes_otherwise_is_refused(machine):
     with pytest.raises(NotHotpatchable, match="described otherwise than in the base") as refused:
         build(diff_images(base, fixed))
     assert {refusal.rule for refusal in refused.value.refusals} == {Rule.UNRESOLVED_REFERENCE}
+
+
+def unnamed(name: str, *hashes: str) -> list[str]:
+    """The name of a class in the unnamed namespaces of files whose paths have these hashes."""
+    return [f"{name}@?A0x{one}" for one in hashes]
+
+
+@each_machine
+def test_a_class_of_an_unnamed_namespace_is_the_bases_whatever_its_files_folder_is_called(machine):
+    old, new = unnamed("lost", "5d291131"), unnamed("lost", "29384ca7")
+    base, there = image(machine, [*old, "circle"], old)
+    fixed, _ = image(machine, [*new, "circle"], new, changed=True)
+    patch = build(diff_images(base, fixed))
+    assert {row.name for row in patch.functions} == {"f0", "f1"}
+    assert not patch.carried
+    applied = Applied(base, patch)
+    assert [applied.call(f"f{at}") for at in range(2)] == [applied.base_va + rva for rva in there]
+
+
+@each_machine
+def test_a_type_that_travels_bears_the_name_that_the_base_has_for_it(machine):
+    """Who catches it in code that stays knows it by that name."""
+    old, new = unnamed("lost", "5d291131"), unnamed("lost", "29384ca7")
+    base, _ = image(machine, old, old)
+    fixed, _ = image(machine, new, new, changed=True, ends=False)
+    patch = build(diff_images(base, fixed))
+    applied = Applied(base, patch)
+    _, _, _, types = words(applied, applied.call("f1") - applied.patch_va, 4)
+    _, catchable = words(applied, types, 2)
+    _, kind, *_ = words(applied, catchable, 7)
+    assert applied.uc.mem_read(applied.patch_va + kind + 16, 24) == b".?AVlost@?A0x5d291131@@\0"
+
+
+@each_machine
+def test_types_that_the_hash_alone_tells_apart_do_not_travel(machine):
+    old, new = unnamed("lost", "5d291131", "11111111"), unnamed("lost", "29384ca7", "22222222")
+    base, _ = image(machine, old, old)
+    fixed, _ = image(machine, new, new[:1], changed=True)
+    with pytest.raises(NotHotpatchable) as refused:
+        build(diff_images(base, fixed))
+    assert any("unnamed namespaces is which" in refusal.reason for refusal in refused.value.refusals)
+    one, _ = image(machine, [*old, "circle"], old)
+    same, _ = image(machine, [*reversed(old), "circle"], old, changed=True)
+    assert not build(diff_images(one, same)).carried
 
 
 def described(machine: Machine, names: list[str], taken: str, *, number: int, within: int):

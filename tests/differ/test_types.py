@@ -87,6 +87,15 @@ def test_records_that_moved_say_the_same():
     assert not diff.findings
 
 
+def test_the_folder_of_a_source_file_is_no_difference_in_the_name_of_its_unnamed_namespace():
+    base, fixed = (image(shift=shift, name=f".?AVshape@?A0x{digits}@@")[0] for shift, digits in ((0, "5d291131"), (0x40, "29384ca7")))
+    diff = diff_images(base, fixed)
+    assert {row.verdict for row in diff.functions} <= {Verdict.IDENTICAL, Verdict.RELOCATED}
+    assert not diff.findings
+    other = diff_images(base, image(shift=0x40, name=".?AVspare@?A0x29384ca7@@")[0])
+    assert other.of(Verdict.CHANGED)
+
+
 @pytest.mark.parametrize(
     ("change", "differing"),
     [
