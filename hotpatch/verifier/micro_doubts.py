@@ -1,7 +1,7 @@
 """Why a difference of two runs may show nothing: made-up state can lead a function where the program never would.
 
 A difference counts only where the fixed image's own run is the same when it is made again, has the same value there when the image lies
-elsewhere (unless the value is an address in the image), and came upon the same data as the other side's: an index that nothing has checked,
+elsewhere (or the same address in the image), and came upon the same data as the other side's: an index that nothing has checked,
 because it was made up, reads what happens to lie beside a table, and that need not be the same in two images. Where it is the same, it
 explains no difference: code that names the middle of an array and reads backwards from there finds what the base finds.
 """
@@ -115,7 +115,7 @@ class Doubts:
         return frozenset(self._mine.touched)
 
     def _depends(self, difference: Difference) -> bool:
-        """Whether the value is another where the image lies elsewhere, and is no address in the image."""
+        """Whether the value is another where the image lies elsewhere, and no address that moved with the image."""
         if self._moved is None:
             return False
         first, (moved, distance) = self._first, self._moved
@@ -123,6 +123,9 @@ class Doubts:
             inside = first.address is not None and self._is_inside(first.address)
             astray = first.address != moved.address and not inside
             return astray or (len(first.calls), first.end) != (len(moved.calls), moved.end)
+        theirs = difference.values[1]  # an address in the image moves with it, unless something else led there
+        if difference.place[0] != "written" and self._is_inside(theirs):
+            return value_at(moved, difference.place) != theirs + distance
         sides = zip(difference.values, (self._correlation.mine, self._correlation.theirs), strict=True)
         if any(0 <= value - process.load_base < process.base.size_of_image for value, process in sides):
             return False

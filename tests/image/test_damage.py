@@ -66,6 +66,20 @@ def test_what_is_wrong_is_said(tmp_path, basic, make, says):
     assert says in caught.value.problem
 
 
+@pytest.mark.parametrize("machine", ["x64", "arm64"])
+def test_more_sections_than_the_description_of_the_format_allows(machine):
+    """It says that the loader takes at most 96, which is no longer so; linkers make more."""
+    data = (FIXTURES / "basic" / machine / "base.dll").read_bytes()
+    at = header(data)
+    (count,) = struct.unpack_from("<H", data, at + 6)
+    end, table = struct.unpack_from("<I", data, at + 24 + 56)[0], at + 24 + 240 + 40 * count
+    more = [struct.pack("<8sIIIIIIHHI", b".more", 0x10, end + 0x1000 * number, 0, 0, 0, 0, 0, 0, 0x4000_0040) for number in range(120)]
+    data = changed(data, at + 6, "<H", count + len(more))
+    data = changed(data, at + 24 + 56, "<I", end + 0x1000 * len(more))
+    image = Image.from_bytes(data[:table] + b"".join(more) + data[table + 40 * len(more) :], "many.dll")
+    assert len(image.sections) == count + len(more)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.dll: No such file"):
         open_image(tmp_path / "nothing.dll")

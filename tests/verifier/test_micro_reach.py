@@ -504,3 +504,24 @@ STORE_OR_LOAD = {
     Machine.ARM64: ("mov w0, #5; str x0, [sp]; ret; nop", "mov x0, sp; str x0, [sp, #8]; ret; nop"),
 }
 """Two functions of sixteen bytes that do something else."""
+
+
+def test_a_made_up_index_far_beyond_a_table_that_travels() -> None:
+    """It comes upon made-up words, others beside the patch image than beside the fixed one; what those lead to depends on the place.
+
+    With a word of zero both jump to their tables, which are in no known function. Which seed meets that is chance; this one does on Arm64.
+    """
+    images = []
+    table, keep = RDATA + 0x400, TEXT + 0x80
+    code = UNCHECKED_SWITCH[Machine.ARM64].format(keep=keep)
+    for walk in ("mov w0, #7; ret", code):
+        pe = Pe(Machine.ARM64)
+        pe.put(TEXT, assemble(Machine.ARM64, walk, TEXT).replace(NOP, LDRSW_X8_X9_X0_LSL_2))
+        pe.put(keep, assemble(Machine.ARM64, "ret", keep))
+        pe.put(table, struct.pack("<3i", *(TEXT + case - table for case in CASES[Machine.ARM64])) + b"something" * 99)
+        pe.exports("walk.dll", [("walk", TEXT), ("keep", keep)])
+        images.append(pe.build("walk.dll"))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    assert [item.size for item in patch.carried] == [12]
+    (report,) = verify_functions(images[0], patch, fixed=images[1], seeds=1, seed=350).functions
+    assert report.outcome is not MicroOutcome.DIFFER, report.text
