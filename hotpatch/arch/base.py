@@ -163,6 +163,15 @@ class Architecture(ABC):
         """The same as :meth:`reached` where no way goes back: what loops reach in their first round, on the ways that lead into them."""
 
     @abstractmethod
+    def reached_from_arguments(
+        self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]
+    ) -> Mapping[str, tuple[Reached, ...]]:
+        """What a function reaches at constant distances from the addresses in its argument registers, where no way goes back.
+
+        By register; the ``anchor`` of each is negative, for no instruction names the address. ``instructions``: the entry first.
+        """
+
+    @abstractmethod
     def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
         """Which of the instructions ``naming`` take addresses that code adds an index to, or walks on from in a loop.
 

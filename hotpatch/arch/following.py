@@ -47,6 +47,15 @@ class Following(Architecture):
         """See :meth:`Architecture.held`."""
         return Certainty(instructions, self._motions(instructions, naming), self.convention, edges).held()
 
+    def reached_from_arguments(
+        self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]
+    ) -> Mapping[str, tuple[Reached, ...]]:
+        """See :meth:`Architecture.reached_from_arguments`."""
+        arguments = self.convention.integer_arguments
+        given = {place: -1 - number for number, place in enumerate(arguments)}
+        found = Reaching(instructions, self._motions(instructions, ()), self.lost, edges, given).first_reached()
+        return {place: tuple(item for item in found if item.anchor == anchor) for place, anchor in given.items()}
+
     def _reaching(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
         return Reaching(instructions, self._motions(instructions, naming), self.lost, edges)
 

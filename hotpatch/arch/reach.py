@@ -9,6 +9,7 @@ Where a loop begins to walk is told apart: there ways back are not followed.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from hotpatch.arch.model import Flow
@@ -97,13 +98,20 @@ class Reaching:
     """The analysis of one function."""
 
     def __init__(
-        self, instructions: Sequence[Instruction], motions: Sequence[Motion], lost: Collection[str], edges: Mapping[int, Collection[int]]
+        self,
+        instructions: Sequence[Instruction],
+        motions: Sequence[Motion],
+        lost: Collection[str],
+        edges: Mapping[int, Collection[int]],
+        given: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Analyse ``instructions``, by address, which do ``motions``.
 
-        ``lost``: places that a call leaves undefined. ``edges``: address of a jump through a table → where it leads.
+        ``lost``: places that a call leaves undefined. ``edges``: address of a jump through a table → where it leads. ``given``: places that
+        hold addresses before the first instruction, each with the number by which what is reached from there is told.
         """
         self._instructions, self._motions, self._lost, self._edges = instructions, motions, lost, edges
+        self._given: State = {place: {anchor: 0} for place, anchor in given.items()}
         self._index = {instruction.address: number for number, instruction in enumerate(instructions)}
         self._leaders = self._find_leaders()
         self._ends = dict(zip(self._leaders, [*self._leaders[1:], len(self._instructions)], strict=False))
@@ -118,6 +126,8 @@ class Reaching:
         """What is reached where no way goes back: what a loop that walks reaches in its first round."""
         rank = {leader: number for number, leader in enumerate(self._onward())}
         self._before = {leader: {} for leader in self._leaders}
+        if 0 in self._before:
+            self._before[0] = copy_of(self._given)
         for leader in rank:
             state = self._after(leader)
             for successor in self._successors(leader):

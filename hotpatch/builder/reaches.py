@@ -15,8 +15,8 @@ from hotpatch.arch import WHOLE_KINDS, Use
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.differ import Verdict
+from hotpatch.differ.follow import followed
 from hotpatch.differ.parts import POINTER_SIZE
-from hotpatch.differ.reached import followed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

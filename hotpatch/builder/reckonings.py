@@ -14,7 +14,7 @@ from hotpatch.arch import Use
 from hotpatch.builder.model import BaseAddress, Reckoning, Site
 from hotpatch.builder.reaches import naming_sites
 from hotpatch.builder.unwinding import entries_of
-from hotpatch.differ.reached import followed
+from hotpatch.differ.follow import followed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

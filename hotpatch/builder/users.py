@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.differ.reached import followed, named_data
+from hotpatch.differ.follow import followed, named_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,8 @@ from hotpatch.address import Rva
 from hotpatch.builder.counterparts import match_at_or_before
 from hotpatch.builder.ownership import FARTHEST
 from hotpatch.differ import Verdict
+from hotpatch.differ.follow import reached_from_named
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.reached import reached_from_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.differ.align import align, align_in_turn
 from hotpatch.differ.distances import distance_pairs
+from hotpatch.differ.distant import Known
 from hotpatch.differ.endings import have_different_ends
 from hotpatch.differ.parts import ENTRY, POINTER_SIZE, PlaceKind, Position
 from hotpatch.differ.tails import enters_changed_code
@@ -49,9 +50,10 @@ class Correspondence:
     It is coinductive: constants that point at each other correspond unless something that they reach does not.
     """
 
-    def __init__(self, base: View, fixed: View, matching: Matching, live: Ranges) -> None:
-        """Judge by ``matching`` for functions and ``live`` for writable data."""
+    def __init__(self, base: View, fixed: View, matching: Matching, live: Ranges, known: Known | None = None) -> None:
+        """Judge by ``matching`` for functions and ``live`` for writable data, of which ``known`` says what is certain."""
         self.base, self.fixed, self.matching, self.live = base, fixed, matching, live
+        self.known = known or Known(base, fixed)
         self._known: dict[Pair, bool] = {}
         self.settled: set[Pair] = {pair for pair in matching.forward.items() if pair[0] not in base.tables}
         """Pairs that are the same thing whoever refers to them, and in whatever way; see :meth:`settle`."""
@@ -102,7 +104,7 @@ class Correspondence:
             whose = place.kind is PlaceKind.TABLE or (place.kind is PlaceKind.FUNCTION and place.position != ENTRY)
             if whose or not self.same(base, fixed):
                 return False
-        return not have_different_ends(self.base, self.fixed, base, fixed)
+        return not have_different_ends(self, base, fixed)
 
     def equal_plain(self, base: int, fixed: int) -> int | None:
         """The size in bytes of equal constants that say no more than their bytes do."""

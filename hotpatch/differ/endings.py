@@ -1,6 +1,7 @@
-"""Whether functions of the same body take the end of constants that differ, in images without symbols.
+"""Whether functions of the same body take the end of constants that differ.
 
-Code that walks back over an array may name nothing of it but its end, where something else begins that is the same in both images.
+Code that walks back over an array may name nothing of it but its end, where something else begins that is the same in both images. Where
+symbols say what begins there, only what such an address is handed to shows that it is an end (:mod:`.handed`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind, Use
+from hotpatch.differ.distant import address_of
+from hotpatch.differ.handed import steps_back_from
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.differ.texts import is_printable
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.parts import Body, Link
     from hotpatch.differ.view import View
+    from hotpatch.image import Datum
 
 _NAMES = frozenset({FixupKind.REL32, FixupKind.PAGEOFFSET_12A, FixupKind.IMAGEREL_LOW12A})
 """Fields that complete an address."""
@@ -24,27 +28,58 @@ _LONGEST = 16
 
 
 def takes_another_end(relation: Correspondence, old: Body, new: Body) -> bool:
-    """Whether, of two bodies of the same forms whose references correspond, one takes the end of other numbers."""
+    """Whether, of two bodies of the same forms whose references correspond, one takes the end of another constant."""
+    return another_end(relation, old, new) is not None
+
+
+def another_end(relation: Correspondence, old: Body, new: Body) -> int | None:
+    """The number of the first link by which it does."""
     base, fixed = relation.base, relation.fixed
-    if base.image.has_symbols and fixed.image.has_symbols:
-        return False
-    return any(
-        pair not in relation.settled
-        and not _jumps_through(base, old, pair[0])
-        and not _jumps_through(fixed, new, pair[1])
-        and have_different_ends(base, fixed, *pair)
-        and _may_end(fixed, new, new.link(place))
-        for place, pair in enumerate(zip(old.targets, new.targets, strict=True))
-    )
+    means_end = _is_handed_as_end if are_named(base, fixed) else _may_end
+    for place, pair in enumerate(zip(old.targets, new.targets, strict=True)):
+        if (
+            pair not in relation.settled
+            and not _jumps_through(base, old, pair[0])
+            and not _jumps_through(fixed, new, pair[1])
+            and have_different_ends(relation, *pair)
+            and means_end(fixed, new, new.link(place))
+            and means_end(base, old, old.link(place))
+        ):
+            return place
+    return None
 
 
-def have_different_ends(base: View, fixed: View, old: int, new: int) -> bool:
-    """Whether different numbers end where two constants begin, in images without symbols."""
-    if (base.image.has_symbols and fixed.image.has_symbols) or _equal_plain_before(base, fixed, old, new):
+def are_named(base: View, fixed: View) -> bool:
+    """Whether both images have symbols."""
+    return base.image.has_symbols and fixed.image.has_symbols
+
+
+def have_different_ends(relation: Correspondence, old: int, new: int) -> bool:
+    """Whether different constants end where two constants begin; without symbols, different numbers."""
+    base, fixed = relation.base, relation.fixed
+    if _equal_plain_before(base, fixed, old, new):
         return False
+    if are_named(base, fixed):
+        return _named_ends_differ(relation, old, new)
     first, second = _numbers_before(base, old), _numbers_before(fixed, new)
     size = min(len(first), len(second))
     return size > 0 and first[-size:] != second[-size:]
+
+
+def _named_ends_differ(relation: Correspondence, old: int, new: int) -> bool:
+    """Whether constants with names end at both addresses and are not the same, in what both have in front of these."""
+    there, here = _ending(relation.base, old), _ending(relation.fixed, new)
+    if there is None or here is None:
+        return False
+    size = min(old - there.rva, new - here.rva)
+    pairs = relation.content_pairs(old - size, new - size, size)
+    return pairs is None or not all(relation.same(*pair) for pair in pairs)
+
+
+def _ending(view: View, rva: int) -> Datum | None:
+    """The constant that ends there, as symbols say."""
+    found = view.symbol(rva - 1)
+    return found if found is not None and found.end == rva and view.place(found.rva).kind is PlaceKind.CONSTANT else None
 
 
 def _equal_plain_before(base: View, fixed: View, old: int, new: int) -> bool:
@@ -82,6 +117,11 @@ def _is_text(raw: bytes) -> bool:
 def _begins_text(view: View, rva: int) -> bool:
     raw = view.bare(rva, view.extent(rva).size).split(b"\0", 1)
     return len(raw) > 1 and len(raw[0]) > 1 and _is_text(raw[0] + b"\0")
+
+
+def _is_handed_as_end(view: View, body: Body, link: Link) -> bool:
+    """Whether the address that an instruction names is handed to a function that only goes back from there."""
+    return link.use is Use.DATA and link.kind in _NAMES and steps_back_from(view, body.function, address_of(body, link))
 
 
 def _may_end(view: View, body: Body, link: Link) -> bool:

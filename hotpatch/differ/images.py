@@ -11,6 +11,7 @@ from hotpatch.differ.constants import Constants
 from hotpatch.differ.correlate import correlate
 from hotpatch.differ.correspond import Correspondence
 from hotpatch.differ.data import correlate_data
+from hotpatch.differ.distant import Known
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import DatumMatch, ImageDiff
 from hotpatch.differ.parts import POINTER_SIZE
@@ -41,9 +42,10 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
     matching = correlate(*views, alignments)
     twins = Twins.of(*views, matching, alignments)
     live = correlate_data(*views, matching, twins)
-    relation = Correspondence(*views, matching, live.ranges())
+    known = Known(*views, live.stretches, twins)
+    relation = Correspondence(*views, matching, live.ranges(), known)
     while drop_unproven_folds(relation, matching):
-        relation = Correspondence(*views, matching, live.ranges())
+        relation = Correspondence(*views, matching, live.ranges(), known)
     relation.settle(twins.targets)
     functions = rows(relation, matching)
     data = _data(relation, live, twins)

@@ -127,6 +127,8 @@ class Listings:
             _Side(wording, function, endings)
             for wording, function, endings in zip(self._wordings, (row.base, row.fixed), self._endings, strict=True)
         )
+        if row.elsewhere is not None:
+            fixed.remarks[row.elsewhere.fixed] = f" (it {row.elsewhere.why})"
         found = pair_blocks(base.nodes(), fixed.nodes())
         base.take(found.base, _labels(len(found.base), {}, "B"))
         fixed.take(found.fixed, _labels(len(found.fixed), {f: f"B{b}" for b, f in found.pairs}, "N"))
@@ -174,6 +176,8 @@ class _Side:
         self.blocks: Sequence[Node] = ()
         self.labels: Sequence[str] = ()
         self._label_at: dict[Position, str] = {}
+        self.remarks: dict[Rva, str] = {}
+        """What to say of instructions whose texts do not show what they refer to."""
 
     def nodes(self) -> Sequence[Node]:
         """The blocks to align."""
@@ -244,6 +248,7 @@ def _aligned(base: _Side, fixed: _Side, old: Node, new: Node) -> Iterator[Listin
             there, here = base.text(b), fixed.text(f)
             if there == here and fixed.names_other_content(f):
                 here += _OTHER_CONTENT
+            here += fixed.remarks.get(fixed.rva(f), "")
             yield ListingLine("same" if there == here else "changed", base.rva(b), there, fixed.rva(f), here)
         b0, f0 = b + 1, f + 1
 

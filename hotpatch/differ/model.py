@@ -32,6 +32,21 @@ COSMETIC = "cosmetic"
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """An instruction of two functions of the same instructions whose operands do not show that it refers to something else.
+
+    Attributes:
+        base: Where it is in the base.
+        fixed: Where it is in the fixed image.
+        why: What it refers to, as the end of a sentence that begins with "it".
+    """
+
+    base: Rva
+    fixed: Rva
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionMatch:
     """A function of either image or a pair of both.
 
@@ -43,6 +58,7 @@ class FunctionMatch:
             added and removed.
         similarity: 1.0 for identical and relocated, 0.0 for added and removed.
         notes: Observations for a reader.
+        elsewhere: Where a changed pair of the same instructions differs, if these do not show it.
     """
 
     base: Function | None
@@ -51,6 +67,7 @@ class FunctionMatch:
     matched_by: str
     similarity: float
     notes: tuple[str, ...] = ()
+    elsewhere: Elsewhere | None = None
 
     @property
     def name(self) -> str | None:

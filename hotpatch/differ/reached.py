@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.arch import WHOLE_KINDS, Use
 from hotpatch.differ.correspond import loosely_aligned_lines
-from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
+from hotpatch.differ.follow import followed, named_data
+from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from hotpatch.arch import Instruction
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
-    from hotpatch.image import Function, Image
 
 _Place = tuple[int, int]
 """An address and how many bytes of what is there are accessed; none where only the address is made."""
@@ -62,44 +60,6 @@ def _clear(places: Iterable[tuple[_Place | None, _Place | None]]) -> tuple[Pair,
             claims[new[0]].add(pair)
     alone = (next(iter(pairs)) for _, pairs in sorted(partners.items()) if len(pairs) == 1)
     return tuple(pair for pair in alone if pair is not None and len(claims[pair[1]]) == 1)
-
-
-def followed(image: Image, function: Function) -> tuple[list[Instruction], dict[int, tuple[int, ...]]]:
-    """The instructions of a function by address, and where each of its jumps through a table leads."""
-    instructions = [instruction for part in sorted(function.ranges) for instruction in image.instructions_in(part)]
-    edges: dict[int, tuple[int, ...]] = {}
-    for part in function.ranges:
-        edges |= {part.start + table.jump: table.targets for table in image.jump_tables_in(part)}
-    return instructions, edges
-
-
-def named_data(image: Image, function: Function) -> dict[int, set[int]]:
-    """The instructions of a function that name whole addresses of data, and those addresses: one, or what a page may be completed to."""
-    found: dict[int, set[int]] = defaultdict(set)
-    for part, references in zip(function.ranges, image.references(function), strict=True):
-        for item in references:
-            if item.kind in WHOLE_KINDS and item.use is Use.DATA:
-                found[part.start + item.offset].add(item.target)
-    return found
-
-
-def accessed_from_named(image: Image, function: Function) -> frozenset[int]:
-    """Where a function reads or writes at constant distances from data that it names: loops in their first round."""
-    return frozenset(place for place, width in _from_named(image, function) if width)
-
-
-def reached_from_named(image: Image, function: Function) -> frozenset[int]:
-    """The same, and where it makes the address of something so; what is read or written at once with what is before it, too."""
-    wide = [(place, range(0, max(width, 1), POINTER_SIZE)) for place, width in _from_named(image, function)]
-    return frozenset(place + offset for place, offsets in wide for offset in offsets)
-
-
-def _from_named(image: Image, function: Function) -> Iterator[_Place]:
-    names = named_data(image, function)
-    instructions, edges = followed(image, function) if names else ([], {})
-    architecture = image.architecture
-    for item in (*architecture.reached(instructions, names, edges), *architecture.first_reached(instructions, names, edges)):
-        yield from ((name + item.distance, item.width) for name in names[item.anchor])
 
 
 def _reached(view: View, entry: int) -> tuple[Mapping[_Place, _Place], Mapping[_Place, _Place]]:

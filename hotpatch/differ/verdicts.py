@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Rva
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.cosmetic import cosmetic_pairs
-from hotpatch.differ.endings import takes_another_end
+from hotpatch.differ.distant import address_of, distant
+from hotpatch.differ.endings import another_end, are_named, takes_another_end
 from hotpatch.differ.inlines import Changes, explain
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.model import COSMETIC, FunctionMatch, Verdict
+from hotpatch.differ.model import COSMETIC, Elsewhere, FunctionMatch, Verdict
 from hotpatch.differ.tails import enters_changed_code
 
 if TYPE_CHECKING:
@@ -35,9 +37,10 @@ def verdict_of(relation: Correspondence, base_entry: int, fixed_entry: int) -> V
 
 def _refer_alike(relation: Correspondence, old: Body, new: Body) -> bool:
     """Whether two functions of the same body refer to corresponding things; who refers is only looked at where it can matter."""
-    if relation.settled.issuperset(zip(old.targets, new.targets, strict=True)):
-        return True
-    return relation.same_links(old, new) and not takes_another_end(relation, old, new)
+    settled = relation.settled.issuperset(zip(old.targets, new.targets, strict=True))
+    if not settled and (not relation.same_links(old, new) or takes_another_end(relation, old, new)):
+        return False
+    return distant(relation.known, relation.base, relation.fixed, old, new) is None
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
@@ -113,17 +116,50 @@ def _row(relation: Correspondence, old: Function, new: Function, evidence: Evide
         return FunctionMatch(old, new, verdict, evidence.value, 1.0, notes)
     similarity = _similarity(relation, old.entry, new.entry)
     there, here = relation.base.body(old.entry), relation.fixed.body(new.entry)
+    hidden = None
     if there.masked == here.masked:
-        notes += (_elsewhere(relation, there, here),)
+        hidden = _elsewhere(relation, there, here)
+        notes += (_same_instructions(relation, there, here, hidden),)
     elif there.masked[0][:_ENTRY_BYTES] == here.masked[0][:_ENTRY_BYTES]:
         notes += ("entry unchanged",)
     if old.size != new.size:
         notes += (f"{'grew' if new.size > old.size else 'shrank'} by {abs(new.size - old.size)} bytes",)
-    return FunctionMatch(old, new, verdict, evidence.value, similarity, notes)
+    return FunctionMatch(old, new, verdict, evidence.value, similarity, notes, hidden)
 
 
-def _elsewhere(relation: Correspondence, old: Body, new: Body) -> str:
+def _elsewhere(relation: Correspondence, old: Body, new: Body) -> Elsewhere | None:
+    """By which instruction two functions of the same ones differ, though its operands are the same."""
+    if old.forms != new.forms or not relation.same_links(old, new):
+        return None
+    place = another_end(relation, old, new)
+    if place is not None:
+        links = old.link(place), new.link(place)
+        symbol = relation.fixed.symbol(links[1].target - 1) if are_named(relation.base, relation.fixed) else None
+        why = (
+            f"takes the end of {symbol.name}, which is another one than in the base"
+            if symbol is not None
+            else f"may take the end of what is in front of 0x{links[1].target:x}, which is something else than in the base"
+        )
+        return Elsewhere(Rva(address_of(old, links[0])), Rva(address_of(new, links[1])), why)
+    found = distant(relation.known, relation.base, relation.fixed, old, new)
+    if found is None:
+        return None
+    there, here = found.places
+    why = f"reaches {_datum_name(relation.fixed, here)} at the distance at which it reached {_datum_name(relation.base, there)}"
+    return Elsewhere(Rva(found.instructions[0]), Rva(found.instructions[1]), why)
+
+
+def _datum_name(view: View, at: int) -> str:
+    symbol = view.symbol(at)
+    if symbol is None:
+        return f"what is at 0x{at:x}"
+    return symbol.name + (f"+0x{at - symbol.rva:x}" if at > symbol.rva else "")
+
+
+def _same_instructions(relation: Correspondence, old: Body, new: Body, hidden: Elsewhere | None) -> str:
     """What distinguishes functions of the same instructions."""
+    if hidden is not None:
+        return f"same instructions, but the one at 0x{hidden.fixed:x} {hidden.why}"
     for one, other in zip(old.links(), new.links(), strict=False):
         if relation.same(one.target, other.target) and enters_changed_code(relation, one, other):
             function = relation.base.place(one.target).function

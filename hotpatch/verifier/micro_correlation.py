@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
-from hotpatch.differ.reached import accessed_from_named
+from hotpatch.differ.follow import accessed_from_named
 from hotpatch.emulator.memory import PAGE
 from hotpatch.image import Range
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY

@@ -199,3 +199,36 @@ def test_the_cases_of_a_table_are_followed(machine: Machine) -> None:
     assert architecture(machine).reached(instructions, [START], {}) == ()
     found = architecture(machine).reached(instructions, [START], {instructions[1].address: [case]})
     assert [(item.at, item.anchor, item.distance, item.width) for item in found] == [(case, START, 8, 4)]
+
+
+ARGUMENTS = {
+    "in-front-of-it-in-turn": (
+        {X64: "sub rcx, 4; mov eax, dword ptr [rcx]; dec edx; jne 0x1000; ret",
+         ARM64: "ldr w8, [x0, #-4]!; subs w1, w1, #1; b.ne 0x1000; ret"},
+        {X64: {"rcx": [(-4, 4)]}, ARM64: {"x0": [(-4, 4)]}},
+    ),
+    "two-of-them": (
+        {X64: "mov rax, rdx; mov r9d, dword ptr [rax + 8]; mov word ptr [rcx], r9w; ret",
+         ARM64: "mov x8, x1; ldr w9, [x8, #8]; strh w9, [x0]; ret"},
+        {X64: {"rcx": [(0, 2)], "rdx": [(8, 4)]}, ARM64: {"x0": [(0, 2)], "x1": [(8, 4)]}},
+    ),
+    "by-an-index": (
+        {X64: "mov eax, dword ptr [rcx + rdx*4]; ret", ARM64: "add x8, x0, x1, lsl #2; ldr w0, [x8]; ret"},
+        {X64: {"rcx": [(0, 4)]}, ARM64: {"x0": [(0, 4)]}},
+    ),
+    "behind-a-call": (
+        {X64: "mov rbx, rcx; call 0x3000; mov eax, dword ptr [rbx + 4]; mov eax, dword ptr [rcx]; ret",
+         ARM64: "mov x19, x0; bl 0x3000; ldr w8, [x19, #4]; ldr w9, [x0]; ret"},
+        {X64: {"rcx": [(4, 4)]}, ARM64: {"x0": [(4, 4)]}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_reached_from_arguments(case: str, machine: Machine) -> None:
+    sources, expected = ARGUMENTS[case]
+    instructions = list(architecture(machine).disassemble(assemble(machine, sources[machine], START), START))
+    found = architecture(machine).reached_from_arguments(instructions, {})
+    accessed = {place: [(item.distance, item.width) for item in items if item.width] for place, items in found.items()}
+    assert {place: items for place, items in accessed.items() if items} == expected[machine]

@@ -1,0 +1,140 @@
+"""Functions of the same bytes that refer to something else, as only what they do with an address shows."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hotpatch.address import Rva
+from hotpatch.arch import FixupKind, Machine, architecture
+from hotpatch.differ import Verdict, diff_images
+from hotpatch.differ.listing import Listings
+from hotpatch.image import Datum, DatumSource
+from tests.builder.test_reaches import RETURNS, reaches, reads
+from tests.emulator.pe import DATA, RDATA, TEXT, Pe
+
+if TYPE_CHECKING:
+    from hotpatch.differ import FunctionMatch, ImageDiff
+    from hotpatch.image import Image
+
+each_machine = pytest.mark.parametrize("machine", Machine)
+END = RDATA + 0x110
+TAKERS = {
+    "back": {Machine.X64: "8b41fc", Machine.ARM64: "00c05fb8"},  # mov eax, [rcx - 4]; ldur w0, [x0, #-4]
+    "onward": {Machine.X64: "8b01", Machine.ARM64: "000040b9"},  # mov eax, [rcx]; ldr w0, [x0]
+    "both": {Machine.X64: "8b41fc0301", Machine.ARM64: "01c05fb8000040b9"},
+    "by-an-index": {Machine.X64: "8b0491", Machine.ARM64: "007861b8"},  # mov eax, [rcx + rdx*4]; ldr w0, [x0, x1, lsl #2]
+    "not-at-all": {Machine.X64: "488bc1", Machine.ARM64: "e00300aa"},
+}
+
+
+def named(image: Image, data: dict[str, tuple[int, int]]) -> Image:
+    """The same image as if a PDB named data: name → RVA and size."""
+    rows = sorted((Datum(Rva(rva), size, name, DatumSource.PDB) for name, (rva, size) in data.items()), key=lambda item: item.rva)
+    found = type(image).from_bytes(image.data, image.name)
+    found.__dict__.update({"pdb_path": Path("a.pdb"), "data_symbols": tuple(rows), "_source_lines": ((), ())})
+    return found
+
+
+def handing(machine: Machine, taker: str, numbers: bytes, data: dict[str, tuple[int, int]]) -> Image:
+    """``f`` hands ``g`` the address at which 16 bytes of ``numbers`` end and others begin; ``g`` does what ``taker`` says."""
+    pe, arch = Pe(machine), architecture(machine)
+    pe.cursor = RDATA + 0x800
+    pe.put(END - 16, numbers)
+    pe.put(END, bytes(range(1, 17)))
+    if machine is Machine.X64:
+        code = b"\x48\x8d\x0d" + arch.bind(FixupKind.REL32, bytes(4), TEXT + 3, END) + b"\xe8" + struct.pack("<i", 0x40 - 12) + b"\xc3"
+    else:
+        page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000), TEXT, END)
+        code = page + arch.bind(FixupKind.PAGEOFFSET_12A, struct.pack("<I", 0x91000000), TEXT + 4, END)
+        code += struct.pack("<I", 0x94000000 | (0x40 - 8) // 4) + RETURNS[machine]
+    pe.put(TEXT, code)
+    pe.put(TEXT + 0x40, bytes.fromhex(TAKERS[taker][machine]) + RETURNS[machine])
+    pe.exports("ends.dll", [("f", TEXT), ("g", TEXT + 0x40)])
+    return named(pe.build("ends.dll"), data)
+
+
+def row_of(diff: ImageDiff, name: str = "f") -> FunctionMatch:
+    return next(row for row in diff.functions if row.name == name)
+
+
+SYMBOLS = {"numbers": (END - 16, 16), "others": (END, 16)}
+
+
+@each_machine
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("content", ["same", "other"])
+def test_the_end_of_a_constant_with_a_name_is_meant_where_what_gets_it_goes_back(machine, taker, content) -> None:
+    numbers = bytes(range(50, 66)), bytes(range(50, 66)) if content == "same" else bytes(range(70, 86))
+    diff = diff_images(*(handing(machine, taker, one, SYMBOLS) for one in numbers))
+    row, differs = row_of(diff), (taker, content) == ("back", "other")
+    assert (row.verdict is Verdict.CHANGED) == differs
+    assert row_of(diff, "g").verdict is not Verdict.CHANGED
+    if differs:
+        assert [note for note in row.notes if "takes the end of numbers" in note]
+        (line,) = [line for line in Listings(diff).of(row).lines if line.kind != "same"]
+        assert line.fixed_rva == row.elsewhere.fixed
+        assert line.fixed.endswith("(it takes the end of numbers, which is another one than in the base)")
+
+
+@each_machine
+def test_what_ends_before_the_address_is_not_meant(machine) -> None:
+    numbers = bytes(range(50, 66)), bytes(range(70, 86))
+    symbols = {"numbers": (END - 16, 12), "others": (END, 16)}
+    diff = diff_images(*(handing(machine, "back", one, symbols) for one in numbers))
+    assert row_of(diff).verdict is not Verdict.CHANGED
+
+
+START = DATA + 0x100
+
+
+def reaching(machine: Machine, places: dict[str, int], data: dict[str, int] | None, *, walks: bool = False, indexed: bool = False) -> Image:
+    """``f`` takes the address of ``first`` and loads what is 16 bytes behind it; others read each of the data, at ``places`` from it."""
+    pe = Pe(machine)
+    pe.cursor = RDATA + 0x800
+    pe.put(TEXT, reaches(machine, TEXT, START, 16, changed=False, walks=walks, indexed=indexed))
+    entries = [("f", TEXT)]
+    for number, (name, place) in enumerate(places.items(), 1):
+        at = TEXT + 0x40 * number
+        pe.put(at, reads(machine, at, START + place, number))
+        entries.append((f"reads_{name}", at))
+    pe.exports("reach.dll", entries)
+    image = pe.build("reach.dll")
+    return image if data is None else named(image, {name: (START + place, 8) for name, place in data.items()})
+
+
+ORDER = {"first": 0, "second": 8, "third": 16, "fourth": 24}
+SWAPPED = {"first": 0, "second": 16, "third": 8, "fourth": 24}
+
+
+@each_machine
+@pytest.mark.parametrize("pdb", [True, False], ids=["named", "nameless"])
+@pytest.mark.parametrize(
+    ("places", "form", "differs"),
+    [(ORDER, {}, False), (SWAPPED, {}, True), (SWAPPED, {"indexed": True}, False), (SWAPPED, {"walks": True}, True)],
+    ids=["in-place", "swapped", "by-an-index", "walked-besides"],
+)
+def test_another_datum_at_the_same_distance(machine, pdb, places, form, differs) -> None:
+    """The code is the same, but what it reaches changed places with what is next to it, as names or those say who read it."""
+    diff = diff_images(*(reaching(machine, one, one if pdb else None, **form) for one in (ORDER, places)))
+    row = row_of(diff)
+    assert (row.verdict is Verdict.CHANGED) == differs
+    assert all(one.verdict is not Verdict.CHANGED for one in diff.functions if one is not row)
+    if differs:
+        there, here = ("third", "second") if pdb else (f"what is at 0x{START + 16:x}",) * 2
+        why = f"reaches {here} at the distance at which it reached {there}"
+        assert row.elsewhere.why == why
+        (line,) = [line for line in Listings(diff).of(row).lines if line.kind != "same"]
+        assert line.fixed_rva == row.elsewhere.fixed
+        assert line.fixed.endswith(f"(it {why})")
+
+
+@each_machine
+def test_the_first_of_which_a_pdb_names_tells_what_is_reached(machine) -> None:
+    """Compilers leave out the names of others that they merged with it."""
+    known = ({"third": 16}, {"third": 8})
+    diff = diff_images(*(reaching(machine, one, data) for one, data in zip((ORDER, SWAPPED), known, strict=True)))
+    assert row_of(diff).verdict is Verdict.CHANGED
