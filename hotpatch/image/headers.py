@@ -14,6 +14,9 @@ from hotpatch.errors import InputError
 MAX_IMAGE_SIZE = 1 << 30
 """Largest ``SizeOfImage`` taken, in bytes."""
 
+MAX_SECTIONS = 1000
+"""Sections taken at most: LIEF reads no more. (The description of the format says 96, which is the limit of Windows before Vista.)"""
+
 MACHINES = {0x8664: Machine.X64, 0xAA64: Machine.ARM64}
 """``IMAGE_FILE_MACHINE_*`` of the images that are taken (PE format, "Machine Types")."""
 
@@ -94,8 +97,8 @@ def check(data: bytes, subject: str) -> Headers:
         raise InputError(subject, f"{what}; only 64-bit images (PE32+) are taken")
     section_alignment, size_of_image, size_of_headers, directory_count = optional[9], optional[18], optional[19], optional[-1]
     subsystem, dll_characteristics = optional[21], optional[22]
-    if section_count == 0:  # the description's upper limit, 96, is that of Windows before Vista; later loaders take more
-        raise InputError(subject, "0 sections; an image has at least one")
+    if not 0 < section_count <= MAX_SECTIONS:
+        raise InputError(subject, f"{section_count} sections; 1 to {MAX_SECTIONS} are taken")
     if not 0 < size_of_image <= MAX_IMAGE_SIZE:
         raise InputError(subject, f"SizeOfImage 0x{size_of_image:x} is not between 1 and 0x{MAX_IMAGE_SIZE:x}")
     if section_alignment == 0 or section_alignment & (section_alignment - 1):
@@ -105,7 +108,7 @@ def check(data: bytes, subject: str) -> Headers:
     directories = _directories(data, at, optional_size, min(directory_count, 16), size_of_image, subject)
     at += optional_size
     if at + section_count * _SECTION.size > len(data):
-        raise InputError(subject, f"truncated in the section table, which would have {section_count} sections")
+        raise InputError(subject, "truncated in the section table")
     sections = tuple(_section(data, at + i * _SECTION.size) for i in range(section_count))
     _check_sections(sections, len(data), size_of_image, subject)
     return Headers(
