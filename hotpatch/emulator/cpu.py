@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
@@ -24,7 +25,7 @@ from hotpatch.emulator.repeats import LONGEST, Repeats
 from hotpatch.errors import FaultKind, HotpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from hotpatch.arch import Machine
     from hotpatch.emulator.binding import Context, Engine
@@ -271,6 +272,27 @@ class Cpu:
         # Code that was translated without the hook goes on without it.
         self._uc.ctl_flush_tb()
         self._hooks.append(self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, told, None, first, last))
+
+    @contextmanager
+    def traced(self, read: Callable[[int, int, int], None], written: Callable[[int, int, int], None]) -> Iterator[None]:
+        """Tell VA, size and value (without sign) of whatever the program reads, where memory is mapped, and writes meanwhile; slow."""
+
+        content = self._read
+
+        def told(_uc: Engine, access: int, address: int, size: int, value: int, _data: object) -> None:
+            if access == uc_const.UC_MEM_WRITE:
+                written(address, size, value & (1 << 8 * size) - 1)
+                return
+            with suppress(HotpatchError):
+                read(address, size, int.from_bytes(content(address, size), "little"))
+
+        self._uc.ctl_flush_tb()
+        hook = self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, told)
+        try:
+            yield
+        finally:
+            unhook(self._uc, [hook])
+            self._uc.ctl_flush_tb()
 
     def _failed(self, code: int) -> Slice:
         counted, pc = int(self._counter.value), Va(self.pc)

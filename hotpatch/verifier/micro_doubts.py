@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from hotpatch.image import Function
     from hotpatch.verifier.micro_correlation import Correlation
+    from hotpatch.verifier.micro_history import Stored
     from hotpatch.verifier.micro_model import Difference
     from hotpatch.verifier.micro_observed import Observed, Place
     from hotpatch.verifier.micro_run import Runner
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _WORD = 8
 _OFTEN = "the function does not do the same twice"
 _PLACE = "values depend on where the image lies"
+_CUT = "made-up pointers lead into each other's words, so that addresses are cut"
 _STRAY = "made-up indices lead out of the data that the function refers to, or the images hold something else there"
 
 
@@ -45,11 +47,17 @@ class Doubts:
         correlation: Correlation,
         fixed: Function,
         mine: Observed,
+        stores: Callable[[], Mapping[int, Stored]],
+        own: range,
     ) -> None:
-        """``place`` says where ``fixed`` is in a process; ``forced`` is how the runs were led; ``mine`` is the other side's."""
+        """``place`` says where ``fixed`` is in a process; ``forced`` is how the runs were led; ``mine`` is the other side's.
+
+        ``stores`` tells what each byte comes of that it wrote, and ``own`` is where its code is.
+        """
         self._theirs, self._elsewhere, self._place = theirs, elsewhere, place
         self._scenery, self._forced, self._first = scenery, forced, first
         self._correlation, self._fixed, self._mine = correlation, fixed, mine
+        self._stores, self._own = stores, own
 
     def about(self, difference: Difference) -> str | None:
         """Why ``difference`` shows nothing, or ``None``."""
@@ -57,7 +65,9 @@ class Doubts:
             return _STRAY
         if not self._repeats:
             return _OFTEN
-        return _PLACE if self._depends(difference) else None
+        if self._depends(difference):
+            return _PLACE
+        return _CUT if self._is_cut(difference) else None
 
     def _again(self, runner: Runner) -> Observed:
         place = self._place(runner)
@@ -139,6 +149,31 @@ class Doubts:
             there = va + distance if self._is_inside(va) else va
             return any(first.written.get(va + at) != moved.written.get(there + at) for at in range(_WORD))
         return value_at(moved, difference.place) != value_at(first, difference.place)
+
+    def _is_cut(self, difference: Difference) -> bool:
+        """Whether the bytes that differ come of whole values that mean the same, written to the same places.
+
+        Of an address that another store has overwritten in part, or that was read in part, the lower bytes alone may be left: these are not
+        the same in two images, wherever they are loaded.
+        """
+        if difference.values is None or difference.place[:1] != ("written",) or self._is_inside(int(difference.place[1])):
+            return False
+        va, values = int(difference.place[1]), [value.to_bytes(_WORD, "little") for value in difference.values]
+        differing = [va + at for at, (one, other) in enumerate(zip(*values, strict=True)) if one != other]
+        mine, theirs = self._last_stores
+        return all(at in mine and at in theirs and self._mean_the_same(mine[at], theirs[at]) for at in differing)
+
+    @cached_property
+    def _last_stores(self) -> tuple[Mapping[int, Stored], Mapping[int, Stored]]:
+        place = self._place(self._theirs)
+        return self._stores(), self._theirs.stores(place, self._scenery, Replay(self._forced, place.body))
+
+    def _mean_the_same(self, mine: Stored, theirs: Stored) -> bool:
+        if (mine.va, mine.at, mine.size, theirs.size) != (theirs.va, theirs.at, _WORD, _WORD):
+            return False
+        if self._correlation.same(mine.value, theirs.value, self._fixed, self._own):
+            return True
+        return self._correlation.are_cut(mine.value, theirs.value)
 
     def _outside(self, run: Observed, distance: int) -> list[int]:
         """What a run wrote to outside of the image, which lies ``distance`` bytes from where the first run's does."""

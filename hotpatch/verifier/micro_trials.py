@@ -138,7 +138,19 @@ class Trials:
             # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
             self._leave_out(_ASTRAY)
             return
-        doubts = Doubts(sides.theirs, sides.elsewhere, sides.place_in, scenery, forced, other, sides.correlation, sides.fixed, mine)
+        doubts = Doubts(
+            sides.theirs,
+            sides.elsewhere,
+            sides.place_in,
+            scenery,
+            forced,
+            other,
+            sides.correlation,
+            sides.fixed,
+            mine,
+            lambda: sides.mine.stores(sides.place, scenery, Replay(forced, sides.place.body)),
+            sides.own,
+        )
         self._judge(seed, mine, other, doubts)
 
     def _judge(self, seed: int, mine: Observed, other: Observed, doubts: Doubts) -> None:

@@ -525,3 +525,32 @@ def test_a_made_up_index_far_beyond_a_table_that_travels() -> None:
     assert [item.size for item in patch.carried] == [12]
     (report,) = verify_functions(images[0], patch, fixed=images[1], seeds=1, seed=350).functions
     assert report.outcome is not MicroOutcome.DIFFER, report.text
+
+
+CUT = {
+    Machine.X64: "and rcx, -16; lea rax, [rip + {distance}]; mov qword ptr [rcx + 3], rax; mov dword ptr [rcx + 4], 7;"
+    " inc dword ptr [rcx]; mov r8, qword ptr [rcx - 4]; mov qword ptr [rcx - 32], r8; xor eax, eax; ret",
+    Machine.ARM64: "and x0, x0, #-16; adrp x9, 0x3000; add x9, x9, #{low}; stur x9, [x0, #3]; mov w8, #7; stur w8, [x0, #5]; mov x0, #0;"
+    " ret",
+}
+"""Writes an address, then over its middle, as made-up pointers that lead into each other's words let functions do.
+
+On x64 a number is counted up then whose last byte is all that is left of it, and both are read as a part of another word.
+"""
+
+
+@each_machine
+@pytest.mark.parametrize("taken", ["one", "two"])
+def test_what_is_left_of_an_address_that_another_store_has_cut(machine: Machine, taken: str) -> None:
+    images = []
+    for name, start in (("one", DATA), (taken, DATA + 0x40)):
+        places = {"one": start, "two": start + 0x40}
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, CUT[machine].format(low=places[name] - DATA, distance=places[name] - TEXT - 11), TEXT))
+        pe.exports("walk.dll", [("walk", TEXT), *places.items(), ("behind", DATA + 0xC0)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions]
+    (report,) = execution.unpatched(rows, seeds=8)
+    assert (report.outcome is MicroOutcome.DIFFER) == (taken == "two"), report.text
+    assert taken == "two" or "addresses are cut" in report.text
