@@ -59,6 +59,8 @@ class Witnesses:
         """The same of what lies at ``fixed``, ``moved`` bytes from there in the base; ``is_whole``: accessed right there."""
         if not self._fixed.writable(fixed) or self._fixed.symbol(fixed) is not None:
             return None
+        if self._is_told_by_content(fixed, fixed + moved):
+            return None
         there, here = self._there.users(fixed + moved), self._here.users(fixed)
         if not there and is_whole:
             return self.unused(fixed, Rva(fixed + moved))
@@ -69,6 +71,11 @@ class Witnesses:
         if not there & here:
             return f"{self._label(there)} uses what is there, {self._label(here)} this, and no function both"
         return self._used_before(fixed, moved) or self._used_now(fixed, moved)
+
+    def _is_told_by_content(self, fixed: int, base: int) -> bool:
+        """Whether what begins at these two places says what it is, whoever uses it."""
+        match = match_at_or_before(self._diff, Rva(fixed))
+        return match is not None and (match.fixed, match.base, match.matched_by) == (fixed, base, Evidence.CONTENT)
 
     def _moved_away(self, base: int, moved: int) -> str | None:
         """Whether what begins in the base before ``base``, where nothing is known to, has moved otherwise, so that this goes on there."""

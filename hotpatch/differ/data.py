@@ -7,7 +7,7 @@ proof; instructions of changed functions that align are weaker and only heard wh
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import Ranges
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.naming_tables import pointer_pairs, same_descriptions
+from hotpatch.differ.naming_tables import NamingTables, pointer_pairs, same_descriptions
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.differ.reached import is_the_same, reached_alike
-from hotpatch.differ.uses import live_names, open_targets, operations, parts_behind, users_of
+from hotpatch.differ.uses import live_names, open_targets, operations, parts_behind, type_pairs, users_of
 from hotpatch.differ.votes import Site, Tie, Votes
 
 if TYPE_CHECKING:
@@ -88,8 +88,10 @@ def correlate_data(base: View, fixed: View, matching: Matching, twins: Twins) ->
     search = _Search(base, fixed, matching, twins)
     search.named()
     search.headers()
+    search.types()
     search.proven()
     search.described()
+    search.texts()
     search.probable()
     search.reached()
     search.in_place()
@@ -131,6 +133,12 @@ class _Search:
         for role in sorted(there.keys() & here.keys()):
             if self.base.place(there[role]).kind is PlaceKind.WRITABLE is self.fixed.place(here[role]).kind:
                 self._pair(there[role], here[role], Evidence.HEADERS)
+
+    def types(self) -> None:
+        """What describes C++ types."""
+        for pair in type_pairs(self.base, self.fixed):
+            if self._are_live(pair):
+                self._pair(*pair, Evidence.NAME)
 
     def proven(self) -> None:
         """What functions of the same body refer to."""
@@ -175,6 +183,19 @@ class _Search:
         here = [start for start in self.fixed.boundaries if start not in self._taken and self.fixed.symbol(start) is None]
         for old, new in same_descriptions(self.base, self.fixed, self.matching, there, here):
             if old in lost and new in gained and self._are_live((old, new)):
+                self._pair(old, new, Evidence.CONTENT)
+
+    def texts(self) -> None:
+        """What points at the same texts, as nothing else in its image does, between matched neighbours that moved by as much."""
+        tables = NamingTables(self.base, self.fixed)
+        led_to = [Counter(view.image.pointers.values()) for view in (self.base, self.fixed)]
+        for old in [start for start in self.base.boundaries if start not in self.pairs and self.base.pointers_from(start)]:
+            new = self._same_place(old) if self.base.writable(old) else None
+            if new is None or not (self._may_pair(old, new) and self._is_between(old, new)):
+                continue
+            targets = pointer_pairs(self.base, self.fixed, old, new)
+            alone = all(counts[target] == 1 for pair in targets for counts, target in zip(led_to, pair, strict=True))
+            if targets and alone and self.base.extent(old).size == self.fixed.extent(new).size and tables.are_unique(old, new):
                 self._pair(old, new, Evidence.CONTENT)
 
     def probable(self) -> None:

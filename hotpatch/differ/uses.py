@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from hotpatch.differ.view import View
+    from hotpatch.differ.votes import Pair
 
 
 def open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
@@ -52,6 +53,20 @@ def live_names(view: View) -> dict[str, list[int]]:
         if view.place(datum.rva).kind is PlaceKind.WRITABLE and datum.rva not in found[datum.name]:
             found[datum.name].append(datum.rva)
     return dict(found)
+
+
+def type_pairs(base: View, fixed: View) -> list[Pair]:
+    """What describes the same C++ type in both images: a runtime tells types apart by their names, which either image has once."""
+    there, here = _by_type_name(base), _by_type_name(fixed)
+    both = ((starts, here.get(name, ())) for name, starts in there.items())
+    return sorted((olds[0], news[0]) for olds, news in both if len(olds) == len(news) == 1)
+
+
+def _by_type_name(view: View) -> dict[bytes, list[int]]:
+    found: dict[bytes, list[int]] = defaultdict(list)
+    for start, name in view.type_names.items():
+        found[name].append(start)
+    return found
 
 
 def parts_behind(view: View, start: int, size: int) -> set[int]:

@@ -276,7 +276,6 @@ class Cpu:
     @contextmanager
     def traced(self, read: Callable[[int, int, int], None], written: Callable[[int, int, int], None]) -> Iterator[None]:
         """Tell VA, size and value (without sign) of whatever the program reads, where memory is mapped, and writes meanwhile; slow."""
-
         content = self._read
 
         def told(_uc: Engine, access: int, address: int, size: int, value: int, _data: object) -> None:

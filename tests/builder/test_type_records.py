@@ -198,3 +198,36 @@ def test_a_type_that_only_its_name_tells_is_the_bases(machine, names, within):
     assert not patch.carried
     applied = Applied(base, patch)
     assert applied.call("f") == applied.base_va + there
+
+
+def used_in_order(machine: Machine, taken: list[str], number: int):
+    """Types of the names ``taken``, and one function that takes them in this order and returns the last."""
+    pe = Pe(machine)
+    vtable = pe.add(bytes(16)) + 8
+    pe.pointer(vtable, DESTROYS)
+    pe.pointer(RDATA, locator(pe, descriptor(pe, DATA + 0x80, ".?AVtype_info@@", vtable)))
+    places = {name: descriptor(pe, DATA + 0x100 + 0x40 * at, name, vtable) for at, name in enumerate(NAMED)}
+    at = TEXT
+    for name in taken:
+        code = takes(machine, at, places[name])
+        pe.put(at, code)
+        at += len(code)
+    pe.put(at, (NOTHING[machine] * number) + RETURNS[machine])
+    pe.put(TEXT + STEP, takes(machine, TEXT + STEP, RDATA) + RETURNS[machine])
+    pe.put(DESTROYS, takes(machine, DESTROYS, DESTROYS) + RETURNS[machine])
+    pe.exports("types.dll", [("f", TEXT), ("g", TEXT + STEP), ("destroys", DESTROYS)])
+    return pe.build("types.dll"), places[taken[-1]]
+
+
+@each_machine
+def test_types_are_told_by_their_names_and_not_by_what_stands_in_their_place(machine):
+    """Aligned instructions of changed code name one type where they named another."""
+    base, _ = used_in_order(machine, [NAMED[1], NAMED[2]], 1)
+    fixed, there = used_in_order(machine, [NAMED[2], NAMED[1]], 2)
+    diff = diff_images(base, fixed)
+    assert {match.fixed: match.base for match in diff.data}[there] == there
+    assert Rule.DATA_INIT not in {finding.rule for finding in diff.findings}
+    patch = build(diff)
+    assert not patch.carried
+    applied = Applied(base, patch)
+    assert applied.call("f") == applied.base_va + there
