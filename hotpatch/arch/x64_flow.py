@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from functools import cached_property
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+from capstone import x86_const as x86
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_operands
@@ -13,7 +15,7 @@ from hotpatch.arch.common import holds
 from hotpatch.arch.model import Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from hotpatch.arch.common import Rows
 
@@ -21,15 +23,33 @@ _MOST_VISITS = 16
 """Of one block: a bound on the work that a strange function can make."""
 
 
+class Edges(NamedTuple):
+    """Where a jump through a table leads: addresses of the jump and of its targets, and whether these are all of them for certain."""
+
+    jump: int
+    targets: tuple[int, ...]
+    exact: bool
+
+
 class Blocks:
     """A function's instructions and the blocks that they form; positions are indices into ``rows``."""
 
-    def __init__(self, rows: Rows) -> None:
-        """Divide ``rows`` into blocks."""
+    def __init__(self, rows: Rows, edges: Iterable[Edges] = ()) -> None:
+        """Divide ``rows`` into blocks; ``edges`` are those of the jumps through tables of which it is known where they lead."""
         self.rows = rows
         self.addresses = rows.addresses()
         self.flows = {position: encoding.FLOW[number] for position, number in enumerate(rows.numbers()) if number in encoding.FLOW}
         self.targets = {position: target for position in self.flows if (target := self._target(position)) is not None}
+        self.cases: dict[int, tuple[int, ...]] = {}
+        """Of jumps through tables, by position: the leaders of the blocks that they lead to."""
+        self.whole: set[int] = set()
+        """Those of these jumps that lead nowhere else."""
+        for jump, targets, exact in edges:
+            position = self._position(jump)
+            if position is not None:
+                found = (self._position(target) for target in targets)
+                self.cases[position] = tuple(sorted({case for case in found if case is not None}))
+                self.whole.update((position,) if exact else ())
         self.leaders = self._find_leaders()
 
     @cached_property
@@ -71,12 +91,16 @@ class Blocks:
         following = bisect_right(self.leaders, leader)
         return self.leaders[following] if following < len(self.leaders) else len(self.addresses)
 
+    def is_filler(self, leader: int) -> bool:
+        """Whether nothing stands in the block but what compilers fill up with, behind a jump, before code that others lead to."""
+        return all(self.rows[position][0] == x86.X86_INS_NOP for position in range(leader, self.end(leader)))
+
     def successors(self, leader: int) -> tuple[tuple[int, bool], ...]:
         """Blocks that control goes to from this one, and whether by a taken branch."""
         end = self.end(leader)
         target = self.targets.get(end - 1)
         taken = self._position(target) if target is not None else None
-        successors = [] if taken is None else [(taken, True)]
+        successors = [(case, True) for case in self.cases.get(end - 1, ())] if taken is None else [(taken, True)]
         if not self._leaves(end - 1) and end < len(self.addresses):
             successors.append((end, False))
         return tuple(successors)
@@ -106,6 +130,7 @@ class Blocks:
         starts = {0}
         starts.update(position + 1 for position, flow in self.flows.items() if flow is not Flow.CALL)
         starts.update(found for target in self.targets.values() if (found := self._position(target)) is not None)
+        starts.update(case for cases in self.cases.values() for case in cases)
         return sorted(start for start in starts if start < len(self.addresses))
 
 
@@ -120,7 +145,10 @@ S = TypeVar("S", bound=State)
 
 
 class Analysis(Generic[S]):
-    """A forward analysis. Blocks that nothing is seen to lead to start with what the function's indirect jumps leave."""
+    """A forward analysis.
+
+    Blocks that nothing is seen to lead to start with what those indirect jumps leave of which it is not known where they lead.
+    """
 
     def __init__(self, blocks: Blocks) -> None:
         """Analyse ``blocks``."""
@@ -144,11 +172,16 @@ class Analysis(Generic[S]):
         raise NotImplementedError
 
     def run(self, wanted: Collection[int] | None = None) -> None:
-        """Fill ``entries``: what is known at the start of each block, or of those in ``wanted``, to which no others lead."""
+        """Fill ``entries``: what is known at the start of each block but filler, or of those in ``wanted``, to which no others lead."""
         chosen = frozenset(self.blocks.leaders if wanted is None else wanted)
         for leader in self.blocks.leaders:
-            if leader in chosen and leader not in self.entries:
+            if leader in chosen and leader not in self.entries and not (leader and self.blocks.is_filler(leader)):
                 self._settle(leader, self._left_by_dispatches(leader), chosen)
+
+    def run_from_entry(self, wanted: Collection[int]) -> None:
+        """Fill ``entries`` for those of ``wanted`` alone that control is seen to come to."""
+        if self.blocks.leaders:
+            self._settle(self.blocks.leaders[0], self.initial(), wanted)
 
     def at(self, position: int) -> S:
         """What is known before the instruction at ``position``, in a block that was reached."""
@@ -187,7 +220,7 @@ class Analysis(Generic[S]):
     def _left_by_dispatches(self, leader: int) -> S:
         left: S | None = None
         for position in self.blocks.dispatches:
-            if self.blocks.block_of(position) not in self.entries:
+            if position in self.blocks.whole or self.blocks.block_of(position) not in self.entries:
                 continue
             state = self.at(position)
             if left is None:

@@ -163,8 +163,8 @@ class _ImageBase(Analysis[_Sums]):
     def references(self, address: int, image_base: int) -> Iterator[Reference]:
         """The references, after :meth:`run`."""
         found: set[int] = set()
-        for leader in self.blocks.leaders:
-            state = self.entries[leader].copy()
+        for leader, known in sorted(self.entries.items()):
+            state = known.copy()
             for position in range(leader, self.blocks.end(leader)):
                 if state:
                     found |= self._relative(position, state)

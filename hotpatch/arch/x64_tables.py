@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch.model import JumpTable
-from hotpatch.arch.x64_flow import Blocks
+from hotpatch.arch.x64_flow import Blocks, Edges
 from hotpatch.arch.x64_scan import scan
 from hotpatch.arch.x64_values import Dispatch, Entry, Values
 
@@ -28,6 +28,8 @@ _LOADS_ENTRY = re.compile(rb"\*[248]|byte ptr \[")
 _MOST_ENTRIES = 0x4000
 _MOST_INDICES = 0x100
 """Of tables of byte-sized indices that nothing bounds, and entries behind them."""
+_MOST_ROUNDS = 16
+"""Switches in the cases of others: each round may find more."""
 _ALLOCATION_GRANULARITY = 0x10000
 """Image bases are multiples of it (PE format, "ImageBase")."""
 
@@ -42,24 +44,66 @@ def jump_tables(
     """The tables that indirect jumps in ``code`` go through, by jump."""
     if not MAY_DISPATCH.search(code):
         return ()
-    dispatches = _dispatches(code, address, image_base)
-    reader = _Reader(code, dispatches, address, read, limit)
-    tables = (reader.table(dispatch) for dispatch in dispatches)
-    return tuple(table for table in tables if table is not None)
+
+    def tables(found: _Found) -> tuple[JumpTable, ...]:
+        reader = _Reader(code, found.dispatches, address, read, limit)
+        return tuple(table for dispatch in found.dispatches if (table := reader.table(dispatch)) is not None)
+
+    found = _find(code, address, image_base)
+    return tables(found) if found.is_all else _by_cases(code, address, image_base, tables(found), tables)
+
+
+def _by_cases(
+    code: bytes, address: int, image_base: int, tables: tuple[JumpTable, ...], read: Callable[[_Found], tuple[JumpTable, ...]]
+) -> tuple[JumpTable, ...]:
+    """``tables`` and those that are found once it is known where the jumps through them lead.
+
+    A loop around a switch may keep the table's address in a register, and it is the switch's cases that lead back. So the loop is first
+    taken to be all that there is, and what that shows must still hold when the cases are known.
+    """
+    edges: tuple[Edges, ...] = ()
+    for _ in range(_MOST_ROUNDS):
+        reached = read(_find(code, address, image_base, edges, from_entry=True))
+        again = tuple(Edges(address + table.jump, table.targets, table.exact) for table in reached)
+        if again == edges:
+            break
+        edges = again
+    if len(edges) <= len(tables):
+        return tables
+    settled = read(_find(code, address, image_base, edges))
+    confirmed = {Edges(address + table.jump, table.targets, table.exact) for table in settled}
+    lost = {table.jump for table in tables} - {table.jump for table in settled}
+    return settled if confirmed.issuperset(edges) and not lost else tables
+
+
+class _Found(NamedTuple):
+    """Jumps that go through tables, and whether these are all that there may be."""
+
+    dispatches: tuple[Dispatch, ...]
+    is_all: bool
 
 
 @lru_cache(maxsize=1 << 11)
-def _dispatches(code: bytes, address: int, image_base: int) -> tuple[Dispatch, ...]:
-    """The jumps in ``code`` that go through tables; the same code is asked for again as more of its surroundings becomes known."""
+def _find(code: bytes, address: int, image_base: int, edges: tuple[Edges, ...] = (), *, from_entry: bool = False) -> _Found:
+    """The jumps in ``code`` that go through tables; the same code is asked for again as more of its surroundings becomes known.
+
+    Args:
+        code: The function.
+        address: Where it lies.
+        image_base: In the caller's space.
+        edges: Of the jumps of which it is known where they lead.
+        from_entry: Whether to look at nothing but what control is seen to come to.
+    """
     known = scan(code, address)
     if known is not None and not known.dispatches:
-        return ()
-    blocks = Blocks(encoding.decoder().rows(code, address))
+        return _Found((), is_all=True)
+    blocks = Blocks(encoding.decoder().rows(code, address), edges)
     if not blocks.dispatches or not blocks.rows.hold(_LOADS_ENTRY):
-        return ()
+        return _Found((), is_all=True)
     values = Values(blocks, image_base)
-    values.run(blocks.before_dispatches)
-    return tuple(values.dispatches())
+    (values.run_from_entry if from_entry else values.run)(blocks.before_dispatches)
+    found = tuple(values.dispatches())
+    return _Found(found, is_all=len(found) == len(blocks.dispatches))
 
 
 class _Reader:

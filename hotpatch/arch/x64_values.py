@@ -191,9 +191,11 @@ class Values(Analysis[State]):
         return state
 
     def dispatches(self) -> list[Dispatch]:
-        """The indirect jumps that go through tables, after :meth:`run`."""
+        """The indirect jumps that go through tables, as far as blocks were reached."""
         found = []
         for position in self.blocks.dispatches:
+            if self.blocks.block_of(position) not in self.entries:
+                continue
             state = self.at(position)
             operands = self.blocks.operands[position]
             accessed = x64_operands.accessed(operands)

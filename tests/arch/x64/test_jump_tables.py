@@ -179,3 +179,24 @@ def test_a_case_that_dispatches_again(case, exact):
     code = bytes.fromhex(f"83f903771989c8488d15f20f0000486304824801d0ffe0{case}ebe9c3c3c3c3")
     (table,) = X64.jump_tables(code, AT, Memory({AT: code, TABLE: relative(0x1017, 0x101C, 0x101D, 0x101E)}))
     assert (table.targets[0], table.exact) == (0x1017, exact)
+
+
+HOISTED = "89c8488d15f70f0000486304824801d0ffe0 b801000000c3 4c8d25f10f0000eb04 0f1f4000 8b01496304844c01e0ffe0 {case} ebef c3"
+FIRST, SECOND = relative(0x1012, 0x1018), words(0x1030 - 0x2010, 0x1036 - 0x2010)
+
+
+def test_a_loop_that_keeps_the_address_of_the_table_of_its_switch():
+    """``…; jmp [first]; lea r12, [second]; jmp loop; nop; loop: mov eax, [rcx]; movsxd rax, [r12+rax*4]; add rax, r12; jmp rax; add rcx, 4;
+    jmp loop; ret``: only the cases of the second switch, and filler that nothing comes to, lead back to the loop."""
+    code = bytes.fromhex(HOISTED.format(case="4883c104"))
+    tables = X64.jump_tables(code, AT, Memory({TABLE: FIRST, 0x2010: SECOND}))
+    assert [(table.jump, table.address, table.targets) for table in tables] == [
+        (0x10, TABLE, (0x1012, 0x1018)),
+        (0x2E, 0x2010, (0x1030, 0x1036)),
+    ]
+
+
+def test_a_loop_whose_case_changes_what_it_keeps():
+    code = bytes.fromhex(HOISTED.format(case="49ffc490"))  # inc r12
+    tables = X64.jump_tables(code, AT, Memory({TABLE: FIRST, 0x2010: SECOND}))
+    assert [table.jump for table in tables] == [0x10]
