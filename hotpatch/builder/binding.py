@@ -487,7 +487,7 @@ class _Binder:
         if not (self.fixed.has_symbols and self.base.has_symbols):
             return None
         why = self.witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
-        why = why or self.witnesses.unused(site.target, matched)
+        why = why or self.witnesses.unused(site.target, matched) or self.witnesses.divided(site.target, matched)
         return None if why is None else f"0x{site.target:x} may be another datum than the one at 0x{matched:x} of the base, for {why}"
 
     def _is_aligned(self, function: Function | None, target: Rva, base: Rva) -> bool:

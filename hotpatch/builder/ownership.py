@@ -197,7 +197,7 @@ class Ownership:
             if not found:
                 return f"no symbol covers 0x{rva:x}, and it may belong to {before and before.name} or to {after and after.name}"
         if not found:
-            return f"no symbol covers 0x{rva:x}, and none ends there"
+            return None if self._is_steady(rva) else f"no symbol covers 0x{rva:x}, and none ends there"
         owner, there = found[0], usage.taken_there(rva) if usage is not None else frozenset[int]()
         displacement = self.displacement(owner.rva)
         rival = self._unsized(rva)
@@ -211,6 +211,31 @@ class Ownership:
             if not any(place in known for place in there) or (rva < owner.rva and rva + displacement not in there):
                 return f"no symbol covers 0x{rva:x}, near {owner.name}, and the base's version of the function has 0x{min(there):x} there"
         return owner
+
+    def _is_steady(self, rva: int) -> bool:
+        """Whether both images have what lies at ``rva``, what is before it and what is just behind it, as far from each other as they were.
+
+        However far it is to what is known before: what ends at ``rva`` may be something that no code names.
+        """
+        at = bisect_right(self._live_starts, rva) - 1
+        own = self._live[at] if at >= 0 else None
+        if own is None or rva >= own.fixed + own.size:
+            return False
+        before, behind = self._live[max(at - 1, 0) : at], self._live[at + 1 : at + 2]
+        gaps = [(item, item.fixed + item.size, own.fixed) for item in before]
+        gaps += [(item, own.fixed + own.size, item.fixed) for item in behind if item.fixed - own.fixed - own.size < _BIAS]
+        near = [(item, start, end) for item, start, end in gaps if self._same_section(item.fixed, rva)]
+        starts = self._fixed.boundaries
+        empty = all(bisect_right(starts, start) >= bisect_left(starts, end) for _, start, end in near)
+        return empty and all(item.base - item.fixed == own.base - own.fixed for item, _, _ in near)
+
+    @cached_property
+    def _live(self) -> tuple[DatumMatch, ...]:
+        return tuple(match for match in self._diff.data if match.writable)
+
+    @cached_property
+    def _live_starts(self) -> tuple[int, ...]:
+        return tuple(match.fixed for match in self._live)
 
     def _unsized(self, rva: int) -> DatumMatch | None:
         """Live data of both images that lie or end at ``rva`` of the fixed image, and whose size no symbol tells."""

@@ -84,6 +84,14 @@ class Witnesses:
             return None
         return f"it would be in what begins at 0x{start:x}, which none of those who used it has there"
 
+    def divided(self, fixed: Rva, base: Rva) -> str | None:
+        """Why what lies at the two, without a name, may be different data: a function that did not change uses only one of them."""
+        if self._fixed.symbol(fixed) is not None:
+            return None
+        apart = self._there.users(base) ^ self._here.users(fixed)
+        unchanged = frozenset(number for number in apart if self._rows[number].verdict in _UNCHANGED)
+        return f"{self._label(unchanged)}, which did not change, uses only one of the two" if unchanged else None
+
     def unused(self, fixed: Rva, base: Rva) -> str | None:
         """Why what lies at ``fixed`` may not be at ``base``: changed code alone matches what begins before both, and nobody uses that."""
         match = match_at_or_before(self._diff, fixed)
