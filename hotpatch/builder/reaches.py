@@ -78,10 +78,9 @@ def reaches(image: Image, body: Body, reckoned: Iterable[Site] = ()) -> Mapping[
     every = {*architecture.reached(instructions, named, edges), *architecture.first_reached(instructions, named, edges)}
     for item in sorted(every):
         for site in named[item.anchor]:
-            if item.at != item.anchor or item.width > 1:
-                start = Rva(site.target + item.distance)
-                reach = Reach(Rva(item.at), sizes[item.at], site.target, start, item.width, item.indexed)
-                found.setdefault(site, []).append(reach)
+            start = Rva(site.target + item.distance)
+            reach = Reach(Rva(item.at), sizes[item.at], site.target, start, item.width, item.indexed)
+            found.setdefault(site, []).append(reach)
     return {site: tuple(items) for site, items in found.items()}
 
 

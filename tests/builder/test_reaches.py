@@ -9,7 +9,10 @@ import pytest
 
 from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.builder import build_patch
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.model import Body
 from hotpatch.builder.neighbours import Found, Neighbours
+from hotpatch.builder.reaches import reaches as reached
 from hotpatch.differ import ImageDiff, diff_images
 from hotpatch.errors import NotHotpatchable
 from hotpatch.image import Image, open_image
@@ -108,6 +111,24 @@ def refusals(diff: ImageDiff) -> list[tuple[str, object]]:
     with pytest.raises(NotHotpatchable) as refused:
         build_patch(diff)
     return [(str(refusal.rule), refusal.evidence.get("target")) for refusal in refused.value.refusals]
+
+
+@each_machine
+@pytest.mark.parametrize("width", [1, 4])
+def test_what_is_accessed_right_where_it_is_named_is_looked_at_however_narrow(machine: Machine, width: int) -> None:
+    """A byte at the address that merged data share may be another datum's as anything else there."""
+    pe, target = Pe(machine), DATA + 0x100
+    code = reads(machine, TEXT, target, 1)
+    if width == 1:
+        load = struct.pack("<I", 0x39400108 | (target & 0xFFF) << 10)
+        code = b"\x8a" + code[1:] if machine is Machine.X64 else code[:4] + load + code[8:]
+    pe.put(TEXT, code)
+    pe.exports("byte.dll", [("f", TEXT)])
+    found = pe.build("byte.dll")
+    body = body_of(found, found.function_named("f"))
+    assert isinstance(body, Body)
+    items = [item for several in reached(found, body).values() for item in several]
+    assert [(item.start, item.width) for item in items] == [(target, width)]
 
 
 SAME = {1: 0, 2: 8, 3: 16, 4: 24}
