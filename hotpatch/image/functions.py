@@ -79,7 +79,7 @@ class _Finder(Followed):
         """
         inside = self.containing(target)
         other = self.owner[target if inside is None else inside]
-        returns = inside != target and self.source.get(owner) == FunctionSource.PDATA
+        returns = (inside != target or self._is_rest(target)) and self.source.get(owner) == FunctionSource.PDATA
         if returns and any(owner in self.branches.get(start, ()) for start in self.owned[other]):
             return owner, other
         return other, owner
@@ -88,7 +88,10 @@ class _Finder(Followed):
         """Whether the code at ``target``, which a branch of ``owner`` leads to, is another function that it ends with a call of.
 
         Such code stands apart, begins where functions do, returns by itself and never leads back; a cold part fails in one of these.
+        What the function table says to be the rest of something else has that one's frame, so that nobody can call it.
         """
+        if self._is_rest(target):
+            return False
         inside = self.containing(target)
         if inside is not None and self._checks_cookie(owner):
             return True
@@ -108,6 +111,11 @@ class _Finder(Followed):
         )
         back = (self.containing(jump) for jump in jumps if jump is not None)
         return not any(place is not None and self._survivor(self.owner[place]) == owner for place in back)
+
+    def _is_rest(self, target: int) -> bool:
+        """Whether the function table says that what begins at ``target`` goes on with another entry's frame."""
+        entry = self.image.unwind_entry_at(target)
+        return entry is not None and entry.range.start == target != entry.primary
 
     def _checks_cookie(self, owner: int) -> bool:
         """Whether ``owner`` is the check of the security cookie, which branches to what reports a failure; others that read it call."""

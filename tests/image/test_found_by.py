@@ -195,6 +195,21 @@ def test_a_part_that_its_function_returns_from_is_no_function():
     assert [function.entry for function in pe.build("part.dll").functions] == [TEXT, TEXT + 0x10]
 
 
+def test_the_end_of_a_part_has_a_frame_that_others_made_and_is_no_function():
+    """MSVC for Arm64 gives each way out an entry of its own, and the end that two of them share another, which goes on with the frame."""
+    pe = Pe(Machine.ARM64)
+    pe.put(TEXT, bytes(0x80))
+    start = TEXT + 0x10
+    code = (0xF81F0FFE, 0x37F800E0, 0x34000081, 0x34000102, 0xF84107FE, 0xD65F03C0)  # str lr; tbnz, cbz, cbz: to the three; ldr lr; ret
+    one, end = (0x52800020, 0xD503201F), (0x12800000, 0xF84107FE, 0xD65F03C0)  # mov; nop, and on: mov w0, #-1; ldr lr; ret
+    other = (0x34FFFFA3, 0xD65F03C0)  # cbz: to the end; ret
+    pe.put(start, words(*code, *one, *end, *other))
+    pe.exports("part.dll", [("other", TEXT)])
+    pe.put(TEXT, bytes.fromhex(RETURN))
+    _records(pe, *((start + at, count, "e5d3c1e4" if at else "d3c1e4e4") for at, count in ((0, 6), (0x18, 2), (0x20, 3), (0x2C, 2))))
+    assert [function.ranges for function in pe.build("part.dll").functions][1:] == [(Range(start, start + 0x34),)]
+
+
 @pytest.mark.parametrize(("read", "found"), [(0, [TEXT, TEXT + 24]), (0x10, [TEXT])], ids=["cookie", "another-word"])
 def test_the_check_of_the_cookie_and_what_reports_its_failure(read, found):
     """As Microsoft's C runtime has them on Arm64: the check, which has no frame, branches to a function that never returns."""
