@@ -38,7 +38,7 @@ def follower(instructions: Iterable[Instruction], convention: CallingConvention)
         for instruction in known
         if instruction.mnemonic in ("add", "mov") and (found := _STACK_ADDRESS.match(instruction.operands))
     ]
-    return Follower(known, [effect(instruction) for instruction in known], convention, VOLATILE, taken, _KEPT)
+    return Follower(known, [_effect(instruction) for instruction in known], convention, VOLATILE, taken, _KEPT)
 
 
 def confirm_unused(found: Iterable[Row], instructions: Iterable[Instruction], convention: CallingConvention) -> tuple[Row, ...]:
@@ -54,11 +54,14 @@ def confirm_unused(found: Iterable[Row], instructions: Iterable[Instruction], co
     )
 
 
-def effect(instruction: Instruction) -> Effect:
-    """What an instruction does with registers and stack slots."""
-    mnemonic, operands = instruction.mnemonic, instruction.operands
+def _effect(instruction: Instruction) -> Effect:
     if instruction.flow is not Flow.NEXT:
-        return Effect(reads=registers(operands))
+        return Effect(reads=registers(instruction.operands))
+    return effect(instruction.mnemonic, instruction.operands)
+
+
+def effect(mnemonic: str, operands: str) -> Effect:
+    """What an instruction that goes on with the next does with registers and stack slots."""
     if mnemonic == "nop":
         return Effect()
     if mnemonic.startswith(_OPAQUE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.arm64_constants import effect, registers, whole_register
@@ -20,6 +21,7 @@ _INDEX_SUM = re.compile(r"(x\d+), (x\d+), ([xw]\d+)(, [a-z]+(?: #\d+)?)?$")
 _PRODUCT_SUM = re.compile(r"(x\d+), \w+, \w+, (x\d+)$")
 _SUM = re.compile(rf"(x\d+), (x\d+), {_NUMBER}(?:, lsl #(12))?$")
 _EITHER = re.compile(r"(x\d+), (x\d+), (x\d+), \w+$")
+_NOTHING = Motion()
 _COMPARING = ("cmp", "cmn", "ccmp", "ccmn")
 _NO_ACCESS = ("prfm", "prfum", "dc", "ic", "at")
 _PAIRS = ("ldp", "stp", "ldnp", "stnp", "ldxp", "ldaxp", "stxp", "stlxp", "casp")
@@ -31,10 +33,12 @@ _ONE = re.compile(r"([wxbhsdq])(?:\d+|zr)")
 
 def motion(instruction: Instruction, *, names: bool) -> Motion:
     """What one instruction does; ``names``: one that names a whole address of data."""
-    mnemonic, operands = instruction.mnemonic, instruction.operands
-    if instruction.flow is not Flow.NEXT:
-        return Motion()
-    known = effect(instruction)
+    return _motion(instruction.mnemonic, instruction.operands, names=names) if instruction.flow is Flow.NEXT else _NOTHING
+
+
+@lru_cache(maxsize=1 << 12)
+def _motion(mnemonic: str, operands: str, *, names: bool) -> Motion:
+    known = effect(mnemonic, operands)
     first = operands.partition(",")[0]
     in_memory = _MEMORY.search(operands)
     compared = registers(operands.partition("[")[0]) if mnemonic.startswith((*_COMPARING, "sub")) else frozenset[str]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.constants import slot_name
@@ -28,14 +29,18 @@ _IMPLICIT = {
 }
 _STRINGS = ("movs", "stos", "lods", "scas", "cmps")
 _TWO = 2
+_NOTHING = Motion()
 
 
 def motion(instruction: Instruction, *, names: bool) -> Motion:
     """What one instruction does; ``names``: one that names a whole address of data."""
-    if instruction.flow is not Flow.NEXT:
-        return Motion()
-    mnemonic = instruction.mnemonic.rpartition(" ")[2]
-    operands = tuple(instruction.operands.split(", ")) if instruction.operands else ()
+    return _motion(instruction.mnemonic, instruction.operands, names=names) if instruction.flow is Flow.NEXT else _NOTHING
+
+
+@lru_cache(maxsize=1 << 12)
+def _motion(whole_mnemonic: str, text_of_operands: str, *, names: bool) -> Motion:
+    mnemonic = whole_mnemonic.rpartition(" ")[2]
+    operands = tuple(text_of_operands.split(", ")) if text_of_operands else ()
     text = next((operand for operand in operands if operand.endswith("]")), "")
     inside = memory(text) if text else None
     writes = _written(mnemonic, operands)

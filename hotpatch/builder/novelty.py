@@ -14,7 +14,7 @@ from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.parts import POINTER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 16
 """Bytes; of what describes types, and more than compilers leave between two."""
+_BEGINNING = 32
+"""Bytes; by how many constants are looked up."""
 
 
 class Novelty:
@@ -148,12 +150,27 @@ class Novelty:
         named = self._namesake(rva)
         if named is not None and self._base.bare(named, part.size) == wanted and not self._base.pointers(named, named + part.size):
             return named
-        for candidate in sorted(self._left_over_constants):
+        for candidate in sorted(self._beginning_as(wanted)):
             extent = self._base.extent(candidate)
             equal = extent.size >= part.size and self._base.bare(candidate, part.size) == wanted
             if equal and not self._base.pointers(candidate, candidate + part.size):
                 return Rva(candidate)
         return None
+
+    def _beginning_as(self, wanted: bytes) -> Iterator[int]:
+        """The constants of the base without a counterpart that may begin as ``wanted``, which holds no pointers."""
+        beginning = wanted[:_BEGINNING]
+        for at in range(bisect_left(self._beginnings, (beginning, -1)), len(self._beginnings)):
+            content, candidate = self._beginnings[at]
+            if not content.startswith(beginning):
+                return
+            yield candidate
+
+    @cached_property
+    def _beginnings(self) -> list[tuple[bytes, int]]:
+        """The first bytes of the constants of the base without a counterpart, sorted."""
+        sizes = {start: min(self._base.extent(start).size, _BEGINNING) for start in self._left_over_constants}
+        return sorted((self._base.image.read(Rva(start), size).ljust(size, b"\0"), start) for start, size in sizes.items())
 
     def _namesake(self, rva: Rva) -> Rva | None:
         """The only constant of the base with the name and size of the one at ``rva``."""

@@ -28,6 +28,8 @@ class Stretches:
     def __init__(self, diff: ImageDiff, fixed: View, base: View, ownership: Ownership) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
         self._diff, self._fixed, self._base, self._ownership = diff, fixed, base, ownership
+        self._found_around: dict[int, Range | None] = {}
+        self._known_runs: dict[Range, Range] = {}
 
     def together(self, usage: Usage, apart: Collection[int]) -> Mapping[int, Range]:
         """Target → what travels for it, for the targets of a function that must not be bound to the base one by one.
@@ -120,6 +122,11 @@ class Stretches:
 
     def around(self, target: int) -> Range | None:
         """What travels for a pointer in data to where one constant ends and another may begin, unless the base has both in one piece."""
+        if target not in self._found_around:
+            self._found_around[target] = self._find_around(target)
+        return self._found_around[target]
+
+    def _find_around(self, target: int) -> Range | None:
         if not self._diff.fixed.has_symbols:
             own = self._fixed.extent(target)
             whole = own if self._is_text(own) or target in self._fixed.type_parts else self._whole(own)
@@ -144,6 +151,11 @@ class Stretches:
 
         Without symbols any reference looks like the start of a datum, also one into the middle of an array or before its first element.
         """
+        if part not in self._known_runs:
+            self._known_runs[part] = self._find_run(part)
+        return self._known_runs[part]
+
+    def _find_run(self, part: Range) -> Range:
         section = self._fixed.section(part.start)
         starts, pointing = self._fixed.boundaries, bool(self._fixed.pointers(part.start, part.end))
         start, end = part.start, part.end

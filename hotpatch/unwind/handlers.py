@@ -104,12 +104,14 @@ def _cxx_of_others(image: Image, entry: UnwindEntry) -> tuple[int | None, bool]:
 
     Tables of functions that must not throw name nothing that is called, so that by themselves they could be anything.
     """
-    data = entry.handler_data
-    alike = image.unwind_entries_by_handler[entry.handler] if entry.handler is not None else ()
-    others = (other for other in alike if other is not entry)
-    found = ((other, other.handler_data) for other in others if other.handler_data is not None)
-    shapes = (_cxx_shape(image, other, there) for other, there in found)
-    version, guarded = next((shape for shape in shapes if shape[0] is not None), (None, False))
+    data, known = entry.handler_data, image.kept(_shapes)
+    if entry.handler is None:
+        return None, False
+    if entry.handler not in known:
+        found = ((other, other.handler_data) for other in image.unwind_entries_by_handler[entry.handler])
+        shapes = (_cxx_shape(image, other, there) for other, there in found if there is not None)
+        known[entry.handler] = next((shape for shape in shapes if shape[0] is not None), (None, False))
+    version, guarded = known[entry.handler]
     if version is None or data is None or _has_cookie(image, data) is not guarded:
         return None, False
     try:
@@ -117,6 +119,11 @@ def _cxx_of_others(image: Image, entry: UnwindEntry) -> tuple[int | None, bool]:
     except cxx.Malformed:
         return None, False
     return version, guarded
+
+
+def _shapes(_image: Image) -> dict[Rva, tuple[int | None, bool]]:
+    """By handler: what the first of its functions' data that leave no doubt are."""
+    return {}
 
 
 def _has_cookie(image: Image, data: int) -> bool | None:
