@@ -13,7 +13,7 @@ from hotpatch.builder.ownership import FARTHEST
 from hotpatch.builder.witnesses import Reached
 from hotpatch.cases import find_case
 from hotpatch.differ import ImageDiff, diff_images
-from hotpatch.differ.reached import reached_from_named
+from hotpatch.differ.follow import reached_from_named
 from hotpatch.differ.view import View
 from hotpatch.errors import NotHotpatchable, Rule
 from tests.builder.test_reaches import reaches, reads

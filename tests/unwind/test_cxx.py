@@ -15,7 +15,7 @@ from hotpatch.address import Rva
 from hotpatch.builder import build_patch
 from hotpatch.differ import diff_images
 from hotpatch.errors import NotHotpatchable, Rule
-from hotpatch.image import Range, open_image
+from hotpatch.image import Image, Range, open_image
 from hotpatch.unwind import Meaning, cxx, handlers, unwinder
 from tests.unwind.test_walk import TARGETS
 
@@ -127,6 +127,12 @@ class _Image:
     functions: Sequence[_Function] = tuple(
         _Function(start, (Range(Rva(start), Rva(start + size)),)) for start, size in ((0x1000, 0x100), (0x1100, 0x20), (0x1140, 0x20))
     )
+
+    unwind_infos = property(Image.unwind_infos.func)
+    unwind_entries_by_handler = property(Image.unwind_entries_by_handler.func)
+
+    def kept(self, make):
+        return make(self)
 
     def u32(self, rva):
         return int.from_bytes(self.read(rva, 4), "little")
