@@ -122,7 +122,7 @@ def unpacked(rva: int, read: Callable[[int, int], bytes]) -> Record:
         last = Epilogue(0, codes)
         epilogues = [Epilogue(length - last.instructions * _INSTRUCTION, codes)]
     else:
-        epilogues = [Epilogue((scope & 0x3FFFF) * _INSTRUCTION, _sequence(raw, scope >> 22)) for scope in scopes]
+        epilogues = [Epilogue((scope & 0x3FFFF) * _INSTRUCTION, _epilogue(raw, scope >> 22)) for scope in scopes]
     return Record(_sequence(raw, 0), tuple(epilogues), at - rva, handler)
 
 
@@ -134,16 +134,26 @@ def _word(rva: int, read: Callable[[int, int], bytes]) -> int:
     return value
 
 
-def _sequence(raw: bytes, at: int) -> tuple[Code, ...]:
-    """The codes from byte ``at`` up to and with ``end``."""
+def _sequence(raw: bytes, at: int, *, whole: bool = True) -> tuple[Code, ...]:
+    """The codes from byte ``at`` up to and with ``end``; where it need not be ``whole``, the end of ``raw`` stands for that."""
     found: list[Code] = []
     while len(found) < _CODE_LIMIT:
+        if found and at == len(raw) and not whole:
+            return (*found, END)
         code = decode(raw, at)
         found.append(code)
         if code.op is Op.END:
             return tuple(found)
         at += code.size
     raise StackUnreadable("unwind codes end without an end code")
+
+
+def _epilogue(raw: bytes, at: int) -> tuple[Code, ...]:
+    """The codes of an epilogue that begin at byte ``at``.
+
+    Microsoft's compiler leaves its ``end`` out where it would need a word more: what runs to the end of the record's words ends there.
+    """
+    return _sequence(raw, at, whole=False)
 
 
 @lru_cache(maxsize=1024)

@@ -274,3 +274,16 @@ def test_position_in_prologue_and_epilogue():
     assert text(record.pending(0x110)) == ["end 0"]
     assert record.size == 16
     assert record.handler is None
+
+
+@pytest.mark.parametrize(("codes", "readable"), [("01 e4 02 01", True), ("01 02 01 01", False), ("01 e4 01 c8", False)])
+def test_the_end_of_the_words_ends_an_epilogue(codes, readable):
+    """Microsoft's compiler leaves ``end`` out where it would need a word more; a prologue has one, and no code is cut."""
+    data = struct.pack("<II", 0x20 // 4 | 1 << 22 | 1 << 27, 0x14 // 4 | 2 << 22) + bytes.fromhex(codes)
+    if readable:
+        record = unpacked(0, lambda at, size: data[at : at + size])
+        assert text(record.pending(0x14)) == ["alloc 32", "alloc 16", "end 0"]
+        assert record.epilogues[0].instructions == 3
+    else:
+        with pytest.raises(StackUnreadable):
+            unpacked(0, lambda at, size: data[at : at + size])
