@@ -1,7 +1,8 @@
 """Tables of 32-bit distances to other constants, counted from the table's start.
 
 Compilers turn tables of constant pointers into these (LLVM: RelLookupTableConverter), and nothing marks them: they are neither code nor
-relocated. A table is taken for one only if every entry leads out of it to something, and its entries are such as numbers rarely are.
+relocated. A table is taken for one only if every entry leads out of it to something, and if either its entries are such as numbers rarely
+are, or code adds them to its address.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _WORD = 4
 _PIECE = 1 << 18
 """Bytes looked at together."""
 _LEAST = 2
+_MOST_USERS = 4
+"""Functions that name a table and are looked at: the first that uses it tells."""
 
 
 def may_be_distances(view: View, starts: Sequence[int]) -> list[tuple[int, int]]:
@@ -58,6 +61,7 @@ def distance_pairs(base: View, fixed: View, old: tuple[int, int], new: tuple[int
     """The targets of two tables, from start to end each, that must correspond for the tables to; ``None`` where they are no such tables.
 
     Two tables of negative entries that differ in each by the same distance are taken for such, too; small numbers that do are numbers.
+    So are two whose entries code adds to their addresses, of which each that differs leads out of them.
     """
     there, here = _targets(base, *old), _targets(fixed, *new)
     if not there or len(there) != len(here):
@@ -65,7 +69,18 @@ def distance_pairs(base: View, fixed: View, old: tuple[int, int], new: tuple[int
     moved = {(b - old[0]) - (f - new[0]) for b, f in zip(there, here, strict=True)}
     behind = all(target < old[0] for target in there) and all(target < new[0] for target in here)
     certain = (behind and len(moved) == 1) or (distance_targets(base, *old) and distance_targets(fixed, *new))
-    return list(zip(there, here, strict=True)) if certain else None
+    added = certain or (adds_entries(base, old[0]) and adds_entries(fixed, new[0]))
+    return list(zip(there, here, strict=True)) if added else None
+
+
+def adds_entries(view: View, start: int) -> bool:
+    """Whether a function that names the table adds its entries to its address."""
+    for entry in view.users.get(start, ())[:_MOST_USERS]:
+        for part in view.functions[entry].ranges:
+            for table in view.distance_tables(part):
+                if (table.address, table.entry_size, table.shift, table.signed) == (start, _WORD, 0, True):
+                    return True
+    return False
 
 
 def _targets(view: View, start: int, end: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind, Use
+from hotpatch.differ.distances import adds_entries
 from hotpatch.differ.distant import address_of
 from hotpatch.differ.handed import steps_back_from
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
@@ -101,6 +102,8 @@ def _numbers_before(view: View, rva: int) -> bytes:
     at = bisect_left(view.boundaries, rva) - 1
     start = max(view.boundaries[at] if at >= 0 else rva, section.range.start)
     if view.place(start).kind is not PlaceKind.CONSTANT or not view.records.isdisjoint((start, rva)) or _begins_text(view, rva):
+        return b""
+    if adds_entries(view, start):
         return b""
     sites = view.pointers(start, rva)
     start += sites[-1] + POINTER_SIZE if sites else 0

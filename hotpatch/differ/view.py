@@ -20,9 +20,9 @@ from hotpatch.image.type_records import TypeRecord, type_name, type_record
 from hotpatch.image.unnamed import TYPE_NAME_AT, UnnamedNamespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from hotpatch.arch import JumpTable
+    from hotpatch.arch import DistanceTable, JumpTable
     from hotpatch.differ.parts import Body, Link
     from hotpatch.image import Image, InlineSite
     from hotpatch.image.decoded import Reading
@@ -41,6 +41,7 @@ class View:
         self._kinds: dict[tuple[FixupKind, ...], tuple[FixupKind, ...]] = {}
         """Each once, because many lines have them alike."""
         self._places: dict[int, Place] = {}
+        self._distance_tables: dict[Range, tuple[DistanceTable, ...]] = {}
 
     # functions ---------------------------------------------------------------------------------------------------------------------------
 
@@ -234,6 +235,22 @@ class View:
     def referenced(self) -> frozenset[int]:
         """Every address that code or a relocated pointer refers to."""
         return frozenset(self.image.pointers.values()).union(*[body.whole_targets for body in self.bodies.values()])
+
+    @cached_property
+    def users(self) -> Mapping[int, Sequence[int]]:
+        """The functions that refer to each address, by entry."""
+        found: dict[int, list[int]] = {}
+        for entry, body in self.bodies.items():
+            for target in dict.fromkeys(body.whole_targets):
+                found.setdefault(target, []).append(entry)
+        return found
+
+    def distance_tables(self, part: Range) -> tuple[DistanceTable, ...]:
+        """The tables of distances that the code in ``part`` adds to their own addresses."""
+        found = self._distance_tables.get(part)
+        if found is None:
+            found = self._distance_tables[part] = self.architecture.distance_tables(self.image.code(part), part.start)
+        return found
 
     @cached_property
     def type_records(self) -> Mapping[int, TypeRecord]:

@@ -25,6 +25,9 @@ _DESCRIPTOR = struct.Struct("<I8xII")
 """``IMAGE_IMPORT_DESCRIPTOR``: OriginalFirstThunk, Name, FirstThunk."""
 _DELAY_DESCRIPTOR = struct.Struct("<4xI24x")
 """``IMAGE_DELAYLOAD_DESCRIPTOR``: DllNameRVA."""
+_FUNC_INFO, _FUNC_INFO_SIZE = struct.Struct("<IiIIIII"), 40
+"""``FuncInfo`` (``ehdata.h`` of Visual C++): magic, then number and place of states, try blocks, states by address; bytes of all of it."""
+_MAGICS, _MAGIC_MASK = range(0x19930520, 0x19930523), 0x1FFFFFFF
 _LONGEST_NAME = 260
 _THUNK = struct.Struct("<Q")
 _BY_ORDINAL = 1 << 63
@@ -39,11 +42,28 @@ def metadata(image: Image) -> tuple[Range, ...]:
     directories = check(image.data, image.path).directories
     found = {Range(Rva(rva), Rva(rva + size)) for index, (rva, size) in enumerate(directories) if rva and size and index != _CERTIFICATES}
     found.update([Range(info, Rva(info + UNWIND_HEAD)) for info in image.unwind_infos])
+    found.update(exception_tables(image))
     if len(directories) > _DEBUG:
         found.update(_debug(image, *directories[_DEBUG]))
     if len(directories) > _IMPORT:
         found.update(_imports(image, *directories[_IMPORT]))
     return tuple(sorted(found))
+
+
+def exception_tables(image: Image) -> Iterator[Range]:
+    """``FuncInfo`` of version 3 of all functions, with the maps that it leads to: linkers lay those of a library among its constants."""
+    handled = {entry.handler_data for entry in image.unwind_entries if entry.handler_data is not None}
+    for info in sorted({image.u32(data) for data in handled}):
+        head = image.read(info, _FUNC_INFO.size)
+        if len(head) < _FUNC_INFO.size:
+            continue
+        magic, states, unwind_map, tries, try_map, addresses, address_map = _FUNC_INFO.unpack(head)
+        if magic & _MAGIC_MASK not in _MAGICS:
+            continue
+        yield Range(Rva(info), Rva(info + _FUNC_INFO_SIZE))
+        for start, count, size in ((unwind_map, states, 8), (try_map, tries, 20), (address_map, addresses, 8)):
+            if start and 0 < count <= _LIMIT:
+                yield Range(Rva(start), Rva(start + count * size))
 
 
 def delay_descriptors(image: Image) -> tuple[tuple[str, Rva], ...]:
