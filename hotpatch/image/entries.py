@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Flow
-from hotpatch.image.flow import ALIGNED, LONGEST_FILLER, decode, end_of_function, filler_length, is_whole, padding_length
+from hotpatch.image.flow import ALIGNED, LONGEST_FILLER, ONWARD, decode, end_of_function, filler_length, is_whole, padding_length, reach
+from hotpatch.image.gaps import whole_functions
 
 if TYPE_CHECKING:
     from hotpatch.image.claims import Claims
@@ -46,7 +47,7 @@ class Entries:
         start = max(previous, section.start)
         gap = self.image.read(max(start, rva - _GAP_LIMIT), rva - max(start, rva - _GAP_LIMIT))
         apart = not gap or padding_length(self.image.architecture, gap)
-        if not apart and (rva % ALIGNED or not self._ends_function(start, rva)):
+        if not apart and (rva % ALIGNED or not (self._ends_function(start, rva) or self._ends_whole_functions(start, rva))):
             return False
         following = claims.starts[index + 1] if index + 1 < len(claims.starts) else section.end
         code = self.image.read(rva, min(following, section.end) - rva)
@@ -63,6 +64,12 @@ class Entries:
     def _ends_function(self, start: int, end: int) -> bool:
         """Whether what stands from ``start`` to ``end`` ends as functions do: with a jump table, a literal or a return."""
         return end in self.table_ends or self._ends_in_literal(start, end) or self._ends_in_return(end)
+
+    def _ends_whole_functions(self, start: int, end: int) -> bool:
+        """Whether what stands from ``start`` to ``end`` is whole functions that nothing leads to, none of which goes on at ``end``."""
+        found = whole_functions(self.image, (start, end), self.unsized, self.data, lambda rva: self.claims.owner.get(rva) == rva)
+        steps = (step for entry in found for step in reach(self.image.architecture, self.image.read(entry, end - entry), entry))
+        return bool(found) and not any(end in (step.target, step.address + step.size if step.flow in ONWARD else None) for step in steps)
 
     def _ends_in_return(self, end: int) -> bool:
         """Whether the instruction before ``end`` is a return, where instructions are of one size."""

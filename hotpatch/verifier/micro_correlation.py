@@ -115,7 +115,7 @@ class Correlation:
             return meant is None or (self._constant(self.diff.fixed, fixed) and self._constant(self.patch.image, rva))
         base = mine - self.mine.load_base
         if not 0 <= base < self.diff.base.size_of_image:
-            return False
+            return self._is_beside_carried(mine, theirs, function)
         if meant == base or (base, fixed) in self.diff.pairs:
             return True
         if meant is None and self.counterpart(base) is None:
@@ -208,6 +208,14 @@ class Correlation:
             and self.alike(mine - distance, theirs - distance, _WORD)
             for distance in before
         )
+
+    def _is_beside_carried(self, mine: int, theirs: int, function: Function) -> bool:
+        """Whether both are as far from a constant that ``function`` names, and from its copy in the patch: a made-up index was added."""
+        if self.patch is None or self.patch_va is None:
+            return False
+        named = self._named_in_patch(function)
+        places = ((mine - theirs + self.theirs.load_base + target, self.theirs.load_base + target) for target in self.targets(function))
+        return any(copy - self.patch_va in named and self.alike(copy, there, _WORD) for copy, there in places)
 
     def is_beside_table(self, mine: int, theirs: int, size: int, function: Function) -> bool:
         """Whether ``size`` bytes at ``mine`` in the patch, at ``theirs`` (VAs) are what an index that leads out of a jump table comes upon.

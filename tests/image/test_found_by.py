@@ -165,6 +165,19 @@ def test_an_address_that_is_only_taken(reader, before, taken, found):
     assert ((TEXT + 0x40) in [function.entry for function in pe.build("taken.dll").functions]) is found
 
 
+@pytest.mark.parametrize(
+    ("before", "found"), [("488b05d10f0000c3", True), ("85c9740431c090c3", False)], ids=["a-function", "code-that-leads-there"]
+)
+def test_an_address_that_is_only_taken_behind_a_function_that_nothing_leads_to(before, found):
+    """As in Microsoft's C run time: accessors of eight bytes that nobody calls leave no room for filler."""
+    pe = Pe(Machine.X64)
+    pe.put(TEXT, b"\xcc" * 0x80)
+    pe.put(TEXT, bytes.fromhex("488d0d21000000c3"))
+    pe.put(TEXT + 0x20, bytes.fromhex(before + "31c0c3"))
+    pe.exports("taken.dll", [("user", TEXT)])
+    assert ((TEXT + 0x28) in [function.entry for function in pe.build("taken.dll").functions]) is found
+
+
 def _records(pe, *rows):
     """An Arm64 function table; each row has the start, the words of code, and the unwind codes of a frame."""
     entries = [(start, pe.add(struct.pack("<I", count | 1 << 21 | 1 << 27) + bytes.fromhex(codes))) for start, count, codes in rows]

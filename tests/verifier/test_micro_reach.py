@@ -554,3 +554,32 @@ def test_what_is_left_of_an_address_that_another_store_has_cut(machine: Machine,
     (report,) = execution.unpatched(rows, seeds=8)
     assert (report.outcome is MicroOutcome.DIFFER) == (taken == "two"), report.text
     assert taken == "two" or "addresses are cut" in report.text
+
+
+NAMES = {
+    Machine.X64: "lea rax, [rip + {distance}]; mov eax, {number}; ret",
+    Machine.ARM64: "adrp x8, 0x2000; add x8, x8, #{low}; mov w0, #{number}; ret",
+}
+
+
+@each_machine
+def test_an_address_that_an_index_takes_out_of_the_patch_means_what_it_does_in_the_fixed_image(machine: Machine) -> None:
+    """A made-up index is added to a constant that travels; the fixed image goes on where the patch has ended."""
+    images = []
+    for number, constant in enumerate((b"what it was", b"what it is")):
+        pe = Pe(machine)
+        at = pe.add(constant)
+        pe.put(TEXT, assemble(machine, NAMES[machine].format(distance=at - TEXT - 7, low=at - RDATA, number=number), TEXT))
+        pe.exports("names.dll", [("names", TEXT)])
+        images.append(pe.build("names.dll"))
+    diff = hotpatch.diff(*images)
+    patch = hotpatch.build(diff)
+    (carried,) = (item for item in patch.carried if item.kind is CarriedKind.CONSTANT)
+    mine, theirs = (hotpatch.Process(image) for image in images)
+    applied = mine.apply(patch)
+    start = mine.status().patches[-1].image
+    correlation = Correlation(diff, mine, theirs, applied, start)
+    correlation.patch_end = start + carried.patch_rva + 0x100  # shorter than the image, as patches of real ones are
+    copy, there, function = start + carried.patch_rva, theirs.load_base + at, images[1].functions[0]
+    assert correlation.same(copy + 0x1000, there + 0x1000, function, range(0))
+    assert not correlation.same(copy + 0x1008, there + 0x1000, function, range(0))
