@@ -213,8 +213,16 @@ class _Correlator:
         return self._pair_all((pair for pair in winners if same_names(self.base, self.fixed, *pair)), Evidence.REFERENCES)
 
     def _is_listed(self, pair: Pair) -> bool:
-        """Whether tables that name what they lead to, and that are each other and no others, lead to the two from the same place."""
-        return any(self.tables.are_unique(*tables) for tables in self._tabled.get(pair, ()))
+        """Whether tables that name what they lead to, and that are each other and no others, lead to the two from the same place.
+
+        So do tables that such lead to and that say the same, by numbers: those of a type's slots, say.
+        """
+        for tables in self._tabled.get(pair, ()):
+            if self.tables.are_unique(*tables):
+                return True
+            if self.tables.number_alike(*tables) and any(self.tables.are_unique(*above) for above in self._tabled.get(tables, ())):
+                return True
+        return False
 
     def _repeated_names(self) -> bool:
         """Static functions of one name, several times: in their order, when they are equally many."""

@@ -49,6 +49,11 @@ class NamingTables:
         size = _front(*self._views, old, new)
         return size > 0 and all(self._begin_so(view, _key_of(view, rva, size), size) == 1 for view, rva in self._both(old, new))
 
+    def number_alike(self, old: int, new: int) -> bool:
+        """Whether the data at two RVAs say the same by all but where they lead, and not by that they hold nothing else."""
+        keys = [_key(view, rva) for view, rva in self._both(old, new)]
+        return keys[0] == keys[1] and any(keys[0][1])
+
     def alike(self, there: Container[int], here: Container[int]) -> list[Pair]:
         """Tables of the base that lead to functions ``there``, with the one of the fixed image that is the same and leads ``here``."""
         olds, news = (_by_first_name(view, entries) for view, entries in zip(self._views, (there, here), strict=True))

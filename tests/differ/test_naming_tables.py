@@ -39,6 +39,7 @@ class Build:
         again: Whether a second table says the same of another function.
         taken: Whether code takes the table.
         behind: Whether a row's name stands behind its function.
+        slot: If not 0, the rows lead to a table of slots, by number, and that to the function.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Build:
     again: bool = False
     taken: bool = True
     behind: bool = False
+    slot: int = 0
 
     def image(self, machine: Machine) -> hotpatch.Image:
         pe = Pe(machine)
@@ -67,6 +69,11 @@ class Build:
                 pe.pointer(start + 0x18 * row + 8 * self.behind, text)
                 pe.pointer(start + 0x18 * row + 8 * (not self.behind), {"work": function, "new": NEW}.get(name, TEXT))
                 pe.put(start + 0x18 * row + 0x10, b"\x82")
+            if self.slot:
+                slots = start + 0x100
+                pe.pointer(start + 8 * (not self.behind), slots)
+                pe.put(slots, self.slot.to_bytes(8, "little"))
+                pe.pointer(slots + 8, function)
         ends = [("start", TABLE), ("end", TABLE + 0x18 * len(self.names)), ("second", SECOND), ("third", SECOND + 0x18 * len(self.names))]
         pe.exports("table.dll", [("user", TEXT), ("other", OTHER), *ends])
         return pe.build("table.dll")
@@ -85,6 +92,22 @@ def test_a_method_that_was_rewritten_is_known_by_its_row(machine: Machine) -> No
     diff = hotpatch.diff(base.image(machine), fixed.image(machine))
     assert not diff.findings
     assert {function.base_rva for function in hotpatch.build(diff).functions} == {TEXT, METHOD}
+
+
+@each_machine
+@pytest.mark.parametrize(
+    ("base", "fixed", "verdict"),
+    [
+        ({"slot": 67}, {"slot": 67}, Verdict.CHANGED),
+        ({"slot": 67}, {"slot": 68}, Verdict.REMOVED),
+        ({"slot": 67}, {"slot": 67, "names": ("play",)}, Verdict.REMOVED),
+        ({"slot": 67, "again": True}, {"slot": 67, "again": True}, Verdict.REMOVED),
+    ],
+    ids=["same", "another-slot", "another-name", "names-that-are-not-alone"],
+)
+def test_a_table_without_names_is_known_by_the_one_that_leads_to_it(machine: Machine, base: dict, fixed: dict, verdict: Verdict) -> None:
+    """Slots of a type, by their numbers, which the type's name tells."""
+    assert _matched(machine, Build(1, BEFORE[machine], **base), Build(2, AFTER[machine], **fixed))[0] is verdict
 
 
 @each_machine
