@@ -163,6 +163,12 @@ class Architecture(ABC):
         """The same as :meth:`reached` where no way goes back: what loops reach in their first round, on the ways that lead into them."""
 
     @abstractmethod
+    def ever_reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """What :meth:`reached` and :meth:`first_reached` tell, sorted."""
+
+    @abstractmethod
     def reached_from_arguments(
         self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]
     ) -> Mapping[str, tuple[Reached, ...]]:

@@ -39,6 +39,13 @@ class Following(Architecture):
         """See :meth:`Architecture.first_reached`."""
         return self._reaching(instructions, naming, edges).first_reached()
 
+    def ever_reached(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> tuple[Reached, ...]:
+        """See :meth:`Architecture.ever_reached`."""
+        reaching = self._reaching(instructions, naming, edges)
+        return tuple(sorted({*reaching.reached(), *reaching.first_reached()}))
+
     def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
         """See :meth:`Architecture.walked`."""
         return self._reaching(instructions, naming, edges).walked()

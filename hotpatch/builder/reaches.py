@@ -74,9 +74,7 @@ def reaches(image: Image, body: Body, reckoned: Iterable[Site] = ()) -> Mapping[
     instructions, edges = followed(image, body.function)
     sizes = {instruction.address: instruction.size for instruction in instructions}
     found: dict[Site, list[Reach]] = {}
-    architecture = image.architecture
-    every = {*architecture.reached(instructions, named, edges), *architecture.first_reached(instructions, named, edges)}
-    for item in sorted(every):
+    for item in image.architecture.ever_reached(instructions, named, edges):
         for site in named[item.anchor]:
             start = Rva(site.target + item.distance)
             reach = Reach(Rva(item.at), sizes[item.at], site.target, start, item.width, item.indexed)

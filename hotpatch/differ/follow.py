@@ -49,6 +49,5 @@ def _from_named(image: Image, function: Function) -> Iterator[tuple[int, int]]:
     """Places, each with how many bytes are accessed there."""
     names = named_data(image, function)
     instructions, edges = followed(image, function) if names else ([], {})
-    architecture = image.architecture
-    for item in (*architecture.reached(instructions, names, edges), *architecture.first_reached(instructions, names, edges)):
+    for item in image.architecture.ever_reached(instructions, names, edges):
         yield from ((name + item.distance, item.width) for name in names[item.anchor])

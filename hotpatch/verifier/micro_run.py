@@ -33,6 +33,7 @@ _CALLS = (Flow.CALL, Flow.CALL_INDIRECT)
 _TURNS = (Flow.BRANCH, Flow.JUMP_INDIRECT)
 _BLOCK = 64
 _WINDOW = 16 * _BLOCK
+_SHORT_WINDOW = _BLOCK
 _THUNK = 3
 """Instructions of the longest piece of code that is followed as part of a call: an import thunk of Arm64."""
 _STACK_WORDS = 4
@@ -321,6 +322,11 @@ class Runner:
         if region is None or Rights.EXECUTE not in region.rights:
             return None
         code = self.process.guest.system.memory.read(va, min(_WINDOW, region.end - va))
+        found = self._ending(code[:_SHORT_WINDOW], va)  # most blocks end there, and whatever is decoded is decoded whole
+        return found if found is not None and found.flow is not Flow.NEXT else self._ending(code, va)
+
+    def _ending(self, code: bytes, va: int) -> Block | None:
+        """The block that begins with ``code`` at ``va``; what is cut off at the end of ``code`` is left out."""
         addresses: list[int] = []
         for item in self._arch.disassemble(code, va):
             # Each iteration of a repeated string instruction counts: it is stepped by itself.
