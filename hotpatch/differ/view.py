@@ -20,7 +20,7 @@ from hotpatch.image.type_records import TypeRecord, type_name, type_record
 from hotpatch.image.unnamed import TYPE_NAME_AT, UnnamedNamespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.arch import DistanceTable, JumpTable
     from hotpatch.differ.parts import Body, Link
@@ -218,6 +218,7 @@ class View:
         for section in image.sections:
             found.update((section.range.start, section.range.end))
         found.update(self.special_data.values())
+        found.update(rva + POINTER_SIZE for rva in self._cookies)
         for ends in self.type_parts.items():
             found.update(ends)
         for stretch in self._metadata:
@@ -312,6 +313,19 @@ class View:
             found["tls template"] = tls.template.start
         found |= {f"delayed imports of {library}": rva for library, rva in delay_descriptors(self.image)}
         return {role: rva for role, rva in found.items() if rva is not None}
+
+    @property
+    def _cookies(self) -> Iterator[int]:
+        """The security cookie and its complement, words of the C run time's own: both are constants in the file, the one the other's."""
+        image, cookie = self.image, self.special_data.get("security cookie")
+        if cookie is None:
+            return
+        yield cookie
+        wanted = bytes(byte ^ 0xFF for byte in image.read(Rva(cookie), POINTER_SIZE))
+        for section in image.sections:
+            if section.writable and len(wanted) == POINTER_SIZE:
+                content = image.read(section.rva, min(section.size, section.raw_size))
+                yield from (section.rva + at for at in range(0, len(content), POINTER_SIZE) if content.startswith(wanted, at))
 
     def extent(self, rva: int) -> Range:
         """From ``rva`` to the next boundary; empty outside of all sections."""

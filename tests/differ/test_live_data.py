@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 import hotpatch
 from hotpatch.address import Rva
 from hotpatch.arch import Machine
+from hotpatch.arch.assembly import assemble
 from hotpatch.differ import diff_images
 from tests.builder.forge import DATA, TEXT, Code, Data, forge
 from tests.builder.test_reaches import RETURNS, reads
@@ -84,3 +87,25 @@ def test_a_constant_that_would_reach_past_the_end_of_the_image(machine):
     diff = hotpatch.diff(*images)
     assert diff.base_datum(Rva(RDATA + 0x400)) is None
     assert [str(row.verdict) for row in diff.functions] == ["changed"]
+
+
+def _cookies(*, cookie: int, complement: int, behind: bytes, number: int) -> hotpatch.Image:
+    """A function that reads the complement of the security cookie, behind which something else stands, and one that changed."""
+    pe = Pe(Machine.X64)
+    pe.put(PE_TEXT, b"\xcc" * 0x80)
+    pe.put(cookie, struct.pack("<Q", 0x2B992DDFA232))
+    pe.put(complement, struct.pack("<Q", 0x2B992DDFA232 ^ (1 << 64) - 1) + behind)
+    pe.load_configuration(cookie=cookie, check=PE_DATA + 0xF0, dispatch=PE_DATA + 0xF8)
+    for at, target, value in ((PE_TEXT, complement, 7), (PE_TEXT + 0x20, cookie, number)):
+        pe.put(at, assemble(Machine.X64, f"mov rax, [rip + {target - at - 7}]; mov ecx, {value}; ret", at))
+    pe.exports("cookies.dll", [("reads", PE_TEXT), ("changed", PE_TEXT + 0x20)])
+    return pe.build("cookies.dll")
+
+
+def test_the_complement_of_the_security_cookie_is_one_word_whatever_stands_behind_it() -> None:
+    """A newer linker lays both onto lines of their own: what stood behind the complement stands elsewhere."""
+    base = _cookies(cookie=PE_DATA, complement=PE_DATA + 0x40, behind=b"\xff" * 4, number=1)
+    fixed = _cookies(cookie=PE_DATA + 0x40, complement=PE_DATA, behind=b"", number=2)
+    diff = hotpatch.diff(base, fixed)
+    assert not diff.findings
+    assert [function.name for function in hotpatch.build(diff).functions] == ["changed"]
