@@ -19,6 +19,7 @@ from hotpatch.builder.evidence import advice, site_evidence
 from hotpatch.builder.groups import Groups
 from hotpatch.builder.guards import Guards
 from hotpatch.builder.model import (
+    PAGES,
     RECORD_FIELD_SIZE,
     Area,
     BaseAddress,
@@ -46,6 +47,7 @@ from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.builder.witnesses import Witnesses
 from hotpatch.differ import Verdict
+from hotpatch.differ.handed import steps_back_from
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.differ.view import View
 from hotpatch.errors import Refusal, Rule
@@ -94,7 +96,7 @@ class _Binder:
         self.groups = Groups(self.view, self.base_view)
         self.guards = Guards(diff, self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
-        self.witnesses = Witnesses(diff, self.view, self.base_view, distances)
+        self.witnesses = Witnesses(diff, self.view, self.base_view, distances, self.novelty)
         self.neighbours = Neighbours(diff, distances, self.witnesses, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}
@@ -424,7 +426,7 @@ class _Binder:
         if section is None or (section.writable and self.fixed.has_symbols and target not in self.view.special_data.values()):
             found = self._outside(usage, site) if self.fixed.has_symbols else None
             if found is not None:
-                return found
+                return self._as_end(function, usage, site, found)
         if section is None:
             return f"a reference to 0x{target:x}, where the fixed image has nothing"
         if target not in self.novelty.extent(target):
@@ -432,7 +434,9 @@ class _Binder:
         role = next((role for role, rva in sorted(self.view.special_data.items()) if rva == target), None)
         if role is not None:
             there = self.base_view.special_data.get(role)
-            return BaseAddress(Rva(there)) if there is not None else f"a reference to the {role}, which the base does not have"
+            if there is None:
+                return f"a reference to the {role}, which the base does not have"
+            return self._as_end(function, usage, site, BaseAddress(Rva(there)))
         travelling = None if section.writable else self._travelling(function, site, section)
         if travelling is not None:
             return travelling
@@ -441,7 +445,7 @@ class _Binder:
             return BaseAddress(described)
         found = self._live(function, usage, site, matched) if section.writable else self._constant(function, target, matched)
         if found is not None:
-            return found
+            return self._as_end(function, usage, site, found) if section.writable else found
         if self.fixed.holds_code(section):
             return f"a reference to 0x{target:x} between functions, which is neither known code nor known data"
         equal = self.novelty.equal_constant(target)
@@ -484,6 +488,16 @@ class _Binder:
         if not self._is_aligned(function, target, matched):
             return f"the base has the datum at 0x{matched:x}, where code cannot access it, because that is not aligned as 0x{target:x} is"
         return BaseAddress(matched)
+
+    def _as_end(self, function: Function | None, usage: Usage | None, site: Site, found: Destination | str) -> Destination | str:
+        """The same, or why not: an address that is handed to a function which only goes back from it is the end of what is before it."""
+        if function is None or usage is None or not isinstance(found, BaseAddress) or site.kind in PAGES or site.target not in usage.taken:
+            return found
+        moved = self.ownership.displacement_before(site.target)
+        if moved == found.rva - site.target or not steps_back_from(self.view, function, site.instruction):
+            return found
+        where = "not known to be in the base" if moved is None else f"at 0x{site.target + moved:x} of the base"
+        return f"0x{site.target:x} is handed on as the end of what is before it, as what gets it goes back from there, and that is {where}"
 
     def _gainsaid(self, site: Site, matched: Rva) -> str | None:
         """Why a live datum without a name, though both images have PDBs, may not be the one at ``matched``."""

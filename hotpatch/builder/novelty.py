@@ -190,7 +190,7 @@ class Novelty:
         if section is None or not section.writable:
             return None
         symbol = self._fixed.symbol(rva)
-        rivals = self._left_over_live
+        rivals = self.left_over_live
         if symbol is not None and self._diff.base.has_symbols:
             if symbol.name in self._base_names:
                 return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
@@ -206,7 +206,7 @@ class Novelty:
         return frozenset(datum.name for datum in self._diff.base.data_symbols)
 
     @cached_property
-    def _left_over_live(self) -> tuple[int, ...]:
+    def left_over_live(self) -> tuple[int, ...]:
         """Live data of the base without a counterpart: what nothing matches in the fixed image may be any of them."""
         return tuple(sorted(target for target in self._left_over if self._base.writable(target)))
 

@@ -132,6 +132,12 @@ class Ownership:
         there = self._diff.base_datum(Rva(start))
         return None if there is None else there - start
 
+    def displacement_before(self, rva: int) -> int | None:
+        """How much further the base has what ends at ``rva``, or else the last live datum before that both images have."""
+        at = bisect_left(self._live_starts, rva) - 1
+        found = self._live[at] if at >= 0 and self._same_section(self._live[at].fixed, rva) else None
+        return None if found is None else found.base - found.fixed
+
     def live_owner(self, usage: Usage | None, site: Site) -> Datum | str | None:
         """The datum that an address of writable memory belongs to, why that is unknown, or ``None`` where symbols say nothing else.
 
@@ -187,7 +193,8 @@ class Ownership:
         return usage is not None and size > 1 and any(datum.rva <= target < datum.end for target in usage.taken)
 
     def _uncovered(self, usage: Usage | None, rva: Rva, before: Datum | None, after: Datum | None) -> Datum | str | None:
-        found = [item for item in (before, after) if item is not None]
+        begun = usage is not None and rva in usage.begun and rva not in usage.ended
+        found = [item for item in (before, after) if item is not None and not (begun and item.end == rva)]
         if len({self.displacement(item.rva) for item in found}) > 1 or (len(found) > 1 and self.displacement(found[0].rva) is None):
             exact = [item for item in found if item.end == rva]
             used = [item for item in found if usage is not None and usage.within(item.rva, item.end, rva)]

@@ -102,8 +102,13 @@ class Distances:
 
     def is_apart(self, reach: Reach) -> bool:
         """Whether it lies in no section, or in another than what it is reached from: no code goes there."""
-        one, other = self._fixed.section(reach.taken), self._fixed.section(reach.start)
+        # an address alone may be the end of what a section ends with
+        one, other = self._fixed.section(reach.taken), self._fixed.section(reach.start if reach.width else reach.start - 1)
         return other is None or (one is not None and one is not other)
+
+    def _ends_section(self, reach: Reach) -> bool:
+        """Whether only the address is made of what lies behind the section: the end of what this ends with."""
+        return not reach.width and self._fixed.section(reach.start) is not self._fixed.section(reach.taken)
 
     def is_constant(self, rva: int) -> bool:
         """Whether it is in memory that is not writable."""
@@ -119,6 +124,10 @@ class Distances:
 
     def problem(self, reach: Reach, place: int) -> str | None:
         """Why the base may not have what ``reach`` needs, where what it is reached from is at ``place``; ``None`` where it has."""
+        if self._ends_section(reach):
+            there, wanted = self._place(reach.start - 1), place + reach.start - reach.taken
+            elsewhere = there is not None and there + 1 != wanted
+            return f"what ends at 0x{reach.start:x} does not end at 0x{wanted:x} there" if elsewhere else None
         if reach.indexed and not self.is_constant(reach.start):
             return self._indexed_problem(reach, place)
         if self.is_constant(reach.start):

@@ -23,6 +23,7 @@ from hotpatch.differ.matching import Evidence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from hotpatch.builder.novelty import Novelty
     from hotpatch.builder.reaches import Distances, Reach
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
@@ -36,13 +37,16 @@ _UNCHANGED = frozenset({Verdict.IDENTICAL, Verdict.RELOCATED})
 class Witnesses:
     """Hears the functions of both images about what lies at distances."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, base: View, distances: Distances) -> None:
-        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``; ``distances`` tells what the comparison says of places."""
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, distances: Distances, novelty: Novelty) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``; ``distances`` tells what the comparison says of places.
+
+        ``novelty`` tells which live data of the base nothing matches.
+        """
         self._diff, self._rows, self._distances = diff, diff.functions, distances
-        self._fixed = fixed
+        self._fixed, self._novelty = fixed, novelty
         self._there = Reached(base, [row.base for row in diff.functions])
         self._here = Reached(fixed, [row.fixed for row in diff.functions])
-        self._heard: dict[tuple[int, bool, int], str | None] = {}
+        self._heard: dict[tuple[int, bool, int, bool], str | None] = {}
 
     def objection(self, reach: Reach, place: int) -> str | None:
         """Why what ``reach`` tells of may be something else in the base, where what it is reached from is at ``place``.
@@ -50,12 +54,12 @@ class Witnesses:
         ``None`` where a function that did not change uses it, and for elements that nothing in the base uses by themselves, unless they are
         far into a stretch that changed code alone matches.
         """
-        question = reach.start, bool(reach.width) and not reach.indexed, place - reach.taken
+        question = reach.start, bool(reach.width) and not reach.indexed, place - reach.taken, reach.indexed
         if question not in self._heard:
             self._heard[question] = self._objection(*question)
         return self._heard[question]
 
-    def _objection(self, fixed: Rva, is_whole: bool, moved: int) -> str | None:
+    def _objection(self, fixed: Rva, is_whole: bool, moved: int, by_index: bool) -> str | None:
         """The same of what lies at ``fixed``, ``moved`` bytes from there in the base; ``is_whole``: accessed right there."""
         if not self._fixed.writable(fixed) or self._fixed.symbol(fixed) is not None:
             return None
@@ -66,6 +70,9 @@ class Witnesses:
             return self.unused(fixed, Rva(fixed + moved))
         if any(self._rows[number].verdict in _UNCHANGED for number in there & here):
             return None
+        named = self._diff.fixed.has_symbols and self._diff.base.has_symbols
+        if not there and by_index and named and self._novelty.left_over_live:
+            return f"no function of the base goes over 0x{fixed + moved:x}"
         if not there:
             return self._moved_away(fixed + moved, moved) or self._used_before(fixed, moved)
         if not there & here:

@@ -6,14 +6,14 @@ import struct
 
 import pytest
 
-from hotpatch.arch import Machine
+from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.builder import build_patch
 from hotpatch.differ import Verdict, diff_images
 from hotpatch.errors import NotHotpatchable
 from tests.builder.test_reaches import RETURNS, reaches, reads
 from tests.builder.test_type_records import takes
-from tests.differ.test_elsewhere import named
-from tests.emulator.pe import DATA, RDATA, TEXT, Pe
+from tests.differ.test_elsewhere import TAKERS, named
+from tests.emulator.pe import DATA, RDATA, RELOC, TEXT, Pe
 
 START, TAKEN = DATA + 0x100, DATA + 0x128
 AS_IT_WAS = {"first": 0, "second": 0x28, "third": 0x30}
@@ -73,3 +73,87 @@ def test_what_a_function_goes_over_that_did_not_change(machine, places, built) -
         return
     with pytest.raises(NotHotpatchable, match="reads_by_index, which did not change, uses only one of the two"):
         build_patch(diff)
+
+
+def refused(diff) -> str:
+    with pytest.raises(NotHotpatchable) as found:
+        build_patch(diff)
+    return " ".join(refusal.reason for refusal in found.value.refusals)
+
+
+def handing(machine: Machine, taker: str, symbols: dict[str, tuple[int, int]], others: dict[str, int], *, changed: bool):
+    """``f`` hands ``g`` the address of ``next``, and others read data, at distances from ``START``."""
+    pe, arch, target = Pe(machine), architecture(machine), START + symbols["next"][0]
+    pe.cursor = RDATA + 0x800
+    if machine is Machine.X64:
+        code = b"\x83\xc2\x07" if changed else b""  # add edx, 7
+        code += b"\x48\x8d\x0d" + arch.bind(FixupKind.REL32, bytes(4), TEXT + len(code) + 3, target)
+        code += b"\xe8" + struct.pack("<i", 0x40 - len(code) - 5) + b"\xc3"
+    else:
+        code = struct.pack("<I", 0x11001C21) if changed else b""  # add w1, w1, #7
+        page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000), TEXT + len(code), target)
+        code += page + arch.bind(FixupKind.PAGEOFFSET_12A, struct.pack("<I", 0x91000000), TEXT + len(code) + 4, target)
+        code += struct.pack("<I", 0x94000000 | (0x40 - len(code)) // 4) + RETURNS[machine]
+    pe.put(TEXT, code)
+    pe.put(TEXT + 0x40, bytes.fromhex(TAKERS[taker][machine]) + RETURNS[machine])
+    entries = [("f", TEXT), ("g", TEXT + 0x40)]
+    for number, (name, place) in enumerate(others.items(), 2):
+        pe.put(TEXT + 0x40 * number, reads(machine, TEXT + 0x40 * number, START + place, number))
+        entries.append((f"reads_{name}", TEXT + 0x40 * number))
+    pe.exports("unnamed.dll", entries)
+    return named(pe.build("unnamed.dll"), {name: (START + at, size) for name, (at, size) in symbols.items()})
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("taker", ["back", "onward"])
+def test_the_end_of_what_has_lost_its_name(machine, taker) -> None:
+    """The one that begins there moved, and what ends there is another in the base, as its name said there."""
+    base = handing(machine, taker, {"array": (0, 0x10), "next": (0x18, 8)}, {"next": 0x18}, changed=False)
+    fixed = handing(machine, taker, {"next": (0x10, 8)}, {"next": 0x10}, changed=True)
+    diff = diff_images(base, fixed)
+    if taker == "back":
+        assert "0x3110 is handed on as the end of what is before it" in refused(diff)
+    else:
+        assert [row.name for row in build_patch(diff).functions] == ["f"]
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("distance", "doubted"), [(0x20, True), (0x28, False)], ids=["nobody", "somebody"])
+def test_what_an_index_goes_over_that_no_function_of_the_base_uses(machine, distance, doubted) -> None:
+    """Another datum of the base has lost its name; a function that is gone, too, is refused in either case."""
+    images = []
+    for changed in (False, True):
+        pe = Pe(machine)
+        pe.cursor = RDATA + 0x800
+        entries = [("f", TEXT), ("reads_first", TEXT + 0x80), ("reads_second", TEXT + 0xC0)]
+        pe.put(TEXT, reaches(machine, TEXT, START, distance if changed else 0x28, changed=changed, indexed=True))
+        pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, START, 1))
+        pe.put(TEXT + 0xC0, reads(machine, TEXT + 0xC0, START + 0x30, 2))
+        if not changed:  # it may have lost its name, and have come to the others
+            pe.put(TEXT + 0x40, reads(machine, TEXT + 0x40, START + 0x60, 3))
+            entries.append(("gone", TEXT + 0x40))
+        pe.exports("unnamed.dll", entries)
+        images.append(named(pe.build("unnamed.dll"), {"first": (START, 8), **({} if changed else {"old": (START + 0x60, 8)})}))
+    assert ("no function of the base goes over 0x3120" in refused(diff_images(*images))) == doubted
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("place", "built"), [(-0x10, True), (-0x18, False)], ids=["in-place", "elsewhere"])
+def test_the_end_of_the_last_datum_of_a_section(machine, place, built) -> None:
+    """Nothing lies at that address, but what ends there must end at the same distance in the base."""
+    images, end = [], RELOC
+    for changed, at in ((False, place), (True, -0x10)):
+        pe = Pe(machine)
+        pe.cursor = RDATA + 0x800
+        add = b"\x48\x83\xc0\x20" if machine is Machine.X64 else struct.pack("<I", 0x91008000)  # add rax, 0x20; add x0, x0, #0x20
+        more = b"\x83\xc2\x07" if machine is Machine.X64 else struct.pack("<I", 0x11001C21)  # add edx, 7; add w1, w1, #7
+        pe.put(TEXT, takes(machine, TEXT, end - 0x20) + add + (more if changed else b"") + RETURNS[machine])
+        pe.put(TEXT + 0x40, reads(machine, TEXT + 0x40, end - 0x20, 1))
+        pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, end + at, 2))
+        pe.exports("unnamed.dll", [("f", TEXT), ("reads_first", TEXT + 0x40), ("reads_last", TEXT + 0x80)])
+        images.append(named(pe.build("unnamed.dll"), {"first": (end - 0x20, 8), "last": (end + at, 0x10)}))
+    diff = diff_images(*images)
+    if built:
+        assert [row.name for row in build_patch(diff).functions] == ["f"]
+    else:
+        assert f"what ends at 0x{end:x} does not end at 0x{end:x} there" in refused(diff)
