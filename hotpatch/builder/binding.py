@@ -49,7 +49,7 @@ from hotpatch.builder.witnesses import Witnesses
 from hotpatch.differ import Verdict
 from hotpatch.differ.handed import steps_back_from
 from hotpatch.differ.parts import POINTER_SIZE
-from hotpatch.differ.view import View
+from hotpatch.differ.view import view_of
 from hotpatch.errors import Refusal, Rule
 from hotpatch.image import DOS_HEADER_SIZE, Range
 from hotpatch.patch import CarriedKind
@@ -85,8 +85,8 @@ class _Binder:
 
     def __init__(self, diff: ImageDiff, selected: frozenset[Rva]) -> None:
         self.diff, self.base, self.fixed = diff, diff.base, diff.fixed
-        self.view = View(diff.fixed)
-        self.base_view = View(diff.base)
+        self.view = view_of(diff.fixed)
+        self.base_view = view_of(diff.base)
         self.novelty = Novelty(diff, self.view, self.base_view)
         self.table_rows = TableRows(diff.fixed)
         self.ownership = Ownership(diff, self.view, self.base_view)

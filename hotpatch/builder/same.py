@@ -12,7 +12,7 @@ from hotpatch.builder.guards import Guards
 from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.spans import Spans
 from hotpatch.differ import Verdict
-from hotpatch.differ.view import View
+from hotpatch.differ.view import view_of
 from hotpatch.image import DOS_HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Sameness:
         self._diff, self._base, self._fixed = diff, diff.base, diff.fixed
         self._pairs = {(row.base.entry, row.fixed.entry): row.verdict for row in diff.functions if row.base and row.fixed}
         self._matched = {fixed for _, fixed in self._pairs}
-        base, fixed = self._base_view, self._view = View(diff.base), View(diff.fixed)
+        base, fixed = self._base_view, self._view = view_of(diff.base), view_of(diff.fixed)
         self._roles = [{rva: role for role, rva in view.special_data.items()} for view in (base, fixed)]
         self._novelty = Novelty(diff, fixed, base)
         self._guards = Guards(diff, fixed, base)
@@ -125,7 +125,7 @@ class Sameness:
             return record
         if self._novelty.same_vtable(base, fixed):
             return True
-        part = View(self._fixed).extent(fixed)
+        part = self._view.extent(fixed)
         section = self._base.section_at(base)
         return (
             section is not None

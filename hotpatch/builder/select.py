@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hotpatch.builder.model import Selected
 from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.view import View
+from hotpatch.differ.view import view_of
 from hotpatch.errors import Refusal, Refused, Rule
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.differ.lines import Token
+    from hotpatch.differ.view import View
     from hotpatch.image import Function
 
 CHANGED = "changed"
@@ -26,7 +27,7 @@ _ALIKE = 0.5
 def select(diff: ImageDiff, only: Iterable[str] = ()) -> tuple[tuple[Selected, ...], tuple[Refusal, ...]]:
     """The pairs to replace, by base entry, and what is wrong with ``only`` (FUNCTION texts; empty: everything that changed in function)."""
     rows = tuple(row for row in diff.of(Verdict.CHANGED) if not row.is_cosmetic)
-    base, fixed = View(diff.base), View(diff.fixed)
+    base, fixed = view_of(diff.base), view_of(diff.fixed)
     refusals: list[Refusal] = []
     wanted = list(only)
     if wanted:
