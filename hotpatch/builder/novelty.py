@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import Use
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.model import Body
+from hotpatch.builder.reaches import reaches
 from hotpatch.differ import Verdict
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.parts import POINTER_SIZE
@@ -195,7 +198,7 @@ class Novelty:
             if symbol.name in self._base_names:
                 return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
             # Compilers that merge data keep the name of the first alone.
-            rivals = tuple(rival for rival in rivals if self._base.symbol(rival) is None)
+            rivals = tuple(rival for rival in sorted({*rivals, *self._left_over_reached}) if self._base.symbol(rival) is None)
         if not rivals:
             return None
         places = ", ".join(f"0x{rival:x}" for rival in rivals[:4])
@@ -211,15 +214,28 @@ class Novelty:
         return tuple(sorted(target for target in self._left_over if self._base.writable(target)))
 
     @cached_property
+    def _left_over_reached(self) -> frozenset[int]:
+        """Live data of the base without a counterpart that code which has changed or is gone reaches at a distance from what it names."""
+        bodies = (body_of(self._base.image, function) for function in self._changed_base)
+        reached = (several for body in bodies if isinstance(body, Body) for several in reaches(self._base.image, body).values())
+        starts = {item.start for several in reached for item in several}
+        return frozenset(start for start in starts if self._base.writable(start) and self._is_left_over(start))
+
+    @cached_property
     def _left_over_constants(self) -> frozenset[int]:
         return frozenset(target for target in self._left_over if not self._base.writable(target) and target not in self._base.tables)
 
     @cached_property
     def _left_over(self) -> frozenset[int]:
         """Data of the base without a counterpart that functions use which have changed or are gone."""
-        rows = (*self._diff.of(Verdict.CHANGED), *self._diff.of(Verdict.REMOVED))
-        used = (target for row in rows if row.base is not None for target in self._targets(row.base, self._base))
+        used = (target for function in self._changed_base for target in self._targets(function, self._base))
         return frozenset(target for target in used if self._is_left_over(target))
+
+    @cached_property
+    def _changed_base(self) -> tuple[Function, ...]:
+        """The base's functions that have changed or are gone."""
+        rows = (*self._diff.of(Verdict.CHANGED), *self._diff.of(Verdict.REMOVED))
+        return tuple(row.base for row in rows if row.base is not None)
 
     def _targets(self, function: Function, view: View) -> frozenset[int]:
         """Data that the function refers to."""
