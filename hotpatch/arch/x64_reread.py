@@ -21,8 +21,10 @@ _SHORT = struct.Struct("<b").unpack_from
 
 
 def is_exemplary(outline: Outline, image_base: int) -> bool:
-    """Nothing in it jumps through a table, and nothing loads the image base (which :func:`reread` looks for)."""
-    return MAY_DISPATCH.search(outline.masked) is None and not outline.address <= image_base < outline.address + len(outline.code)
+    """Nothing in it jumps through a table, and nothing loads the image base."""
+    if MAY_DISPATCH.search(outline.masked) or outline.address <= image_base < outline.address + len(outline.code):
+        return False
+    return image_base not in outline.leads()
 
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
@@ -31,14 +33,14 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
     if address <= image_base < end:
         return None
     leads = []
-    for _, _, field, kind, _, target, addend in outline.outward:
+    for _, _, field, kind, _, _, addend in outline.outward:
         if kind is _REL32:
             lead = address + field + 4 - addend + _NEAR(code, field)[0]
         elif kind is _REL8:
             lead = address + field + 1 - addend + _SHORT(code, field)[0]
         else:
             return None
-        if address <= lead < end or lead == image_base or target == image_base:
+        if address <= lead < end or lead == image_base:
             return None
         leads.append(lead)
     return tuple(leads)

@@ -215,10 +215,13 @@ class Novelty:
 
     @cached_property
     def _left_over_reached(self) -> frozenset[int]:
-        """Live data of the base without a counterpart that code which has changed or is gone reaches at a distance from what it names."""
+        """Live data of the base without a counterpart that code which has changed or is gone accesses at a distance from what it names.
+
+        Not what is only made the address of, as the end of a datum is, or gone over by an index from before what is named.
+        """
         bodies = (body_of(self._base.image, function) for function in self._changed_base)
         reached = (several for body in bodies if isinstance(body, Body) for several in reaches(self._base.image, body).values())
-        starts = {item.start for several in reached for item in several}
+        starts = {item.start for several in reached for item in several if item.width and (not item.indexed or item.start >= item.taken)}
         return frozenset(start for start in starts if self._base.writable(start) and self._is_left_over(start))
 
     @cached_property
