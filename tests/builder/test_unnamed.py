@@ -157,3 +157,25 @@ def test_the_end_of_the_last_datum_of_a_section(machine, place, built) -> None:
         assert [row.name for row in build_patch(diff).functions] == ["f"]
     else:
         assert f"what ends at 0x{end:x} does not end at 0x{end:x} there" in refused(diff)
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("distance", "is_new"), [(8, False), (0, True)], ids=["behind-another", "nowhere"])
+def test_what_has_a_name_of_its_own_now(machine, distance, is_new) -> None:
+    """The base may have put it behind another, whose name alone it kept: a copy would lose its state."""
+    images = []
+    for changed in (False, True):
+        pe = Pe(machine)
+        pe.cursor = RDATA + 0x800
+        if changed:
+            pe.put(TEXT, reads(machine, TEXT, START + 0x40, 7))
+        else:
+            pe.put(TEXT, reaches(machine, TEXT, START, distance, changed=False))
+        pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, START, 1))
+        pe.exports("unnamed.dll", [("f", TEXT), ("reads_first", TEXT + 0x80)])
+        images.append(named(pe.build("unnamed.dll"), {"first": (START, 8), **({"second": (START + 0x40, 8)} if changed else {})}))
+    diff = diff_images(*images)
+    if is_new:
+        assert [row.name for row in build_patch(diff).carried] == ["second"]
+    else:
+        assert "the writable datum at 0x3140 may be new or one that the base has (at 0x3108)" in refused(diff)
