@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import WHOLE_KINDS, Use
@@ -46,6 +47,15 @@ class Known:
     def __init__(self, base: View, fixed: View, stretches: Sequence[Stretch] = (), twins: Twins | None = None) -> None:
         """Judge by ``stretches`` of live data that correspond, and by ``twins``."""
         self._base, self._fixed, self._stretches, self._twins = base, fixed, stretches, twins
+
+    @cached_property
+    def is_disturbed(self) -> bool:
+        """Whether any of all that corresponds, be it certain or not, moved otherwise than what is next to it, no farther than code goes."""
+        rows = [(item.fixed, item.base) for item in self._stretches]
+        sides = sorted((fixed, base - fixed) for fixed, base in rows), sorted((base, base - fixed) for fixed, base in rows)
+        return any(
+            moved != another and following - at <= _FARTHEST for side in sides for (at, moved), (following, another) in pairwise(side)
+        )
 
     def is_near_another(self, base: int, fixed: int) -> bool:
         """Whether anything near either address moved otherwise."""
@@ -95,6 +105,8 @@ def distant(known: Known, base: View, fixed: View, old: Body, new: Body) -> Dist
 
     Only where its register certainly holds that address, without an index.
     """
+    if not known.is_disturbed:
+        return None
     links = [(one, other) for one, other in zip(old.links(), new.links(), strict=True) if _names_live(fixed, other)]
     if not any(known.is_near_another(one.target, other.target) for one, other in links):
         return None

@@ -64,7 +64,7 @@ def have_different_ends(relation: Correspondence, old: int, new: int) -> bool:
         return _named_ends_differ(relation, old, new)
     first, second = _numbers_before(base, old), _numbers_before(fixed, new)
     size = min(len(first), len(second))
-    return size > 0 and first[-size:] != second[-size:]
+    return size > 0 and first[-size:] != second[-size:] and not (_are_distances_before(base, old) and _are_distances_before(fixed, new))
 
 
 def _named_ends_differ(relation: Correspondence, old: int, new: int) -> bool:
@@ -103,12 +103,15 @@ def _numbers_before(view: View, rva: int) -> bytes:
     start = max(view.boundaries[at] if at >= 0 else rva, section.range.start)
     if view.place(start).kind is not PlaceKind.CONSTANT or not view.records.isdisjoint((start, rva)) or _begins_text(view, rva):
         return b""
-    if adds_entries(view, start):
-        return b""
     sites = view.pointers(start, rva)
     start += sites[-1] + POINTER_SIZE if sites else 0
     found = view.bare(start, rva - start)
     return b"" if _is_text(found) else found
+
+
+def _are_distances_before(view: View, rva: int) -> bool:
+    """Whether a table of distances ends where the constant at ``rva`` begins."""
+    return adds_entries(view, view.boundaries[bisect_left(view.boundaries, rva) - 1])
 
 
 def _is_text(raw: bytes) -> bool:
