@@ -13,7 +13,6 @@ from hotpatch.arch import (
     arm64_counted,
     arm64_distances,
     arm64_fields,
-    arm64_guards,
     arm64_reach,
     arm64_redirect,
     arm64_references,
@@ -28,7 +27,7 @@ from hotpatch.arch.following import Following
 from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
@@ -186,10 +185,6 @@ class Arm64(Following):
     def redirect_destination(self, strategy: Redirect, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
         """See :func:`hotpatch.arch.arm64_redirect.redirect_destination`."""
         return arm64_redirect.redirect_destination(strategy, entry_va, read)
-
-    def guards(self, instructions: Sequence[Instruction], named: Mapping[int, Collection[int]], index: int) -> frozenset[int]:
-        """See :meth:`Architecture.guards`."""
-        return arm64_guards.guards(instructions, named, index)
 
     def foreign_jump(self, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
         """See :func:`hotpatch.arch.arm64_redirect.foreign_jump`."""

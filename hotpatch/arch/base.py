@@ -195,18 +195,6 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def guards(self, instructions: Sequence[Instruction], named: Mapping[int, Collection[int]], index: int) -> frozenset[int]:
-        """The words by which a function sees whether its static data are initialised (C++'s, thread-safe), by address.
-
-        Only the compiler makes such a word, and nothing but the functions that have the datum uses it.
-
-        Args:
-            instructions: All of the function's, by address.
-            named: Which whole addresses of data each of them names.
-            index: Where the image keeps its index of thread-local data.
-        """
-
-    @abstractmethod
     def counted(self, code: bytes, address: int) -> Counted | None:
         """The number that the instruction ``code`` adds to a register, where it can be encoded anew."""
 

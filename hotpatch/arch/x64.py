@@ -10,7 +10,6 @@ from hotpatch.arch import (
     x64_constants,
     x64_counted,
     x64_distances,
-    x64_guards,
     x64_operands,
     x64_reach,
     x64_redirect,
@@ -25,7 +24,7 @@ from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
@@ -191,10 +190,6 @@ class X64(Following):
     def redirect_destination(self, strategy: Redirect, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
         """See :meth:`Architecture.redirect_destination`."""
         return x64_redirect.redirect_destination(strategy, entry_va, read)
-
-    def guards(self, instructions: Sequence[Instruction], named: Mapping[int, Collection[int]], index: int) -> frozenset[int]:
-        """See :meth:`Architecture.guards`."""
-        return x64_guards.guards(instructions, named, index)
 
     def foreign_jump(self, entry_va: int, read: Callable[[int, int], bytes]) -> int | None:
         """See :meth:`Architecture.foreign_jump`."""

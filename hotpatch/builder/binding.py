@@ -17,7 +17,6 @@ from hotpatch.builder.distances import tables_of
 from hotpatch.builder.doubts import Doubts
 from hotpatch.builder.evidence import advice, site_evidence
 from hotpatch.builder.groups import Groups
-from hotpatch.builder.guards import Guards
 from hotpatch.builder.model import (
     PAGES,
     RECORD_FIELD_SIZE,
@@ -94,7 +93,6 @@ class _Binder:
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
         self.groups = Groups(self.view, self.base_view)
-        self.guards = Guards(diff, self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
         self.witnesses = Witnesses(diff, self.view, self.base_view, distances, self.novelty)
         self.neighbours = Neighbours(diff, distances, self.witnesses, Reckonings(diff.fixed, self._reckoned))
@@ -406,14 +404,13 @@ class _Binder:
         agreed, possible = self.positions.places(target)
         if agreed is not None and self.positions.is_evident(target, agreed):
             return BaseAddress(Rva(agreed))
-        new = bool(possible) and self.guards.is_new(target, possible)
-        if possible and not new:
+        if possible:
             places = ", ".join(f"0x{place:x}" for place in possible)
             return f"the writable datum at 0x{target:x} may be new or one that the base has (at {places})"
         constant = self.positions.constant_of_base(target)
         if constant is not None:
             return f"the writable datum at 0x{target:x} begins as the constant at 0x{constant:x} of the base, and may be that"
-        rival = self.positions.rival(usage, target) if usage is not None and not new and target in usage.taken else None
+        rival = self.positions.rival(usage, target) if usage is not None and target in usage.taken else None
         if rival is not None:
             return f"0x{target:x} may be a new datum or the end of the one at 0x{rival:x}"
         self.outside[target] = self.positions.new_run(target)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import Use
-from hotpatch.builder.guards import Guards
 from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.spans import Spans
 from hotpatch.differ import Verdict
@@ -37,7 +36,6 @@ class Sameness:
         base, fixed = self._base_view, self._view = view_of(diff.base), view_of(diff.fixed)
         self._roles = [{rva: role for role, rva in view.special_data.items()} for view in (base, fixed)]
         self._novelty = Novelty(diff, fixed, base)
-        self._guards = Guards(diff, fixed, base)
 
     def is_pair(self, base: Rva, fixed: Rva) -> bool:
         """Whether the two entries are one function."""
@@ -211,6 +209,6 @@ class Sameness:
         before = [there - here for here, there, _ in live if here < fixed][-1:]
         behind = [there - here for here, there, _ in live if here > fixed][:1]
         taken = any(there <= fixed + distance < there + size for _, there, size in live for distance in before)
-        if before and before == behind and not taken and not self._guards.is_new(fixed, (fixed + before[0],)):
+        if before and before == behind and not taken:
             return f"a copy of 0x{fixed:x}, which lies between live data of the base"
         return None

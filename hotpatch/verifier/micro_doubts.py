@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hotpatch.verifier.micro_scenery import Scenery
 
 _WORD = 8
-_BYTE = 0xFF
 _OFTEN = "the function does not do the same twice"
 _PLACE = "values depend on where the image lies"
 _CUT = "made-up pointers lead into each other's words, so that addresses are cut"
@@ -157,25 +156,12 @@ class Doubts:
         Of an address that another store has overwritten in part, or that was read in part, the lower bytes alone may be left: these are not
         the same in two images, wherever they are loaded.
         """
-        if difference.values is None:
-            return False
-        if difference.place[:1] != ("written",):
-            return self._is_lowest_byte(*difference.values)
-        if self._is_inside(int(difference.place[1])):
+        if difference.values is None or difference.place[:1] != ("written",) or self._is_inside(int(difference.place[1])):
             return False
         va, values = int(difference.place[1]), [value.to_bytes(_WORD, "little") for value in difference.values]
         differing = [va + at for at, (one, other) in enumerate(zip(*values, strict=True)) if one != other]
         mine, theirs = self._last_stores
         return all(at in mine and at in theirs and self._mean_the_same(mine[at], theirs[at]) for at in differing)
-
-    def _is_lowest_byte(self, mine: int, theirs: int) -> bool:
-        """Whether values differ in one byte alone, which is the lowest of an address that both sides wrote to the same place."""
-        shift = next((bits for bits in range(0, 8 * _WORD, 8) if not (mine ^ theirs) & ~(_BYTE << bits)), None)
-        if shift is None or mine == theirs:
-            return False
-        read, (there, here) = (mine >> shift & _BYTE, theirs >> shift & _BYTE), self._last_stores
-        written = ((one, here[at]) for at, one in there.items() if at in here)
-        return any((one.value & _BYTE, other.value & _BYTE) == read and self._mean_the_same(one, other) for one, other in written)
 
     @cached_property
     def _last_stores(self) -> tuple[Mapping[int, Stored], Mapping[int, Stored]]:
