@@ -160,7 +160,7 @@ def table(rows: list[str]) -> str:
 
 def main() -> int:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description="Compare, build and rehearse every pair of releases.")
+    parser = argparse.ArgumentParser(description="Compare, build and check every pair of releases.")
     parser.add_argument("--pair", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--from", dest="packages", type=Path, help="folder with the packages, instead of the indexes")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "hotpatch-releases", help="folder for what is fetched")
@@ -168,6 +168,8 @@ def main() -> int:
     parser.add_argument("--arch", choices=[str(machine) for machine in Machine], help="only this machine")
     parser.add_argument("--write", action="store_true", help="write docs/releases.md")
     given = parser.parse_args()
+    if given.write and (given.only or given.arch):
+        parser.error("--write needs all pairs: leave --only and --arch out")
     if given.pair:
         outcome = run_pair(*given.pair)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _MIB
