@@ -234,7 +234,7 @@ class Ownership:
         near = [(item, start, end) for item, start, end in gaps if self._same_section(item.fixed, rva)]
         starts = self._fixed.boundaries
         empty = all(bisect_right(starts, start) >= bisect_left(starts, end) for _, start, end in near)
-        return empty and all(item.base - item.fixed == own.base - own.fixed for item, _, _ in near)
+        return bool(near) and empty and all(item.base - item.fixed == own.base - own.fixed for item, _, _ in near)
 
     @cached_property
     def _live(self) -> tuple[DatumMatch, ...]:
