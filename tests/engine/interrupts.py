@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -74,8 +75,12 @@ def _traced(deed: Callable[[], object], met: Callable[[Place], None], within: st
         frame.f_trace_opcodes = code.co_filename == PER_INSTRUCTION
         return local
 
+    collects = gc.isenabled()
+    gc.disable()  # what another process leaves behind ends in the emulator's lines, whenever it is found
     sys.settrace(called)
     try:
         deed()
     finally:
         sys.settrace(None)
+        if collects:
+            gc.enable()
