@@ -147,6 +147,8 @@ repository: `hotpatch/cases/releases.py` pins every file by SHA-256. This table 
 process for each pair opens both files, compares them, builds the patch and checks it as `hotpatch build --check` does. Seconds are those
 from the start of the process to the finished patch, MiB the peak memory of everything, the check included.
 
+`python tools/releases.py --only xxhash` prints the rows of one pair (`--arch` of one machine); what it fetches is kept in `--cache`.
+
 """
 _NOTES = "## Why"
 """Where the part begins that is written by hand."""
