@@ -207,7 +207,7 @@ class Positions:
 
     def _free(self, base: int) -> bool:
         section = self._base.section(base)
-        return section is not None and section.writable and not any(True for _ in self._taken.covering(base))
+        return section is not None and section.writable and not self._taken.covers(base)
 
     def alike(self, fixed: int, base: int) -> bool:
         """Whether both begin with the same bytes."""

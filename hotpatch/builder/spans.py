@@ -34,6 +34,10 @@ class Spans(Generic[_T]):
         """What stands for the ranges that ``rva`` is in."""
         return self.overlapping(rva, rva + 1)
 
+    def covers(self, rva: int) -> bool:
+        """Whether ``rva`` is in any."""
+        return any(True for _ in self.covering(rva))
+
 
 def _range(item: tuple[int, int, _T]) -> tuple[int, int]:
     return item[0], item[1]

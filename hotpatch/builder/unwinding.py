@@ -89,7 +89,7 @@ def stray(carried: Iterable[CarriedUnwind], blocks: Iterable[Range]) -> Iterator
     known = Spans((block.start, block.end, block) for block in blocks)
     for item in carried:
         for ref in item.references:
-            if ref.meaning is Meaning.CODE and not any(True for _ in known.covering(ref.target)):
+            if ref.meaning is Meaning.CODE and not known.covers(ref.target):
                 yield item, ref
 
 

@@ -59,7 +59,7 @@ class Claims:
             return
         starts = self.starts
         while start < end:
-            index = len(starts) if not starts or start > starts[-1] else bisect_right(starts, start)
+            index = bisect_right(starts, start)
             if index and start < self.end[starts[index - 1]]:
                 start = self.end[starts[index - 1]]
                 continue

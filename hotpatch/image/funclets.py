@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _SCOPE = struct.Struct("<IIII")
 """Begin, end, filter or finally block (1: always handle), target; RVAs."""
 _HANDLE_ALWAYS = 1
-_MAGICS = frozenset({0x19930520, 0x19930521, 0x19930522})
+MAGICS = range(0x19930520, 0x19930523)
+"""What ``FuncInfo`` of version 3 begins with."""
 _FUNC_INFO = struct.Struct("<IiIII")
 """``FuncInfo``: magic number, states, unwind map, try blocks, map of try blocks."""
 _UNWIND = struct.Struct("<iI")
@@ -123,7 +124,7 @@ def _scopes(reader: _Reader, data: int) -> Iterator[_Row]:
 def _frame_handler_3(reader: _Reader, data: int) -> Iterator[_Row]:
     (info,) = reader.unpack(struct.Struct("<I"), data)
     magic, states, unwind_map, tries, try_map = reader.unpack(_FUNC_INFO, reader.data(info))
-    if magic not in _MAGICS or not 0 <= states <= _LIMIT or tries > _LIMIT:
+    if magic not in MAGICS or not 0 <= states <= _LIMIT or tries > _LIMIT:
         raise _NoTableError
     for index in range(states if unwind_map else 0):
         _, action = reader.unpack(_UNWIND, reader.data(unwind_map) + index * _UNWIND.size)

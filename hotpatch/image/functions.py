@@ -132,7 +132,7 @@ class _Finder(Followed):
         for target in self.branches.get(start, ()):
             if self._is_others(target, owner):
                 yield target
-        if (end not in self.end or self._is_others(end, owner)) and self._falls_through(start, end) and self._is_others(end, owner):
+        if self._is_others(end, owner) and self._falls_through(start, end):
             yield end
 
     def _falls_through(self, start: int, end: int) -> bool:

@@ -57,7 +57,7 @@ class Told(Claims):
             if not self.is_code(start):
                 continue
             inside = self.containing(start)
-            owner = self.owner[inside] if inside is not None else start if start == primary else self._owner_of(primary)
+            owner = self.owner[inside] if inside is not None else self._owner_of(primary)
             if owner in (start, primary) or owner not in self.source:
                 self.note(owner, FunctionSource.PDATA)
             self.claim(start, end, owner)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.image.unnamed import TYPE_NAME_AT, UnnamedNamespaces
+from hotpatch.image.unnamed import LONGEST_NAME, TYPE_NAME_AT, UnnamedNamespaces
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -30,7 +30,6 @@ _THROWN = struct.Struct("<4I")
 _CATCHABLE = struct.Struct("<IIiiiII")
 """Properties, type, three displacements, size, copy constructor."""
 _WORD = struct.Struct("<I")
-_LONGEST_NAME = 4096
 _MOST = 256
 """Bases of a class, or types that an object can be caught as; more are no table."""
 _CLASS, _THROWS = "class", "thrown"
@@ -71,7 +70,7 @@ def type_name(image: Image, rva: int) -> bytes:
 
     As far as a name says the same in other builds (:mod:`.unnamed`); always as long as it stands there.
     """
-    raw, end, _ = image.read(rva + TYPE_NAME_AT, _LONGEST_NAME).partition(b"\0")
+    raw, end, _ = image.read(rva + TYPE_NAME_AT, LONGEST_NAME).partition(b"\0")
     known = end and raw.startswith(b".") and not image.u64(rva + 8)
     return image.kept(UnnamedNamespaces).settled(raw) if known else b""
 

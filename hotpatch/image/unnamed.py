@@ -21,7 +21,8 @@ HASH_SIZE = 8
 _BLANK = b"?" * HASH_SIZE
 _PREFIX = b"?A0x"
 _NAMESPACE = re.compile(rb"\?A0x([0-9a-f]{8})@")
-_LONGEST_NAME = 4096
+LONGEST_NAME = 4096
+"""Bytes of a type's name that are read at most."""
 TYPE_NAME_AT = 16
 """Of a type's name from the beginning of its descriptor: ``type_info``'s vtable and a pointer that is null in the file come first."""
 
@@ -36,8 +37,8 @@ class UnnamedNamespaces:
         for section in image.sections:
             content = b"" if section.executable else image.read(section.rva, section.size)
             for match in _NAMESPACE.finditer(content):
-                start = content.rfind(b"\0", max(match.start() - _LONGEST_NAME, 0), match.start()) + 1
-                end = content.find(b"\0", match.end(), match.end() + _LONGEST_NAME)
+                start = content.rfind(b"\0", max(match.start() - LONGEST_NAME, 0), match.start()) + 1
+                end = content.find(b"\0", match.end(), match.end() + LONGEST_NAME)
                 name = content[start:end]
                 if end < 0 or not name.startswith(b"."):
                     continue

@@ -8,6 +8,7 @@ from hotpatch.arch import Machine
 from hotpatch.cases.releases import NODE_PTY, RELEASES, Release, extract
 from hotpatch.errors import InputError
 from hotpatch.image import open_image
+from tools import releases as releases_tool
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,14 @@ def test_another_file_of_that_name_is_refused(tmp_path) -> None:
     (tmp_path / package.file).write_bytes(b"not the pinned file")
     with pytest.raises(InputError, match="is not the pinned file"):
         extract(NODE_PTY, Machine.X64, cache=tmp_path / "cache", wheels=tmp_path)
+
+
+@pytest.mark.parametrize("some", [["--only", "xxhash"], ["--arch", "x64"]])
+def test_the_page_is_written_of_all_pairs_or_not_at_all(some, monkeypatch, capsys):
+    before = releases_tool.PAGE.read_bytes()
+    monkeypatch.setattr("sys.argv", ["releases.py", *some, "--write"])
+    with pytest.raises(SystemExit) as ended:
+        releases_tool.main()
+    assert ended.value.code == 2
+    assert "--write needs all pairs" in capsys.readouterr().err
+    assert releases_tool.PAGE.read_bytes() == before
