@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import purepdb
@@ -16,7 +18,6 @@ from hotpatch.image import open_image
 from hotpatch.image.flow import reach
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from hotpatch.differ import ImageDiff
@@ -162,7 +163,7 @@ def matches(base_path: Path, fixed_path: Path) -> Matches:
     """Figures of one pair."""
     bare = diff_images(open_image(base_path, pdb=None), open_image(fixed_path, pdb=None))
     named = diff_images(open_image(base_path), open_image(fixed_path))
-    there, here = truth_of(base_path, bare.base).names, truth_of(fixed_path, bare.fixed).names
+    there, here = comparable(truth_of(base_path, bare.base).names, truth_of(fixed_path, bare.fixed).names)
     partners: Mapping[int, set[int]] = _partners(bare)
     changed = {row.base.entry for row in named.of(Verdict.CHANGED) if row.base is not None}
     fixed_names = {name for names in here.values() for name in names}
@@ -191,6 +192,32 @@ def matches(base_path: Path, fixed_path: Path) -> Matches:
         elif known and not right:
             failures.append(f"{where} 0x{entry:x} {min(names)}: not matched")
     return Matches(**counts, failures=tuple(failures))
+
+
+_Names = Mapping[int, set[str]]
+"""Of functions, by entry."""
+
+
+def comparable(there: _Names, here: _Names) -> tuple[_Names, _Names]:
+    """The names of two images, without the numbers of funclets where these are no names.
+
+    A compiler counts a function's funclets (``dtor$3``, ``catch$0``) up: where one image has other numbers than the other, something came
+    or went, and equal numbers need not mean the same. What stays of the name tells whose funclet it is, and of which kind.
+    """
+    numbers: tuple[dict[str, set[str]], dict[str, set[str]]] = (defaultdict(set), defaultdict(set))
+    for known, names in zip(numbers, (there, here), strict=True):
+        for name in chain.from_iterable(names.values()):
+            family, dollar, number = name.rpartition("$")
+            if dollar and number.isdecimal():
+                known[family].add(number)
+    shifted = {family for family in numbers[0].keys() & numbers[1].keys() if numbers[0][family] != numbers[1][family]}
+
+    def bare(name: str) -> str:
+        family, _, _ = name.rpartition("$")
+        return family if family in shifted else name
+
+    one, other = ({entry: {bare(name) for name in names} for entry, names in image.items()} for image in (there, here))
+    return one, other
 
 
 def _partners(diff: ImageDiff) -> Mapping[int, set[int]]:

@@ -72,7 +72,7 @@ def diff_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
         f"{took * 1e3:.0f} ms",
         f"one disasm_lite pass, {plain * 1e3:.0f} ms",
         took / plain,
-        "≤ 1.5",
+        "≤ 1.0",
     )
 
 

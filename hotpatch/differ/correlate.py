@@ -12,7 +12,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
+from hotpatch.differ.funclets import Funclets
 from hotpatch.differ.gaps import gaps, in_order
+from hotpatch.differ.idle import TELLING_SIZE, Idle
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import match_names, same_names
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
-_TELLING_SIZE = 24
-"""Bytes of code from which on a body that is unique in both images is evidence by itself; a shorter one may be a coincidence."""
 _LABEL_BYTES = 8
 _SAME_BODY_WEIGHT = 2
 _WEAK_AFFINITY = 0.3
@@ -52,6 +52,8 @@ class _Correlator:
         self.base, self.fixed, self.alignments = base, fixed, alignments
         self.matching = Matching()
         self.likeness = Likeness(base, fixed)
+        self.funclets = Funclets(base, fixed, self.matching, self.likeness)
+        self.idle = Idle(base, fixed, self.likeness)
         self.tables = NamingTables(base, fixed)
         self.votes: Votes[None] = Votes()
         self.weak: Votes[None] = Votes()
@@ -66,6 +68,8 @@ class _Correlator:
         """Pairs of addresses that nobody need name any more: matched functions, and data whose pointers were followed."""
         self._has_listed = False
         """Whether tables were asked what they lead to, which needs to be done but once."""
+        self._has_placed = False
+        """Whether places were asked which of the functions that nothing leads to are each other."""
         self._tabled: dict[Pair, list[Pair]] = {}
         """Functions, and the data that correspond and hold them at the same place."""
 
@@ -84,6 +88,7 @@ class _Correlator:
             self._mentions,
             self._call_graph,
             self._flow_graph,
+            self._idle_in_place,
             self._neighbours,
             self._look_alikes,
         )
@@ -102,7 +107,18 @@ class _Correlator:
         return self._left_fixed
 
     def _pair_all(self, pairs: Iterable[Pair], evidence: Evidence) -> bool:
-        return sum([self.matching.pair(base, fixed, evidence) for base, fixed in pairs]) > 0
+        """Match what is not matched, unless exception data or places speak against it; whether there was any."""
+        may_pair, idle = self.funclets.may_pair, self.idle.has
+        likely = (pair for pair in pairs if may_pair(*pair) and (not idle(*pair) or evidence is Evidence.NAME or self._are_placed(pair)))
+        return sum([self.matching.pair(base, fixed, evidence) for base, fixed in likely]) > 0
+
+    def _are_placed(self, pair: Pair) -> bool:
+        """Whether places had their say about functions that nothing leads to, and the two are the same and refer to the same."""
+        return self._has_placed and self._same_body(*pair) and self._agree(pair)
+
+    def _agree(self, pair: Pair) -> bool:
+        """Whether two functions refer to the same, as far as is known."""
+        return self._labels(self.base, pair[0]) == self._labels(self.fixed, pair[1])
 
     def _same_body(self, base: int, fixed: int) -> bool:
         return self.base.bodies[base].is_like(self.fixed.bodies[fixed])
@@ -119,7 +135,7 @@ class _Correlator:
 
     def _telling_bodies(self) -> bool:
         return self._unique(
-            lambda view, entry: view.bodies[entry].masked if view.functions[entry].size >= _TELLING_SIZE else None, Evidence.BODY
+            lambda view, entry: view.bodies[entry].masked if view.functions[entry].size >= TELLING_SIZE else None, Evidence.BODY
         )
 
     def _short_bodies(self) -> bool:
@@ -134,7 +150,10 @@ class _Correlator:
         return self._pair_all(found, evidence)
 
     def _context(self, view: View, entry: int) -> Hashable:
-        return view.body(entry).masked, tuple(self._label(view, link) for link in view.links(entry))
+        return view.body(entry).masked, self._labels(view, entry)
+
+    def _labels(self, view: View, entry: int) -> Hashable:
+        return tuple(self._label(view, link) for link in view.links(entry))
 
     def _label(self, view: View, link: Link) -> Hashable:
         """What a link refers to, as far as it can be said alike of both images."""
@@ -165,6 +184,8 @@ class _Correlator:
             else:
                 for pair in [pair for pair in zip(old.whole_targets, new.whole_targets, strict=True) if pair not in self._told]:
                     self._hear(self.votes, pair, base)
+                for pair in self.funclets.pairs(base, fixed):
+                    self._hear(self.votes, pair, base)
         return self._elect(self.votes)
 
     def _weak_votes(self) -> bool:
@@ -173,6 +194,8 @@ class _Correlator:
             for old, new in self.alignments.links((base, fixed)):
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21:
                     self._hear(self.weak, (old.target, new.target), base)
+            for pair in self.funclets.pairs(base, fixed):
+                self._hear(self.weak, pair, base)
         self._unheard.clear()
         return self._elect(self.weak, least_affinity=_WEAK_AFFINITY)
 
@@ -270,6 +293,13 @@ class _Correlator:
     @cached_property
     def _callers(self) -> Mapping[View, Mapping[int, frozenset[int]]]:
         return {view: callers(view) for view in (self.base, self.fixed)}
+
+    def _idle_in_place(self) -> bool:
+        """What nothing leads to, by its place; the first time, whether there is any that other evidence may speak of from now on."""
+        is_first, self._has_placed = not self._has_placed, True
+        found = self.idle.in_place(self.matching, self._agree)
+        pairs = [self.matching.pair(*pair, Evidence.ORDER) for pair in list(found) if same_names(self.base, self.fixed, *pair)]
+        return any(pairs) or (is_first and bool(self.idle))
 
     def _neighbours(self) -> bool:
         """What stands between the same matched neighbours, where it is alike: the most alike of each gap.

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.address import Rva
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hotpatch.image.image import Image
-
-    _Row = tuple[Rva, bool]  # an entry, and whether it is a filter
 
 _SCOPE = struct.Struct("<IIII")
 """Begin, end, filter or finally block (1: always handle), target; RVAs."""
@@ -46,6 +45,26 @@ class _NoTableError(Exception):
     """What was read is of another format."""
 
 
+class BlockRole(StrEnum):
+    """What exception data leads to a block for."""
+
+    FILTER = "filter"
+    """Of an ``__except``."""
+    FINALLY = "finally"
+    UNWIND = "unwind"
+    """Of a C++ frame: ends a state of it."""
+    DESTRUCTOR = "destructor"
+    """The same, but a function of its own, which whoever unwinds calls for an object of the frame."""
+    CATCH = "catch"
+
+
+class Block(NamedTuple):
+    """What one row of exception data leads to."""
+
+    role: BlockRole
+    entry: Rva
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Funclet:
     """Code that exception data leads to.
@@ -63,25 +82,38 @@ class Funclet:
 
 def funclets(image: Image) -> tuple[Funclet, ...]:
     """What the exception data of all function-table entries leads to, sorted by entry."""
+    found: dict[Rva, set[Rva]] = {}
+    filters: set[Rva] = set()
+    for data, parents in _parents(image).items():
+        for role, rva in image.kept(blocks).get(data, ()):
+            found.setdefault(rva, set()).update(parents)
+            filters.update((rva,) if role is BlockRole.FILTER else ())
+    return tuple(Funclet(rva, tuple(sorted(of)), rva in filters) for rva, of in sorted(found.items()))
+
+
+def blocks(image: Image) -> Mapping[Rva, tuple[Block, ...]]:
+    """What the exception data at each place leads to, in its order: blocks of one role by state or by how deep they are nested."""
     reader = _Reader(image)
+    found: dict[Rva, tuple[Block, ...]] = {}
+    for data in sorted(_parents(image)):
+        for form in (_scopes, _frame_handler_3, _frame_handler_4):
+            try:
+                rows = tuple(form(reader, data))
+            except _NoTableError:
+                continue
+            if rows:
+                found[data] = rows
+                break
+    return found
+
+
+def _parents(image: Image) -> Mapping[Rva, list[Rva]]:
+    """Beginnings of the function-table entries that have exception data, by where those stand."""
     parents: dict[Rva, list[Rva]] = {}
     for entry in image.unwind_entries:
         if entry.handler_data is not None:
             parents.setdefault(entry.handler_data, []).append(entry.range.start)
-    found: dict[Rva, set[Rva]] = {}
-    filters: set[Rva] = set()
-    for data in sorted(parents):
-        for form in (_scopes, _frame_handler_3, _frame_handler_4):
-            try:
-                rows = list(form(reader, data))
-            except _NoTableError:
-                continue
-            for rva, is_filter in rows:
-                found.setdefault(rva, set()).update(parents[data])
-                filters.update((rva,) if is_filter else ())
-            if rows:
-                break
-    return tuple(Funclet(rva, tuple(sorted(of)), rva in filters) for rva, of in sorted(found.items()))
+    return parents
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +141,7 @@ class _Reader:
         return rva
 
 
-def _scopes(reader: _Reader, data: int) -> Iterator[_Row]:
+def _scopes(reader: _Reader, data: int) -> Iterator[Block]:
     (count,) = reader.unpack(struct.Struct("<I"), data)
     if not 1 <= count <= _LIMIT:
         raise _NoTableError
@@ -118,10 +150,10 @@ def _scopes(reader: _Reader, data: int) -> Iterator[_Row]:
         if reader.code(begin) > end or (target and not reader.code(target)):
             raise _NoTableError
         if handler != _HANDLE_ALWAYS:
-            yield reader.code(handler), bool(target)
+            yield Block(BlockRole.FILTER if target else BlockRole.FINALLY, reader.code(handler))
 
 
-def _frame_handler_3(reader: _Reader, data: int) -> Iterator[_Row]:
+def _frame_handler_3(reader: _Reader, data: int) -> Iterator[Block]:
     (info,) = reader.unpack(struct.Struct("<I"), data)
     magic, states, unwind_map, tries, try_map = reader.unpack(_FUNC_INFO, reader.data(info))
     if magic not in MAGICS or not 0 <= states <= _LIMIT or tries > _LIMIT:
@@ -129,16 +161,16 @@ def _frame_handler_3(reader: _Reader, data: int) -> Iterator[_Row]:
     for index in range(states if unwind_map else 0):
         _, action = reader.unpack(_UNWIND, reader.data(unwind_map) + index * _UNWIND.size)
         if action:
-            yield reader.code(action), False
+            yield Block(BlockRole.UNWIND, reader.code(action))
     for index in range(tries):
         *_, handlers, array = reader.unpack(_TRY, reader.data(try_map) + index * _TRY.size)
         if not 0 <= handlers <= _LIMIT:
             raise _NoTableError
         for number in range(handlers):
-            yield reader.code(reader.unpack(_HANDLER, reader.data(array) + number * _HANDLER.size)[3]), False
+            yield Block(BlockRole.CATCH, reader.code(reader.unpack(_HANDLER, reader.data(array) + number * _HANDLER.size)[3]))
 
 
-def _frame_handler_4(reader: _Reader, data: int) -> Iterator[_Row]:
+def _frame_handler_4(reader: _Reader, data: int) -> Iterator[Block]:
     (info,) = reader.unpack(struct.Struct("<I"), data)
     stream = _Stream(reader, reader.data(info))
     header = stream.byte()
@@ -159,17 +191,17 @@ def _frame_handler_4(reader: _Reader, data: int) -> Iterator[_Row]:
             yield from _compact_handlers(_Stream(reader, reader.data(tries.rva())))
 
 
-def _compact_actions(stream: _Stream) -> Iterator[_Row]:
+def _compact_actions(stream: _Stream) -> Iterator[Block]:
     for _ in stream.counted():
         kind = stream.number() & 3
         if kind == _ACTION_NONE:
             continue
-        yield stream.reader.code(stream.rva()), False
+        yield Block(BlockRole.UNWIND if kind == _ACTION_RVA else BlockRole.DESTRUCTOR, stream.reader.code(stream.rva()))
         if kind != _ACTION_RVA:
             stream.number()
 
 
-def _compact_handlers(stream: _Stream) -> Iterator[_Row]:
+def _compact_handlers(stream: _Stream) -> Iterator[Block]:
     for _ in stream.counted():
         header = stream.byte()
         if header & _HAS_ADJECTIVES:
@@ -178,7 +210,7 @@ def _compact_handlers(stream: _Stream) -> Iterator[_Row]:
             stream.rva()
         if header & _HAS_OBJECT:
             stream.number()
-        yield stream.reader.code(stream.rva()), False
+        yield Block(BlockRole.CATCH, stream.reader.code(stream.rva()))
         step: Callable[[], int] = stream.rva if header & _CONTINUES_AT_RVA else stream.number
         for _ in range(header >> 4 & 3):
             step()
