@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from hotpatch.cases.releases import Package, Release
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hotpatch.arch import Machine  # noqa: E402
 from hotpatch.cases import load_cases  # noqa: E402
-from hotpatch.cases.releases import NODE_PTY, extract  # noqa: E402
+from hotpatch.cases.releases import WITH_PDBS, extract  # noqa: E402
 from hotpatch.errors import InputError, counted  # noqa: E402
 from tools import accuracy_measures, accuracy_stress  # noqa: E402
 from tools.accuracy_measures import Entries, Matches, Verdicts  # noqa: E402
@@ -80,14 +82,31 @@ def fixture_pairs(machine: Machine) -> list[tuple[Path, Path]]:
     return [(case.image(machine, "base"), case.image(machine, "fixed")) for case in cases]
 
 
+def packages(release: Release, machine: Machine) -> tuple[Package, Package]:
+    """What the base and the fixed image come from."""
+    return release.base[machine], release.fixed[machine]
+
+
+def title(release: Release, machine: Machine) -> str:
+    """What a row calls a pair."""
+    base, fixed = packages(release, machine)
+    return f"node-pty {base.version} → {fixed.version}, conpty.node"
+
+
 def function_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, Entries]]:
     """What was measured of entries and bounds: a title, the machine, the figures."""
     for machine in Machine:
         measured = [entries(path) for path in fixture_images(machine)]
         yield f"fixtures ({len(measured)} images)", machine, sum(measured, Entries())
     for machine in Machine:
-        paths = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
-        for package, path in zip((NODE_PTY.base[machine], NODE_PTY.fixed[machine]), paths, strict=True):
+        paths = {
+            package: path
+            for release in WITH_PDBS
+            for package, path in zip(
+                packages(release, machine), extract(release, machine, cache=given.cache, wheels=given.packages), strict=True
+            )
+        }
+        for package, path in paths.items():
             yield f"node-pty {package.version}, conpty.node", machine, entries(path)
 
 
@@ -96,18 +115,18 @@ def correlation_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, 
     for machine in Machine:
         pairs = fixture_pairs(machine)
         yield f"fixtures ({counted(len(pairs), 'pair')})", machine, sum(map(matches, pairs), Matches())
-    for machine in Machine:
-        pair = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
-        yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, matches(pair)
+    for release in WITH_PDBS:
+        for machine in Machine:
+            yield title(release, machine), machine, matches(extract(release, machine, cache=given.cache, wheels=given.packages))
 
 
 def verdict_rows(given: argparse.Namespace) -> Iterator[tuple[str, Machine, Verdicts]]:
     """What was measured of verdicts, where the bytes of two PDBs' procedures tell what changed."""
-    for machine in Machine:
-        pair = extract(NODE_PTY, machine, cache=given.cache, wheels=given.packages)
-        found = accuracy_measures.verdicts(*pair)
-        if found is not None:
-            yield "node-pty 1.1.0-beta43 → 1.1.0, conpty.node", machine, found
+    for release in WITH_PDBS:
+        for machine in Machine:
+            found = accuracy_measures.verdicts(*extract(release, machine, cache=given.cache, wheels=given.packages))
+            if found is not None:
+                yield title(release, machine), machine, found
 
 
 def stress_rows(folder: Path) -> Iterator[tuple[str, Machine, Sequence[tuple[Path, Path]], Matches]]:

@@ -230,6 +230,22 @@ NODE_PTY = Release(
     _node_pty("1.1.0", "c7517f19083ddcb05f276904680eb2b11a6b5ecab778b8e4e5685a6d645b3f60"),
 )
 
+NODE_PTY_COMPILER = Release(
+    "node-pty-compiler",
+    "node-pty 1.1.0-beta43, conpty.node: with PDBs, another compiler",
+    _node_pty("1.1.0-beta39", "a984e8bc1159fd19d12f2abef60b16e15697a96e4d056fc33d767fc7ad18d6b0"),
+    NODE_PTY.base,
+)
+
+NODE_PTY_MUTEX = Release(
+    "node-pty-mutex",
+    "node-pty 1.2.0-beta.13, conpty.node: with PDBs, a new mutex around what is shared",
+    _node_pty("1.2.0-beta.12", "45a012e37699bb70c9050cbf2e06e71b0b842de4cda58e938e3de973f6d5a36a"),
+    _node_pty("1.2.0-beta.13", "827a8f8da8102b71221884ec6e0bb61708ef91a131e970b6973be44aed98ab45"),
+)
+
+WITH_PDBS = (NODE_PTY, NODE_PTY_COMPILER, NODE_PTY_MUTEX)
+
 WRAPT = _pair(
     "wrapt",
     "wrapt 2.5.0: on Arm64 with another compiler and C run time",
@@ -268,7 +284,7 @@ PYMONGO = _pair(
     ),
 )
 
-RELEASES = (CVE_2025_69277, UJSON, PILLOW, APSW, ZSTANDARD_CFFI, ZSTANDARD, XXHASH, NODE_PTY, WRAPT, PYMONGO)
+RELEASES = (CVE_2025_69277, UJSON, PILLOW, APSW, ZSTANDARD_CFFI, ZSTANDARD, XXHASH, *WITH_PDBS, WRAPT, PYMONGO)
 """The pairs that the comparison and the builder are developed on."""
 
 

@@ -173,7 +173,7 @@ class _Correlator:
                 return None
 
     def _strong_votes(self) -> bool:
-        """Two functions of the same body refer to the same things, operand by operand."""
+        """Two functions of the same body refer to the same things, operand by operand; and what is the same has the same blocks."""
         fresh = sorted(islice(self.matching.forward.items(), self._heard, None))
         self._heard += len(fresh)
         self._told.update(fresh)
@@ -184,8 +184,8 @@ class _Correlator:
             else:
                 for pair in [pair for pair in zip(old.whole_targets, new.whole_targets, strict=True) if pair not in self._told]:
                     self._hear(self.votes, pair, base)
-                for pair in self.funclets.pairs(base, fixed):
-                    self._hear(self.votes, pair, base)
+            for pair in self.funclets.pairs(base, fixed):
+                self._hear(self.votes, pair, base)
         return self._elect(self.votes)
 
     def _weak_votes(self) -> bool:
@@ -194,8 +194,6 @@ class _Correlator:
             for old, new in self.alignments.links((base, fixed)):
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21:
                     self._hear(self.weak, (old.target, new.target), base)
-            for pair in self.funclets.pairs(base, fixed):
-                self._hear(self.weak, pair, base)
         self._unheard.clear()
         return self._elect(self.weak, least_affinity=_WEAK_AFFINITY)
 

@@ -68,7 +68,7 @@ class Funclets:
         return self._views[0].bodies[base].is_like(self._views[1].bodies[fixed])
 
     def _score(self, base: int, fixed: int) -> float:
-        """From 1 to 3, so that the more pairs the better, but for one that is like no other."""
+        """From 1 to 3, so that of two ways the one with more pairs is better."""
         if not self._is_like(base, fixed):
             return 1 + self._likeness.affinity(base, fixed)
         targets = zip(self._views[0].bodies[base].whole_targets, self._views[1].bodies[fixed].whole_targets, strict=True)

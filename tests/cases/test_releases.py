@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hotpatch.arch import Machine
-from hotpatch.cases.releases import NODE_PTY, RELEASES, Release, extract
+from hotpatch.cases.releases import NODE_PTY, RELEASES, WITH_PDBS, Release, extract
 from hotpatch.errors import InputError
 from hotpatch.image import open_image
 from tools import releases as releases_tool
@@ -40,7 +40,7 @@ def test_pinned_files_are_fetched_and_open(release: Release, machine: Machine, c
     images = [open_image(path) for path in paths]
     assert [image.machine for image in images] == [machine, machine]
     assert images[0].sha256 != images[1].sha256
-    assert all(image.has_symbols == (release is NODE_PTY) for image in images)
+    assert all(image.has_symbols == (release in WITH_PDBS) for image in images)
 
 
 def test_another_file_of_that_name_is_refused(tmp_path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hotpatch.arch import Machine
-from hotpatch.cases.releases import NODE_PTY, extract
+from hotpatch.cases.releases import NODE_PTY, NODE_PTY_COMPILER, NODE_PTY_MUTEX, extract
 from hotpatch.errors import InputError
 from tools import accuracy
 from tools.accuracy import fixture_images, fixture_pairs
@@ -82,13 +82,37 @@ def test_matches_of_the_fixtures_without_names(machine, tmp_path):
     assert found.wrong == 0, found.failures
 
 
+def release_pair(release, machine, tmp_path_factory):
+    try:
+        return extract(release, machine, cache=tmp_path_factory.getbasetemp() / "wheels")
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.release
+@pytest.mark.parametrize("machine", Machine)
+def test_blocks_of_exception_data_that_are_many_and_alike(machine, tmp_path_factory):
+    """A function that is new, and more to unwind in others: dozens of blocks of two or three instructions, each with another number."""
+    check_matches(matches(*release_pair(NODE_PTY_MUTEX, machine, tmp_path_factory)))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.release
+@pytest.mark.parametrize("machine", Machine)
+def test_another_compiler(machine, tmp_path_factory):
+    """It inlines more here and less there, and what calls the one calls the other instead: those are no functions that either has."""
+    found = matches(*release_pair(NODE_PTY_COMPILER, machine, tmp_path_factory))
+    assert found.right >= LEAST_MATCHED * found.known > 0, found.failures
+    assert found.changed_right >= LEAST_NAMELESS * found.changed > 0
+    assert found.changed_wrong == 0
+    assert found.wrong <= 3, found.failures
+
+
 @pytest.mark.release
 @pytest.mark.parametrize("machine", Machine)
 def test_a_release_with_pdbs(machine, tmp_path_factory):
-    try:
-        pair = extract(NODE_PTY, machine, cache=tmp_path_factory.getbasetemp() / "wheels")
-    except InputError as error:
-        pytest.skip(str(error))
+    pair = release_pair(NODE_PTY, machine, tmp_path_factory)
     for path in pair:
         check_entries(entries(path))
     check_matches(matches(*pair))

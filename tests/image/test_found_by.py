@@ -36,6 +36,9 @@ class Plain:
     def sections(self):
         return [SimpleNamespace(range=Range(at, at + SIZE), executable=at == CODE) for at in (CODE, DATA)]
 
+    def kept(self, make):
+        return make(self)
+
     @property
     def unwind_entries(self):
         return [SimpleNamespace(handler_data=DATA, range=Range(CODE, CODE + 16))]
