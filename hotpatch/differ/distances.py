@@ -1,8 +1,8 @@
 """Tables of 32-bit distances to other constants, counted from the table's start.
 
 Compilers turn tables of constant pointers into these (LLVM: RelLookupTableConverter), and nothing marks them: they are neither code nor
-relocated. A table is taken for one only if every entry leads out of it to something, and if either its entries are such as numbers rarely
-are, or code adds them to its address.
+relocated. A table is taken for one only if every entry leads out of it to something, and if either all of them lead to texts before it, or
+code adds them to its address. Small negative numbers lead somewhere, too, and what other numbers or zeros begin there tells nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import struct
 from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from hotpatch.differ.texts import is_printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,8 @@ _WORD = 4
 _PIECE = 1 << 18
 """Bytes looked at together."""
 _LEAST = 2
+_LONGEST_TEXT = 8192
+"""Bytes."""
 _MOST_USERS = 4
 """Functions that name a table and are looked at: the first that uses it tells."""
 
@@ -42,33 +46,36 @@ def may_be_distances(view: View, starts: Sequence[int]) -> list[tuple[int, int]]
 def distance_targets(view: View, start: int, end: int) -> tuple[int, ...]:
     """Where the entries of what lies from ``start`` to ``end`` lead, if they are distances for certain; else nothing.
 
-    They are when all are negative (the linker puts tables behind what they lead to) and each leads to what is not zero, just behind a zero
-    byte, as the text or the padding before it ends in.
+    They are when all are negative (the linker puts tables behind what they lead to) and each leads to a text, just behind a zero byte, as
+    the text or the padding before it ends in.
     """
     targets = _targets(view, start, end)
     section = view.section(start)
     first = section.range.start if section is not None else 0
-    certain = all(target < start and _begins(view.image.read(max(first, target - 1), 2), target == first) for target in targets)
+    certain = all(
+        (target == first or view.image.read(target - 1, 1) == b"\0") and _leads_to_text(view, target, start) for target in targets
+    )
     return targets if certain else ()
 
 
-def _begins(around: bytes, at_start: bool) -> bool:
-    """Whether something that is not zero begins behind a zero, or at the section's start."""
-    return bool(around[0]) if at_start else around[0] == 0 != around[1]
+def _leads_to_text(view: View, rva: int, end: int) -> bool:
+    """Whether two printable characters or more stand at ``rva``, then a zero before ``end``: a number of two bytes may look like one."""
+    found, zero, _ = view.image.read(rva, min(end - rva, _LONGEST_TEXT)).partition(b"\0") if rva < end else (b"", b"", b"")
+    return bool(zero) and len(found) > 1 and is_printable(found)
 
 
 def distance_pairs(base: View, fixed: View, old: tuple[int, int], new: tuple[int, int]) -> Sequence[Pair] | None:
     """The targets of two tables, from start to end each, that must correspond for the tables to; ``None`` where they are no such tables.
 
-    Two tables of negative entries that differ in each by the same distance are taken for such, too; small numbers that do are numbers.
-    So are two whose entries code adds to their addresses, of which each that differs leads out of them.
+    Two tables whose entries lead into texts before them and differ in each by the same distance are taken for such, too: linkers put one
+    text into another's end. So are two whose entries code adds to their addresses, of which each that differs leads out of them.
     """
     there, here = _targets(base, *old), _targets(fixed, *new)
     if not there or len(there) != len(here):
         return None
     moved = {(b - old[0]) - (f - new[0]) for b, f in zip(there, here, strict=True)}
-    behind = all(target < old[0] for target in there) and all(target < new[0] for target in here)
-    certain = (behind and len(moved) == 1) or (distance_targets(base, *old) and distance_targets(fixed, *new))
+    texts = all(_leads_to_text(base, target, old[0]) for target in there) and all(_leads_to_text(fixed, target, new[0]) for target in here)
+    certain = (len(moved) == 1 and texts) or (distance_targets(base, *old) and distance_targets(fixed, *new))
     added = certain or (adds_entries(base, old[0]) and adds_entries(fixed, new[0]))
     return list(zip(there, here, strict=True)) if added else None
 

@@ -53,3 +53,44 @@ def test_a_table_of_distances(machine, then, near, verdict):
     base, fixed = _image(machine, 0, (0, 3, 6), then[machine]), _image(machine, 0x40, near, then[machine])
     verdicts = {row.base.name: str(row.verdict) for row in hotpatch.diff(base, fixed).functions}
     assert verdicts["user"] == verdict
+
+
+def _numbers(machine: Machine, before: bytes, words: tuple[int, ...]):
+    """A function that loads from a table of numbers, which it negates, and one that takes what ends where the table begins."""
+    pe = Pe(machine)
+
+    def take(at: int, target: int) -> bytes:
+        distance = target - at - SIZE_OF_TAKING[machine]
+        return assemble(machine, TAKE[machine].format(distance=distance, page=target & -0x1000, low=target & 0xFFF), at)
+
+    pe.put(TEXT, take(TEXT, TABLE) + LOAD[machine] + assemble(machine, NEGATE[machine], TEXT))
+    pe.put(OTHER, take(OTHER, TABLE - len(before)) + LOAD[machine] + assemble(machine, NEGATE[machine], OTHER))
+    pe.put(TABLE - len(before), before)
+    pe.put(TABLE, struct.pack(f"<{len(words)}i", *words))
+    pe.exports("numbers.dll", [("user", TEXT), ("other", OTHER)])
+    return pe.build("numbers.dll")
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (bytes(64), ((-1, -2), (-3, -4))),
+        (bytes(64), ((-16, -32), (-24, -40))),
+        (b"\x05" * 64, ((-24, -40), (-16, -32))),
+        (struct.pack("<16i", *[1] * 16), ((-8, -16), (-4, -12))),
+    ],
+    ids=["behind-zeros", "farther-behind-zeros", "behind-equal-bytes", "behind-equal-numbers"],
+)
+def test_negative_numbers_that_differ_alike_are_no_distances(machine, before, words):
+    """What such would lead to is the same in both images, for it says nothing."""
+    diff = hotpatch.diff(*(_numbers(machine, before, one) for one in words))
+    assert {row.base.name: str(row.verdict) for row in diff.functions} == {"user": "changed", "other": "identical"}
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_negative_numbers_begin_nothing_in_the_constants_before_them(machine):
+    """What code refers to ends at the numbers, and not at the first place that one of these would lead to."""
+    before = [struct.pack("<16i", *range(1, 16), last) for last in (16, 17)]
+    diff = hotpatch.diff(*(_numbers(machine, one, (-4, -8, -12)) for one in before))
+    assert {row.base.name: str(row.verdict) for row in diff.functions}["other"] == "changed"
