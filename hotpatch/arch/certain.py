@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hotpatch.arch.reach import Distance, Motion, State
 
 
+_CALLS = (Flow.CALL, Flow.CALL_INDIRECT)
+
+
 class Held(NamedTuple):
     """What a register that an instruction reads holds on every way there.
 
@@ -81,13 +84,17 @@ class Certainty(Reaching):
     def _read_by(self, number: int, state: State) -> Iterator[Held]:
         instruction, motion = self._instructions[number], self._motions[number]
         used = {*motion.reads, *motion.compared, *(access.place for access in motion.accesses if access.place is not None)}
-        if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT):
+        if instruction.flow in _CALLS or self._leaves(instruction):
             used.update(self._arguments)
         moved = {source for _, source, _ in motion.sums}
         for place in sorted(used | moved):
             for anchor, distance in state.get(place, {}).items():
                 if isinstance(distance, int):
                     yield Held(instruction.address, place, anchor, distance, place not in used)
+
+    def _leaves(self, instruction: Instruction) -> bool:
+        """Whether it jumps out of the function, which is a call that never comes back."""
+        return instruction.flow in (Flow.JUMP, Flow.BRANCH) and instruction.target is not None and instruction.target not in self._index
 
     def _solve(self) -> None:
         """Take for certain what every way says; ways that were not walked yet say nothing."""
@@ -108,7 +115,7 @@ class Certainty(Reaching):
 
     def _step(self, number: int, state: State) -> None:
         instruction, motion = self._instructions[number], self._motions[number]
-        if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT):
+        if instruction.flow in _CALLS:
             for place in [place for place in state if place not in self._preserved]:
                 del state[place]
             return

@@ -1,4 +1,4 @@
-"""What becomes of addresses that a function hands to others, by calls."""
+"""What becomes of addresses that a function hands to others, by calls and by jumps that leave it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from hotpatch.arch import Flow
 from hotpatch.differ.follow import followed, named_data
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from hotpatch.arch import Instruction
     from hotpatch.differ.view import View
     from hotpatch.image import Function
 
@@ -23,18 +26,38 @@ def steps_back_from(view: View, function: Function, maker: int) -> bool:
     instructions, edges = followed(image, function) if len(names.get(maker, ())) == 1 else ([], {})
     if not instructions or instructions[0].address != function.entry:
         return False
-    calls = {one.address: one.target for one in instructions if one.flow is Flow.CALL and one.target is not None}
+    inside = {one.address for one in instructions}
+    calls = {one.address: one.target for one in instructions if one.target is not None and _hands_on(one, inside)}
     arguments = architecture.convention.integer_arguments
     handed = (item for item in architecture.held(instructions, names, edges) if item.anchor == maker and item.distance == 0)
     users = {(calls[item.at], item.place) for item in handed if item.at in calls and item.place in arguments}
     return any(_accesses_before(view, callee, place) for callee, place in sorted(users))
 
 
+def _hands_on(instruction: Instruction, inside: Collection[int]) -> bool:
+    """Whether it calls a function, or jumps out of its own, whose instructions are those ``inside``."""
+    return instruction.flow is Flow.CALL or (instruction.flow in (Flow.JUMP, Flow.BRANCH) and instruction.target not in inside)
+
+
 def _accesses_before(view: View, entry: int, place: str) -> bool:
     """Whether what the function at ``entry`` accesses through its argument ``place`` lies in front of the address in it."""
-    function = view.functions.get(entry)
-    instructions, edges = followed(view.image, function) if function is not None else ([], {})
-    if not instructions or instructions[0].address != entry:
+    instructions, edges = _past_thunks(view, entry)
+    if not instructions:
         return False
     items = [item for item in view.architecture.reached_from_arguments(instructions, edges)[place] if item.width]
     return bool(items) and all(item.distance + item.width <= 0 and not item.indexed for item in items)
+
+
+def _past_thunks(view: View, entry: int) -> tuple[list[Instruction], dict[int, tuple[int, ...]]]:
+    """What :func:`.followed` tells of the function that begins at ``entry``, or of the one that it only jumps to; nothing if none does."""
+    seen: set[int] = set()
+    while (function := view.functions.get(entry)) is not None and entry not in seen:
+        seen.add(entry)
+        instructions, edges = followed(view.image, function)
+        if not instructions or instructions[0].address != entry:
+            break
+        first = instructions[0]
+        if first.flow is not Flow.JUMP or first.target is None or first.target not in view.functions:
+            return instructions, edges
+        entry = first.target
+    return [], {}

@@ -81,19 +81,19 @@ def refused(diff) -> str:
     return " ".join(refusal.reason for refusal in found.value.refusals)
 
 
-def handing(machine: Machine, taker: str, symbols: dict[str, tuple[int, int]], others: dict[str, int], *, changed: bool):
-    """``f`` hands ``g`` the address of ``next``, and others read data, at distances from ``START``."""
+def handing(machine: Machine, taker: str, symbols: dict[str, tuple[int, int]], others: dict[str, int], *, changed: bool, jumps: bool):
+    """``f`` hands ``g`` the address of ``next``, by a call or by a jump, and others read data, at distances from ``START``."""
     pe, arch, target = Pe(machine), architecture(machine), START + symbols["next"][0]
     pe.cursor = RDATA + 0x800
     if machine is Machine.X64:
         code = b"\x83\xc2\x07" if changed else b""  # add edx, 7
         code += b"\x48\x8d\x0d" + arch.bind(FixupKind.REL32, bytes(4), TEXT + len(code) + 3, target)
-        code += b"\xe8" + struct.pack("<i", 0x40 - len(code) - 5) + b"\xc3"
+        code += (b"\xe9" if jumps else b"\xe8") + struct.pack("<i", 0x40 - len(code) - 5) + b"\xc3"
     else:
         code = struct.pack("<I", 0x11001C21) if changed else b""  # add w1, w1, #7
         page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000), TEXT + len(code), target)
         code += page + arch.bind(FixupKind.PAGEOFFSET_12A, struct.pack("<I", 0x91000000), TEXT + len(code) + 4, target)
-        code += struct.pack("<I", 0x94000000 | (0x40 - len(code)) // 4) + RETURNS[machine]
+        code += struct.pack("<I", (0x14000000 if jumps else 0x94000000) | (0x40 - len(code)) // 4) + RETURNS[machine]
     pe.put(TEXT, code)
     pe.put(TEXT + 0x40, bytes.fromhex(TAKERS[taker][machine]) + RETURNS[machine])
     entries = [("f", TEXT), ("g", TEXT + 0x40)]
@@ -106,10 +106,11 @@ def handing(machine: Machine, taker: str, symbols: dict[str, tuple[int, int]], o
 
 @pytest.mark.parametrize("machine", Machine)
 @pytest.mark.parametrize("taker", ["back", "onward"])
-def test_the_end_of_what_has_lost_its_name(machine, taker) -> None:
+@pytest.mark.parametrize("jumps", [False, True], ids=["by-a-call", "by-a-jump"])
+def test_the_end_of_what_has_lost_its_name(machine, taker, jumps) -> None:
     """The one that begins there moved, and what ends there is another in the base, as its name said there."""
-    base = handing(machine, taker, {"array": (0, 0x10), "next": (0x18, 8)}, {"next": 0x18}, changed=False)
-    fixed = handing(machine, taker, {"next": (0x10, 8)}, {"next": 0x10}, changed=True)
+    base = handing(machine, taker, {"array": (0, 0x10), "next": (0x18, 8)}, {"next": 0x18}, changed=False, jumps=jumps)
+    fixed = handing(machine, taker, {"next": (0x10, 8)}, {"next": 0x10}, changed=True, jumps=jumps)
     diff = diff_images(base, fixed)
     if taker == "back":
         assert "0x3110 is handed on as the end of what is before it" in refused(diff)

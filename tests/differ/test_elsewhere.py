@@ -39,18 +39,25 @@ def named(image: Image, data: dict[str, tuple[int, int]]) -> Image:
     return found
 
 
-def handing(machine: Machine, taker: str, numbers: bytes, data: dict[str, tuple[int, int]]) -> Image:
-    """``f`` hands ``g`` the address at which 16 bytes of ``numbers`` end and others begin; ``g`` does what ``taker`` says."""
+def handing(machine: Machine, taker: str, numbers: bytes, data: dict[str, tuple[int, int]], way: str = "call") -> Image:
+    """``f`` hands ``g`` the address at which 16 bytes of ``numbers`` end and others begin; ``g`` does what ``taker`` says.
+
+    It calls it, or goes there for good (``jump``), or calls another that does (``thunk``).
+    """
     pe, arch = Pe(machine), architecture(machine)
     pe.cursor = RDATA + 0x800
     pe.put(END - 16, numbers)
     pe.put(END, bytes(range(1, 17)))
     if machine is Machine.X64:
-        code = b"\x48\x8d\x0d" + arch.bind(FixupKind.REL32, bytes(4), TEXT + 3, END) + b"\xe8" + struct.pack("<i", 0x40 - 12) + b"\xc3"
+        code = b"\x48\x8d\x0d" + arch.bind(FixupKind.REL32, bytes(4), TEXT + 3, END)
+        code += (b"\xe9" if way == "jump" else b"\xe8") + struct.pack("<i", (0x80 if way == "thunk" else 0x40) - 12) + b"\xc3"
+        pe.put(TEXT + 0x80, b"\xe9" + struct.pack("<i", -0x45))
     else:
         page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000), TEXT, END)
         code = page + arch.bind(FixupKind.PAGEOFFSET_12A, struct.pack("<I", 0x91000000), TEXT + 4, END)
-        code += struct.pack("<I", 0x94000000 | (0x40 - 8) // 4) + RETURNS[machine]
+        code += struct.pack("<I", (0x14000000 if way == "jump" else 0x94000000) | ((0x80 if way == "thunk" else 0x40) - 8) // 4)
+        code += RETURNS[machine]
+        pe.put(TEXT + 0x80, struct.pack("<I", 0x17FFFFF0))
     pe.put(TEXT, code)
     pe.put(TEXT + 0x40, bytes.fromhex(TAKERS[taker][machine]) + RETURNS[machine])
     pe.exports("ends.dll", [("f", TEXT), ("g", TEXT + 0x40)])
@@ -78,6 +85,14 @@ def test_the_end_of_a_constant_with_a_name_is_meant_where_what_gets_it_goes_back
         (line,) = [line for line in Listings(diff).of(row).lines if line.kind != "same"]
         assert line.fixed_rva == row.elsewhere.fixed
         assert line.fixed.endswith("(it takes the end of numbers, which is another one than in the base)")
+
+
+@each_machine
+@pytest.mark.parametrize("taker", ["back", "onward"])
+@pytest.mark.parametrize("way", ["jump", "thunk"])
+def test_the_end_of_a_constant_is_meant_where_what_gets_it_for_good_goes_back(machine, way, taker) -> None:
+    diff = diff_images(*(handing(machine, taker, bytes(range(first, first + 16)), SYMBOLS, way) for first in (50, 70)))
+    assert (row_of(diff).verdict is Verdict.CHANGED) == (taker == "back")
 
 
 @each_machine
