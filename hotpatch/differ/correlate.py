@@ -17,7 +17,7 @@ from hotpatch.differ.gaps import gaps, in_order
 from hotpatch.differ.idle import TELLING_SIZE, Idle
 from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
-from hotpatch.differ.names import match_names, same_names
+from hotpatch.differ.names import Names
 from hotpatch.differ.naming_tables import NamingTables, pointer_pairs
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.traits import callers, flow_shape, mentions, neighbours
@@ -51,6 +51,7 @@ class _Correlator:
     def __init__(self, base: View, fixed: View, alignments: Alignments) -> None:
         self.base, self.fixed, self.alignments = base, fixed, alignments
         self.matching = Matching()
+        self.names = Names(base, fixed)
         self.likeness = Likeness(base, fixed)
         self.funclets = Funclets(base, fixed, self.matching, self.likeness)
         self.idle = Idle(base, fixed, self.likeness)
@@ -74,7 +75,7 @@ class _Correlator:
         """Functions, and the data that correspond and hold them at the same place."""
 
     def run(self) -> Matching:
-        match_names(self.base, self.fixed, self.matching)
+        self.names.match(self.matching)
         self._entry_points()
         steps: tuple[Callable[[], bool], ...] = (
             self._telling_bodies,
@@ -231,7 +232,7 @@ class _Correlator:
         winners, _ = votes.clear_winners(self.matching.forward, weight)
         if least_affinity:
             winners = tuple(pair for pair in winners if self.likeness.affinity(*pair, least_affinity) or self._is_listed(pair))
-        return self._pair_all((pair for pair in winners if same_names(self.base, self.fixed, *pair)), Evidence.REFERENCES)
+        return self._pair_all((pair for pair in winners if self.names.allow(*pair)), Evidence.REFERENCES)
 
     def _is_listed(self, pair: Pair) -> bool:
         """Whether tables that name what they lead to, and that are each other and no others, lead to the two from the same place.
@@ -247,7 +248,7 @@ class _Correlator:
 
     def _repeated_names(self) -> bool:
         """Static functions of one name, several times: in their order, when they are equally many."""
-        there, here = _by_name(self.base, self._open_base()), _by_name(self.fixed, self._open_fixed())
+        there, here = self._by_name(self.base, self._open_base()), self._by_name(self.fixed, self._open_fixed())
         pairs = [
             pair
             for name, entries in sorted(there.items())
@@ -256,6 +257,13 @@ class _Correlator:
         ]
         return self._pair_all(pairs, Evidence.NAME)
 
+    def _by_name(self, view: View, entries: Sequence[int]) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = defaultdict(list)
+        for entry in entries:
+            for name in self.names.of(view, entry):
+                found[name].append(entry)
+        return found
+
     def _repeated_bodies(self) -> bool:
         """One body several times, and nothing else tells which is which: in their order, when they are equally many."""
         there = _by_key(self.base, self._open_base(), lambda view, entry: view.body(entry).masked)
@@ -263,7 +271,7 @@ class _Correlator:
         pairs = []
         for digest, entries in there.items():
             if len(entries) == len(here.get(digest, ())):
-                pairs += [pair for pair in zip(entries, here[digest], strict=True) if same_names(self.base, self.fixed, *pair)]
+                pairs += [pair for pair in zip(entries, here[digest], strict=True) if self.names.allow(*pair)]
         return self._pair_all(pairs, Evidence.ORDER)
 
     def _mentions(self) -> bool:
@@ -285,7 +293,7 @@ class _Correlator:
         if not there or not here:
             return False
         found = _unique_pairs(_by_key(self.base, there, key), _by_key(self.fixed, here, key))
-        likely = (pair for pair in found if same_names(self.base, self.fixed, *pair) and self.likeness.affinity(*pair, _WEAK_AFFINITY))
+        likely = (pair for pair in found if self.names.allow(*pair) and self.likeness.affinity(*pair, _WEAK_AFFINITY))
         return self._pair_all(likely, evidence)
 
     @cached_property
@@ -296,7 +304,7 @@ class _Correlator:
         """What nothing leads to, by its place; the first time, whether there is any that other evidence may speak of from now on."""
         is_first, self._has_placed = not self._has_placed, True
         found = self.idle.in_place(self.matching, self._agree)
-        pairs = [self.matching.pair(*pair, Evidence.ORDER) for pair in list(found) if same_names(self.base, self.fixed, *pair)]
+        pairs = [self.matching.pair(*pair, Evidence.ORDER) for pair in list(found) if self.names.allow(*pair)]
         return any(pairs) or (is_first and bool(self.idle))
 
     def _neighbours(self) -> bool:
@@ -306,7 +314,7 @@ class _Correlator:
         """
         best: list[Pair] = []
         for there, here in gaps(self.base, self.fixed, self.matching):
-            pairs = [(base, fixed) for base in there for fixed in here if same_names(self.base, self.fixed, base, fixed)]
+            pairs = [(base, fixed) for base in there for fixed in here if self.names.allow(base, fixed)]
             if len(pairs) > _GAP_LIMIT:
                 continue
             scores = self._alike_in_place(there, here, pairs) or self._alike_in_order(there, here, pairs)
@@ -332,7 +340,7 @@ class _Correlator:
 
     def _look_alikes(self) -> bool:
         pairs = self.likeness.best_partners(self._open_base(), self._open_fixed())
-        return self._pair_all((pair for pair in pairs if same_names(self.base, self.fixed, *pair)), Evidence.SIMILARITY)
+        return self._pair_all((pair for pair in pairs if self.names.allow(*pair)), Evidence.SIMILARITY)
 
 
 def _tls_callbacks(view: View) -> tuple[int, ...]:
@@ -354,12 +362,4 @@ def _by_key(view: View, entries: Sequence[int], key: Callable[[View, int], Hasha
         value = key(view, entry)
         if value is not None:
             found[value].append(entry)
-    return found
-
-
-def _by_name(view: View, entries: Sequence[int]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = defaultdict(list)
-    for entry in entries:
-        for name in view.functions[entry].names:
-            found[name].append(entry)
     return found

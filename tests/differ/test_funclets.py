@@ -9,6 +9,7 @@ import pytest
 from hotpatch.differ.funclets import Funclets
 from hotpatch.differ.idle import Idle
 from hotpatch.differ.matching import Evidence, Matching
+from hotpatch.differ.names import Names
 from hotpatch.image.funclets import Block, BlockRole, blocks
 
 DATA = 0x9000
@@ -110,3 +111,32 @@ def test_what_nothing_leads_to_keeps_its_order(base, fixed, agreed, expected):
     assert sorted(idle.in_place(pairing((1, 1), (9, 9)), lambda _: agreed)) == expected
     assert idle.has(2, 2)
     assert not idle.has(1, 9)
+
+
+def named(*names):
+    """An image with one function for each of ``names``, by number."""
+    functions = {entry: SimpleNamespace(entry=entry, name=name, names=(name,)) for entry, name in enumerate(names, 1)}
+    bodies = {entry: SimpleNamespace(is_like=lambda _: True) for entry in functions}
+    return SimpleNamespace(functions=functions, bodies=bodies)
+
+
+F0, F1, F2 = (f"`f'::`1'::dtor${number}" for number in range(3))
+M0, M1, M2 = (f"?dtor${number}@?0??f@@YAXXZ@4HA" for number in range(3))
+
+# names of the base's functions and of the fixed image's, those that are each other, whether the first of both can be
+NUMBERS = [
+    pytest.param([F0, F1], [F0, F1], {1: 1, 2: 2}, True, id="the-same"),
+    pytest.param([F0, F1], [F1, F2], {}, True, id="others"),
+    pytest.param([F0, "g"], [F0, F1, "g"], {2: 3}, True, id="one-more"),
+    pytest.param([M0, M1], [M1, M2], {}, True, id="others-with-signatures"),
+    pytest.param([F0, "`f'::`1'::catch$0"], [F1, "`f'::`1'::catch$0"], {2: 2}, True, id="another-kind"),
+    pytest.param(["f$0", "g"], ["h", "f$0"], {1: 2}, False, id="no-block"),
+]
+
+
+@pytest.mark.parametrize(("base", "fixed", "expected", "allowed"), NUMBERS)
+def test_numbers_of_blocks_are_names_only_where_all_are_the_same(base, fixed, expected, allowed):
+    names, matching = Names(named(*base), named(*fixed)), Matching()
+    names.match(matching)
+    assert matching.forward == expected
+    assert names.allow(1, 1) == allowed
