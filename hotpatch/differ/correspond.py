@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.differ.align import align, align_in_turn
+from hotpatch.differ.beyond import Hidden
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.distant import Known
 from hotpatch.differ.endings import have_different_ends
@@ -59,6 +61,11 @@ class Correspondence:
         """Pairs that are the same thing whoever refers to them, and in whatever way; see :meth:`settle`."""
         self._aligned: dict[Pair, Mapping[Position, Position]] = {}
         self._roles = {rva: role for role, rva in base.special_data.items()}, {rva: role for role, rva in fixed.special_data.items()}
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """Constants that differ and that code may reach from others."""
+        return Hidden(self.base, self.fixed)
 
     def same(self, base: int, fixed: int) -> bool:
         """Whether what lies at ``base`` in the base and at ``fixed`` in the fixed image are the same thing."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
-_FARTHEST = 4096
+FARTHEST = 4096
 """Bytes; how far code is taken to go from data that it names to others."""
 _LONGEST = 16
 """Bytes that no instruction is longer than."""
@@ -54,16 +54,16 @@ class Known:
         rows = [(item.fixed, item.base) for item in self._stretches]
         sides = sorted((fixed, base - fixed) for fixed, base in rows), sorted((base, base - fixed) for fixed, base in rows)
         return any(
-            moved != another and following - at <= _FARTHEST for side in sides for (at, moved), (following, another) in pairwise(side)
+            moved != another and following - at <= FARTHEST for side in sides for (at, moved), (following, another) in pairwise(side)
         )
 
     def is_near_another(self, base: int, fixed: int) -> bool:
         """Whether anything near either address moved otherwise."""
-        near = ((side, bisect_left(side, (at - _FARTHEST,)), at) for side, at in ((self._by_fixed, fixed), (self._by_base, base)))
+        near = ((side, bisect_left(side, (at - FARTHEST,)), at) for side, at in ((self._by_fixed, fixed), (self._by_base, base)))
         moved = base - fixed
         for side, first, at in near:
             sign = 1 if side is self._by_fixed else -1
-            for start, other, _ in side[first : bisect_right(side, (at + _FARTHEST,))]:
+            for start, other, _ in side[first : bisect_right(side, (at + FARTHEST,))]:
                 if other - start != sign * moved:
                     return True
         return False
@@ -114,7 +114,7 @@ def distant(known: Known, base: View, fixed: View, old: Body, new: Body) -> Dist
     for at, anchor, distance in _certain(fixed, new, named):
         pair = named[anchor][0] + distance, named[anchor][1] + distance
         if known.are_others(*pair):
-            return Distant((_in_base(old, new, at), at), pair)
+            return Distant((in_base(old, new, at), at), pair)
     return None
 
 
@@ -145,7 +145,7 @@ def address_of(body: Body, link: Link) -> int:
     return body.function.ranges[link.part].start + link.offset
 
 
-def _in_base(old: Body, new: Body, at: int) -> int:
+def in_base(old: Body, new: Body, at: int) -> int:
     """Where the base has the instruction that ``new`` has at ``at``."""
     parts = zip(old.function.ranges, new.function.ranges, strict=True)
     return next(there.start + at - here.start for there, here in parts if at in here)

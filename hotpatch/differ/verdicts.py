@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.differ.beyond import another_reached
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.cosmetic import cosmetic_pairs
-from hotpatch.differ.distant import address_of, distant
+from hotpatch.differ.distant import address_of
 from hotpatch.differ.endings import another_end, are_named, takes_another_end
 from hotpatch.differ.inlines import Changes, explain
 from hotpatch.differ.matching import Evidence
@@ -40,7 +41,7 @@ def _refer_alike(relation: Correspondence, old: Body, new: Body) -> bool:
     settled = relation.settled.issuperset(zip(old.targets, new.targets, strict=True))
     if not settled and (not relation.same_links(old, new) or takes_another_end(relation, old, new)):
         return False
-    return distant(relation.known, relation.base, relation.fixed, old, new) is None
+    return another_reached(relation, old, new) is None
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
@@ -141,11 +142,16 @@ def _elsewhere(relation: Correspondence, old: Body, new: Body) -> Elsewhere | No
             else f"may take the end of what is in front of 0x{links[1].target:x}, which is something else than in the base"
         )
         return Elsewhere(Rva(address_of(old, links[0])), Rva(address_of(new, links[1])), why)
-    found = distant(relation.known, relation.base, relation.fixed, old, new)
+    found = another_reached(relation, old, new)
     if found is None:
         return None
     there, here = found.places
-    why = f"reaches {_datum_name(relation.fixed, here)} at the distance at which it reached {_datum_name(relation.base, there)}"
+    was, now = _datum_name(relation.base, there), _datum_name(relation.fixed, here)
+    why = (
+        f"reaches {now}, which is another one than in the base"
+        if was == now
+        else f"reaches {now} at the distance at which it reached {was}"
+    )
     return Elsewhere(Rva(found.instructions[0]), Rva(found.instructions[1]), why)
 
 

@@ -139,8 +139,11 @@ def test_another_datum_at_the_same_distance(machine, pdb, places, form, differs)
     assert (row.verdict is Verdict.CHANGED) == differs
     assert all(one.verdict is not Verdict.CHANGED for one in diff.functions if one is not row)
     if differs:
-        there, here = ("third", "second") if pdb else (f"what is at 0x{START + 16:x}",) * 2
-        why = f"reaches {here} at the distance at which it reached {there}"
+        why = (
+            "reaches second at the distance at which it reached third"
+            if pdb
+            else f"reaches what is at 0x{START + 16:x}, which is another one than in the base"
+        )
         assert row.elsewhere.why == why
         (line,) = [line for line in Listings(diff).of(row).lines if line.kind != "same"]
         assert line.fixed_rva == row.elsewhere.fixed
@@ -153,3 +156,50 @@ def test_the_first_of_which_a_pdb_names_tells_what_is_reached(machine) -> None:
     known = ({"third": 16}, {"third": 8})
     diff = diff_images(*(reaching(machine, one, data) for one, data in zip((ORDER, SWAPPED), known, strict=True)))
     assert row_of(diff).verdict is Verdict.CHANGED
+
+
+def going_on(machine: Machine, distance: int, second: bytes, *, begins: bool, data: dict[str, tuple[int, int]]) -> Image:
+    """``f`` makes the address of 16 bytes from that of others, ``distance`` before it, and hands it to ``g``: both, if it ``begins``."""
+    pe, arch = Pe(machine), architecture(machine)
+    pe.cursor = RDATA + 0x800
+    pe.put(END, bytes(range(1, 11)))
+    pe.put(END + distance, second)
+    if machine is Machine.X64:
+        code = (
+            b"\x48\x8d\x0d" + arch.bind(FixupKind.REL32, bytes(4), TEXT + 3, END) + bytes([0x48, 0x8D, 0x51, distance])
+        )  # lea rdx, [rcx + …]
+        code += b"" if begins else b"\x33\xc9"  # xor ecx, ecx
+        code += b"\xe8" + struct.pack("<i", 0x40 - len(code) - 5) + b"\xc3"
+    else:
+        page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000), TEXT, END)
+        code = page + arch.bind(FixupKind.PAGEOFFSET_12A, struct.pack("<I", 0x91000000), TEXT + 4, END)
+        code += struct.pack("<I", 0x91000001 | distance << 10)  # add x1, x0, #…
+        code += b"" if begins else struct.pack("<I", 0xD2800000)  # mov x0, #0
+        code += struct.pack("<I", 0x94000000 | (0x40 - len(code)) // 4) + RETURNS[machine]
+    pe.put(TEXT, code)
+    pe.put(TEXT + 0x40, bytes.fromhex(TAKERS["onward"][machine]) + RETURNS[machine])
+    pe.exports("beyond.dll", [("f", TEXT), ("g", TEXT + 0x40)])
+    return named(pe.build("beyond.dll"), data)
+
+
+# how far on the second constant is, whether the first is handed over too, whether the second is meant for certain
+BEYOND = [
+    pytest.param(16, False, True, id="with-a-gap"),
+    pytest.param(16, True, True, id="with-a-gap-and-the-first"),
+    pytest.param(10, False, True, id="right-behind"),
+    pytest.param(10, True, False, id="where-the-first-ends"),
+]
+
+
+@each_machine
+@pytest.mark.parametrize(("distance", "begins", "meant"), BEYOND)
+@pytest.mark.parametrize("content", ["same", "other"])
+def test_a_constant_that_is_reached_from_another_alone(machine, distance, begins, meant, content) -> None:
+    symbols = {"first": (END, 10), "second": (END + distance, 16)}
+    sides = (b"a" * 16, b"a" * 16 if content == "same" else b"b" * 16)
+    diff = diff_images(*(going_on(machine, distance, side, begins=begins, data=symbols) for side in sides))
+    row, differs = row_of(diff), meant and content == "other"
+    assert (row.verdict is Verdict.CHANGED) == differs
+    assert row_of(diff, "g").verdict is not Verdict.CHANGED
+    if differs:
+        assert any("reaches second, which is another one than in the base" in note for note in row.notes)
