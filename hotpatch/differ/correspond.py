@@ -189,6 +189,8 @@ class Correspondence:
         roles, fixed_roles = self._roles
         if base in roles or fixed in fixed_roles:
             return () if roles.get(base) == fixed_roles.get(fixed) else None
+        if self._configured(base, fixed):
+            return self.content_pairs(base, fixed, POINTER_SIZE)
         old, new = self.base.type_records.get(base), self.fixed.type_records.get(fixed)
         if old is not None and new is not None:
             return list(zip(old.code, new.code, strict=True)) if old.meaning == new.meaning else None
@@ -197,6 +199,13 @@ class Correspondence:
         if content is None:
             return None
         return [*content, *(classes or ()), *self._ending_pairs(base, fixed)]
+
+    def _configured(self, base: int, fixed: int) -> bool:
+        """Whether the two are one field of the load configuration, whose others tell the loader of all that the image has."""
+        there, here = self.base.image.load_configuration, self.fixed.image.load_configuration
+        if there is None or here is None:
+            return False
+        return base in there.range and fixed in here.range and base - there.range.start == fixed - here.range.start
 
     def constant_content(self, base: int, fixed: int) -> Sequence[Pair] | None:
         """What must correspond too where ``base`` and ``fixed`` are constants that have the same bytes; ``None`` for all else."""

@@ -217,6 +217,7 @@ class View:
                 found.update((table.index[0], sum(table.index)))
         for section in image.sections:
             found.update((section.range.start, section.range.end))
+        found.update(self.functions)  # literals stand in front of them
         found.update(self.special_data.values())
         found.update(rva + POINTER_SIZE for rva in self._cookies)
         for ends in self.type_parts.items():

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Flow
 from hotpatch.differ import Verdict, diff_images
+from hotpatch.emulator.memory import PAGE
 from hotpatch.errors import HotpatchError
 from hotpatch.image import Range
 from hotpatch.patch import CarriedKind
@@ -255,11 +256,12 @@ class MicroExecution:
 def _constants(image: Image, function: Function) -> tuple[int, ...]:
     """Numbers that the function's instructions hold, or a sample of them; no addresses, which made-up state must not hold by chance."""
     found: dict[int, None] = {}
-    for part in function.ranges:
+    for part, references in zip(function.ranges, image.references(function), strict=True):
+        led = {place for one in references for place in (int(one.target), one.target & -PAGE)}  # Arm64 writes them as numbers
         for item in image.architecture.disassemble(image.code(part), part.start):
             whole = Range(Rva(item.address), Rva(item.address + item.size))
             if item.flow is Flow.NEXT and not image.relocations_in(whole):
-                found.update(dict.fromkeys(abs(number) for number in item.reckoned_with))
+                found.update(dict.fromkeys(abs(number) for number in item.reckoned_with if number not in led))
     values = list(found)
     return tuple(values if len(values) <= CONSTANTS else Random(0).sample(values, CONSTANTS))
 

@@ -109,6 +109,8 @@ class Runner:
         fixed = {self._convention.sp, self._convention.pc, self._convention.link, self._convention.thread}
         # The model lists its flags last.
         self._registers = [name for name in guest.system.cpu.model.general[:-1] if name not in fixed]
+        kept = {self._convention.result, *self._convention.preserved}
+        self._volatile = [name for name in self._registers if name not in kept]
         self._sentinel = guest.system.gates.callback
         self._touched: list[tuple[int, int]] = []
         for span in (range(guest.module.va, guest.module.va + guest.module.size), patch):
@@ -303,9 +305,14 @@ class Runner:
         return self.process.guest.system.read_word(cpu.get(convention.sp))
 
     def _answer(self, scenery: Scenery, number: int) -> None:
-        """Return from a call with values of the scenery."""
+        """Return from a call with values of the scenery, also in what callees need not keep: addresses that were left there are nobody's.
+
+        Code behind a call that never returns would come upon them.
+        """
         system, cpu = self.process.guest.system, self.process.guest.system.cpu
         cpu.set(self._convention.result, scenery.word(1000 + number))
+        for index, name in enumerate(self._volatile):
+            cpu.set(name, scenery.word(2000 + len(self._volatile) * number + index))
         cpu.model.write_float(cpu, 0, scenery.float_bits(number))
         try:
             cpu.model.leave(cpu, system.read_word)

@@ -148,3 +148,27 @@ def test_a_guard_check_is_no_call(machine: Machine, rights: str) -> None:
     argument = Scenery(0).register({Machine.X64: 1, Machine.ARM64: 0}[machine])
     assert [call.callee for call in seen.calls] == [argument]
     assert seen.end == "returned"
+
+
+LEFT = {
+    Machine.X64: "sub rsp, 0x28; lea r10, [rip + 0x1ff5]; lea rbx, [rip + 0x1fee]; call rcx; mov rax, {kept}; add rsp, 0x28; ret",
+    Machine.ARM64: "stp x29, x30, [sp, #-16]!; adrp x9, 0x3000; mov x19, x9; blr x0; mov x0, {kept}; ldp x29, x30, [sp], #16; ret",
+}
+"""Returns the address of data that a register held before a call."""
+
+
+@pytest.mark.parametrize(
+    ("machine", "kept", "is_kept"),
+    [(Machine.X64, "rbx", True), (Machine.X64, "r10", False), (Machine.ARM64, "x19", True), (Machine.ARM64, "x9", False)],
+)
+def test_what_callees_need_not_keep_is_lost_over_a_call(machine: Machine, kept: str, is_kept: bool) -> None:
+    """So that an address of one of the two images does not count for what the function does, where it does not know what it has."""
+    pe = Pe(machine)
+    code = assemble(machine, LEFT[machine].format(kept=kept), TEXT)
+    pe.put(TEXT, code)
+    pe.put(DATA, bytes(8))
+    process = hotpatch.Process(pe.build("left.dll"))
+    entry, own = Va(process.load_base + TEXT), range(process.load_base + TEXT, process.load_base + TEXT + len(code))
+    seen = Runner(process).run(Place(entry, entry, own.__contains__, leads_on, lambda va: None), Scenery(0))
+    assert (seen.end, len(seen.calls)) == ("returned", 1)
+    assert (seen.words[0] == process.load_base + DATA) == is_kept
