@@ -131,7 +131,14 @@ class Novelty:
             return False
         part = self.extent(Rva(fixed))
         size = part.end - fixed
-        return not self._fixed.pointers(fixed, part.end) and self._base.bare(base, size) == self._fixed.bare(fixed, size)
+        return not self._fixed.pointers(fixed, part.end) and self.same_content(base, fixed, size)
+
+    def same_content(self, base: int, fixed: int, size: int) -> bool:
+        """Whether ``size`` bytes at the two places are the same, with pointers at the same places to the same things."""
+        sites = self._fixed.pointers(fixed, fixed + size)
+        if sites != self._base.pointers(base, base + size) or self._base.bare(base, size) != self._fixed.bare(fixed, size):
+            return False
+        return all(self.is_same(self._base.pointer(base + site), self._fixed.pointer(fixed + site)) for site in sites)
 
     def equal_constant(self, rva: Rva) -> Rva | None:
         """A constant of the base that has no counterpart yet and holds the same bytes and no pointers.

@@ -33,7 +33,7 @@ class Positions:
 
     def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
-        self._diff, self._fixed, self._base = diff, fixed, base
+        self._diff, self._fixed, self._base, self._novelty = diff, fixed, base, novelty
         self._rearranged = Rearranged(diff, fixed, base, novelty)
         self._constants: dict[int, dict[bytes, int]] = {}
         """By size: with what constants of the base begin, and the first that begins so."""
@@ -210,9 +210,9 @@ class Positions:
         return section is not None and section.writable and not self._taken.covers(base)
 
     def alike(self, fixed: int, base: int) -> bool:
-        """Whether both begin with the same bytes."""
+        """Whether both begin with the same numbers and pointers."""
         size = min(self._fixed.extent(fixed).size, self._base.extent(base).size)
-        return self._fixed.bare(fixed, size) == self._base.bare(base, size)
+        return self._novelty.same_content(base, fixed, size)
 
     def is_scattered(self, fixed: int) -> bool:
         """Whether what follows ``fixed`` without a gap lies elsewhere in the base, and what follows that does not again.
@@ -247,7 +247,7 @@ class Positions:
         return known.get(content)
 
     def is_evident(self, fixed: int, base: int) -> bool:
-        """Whether the base refers to that place too, and both begin with the same bytes, which are not all zero."""
+        """Whether the base refers to that place too, and both begin with the same content, which is not all zero."""
         at = bisect_left(self._base.boundaries, base)
         known = at < len(self._base.boundaries) and self._base.boundaries[at] == base
         return known and any(self._base.bare(base, self._base.extent(base).size)) and self.alike(fixed, base)

@@ -177,11 +177,7 @@ class Distances:
         slots = self._fixed.image.imports_by_slot, self._base.image.imports_by_slot
         if start in slots[0]:
             return there in slots[1] and slots[0][start].label == slots[1][Rva(there)].label
-        sites = self._fixed.pointers(start, end)
-        size = end - start
-        if sites != self._base.pointers(there, there + size) or self._fixed.bare(start, size) != self._base.bare(there, size):
-            return False
-        return all(self._novelty.is_same(self._base.pointer(there + site), self._fixed.pointer(start + site)) for site in sites)
+        return self._novelty.same_content(there, start, end - start)
 
     def _place(self, fixed: int) -> int | None:
         role = next((role for role, rva in sorted(self._fixed.special_data.items()) if rva == fixed), None)

@@ -133,10 +133,7 @@ class Rearranged:
 
     def _alike(self, base: int, fixed: int) -> bool:
         size = min(self._fixed.extent(fixed).size, self._base.extent(base).size)
-        sites = self._fixed.pointers(fixed, fixed + size)
-        if sites != self._base.pointers(base, base + size) or self._base.bare(base, size) != self._fixed.bare(fixed, size):
-            return False
-        return all(self._novelty.is_same(self._base.pointer(base + site), self._fixed.pointer(fixed + site)) for site in sites)
+        return self._novelty.same_content(base, fixed, size)
 
     # uses --------------------------------------------------------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ class Sameness:
         if not section.writable:
             if not reach.width:  # only the address is made, so that nothing tells how much is meant
                 size = self._view.extent(reach.start).end - reach.start
-            same = reach.start in self._fixed.imports_by_slot or self._view.bare(reach.start, size) == self._base_view.bare(base, size)
+            same = reach.start in self._fixed.imports_by_slot or self._novelty.same_content(base, reach.start, size)
             return None if same else what
         if not reach.width and (reach.start, base) in self._data_ends:
             return None  # where both have the end of one datum, whatever begins there

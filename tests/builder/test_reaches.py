@@ -258,3 +258,43 @@ def test_constants_at_the_same_distance(machine: Machine) -> None:
 def test_constants_at_another_distance_travel_in_one_piece(machine: Machine) -> None:
     (row,) = build_patch(constants(machine, 16, [b"first 01", b"other!!!", b"second 2"])).carried
     assert row.size >= 20
+
+
+def pointing(machine: Machine, leads_to: int | None, *, changed: bool) -> Image:
+    """A function that reaches, from a constant, the pointer behind it, which leads to one that is a pointer to a function, or null."""
+    pe, inner = Pe(machine), RDATA + 0x40
+    pe.cursor = RDATA + 0x800
+    pe.put(RDATA, b"first 01")
+    pe.pointer(RDATA + 8, inner)
+    pe.put(RDATA + 0x10, b"end of all")
+    if leads_to is not None:
+        pe.pointer(inner, leads_to)
+    load = b"\x48\x8b\x40\x08" if machine is Machine.X64 else struct.pack("<I", 0xF9400400)
+    more = b"\x83\xc2\x07" if machine is Machine.X64 else struct.pack("<I", 0x11001C21)  # add edx, 7; add w1, w1, #7
+    pe.put(TEXT, takes(machine, TEXT, RDATA) + load + (more if changed else b"") + RETURNS[machine])
+    entries = [("f", TEXT)]
+    for number, target in enumerate((RDATA, RDATA + 8, RDATA + 0x10, inner + 8), 1):
+        at = TEXT + 0x40 * number
+        pe.put(at, reads(machine, at, target, number))
+        entries.append((f"g{number}", at))
+    pe.exports("pointing.dll", entries)
+    return pe.build("pointing.dll")
+
+
+POINTED = [(TEXT + 0x40, None), (None, TEXT + 0x40), (TEXT + 0x40, TEXT + 0x80)]
+
+
+@each_machine
+@pytest.mark.parametrize("targets", POINTED, ids=["lost", "gained", "another"])
+def test_a_constant_at_a_distance_whose_pointer_leads_to_something_else(machine: Machine, targets: tuple[int | None, int | None]) -> None:
+    """A pointer is no zeros: both travel in one piece."""
+    base, fixed = (pointing(machine, one, changed=changed) for one, changed in zip(targets, (False, True), strict=True))
+    assert max(row.size for row in build_patch(diff_images(base, fixed)).carried) >= 16
+
+
+@each_machine
+@pytest.mark.parametrize("targets", POINTED, ids=["lost", "gained", "another"])
+def test_the_self_check_sees_where_a_pointer_leads(machine: Machine, targets: tuple[int | None, int | None], monkeypatch) -> None:
+    monkeypatch.setattr(Neighbours, "of", lambda _self, _bodies, links, _pieces: Found(list(links), (), ()))
+    diff = diff_images(*(pointing(machine, one, changed=changed) for one, changed in zip(targets, (False, True), strict=True)))
+    assert ("self-check", RDATA + 8) in refusals(diff)
