@@ -19,9 +19,9 @@ from hotpatch.builder.counterparts import Counterparts
 from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.differ.alignments import Alignments
+from hotpatch.differ.correspond import fills
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import PlaceKind
-from hotpatch.differ.rules import fills
 from hotpatch.image import Range
 
 if TYPE_CHECKING:

@@ -168,22 +168,31 @@ class Correspondence:
     def _common_size(self, old: Range, new: Range) -> int:
         """How much of what lies up to the next boundary has to be compared: all of the fixed image's, without alignment at the end.
 
-        Something else may lie between, which nothing refers to by its start. It shows where alignment before it differs: zeros that only
-        one of the two has, before an aligned place from which on both are the same.
+        Zeros at the end that are more than alignment takes belong to it, unless all of it is zeros, and so does what goes on with a table
+        of functions. Something else may lie between, which nothing refers to by its start. It shows where alignment before it
+        differs: zeros that only one of the two has, before an aligned place from which on both are the same.
         """
         grown = new.size - old.size
         if not grown:
             return new.size
-        if grown > 0 and not any(self.fixed.image.read(new.start + old.size, grown)):
+        if grown > 0 and (_is_filler(self.fixed, new.start + old.size, new.end) or not any(self.fixed.image.read(new.start, new.size))):
+            return old.size
+        if grown < 0 and self._goes_on(old.start + new.size):
             return old.size
         if abs(grown) < _ALIGNMENT:
             first, second = self.base.bare(old.start, old.size), self.fixed.bare(new.start, new.size)
             longer, shorter, start = (second, first, old.start) if grown > 0 else (first, second, new.start)
-            gap = abs(grown)
-            for at in range(len(shorter) - (start + len(shorter)) % _ALIGNMENT, 0, -_ALIGNMENT):
+            gap, end = abs(grown), new.end if grown > 0 else old.end
+            places = range(len(shorter) - (start + len(shorter)) % _ALIGNMENT, 0, -_ALIGNMENT)
+            for at in places if (end - len(shorter) - start) % _ALIGNMENT == 0 else ():
                 if longer[:at] == shorter[:at] and not any(longer[at : at + gap]) and longer[at + gap :] == shorter[at:]:
                     return at
         return new.size
+
+    def _goes_on(self, rva: int) -> bool:
+        """Whether a table of pointers to functions goes on in the base at ``rva``."""
+        around = (self.base.image.pointers.get(Rva(site)) for site in (rva - POINTER_SIZE, rva))
+        return all(target in self.base.functions for target in around)
 
     def _constant_pairs(self, base: int, fixed: int) -> Sequence[Pair] | None:
         roles, fixed_roles = self._roles
@@ -235,6 +244,17 @@ class Correspondence:
         if self.base.bare(base, size) != self.fixed.bare(fixed, size):
             return None if sites else distance_pairs(self.base, self.fixed, (base, base + size), (fixed, fixed + size))
         return [(self.base.pointer(base + offset), self.fixed.pointer(fixed + offset)) for offset in sites]
+
+
+def fills(end: int, following: int, partner: int) -> bool:
+    """Whether alignment of what follows, no more than where its partner in the base lies, explains the room between."""
+    alignment = min(following & -following, partner & -partner)
+    return -(-end // alignment) * alignment == following
+
+
+def _is_filler(view: View, start: int, end: int) -> bool:
+    """Whether zeros, no more than aligning what follows takes, lie between."""
+    return fills(start, end, end) and not any(view.image.read(Rva(start), end - start))
 
 
 def _table_pairs(there: Place, here: Place) -> Sequence[Pair] | None:

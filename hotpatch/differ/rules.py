@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.differ.correspond import fills
 from hotpatch.differ.cosmetic import same_but_for_provenance
 from hotpatch.differ.data import Stretch
 from hotpatch.differ.exports import export_findings
@@ -144,12 +145,6 @@ def _growth(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator[
             )
             facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "base_size": old.size, "fixed_size": new.size}
             yield Refusal(Rule.DATA_LAYOUT, None, Rva(stretch.base), reason, facts)
-
-
-def fills(end: int, following: int, partner: int) -> bool:
-    """Whether alignment of what follows, no more than where its partner in the base lies, explains the room between."""
-    alignment = min(following & -following, partner & -partner)
-    return -(-end // alignment) * alignment == following
 
 
 def _changed_users(relation: Correspondence, twins: Twins) -> dict[int, Function]:

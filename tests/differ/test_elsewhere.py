@@ -13,7 +13,8 @@ from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.differ import Verdict, diff_images
 from hotpatch.differ.listing import Listings
 from hotpatch.image import Datum, DatumSource
-from tests.builder.test_reaches import RETURNS, reaches, reads
+from tests.builder.test_reaches import INDEXED, RETURNS, reaches, reads
+from tests.builder.test_type_records import takes
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 if TYPE_CHECKING:
@@ -203,3 +204,59 @@ def test_a_constant_that_is_reached_from_another_alone(machine, distance, begins
     assert row_of(diff, "g").verdict is not Verdict.CHANGED
     if differs:
         assert any("reaches second, which is another one than in the base" in note for note in row.notes)
+
+
+LIST = RDATA + 0x100
+
+
+def listing(machine: Machine, numbers: list[int], others: tuple[int, ...]) -> Image:
+    """``f`` loads from a list by an index; others read what lies at a distance from its start."""
+    pe = Pe(machine)
+    pe.cursor = RDATA + 0x800
+    pe.put(LIST, struct.pack(f"<{len(numbers)}i", *numbers))
+    pe.put(TEXT, takes(machine, TEXT, LIST) + INDEXED[machine] + RETURNS[machine])
+    entries = [("f", TEXT)]
+    for number, place in enumerate(others, 1):
+        at = TEXT + 0x40 * number
+        pe.put(at, reads(machine, at, LIST + place, number))
+        entries.append((f"g{number}", at))
+    pe.exports("list.dll", entries)
+    return pe.build("list.dll")
+
+
+FIRST = [1, 2, 3, 4]
+
+
+@each_machine
+@pytest.mark.parametrize(
+    ("base", "fixed", "differs"),
+    [
+        (([*FIRST, *[5] * 8, 9], (16, 48)), ([*FIRST, *[0] * 8, 9], (48, 48)), True),
+        (([*FIRST, 5, 9], (24, 24)), ([*FIRST, 0, 5, 9], (28, 28)), True),
+        (([1, 2, 3, 9], (12, 12)), ([1, 2, 3, 0, 9], (16, 16)), False),
+    ],
+    ids=["zeros-instead", "a-zero-more", "alignment"],
+)
+def test_zeros_that_alignment_does_not_explain(machine, base, fixed, differs) -> None:
+    """Without names, what lies up to the next thing that code refers to is compared, wherever that begins in the other image."""
+    diff = diff_images(*(listing(machine, *one) for one in (base, fixed)))
+    assert (row_of(diff).verdict is Verdict.CHANGED) == differs
+
+
+@each_machine
+@pytest.mark.parametrize("counts", [(1, 2), (2, 1)], ids=["one-more", "one-less"])
+def test_a_table_of_pointers_with_another_number_of_them(machine, counts) -> None:
+    """A pointer is no zeros, and the last of a table belongs to it."""
+    images = []
+    for count in counts:
+        pe, end = Pe(machine), LIST + 8 + 8 * count
+        pe.cursor = RDATA + 0x800
+        pe.put(TEXT, takes(machine, TEXT, LIST) + INDEXED[machine] + RETURNS[machine])
+        for number, place in enumerate((end, end + 8), 1):
+            pe.put(TEXT + 0x40 * number, reads(machine, TEXT + 0x40 * number, place, number))
+        for number in range(count):
+            pe.pointer(LIST + 8 + 8 * number, TEXT + 0x40 + 0x40 * number)
+        pe.exports("pointers.dll", [("f", TEXT), ("g1", TEXT + 0x40), ("g2", TEXT + 0x80)])
+        images.append(pe.build("pointers.dll"))
+    diff = diff_images(*images)
+    assert {row.name: row.verdict is Verdict.CHANGED for row in diff.functions} == {"f": True, "g1": False, "g2": False}
