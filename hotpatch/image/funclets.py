@@ -23,7 +23,9 @@ _SCOPE = struct.Struct("<IIII")
 """Begin, end, filter or finally block (1: always handle), target; RVAs."""
 _HANDLE_ALWAYS = 1
 MAGICS = range(0x19930520, 0x19930523)
-"""What ``FuncInfo`` of version 3 begins with."""
+"""What ``FuncInfo`` of version 3 begins with, flags apart; the last one tells the newest form."""
+MAGIC_MASK = 0x1FFFFFFF
+"""Of the word that holds it: the other bits are flags."""
 _FUNC_INFO = struct.Struct("<IiIII")
 """``FuncInfo``: magic number, states, unwind map, try blocks, map of try blocks."""
 _UNWIND = struct.Struct("<iI")
@@ -156,7 +158,7 @@ def _scopes(reader: _Reader, data: int) -> Iterator[Block]:
 def _frame_handler_3(reader: _Reader, data: int) -> Iterator[Block]:
     (info,) = reader.unpack(struct.Struct("<I"), data)
     magic, states, unwind_map, tries, try_map = reader.unpack(_FUNC_INFO, reader.data(info))
-    if magic not in MAGICS or not 0 <= states <= _LIMIT or tries > _LIMIT:
+    if magic & MAGIC_MASK not in MAGICS or not 0 <= states <= _LIMIT or tries > _LIMIT:
         raise _NoTableError
     for index in range(states if unwind_map else 0):
         _, action = reader.unpack(_UNWIND, reader.data(unwind_map) + index * _UNWIND.size)

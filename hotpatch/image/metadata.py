@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.image.funclets import MAGICS
+from hotpatch.image.funclets import MAGIC_MASK, MAGICS
 from hotpatch.image.headers import check
 from hotpatch.image.model import Range
 
@@ -28,7 +28,6 @@ _DELAY_DESCRIPTOR = struct.Struct("<4xI24x")
 """``IMAGE_DELAYLOAD_DESCRIPTOR``: DllNameRVA."""
 _FUNC_INFO, _FUNC_INFO_SIZE = struct.Struct("<IiIIIII"), 40
 """``FuncInfo`` (``ehdata.h`` of Visual C++): magic, then number and place of states, try blocks, states by address; bytes of all of it."""
-_MAGIC_MASK = 0x1FFFFFFF
 _LONGEST_NAME = 260
 _THUNK = struct.Struct("<Q")
 _BY_ORDINAL = 1 << 63
@@ -59,7 +58,7 @@ def exception_tables(image: Image) -> Iterator[Range]:
         if len(head) < _FUNC_INFO.size:
             continue
         magic, states, unwind_map, tries, try_map, addresses, address_map = _FUNC_INFO.unpack(head)
-        if magic & _MAGIC_MASK not in MAGICS:
+        if magic & MAGIC_MASK not in MAGICS:
             continue
         yield Range(Rva(info), Rva(info + _FUNC_INFO_SIZE))
         for start, count, size in ((unwind_map, states, 8), (try_map, tries, 20), (address_map, addresses, 8)):

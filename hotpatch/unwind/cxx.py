@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind
 from hotpatch.image import Range
+from hotpatch.image.funclets import MAGIC_MASK, MAGICS
 from hotpatch.unwind.model import Meaning, UnwindReference
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _FUNC_INFO = struct.Struct("<10i")
 _TRY = struct.Struct("<5i")
 _CATCH = struct.Struct("<5i")
 _PAIR = struct.Struct("<ii")
-_MAGIC = range(0x19930520, 0x19930523)
-_MAGIC_MASK = 0x1FFFFFFF
 _NO_EXCEPT = 4
 """Flag of ``FuncInfo`` (``FI_EHNOEXCEPT_FLAG``)."""
 _LIMIT = 8192
@@ -84,7 +83,7 @@ def carry(image: Image, entry: UnwindEntry, func_info: int, version: int) -> Tab
 def is_version_3(image: Image, func_info: int) -> bool:
     """Whether ``FuncInfo`` of version 3 stands there."""
     section = image.section_at(func_info)
-    return section is not None and not section.writable and image.u32(func_info) & _MAGIC_MASK in _MAGIC
+    return section is not None and not section.writable and image.u32(func_info) & MAGIC_MASK in MAGICS
 
 
 def maps_of_version_3(image: Image, func_info: int) -> tuple[int, ...]:
@@ -201,7 +200,7 @@ def _version_3(reader: _Reader, start: int) -> None:
         raise Malformed("no FuncInfo")
     reader.take(start, _FUNC_INFO.size)
     magic, states, unwind, tries, try_map, ips, ip_map, _, exceptions, flags = reader.words(start, _FUNC_INFO)
-    if exceptions or magic & _MAGIC_MASK != _MAGIC[-1] or not all(0 <= count <= _LIMIT for count in (states, tries, ips)):
+    if exceptions or magic & MAGIC_MASK != MAGICS[-1] or not all(0 <= count <= _LIMIT for count in (states, tries, ips)):
         raise Malformed("FuncInfo of an unknown form")
     parts = list(reader.function.ranges)
     if states:

@@ -25,6 +25,14 @@ LAID = {
 }
 
 
+def put_readers(pe: Pe, machine: Machine, places: dict[str, int], first: int) -> list[tuple[str, int]]:
+    """Functions that read one of the data each, by distances from ``START``: from the slot ``first`` on, of 0x40 bytes each."""
+    entries = [(f"reads_{name}", TEXT + 0x40 * number) for number, name in enumerate(places, first)]
+    for number, ((_, at), place) in enumerate(zip(entries, places.values(), strict=True), first):
+        pe.put(at, reads(machine, at, START + place, number))
+    return entries
+
+
 def image(machine: Machine, places: dict[str, int], *, changed: bool, wide: tuple[int, int] | None = None):
     """``f`` returns the address of ``second``, others read one of the data each, by distances from ``START``; ``first`` alone has a name.
 
@@ -34,10 +42,7 @@ def image(machine: Machine, places: dict[str, int], *, changed: bool, wide: tupl
     pe.cursor = RDATA + 0x800
     more = b"\x83\xc0\x07" if machine is Machine.X64 else struct.pack("<I", 0x11001C21)  # add eax, 7; add w1, w1, #7
     pe.put(TEXT, takes(machine, TEXT, TAKEN) + (more if changed else b"") + RETURNS[machine])
-    entries = [("f", TEXT)]
-    for number, (name, place) in enumerate(places.items(), 1):
-        pe.put(TEXT + 0x40 * number, reads(machine, TEXT + 0x40 * number, START + place, number))
-        entries.append((f"reads_{name}", TEXT + 0x40 * number))
+    entries = [("f", TEXT), *put_readers(pe, machine, places, 1)]
     if wide is not None:
         at, (start, distance) = TEXT + 0x40 * len(entries), wide
         pe.put(at, reaches(machine, at, START + start, distance, changed=False, indexed=True))
@@ -96,11 +101,7 @@ def handing(machine: Machine, taker: str, symbols: dict[str, tuple[int, int]], o
         code += struct.pack("<I", (0x14000000 if jumps else 0x94000000) | (0x40 - len(code)) // 4) + RETURNS[machine]
     pe.put(TEXT, code)
     pe.put(TEXT + 0x40, bytes.fromhex(TAKERS[taker][machine]) + RETURNS[machine])
-    entries = [("f", TEXT), ("g", TEXT + 0x40)]
-    for number, (name, place) in enumerate(others.items(), 2):
-        pe.put(TEXT + 0x40 * number, reads(machine, TEXT + 0x40 * number, START + place, number))
-        entries.append((f"reads_{name}", TEXT + 0x40 * number))
-    pe.exports("unnamed.dll", entries)
+    pe.exports("unnamed.dll", [("f", TEXT), ("g", TEXT + 0x40), *put_readers(pe, machine, others, 2)])
     return named(pe.build("unnamed.dll"), {name: (START + at, size) for name, (at, size) in symbols.items()})
 
 
