@@ -185,6 +185,15 @@ class Architecture(ABC):
         """
 
     @abstractmethod
+    def only_compared(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> frozenset[int]:
+        """Which of the instructions ``naming`` take addresses that are compared with others and used for nothing else: ends of arrays.
+
+        What is given is that of :meth:`reached`.
+        """
+
+    @abstractmethod
     def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
         """What registers that a function's instructions read hold for certain of the addresses that it names, by address.
 

@@ -50,6 +50,12 @@ class Following(Architecture):
         """See :meth:`Architecture.walked`."""
         return self._reaching(instructions, naming, edges).walked()
 
+    def only_compared(
+        self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
+    ) -> frozenset[int]:
+        """See :meth:`Architecture.only_compared`."""
+        return self._reaching(instructions, naming, edges).only_compared(self.convention)
+
     def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
         """See :meth:`Architecture.held`."""
         return Certainty(instructions, self._motions(instructions, naming), self.convention, edges).held()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from hotpatch.arch.model import Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from hotpatch.arch.model import Instruction
+    from hotpatch.arch.model import CallingConvention, Instruction
 
 ANY = None
 """A distance that is not constant."""
@@ -150,6 +150,42 @@ class Reaching:
                     found.update(anchor for anchor, distance in state.get(place, {}).items() if distance is ANY)
                 self._step(number, state)
         return frozenset(found)
+
+    def only_compared(self, convention: CallingConvention) -> frozenset[int]:
+        """The instructions that take addresses which are compared with others, and which nothing else is done with."""
+        self._solve()
+        compared: set[int] = set()
+        used: set[int] = set()
+        for leader in sorted(self._before):
+            state = copy_of(self._before[leader])
+            for number in range(leader, self._ends[leader]):
+                motion = self._motions[number]
+                for place in motion.compared:
+                    compared.update(state.get(place, ()))
+                for place in self._used_by(number, state, convention):
+                    used.update(state.get(place, ()))
+                if any(access.place is None for access in motion.accesses):
+                    used.add(self._instructions[number].address)
+                self._step(number, state)
+        return frozenset(compared - used)
+
+    def _used_by(self, number: int, state: State, convention: CallingConvention) -> Iterable[str]:
+        """The places whose values an instruction does anything with but to copy or compare them; what is called or returned to is told."""
+        instruction, motion = self._instructions[number], self._motions[number]
+        based = {access.place for access in motion.accesses if access.place is not None}
+        moved = {source for _, source, added in motion.sums if added} | {source for _, source, _ in motion.indexed}
+        match instruction.flow:
+            case Flow.JUMP_INDIRECT:
+                handed: Collection[str] = state
+            case Flow.CALL | Flow.CALL_INDIRECT:
+                handed = convention.integer_arguments
+            case Flow.JUMP if instruction.target not in self._index:
+                handed = convention.integer_arguments
+            case Flow.RETURN:
+                handed = (convention.result,)
+            case _:
+                handed = ()
+        return {*(motion.reads - motion.compared), *based, *moved, *handed}
 
     def _told(self) -> tuple[Reached, ...]:
         found: dict[Reached, None] = {}

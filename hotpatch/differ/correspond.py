@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.differ.align import align, align_in_turn
 from hotpatch.differ.beyond import Hidden
+from hotpatch.differ.compared import are_same_ends
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.distant import Known
 from hotpatch.differ.endings import have_different_ends
@@ -94,9 +95,9 @@ class Correspondence:
         return self.same(old.target, new.target) and not enters_changed_code(self, old, new)
 
     def same_links(self, old: Body, new: Body) -> bool:
-        """Whether :meth:`same_link` holds for all links of two bodies of the same forms."""
+        """Whether :meth:`same_link` holds for all links of two bodies of the same forms, but for ends of the same."""
         return all(
-            pair in self.settled or self.same_link(old.link(place), new.link(place))
+            pair in self.settled or self.same_link(old.link(place), new.link(place)) or are_same_ends(self, old, new, pair)
             for place, pair in enumerate(zip(old.targets, new.targets, strict=True))
         )
 
