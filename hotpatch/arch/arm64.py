@@ -142,6 +142,10 @@ class Arm64(Following):
         """See :func:`hotpatch.arch.arm64_reach.motion`."""
         return arm64_reach.motion(instruction, names=names)
 
+    def reads_fixed_memory(self, instruction: Instruction, motion: Motion) -> bool:
+        """See :meth:`Following.reads_fixed_memory`."""
+        return bool(motion.accesses) and all(access.place is None for access in motion.accesses)
+
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.arm64_counted` for the forms."""
         return arm64_counted.counted(code)

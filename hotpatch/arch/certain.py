@@ -64,7 +64,10 @@ class Certainty(Reaching):
         convention: CallingConvention,
         edges: Mapping[int, Collection[int]],
     ) -> None:
-        """Analyse ``instructions``, by address, which do ``motions``; ``edges``: address of a jump through a table → where it leads."""
+        """Analyse ``instructions``, by address, which do ``motions``.
+
+        ``edges``: address of an indirect jump → where in the function it leads, if that is known; nowhere where it leaves.
+        """
         super().__init__(instructions, motions, (), edges)
         self._preserved, self._arguments = frozenset(convention.preserved), convention.integer_arguments
 
@@ -94,6 +97,8 @@ class Certainty(Reaching):
 
     def _leaves(self, instruction: Instruction) -> bool:
         """Whether it jumps out of the function, which is a call that never comes back."""
+        if instruction.flow is Flow.JUMP_INDIRECT:
+            return not self._edges.get(instruction.address)
         return instruction.flow in (Flow.JUMP, Flow.BRANCH) and instruction.target is not None and instruction.target not in self._index
 
     def _solve(self) -> None:

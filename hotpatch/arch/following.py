@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import Architecture
 from hotpatch.arch.certain import Certainty
+from hotpatch.arch.model import Flow
 from hotpatch.arch.reach import Reaching
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.certain import Held
     from hotpatch.arch.model import Instruction
@@ -26,6 +27,10 @@ class Following(Architecture):
     @abstractmethod
     def motion(self, instruction: Instruction, *, names: bool) -> Motion:
         """What one instruction does; ``names``: one that names a whole address of data."""
+
+    @abstractmethod
+    def reads_fixed_memory(self, instruction: Instruction, motion: Motion) -> bool:
+        """Whether an instruction, which does ``motion``, reads memory at an address that does not depend on anything."""
 
     def reached(
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
@@ -58,7 +63,9 @@ class Following(Architecture):
 
     def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
         """See :meth:`Architecture.held`."""
-        return Certainty(instructions, self._motions(instructions, naming), self.convention, edges).held()
+        motions = self._motions(instructions, naming)
+        leaving = dict.fromkeys(self._leaving(instructions, motions, edges), ())
+        return Certainty(instructions, motions, self.convention, {**edges, **leaving}).held()
 
     def reached_from_arguments(
         self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]
@@ -69,8 +76,32 @@ class Following(Architecture):
         found = Reaching(instructions, self._motions(instructions, ()), self.lost, edges, given).first_reached()
         return {place: tuple(item for item in found if item.anchor == anchor) for place, anchor in given.items()}
 
+    def _leaving(
+        self, instructions: Sequence[Instruction], motions: Sequence[Motion], edges: Mapping[int, Collection[int]]
+    ) -> Iterator[int]:
+        """The indirect jumps that go where memory at a fixed address says, as tail calls of imports do: out of the function.
+
+        They read it themselves, or an instruction before them loads it into their register, and nothing leads in between.
+        """
+        led = {one.target for one in instructions}.union(*edges.values())
+        for number, jump in enumerate(instructions):
+            if jump.flow is not Flow.JUMP_INDIRECT or jump.address in edges:
+                continue
+            at = number
+            while at and jump.operands not in motions[at].writes and _goes_on(instructions, at, led):
+                at -= 1
+            maker = at if jump.operands in motions[at].writes else number
+            if self.reads_fixed_memory(instructions[maker], motions[maker]):
+                yield jump.address
+
     def _reaching(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> Reaching:
         return Reaching(instructions, self._motions(instructions, naming), self.lost, edges)
 
     def _motions(self, instructions: Sequence[Instruction], naming: Collection[int]) -> list[Motion]:
         return [self.motion(instruction, names=instruction.address in naming) for instruction in instructions]
+
+
+def _goes_on(instructions: Sequence[Instruction], number: int, led: Collection[int | None]) -> bool:
+    """Whether control comes to an instruction from the one before it alone."""
+    before, here = instructions[number - 1], instructions[number]
+    return here.address not in led and before.flow is Flow.NEXT and before.address + before.size == here.address

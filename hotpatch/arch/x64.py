@@ -138,6 +138,10 @@ class X64(Following):
         """See :func:`hotpatch.arch.x64_reach.motion`."""
         return x64_reach.motion(instruction, names=names)
 
+    def reads_fixed_memory(self, instruction: Instruction, motion: Motion) -> bool:
+        """See :meth:`Following.reads_fixed_memory`."""
+        return "[rip" in instruction.operands and instruction.mnemonic != "lea"
+
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.x64_counted` for the forms."""
         return x64_counted.counted(next(iter(self.disassemble(code, address)), None), code)

@@ -107,11 +107,37 @@ def test_what_ends_before_the_address_is_not_meant(machine) -> None:
 START = DATA + 0x100
 
 
-def reaching(machine: Machine, places: dict[str, int], data: dict[str, int] | None, *, walks: bool = False, indexed: bool = False) -> Image:
-    """``f`` takes the address of ``first`` and loads what is 16 bytes behind it; others read each of the data, at ``places`` from it."""
+def goes_to_an_import(machine: Machine, at: int, slot: int, *, loads: bool) -> bytes:
+    """A tail call: through the slot itself (x64), or where it ``loads`` it, through a register."""
+    arch = architecture(machine)
+    if machine is Machine.X64:
+        code = b"\x48\x8b\x05" if loads else b"\xff\x25"  # mov rax, [rip + …]; jmp [rip + …]
+        return code + arch.bind(FixupKind.REL32, bytes(4), at + len(code), slot) + (b"\xff\xe0" if loads else b"")
+    page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000008), at, slot)
+    load = arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0xF9400108), at + 4, slot)
+    return page + load + struct.pack("<I", 0xD61F0100)  # br x8
+
+
+def reaching(
+    machine: Machine,
+    places: dict[str, int],
+    data: dict[str, int] | None,
+    *,
+    walks: bool = False,
+    indexed: bool = False,
+    loads: bool | None = None,
+) -> Image:
+    """``f`` takes the address of ``first`` and loads what is 16 bytes behind it; others read each of the data, at ``places`` from it.
+
+    ``loads``: where given, ``f`` ends in a tail call of an import, see :func:`goes_to_an_import`.
+    """
     pe = Pe(machine)
     pe.cursor = RDATA + 0x800
-    pe.put(TEXT, reaches(machine, TEXT, START, 16, changed=False, walks=walks, indexed=indexed))
+    code = reaches(machine, TEXT, START, 16, changed=False, walks=walks, indexed=indexed)
+    if loads is not None:
+        code = code.removesuffix(RETURNS[machine])
+        code += goes_to_an_import(machine, TEXT + len(code), pe.imports({"other.dll": ["other"]})["other"], loads=loads)
+    pe.put(TEXT, code)
     entries = [("f", TEXT)]
     for number, (name, place) in enumerate(places.items(), 1):
         at = TEXT + 0x40 * number
@@ -130,8 +156,15 @@ SWAPPED = {"first": 0, "second": 16, "third": 8, "fourth": 24}
 @pytest.mark.parametrize("pdb", [True, False], ids=["named", "nameless"])
 @pytest.mark.parametrize(
     ("places", "form", "differs"),
-    [(ORDER, {}, False), (SWAPPED, {}, True), (SWAPPED, {"indexed": True}, False), (SWAPPED, {"walks": True}, True)],
-    ids=["in-place", "swapped", "by-an-index", "walked-besides"],
+    [
+        (ORDER, {}, False),
+        (SWAPPED, {}, True),
+        (SWAPPED, {"indexed": True}, False),
+        (SWAPPED, {"walks": True}, True),
+        (SWAPPED, {"loads": False}, True),
+        (SWAPPED, {"loads": True}, True),
+    ],
+    ids=["in-place", "swapped", "by-an-index", "walked-besides", "before-a-tail-call", "before-one-through-a-register"],
 )
 def test_another_datum_at_the_same_distance(machine, pdb, places, form, differs) -> None:
     """The code is the same, but what it reaches changed places with what is next to it, as names or those say who read it."""
