@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from hotpatch.arch.common import Rows
 
-_MOST_VISITS = 16
-"""Of one block: a bound on the work that a strange function can make."""
+_MOST_VISITS = 64
+"""Of one block, before what is known at its start is given up: compilers' code takes 20, and a strange function shall not take all day."""
 
 
 class Edges(NamedTuple):
@@ -171,6 +171,12 @@ class Analysis(Generic[S]):
         """A copy of ``state`` as it is on one side of the branch at ``position``."""
         raise NotImplementedError
 
+    def give_up(self, known: S, leader: int) -> None:
+        """Make ``known``, at the start of a block that was visited very often, something that hardly any path changes any more.
+
+        An analysis that ends soon enough in any function leaves it as it is.
+        """
+
     def run(self, wanted: Collection[int] | None = None) -> None:
         """Fill ``entries``: what is known at the start of each block but filler, or of those in ``wanted``, to which no others lead."""
         chosen = frozenset(self.blocks.leaders if wanted is None else wanted)
@@ -192,6 +198,7 @@ class Analysis(Generic[S]):
         return state
 
     def _settle(self, start: int, state: S, wanted: Collection[int]) -> None:
+        """Have ``state`` hold at ``start`` and carry on what follows from it until nothing changes: what is left holds on every path."""
         self.entries[start] = state
         work, waiting = [start], {start}
         visits: dict[int, int] = {}
@@ -199,8 +206,8 @@ class Analysis(Generic[S]):
             leader = heappop(work)
             waiting.discard(leader)
             visits[leader] = visits.get(leader, 0) + 1
-            if visits[leader] > _MOST_VISITS:
-                continue
+            if visits[leader] == _MOST_VISITS:
+                self.give_up(self.entries[leader], leader)
             last = self.blocks.end(leader) - 1
             left = self.at(last)
             self.step(last, left)

@@ -8,6 +8,7 @@ the image base, which stays where any path has it (:mod:`hotpatch.arch.x64_image
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from capstone import x86_const as x86
@@ -189,6 +190,24 @@ class Values(Analysis[State]):
             self._equal.add((value, limit + 1))
             state.bounds[value] = limit + 1
         return state
+
+    def give_up(self, known: State, leader: int) -> None:
+        """See :meth:`Analysis.give_up`: each place that the function ever writes holds what nothing is known of, but for the image base."""
+        at = self.blocks.addresses[leader]
+        for place in sorted(self._places.union(known.values)):
+            if known.values.get(place) != self.image_base:
+                known.values[place] = Unknown(at, place)
+        known.bounds, known.compared = {}, None
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        """What any of the instructions may write to, as far as it is followed."""
+        found: set[str] = set()
+        for position in range(len(self.blocks.addresses)):
+            state = State()
+            self.step(position, state)
+            found.update(state.values)
+        return frozenset(found)
 
     def dispatches(self) -> list[Dispatch]:
         """The indirect jumps that go through tables, as far as blocks were reached."""

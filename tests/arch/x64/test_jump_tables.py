@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from hotpatch.arch import Machine, architecture
+from hotpatch.arch import Machine, architecture, x64_flow
 from hotpatch.arch.common import code_spans
 from hotpatch.arch.x64_values import State, Unknown
 
@@ -200,3 +200,25 @@ def test_a_loop_whose_case_changes_what_it_keeps():
     code = bytes.fromhex(HOISTED.format(case="49ffc490"))  # inc r12
     tables = X64.jump_tables(code, AT, Memory({TABLE: FIRST, 0x2010: SECOND}))
     assert [table.jump for table in tables] == [0x10]
+
+
+@pytest.mark.parametrize(("ways", "most"), [(1, 64), (20, 64), (21, 8)])
+@pytest.mark.parametrize("last", ["0f1f00", "4489c8"], ids=["as it was", "another"])
+def test_a_loop_whose_many_ways_back_each_change_another_place(monkeypatch, ways: int, most: int, last: str):
+    """``cmp ecx, 3; ja out; mov eax, ecx; head: (test r8d, r8d; je on; mov [rsp + 8*N], r9; jmp head; on:) …; lea …; jmp rax``.
+
+    The block at the loop's head is looked at once more for each way back; the last one, that changes the index behind its check, counts as
+    well, also where so many looks make the analysis give up what it knows.
+    """
+    monkeypatch.setattr(x64_flow, "_MOST_VISITS", most)
+    changes = [*(bytes.fromhex("4c898c24") + words(8 * number) for number in range(ways)), bytes.fromhex(last)]
+    loop = b""
+    for change in changes:
+        loop += bytes.fromhex("4585c074") + bytes((len(change) + 5,)) + change + b"\xe9"
+        loop += words(-(len(loop) + 4))
+    switch = bytes.fromhex("488d15") + words(0x4000) + bytes.fromhex("486304824801d0ffe0")
+    code = bytes.fromhex("83f9030f87") + words(2 + len(loop) + len(switch)) + bytes.fromhex("89c8") + loop + switch + b"\xc3"
+    out = AT + len(code) - 1
+    table = out - 9 + 0x4000
+    found = X64.jump_tables(code, AT, Memory({AT: code, table: words(*[out - table] * 4)}))
+    assert [len(each.targets) for each in found if each.exact] == ([4] if last == "0f1f00" and ways < most else [])
