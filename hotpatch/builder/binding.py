@@ -17,8 +17,8 @@ from hotpatch.builder.distances import tables_of
 from hotpatch.builder.doubts import Doubts
 from hotpatch.builder.evidence import advice, site_evidence
 from hotpatch.builder.groups import Groups
+from hotpatch.builder.live import Live
 from hotpatch.builder.model import (
-    PAGES,
     RECORD_FIELD_SIZE,
     Area,
     BaseAddress,
@@ -37,7 +37,7 @@ from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Usage
 from hotpatch.builder.place import LARGEST_DATA_ALIGNMENT
 from hotpatch.builder.positions import Positions
-from hotpatch.builder.reaches import Distances, Reach
+from hotpatch.builder.reaches import Distances
 from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.stretches import Stretches
 from hotpatch.builder.tables import TableRows, holds_address
@@ -46,7 +46,6 @@ from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.builder.witnesses import Witnesses
 from hotpatch.differ import Verdict
-from hotpatch.differ.handed import steps_back_from
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.differ.view import view_of
 from hotpatch.errors import Refusal, Rule
@@ -100,6 +99,7 @@ class _Binder:
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
+        self.live = Live(diff, self.view, self.ownership, self.novelty, self.positions, self.doubts, self.groups, self.witnesses)
         self.rows = _rows_by_fixed(diff)
         self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}
         self.bodies: dict[Rva, Body] = {}
@@ -269,7 +269,7 @@ class _Binder:
     def _bind(self, function: Function | None, site: Site) -> None:
         found = self.destination(function, site)
         whole = self.together.get((function.entry, site.target)) if function is not None else None
-        whole = whole or self.outside.get(site.target)
+        whole = whole or self.outside.get(site.target) or self.live.outside.get(site.target)
         if isinstance(found, CarriedAddress) and self.novelty.is_other_class(site.target):
             found = "a C++ class or thrown object is described otherwise than in the base, where objects of it may live"
         if isinstance(found, str):
@@ -381,49 +381,14 @@ class _Binder:
                 return BaseAddress(Rva(there.start + target - here.start))
         return f"a reference into the middle of {owner.label}, which the base has in another form"
 
-    def _outside(self, usage: Usage | None, site: Site) -> Destination | str | None:
-        """A live address that belongs to a datum that does not cover it, or whose datum is unknown; ``None`` for all others."""
-        target = site.target
-        owner = self.ownership.live_owner(usage, site)
-        if owner is None or isinstance(owner, str):
-            return owner
-        there = self.ownership.displacement(owner.rva)
-        if there is not None:
-            return BaseAddress(Rva(target + there))
-        objection = self.novelty.objection(owner.rva)
-        if objection is not None:
-            return objection
-        self.outside[target] = Range(min(owner.rva, target), Rva(max(owner.end, target + 1)))
-        return CarriedAddress(target)
-
-    def _nameless(self, usage: Usage | None, target: Rva) -> Destination | str:
-        """A live datum that nothing matches, in images without symbols."""
-        objection = self.novelty.objection(target)
-        if objection is not None:
-            return objection
-        agreed, possible = self.positions.places(target)
-        if agreed is not None and self.positions.is_evident(target, agreed):
-            return BaseAddress(Rva(agreed))
-        if possible:
-            places = ", ".join(f"0x{place:x}" for place in possible)
-            return f"the writable datum at 0x{target:x} may be new or one that the base has (at {places})"
-        constant = self.positions.constant_of_base(target)
-        if constant is not None:
-            return f"the writable datum at 0x{target:x} begins as the constant at 0x{constant:x} of the base, and may be that"
-        rival = self.positions.rival(usage, target) if usage is not None and target in usage.taken else None
-        if rival is not None:
-            return f"0x{target:x} may be a new datum or the end of the one at 0x{rival:x}"
-        self.outside[target] = self.positions.new_run(target)
-        return CarriedAddress(target)
-
     def _data(self, function: Function | None, site: Site) -> Destination | str:
         target = site.target
         section = self.fixed.section_at(target)
         usage = self.usage.get(function.entry) if function is not None else None
         if section is None or (section.writable and self.fixed.has_symbols and target not in self.view.special_data.values()):
-            found = self._outside(usage, site) if self.fixed.has_symbols else None
+            found = self.live.outside_of_symbols(usage, site) if self.fixed.has_symbols else None
             if found is not None:
-                return self._as_end(function, usage, site, found)
+                return self.live.as_end(function, usage, site, found)
         if section is None:
             return f"a reference to 0x{target:x}, where the fixed image has nothing"
         if target not in self.novelty.extent(target):
@@ -433,7 +398,7 @@ class _Binder:
             there = self.base_view.special_data.get(role)
             if there is None:
                 return f"a reference to the {role}, which the base does not have"
-            return self._as_end(function, usage, site, BaseAddress(Rva(there)))
+            return self.live.as_end(function, usage, site, BaseAddress(Rva(there)))
         travelling = None if section.writable else self._travelling(function, site, section)
         if travelling is not None:
             return travelling
@@ -442,14 +407,14 @@ class _Binder:
             return BaseAddress(described)
         found = self._live(function, usage, site, matched) if section.writable else self._constant(function, target, matched)
         if found is not None:
-            return self._as_end(function, usage, site, found) if section.writable else found
+            return self.live.as_end(function, usage, site, found) if section.writable else found
         if self.fixed.holds_code(section):
             return f"a reference to 0x{target:x} between functions, which is neither known code nor known data"
         equal = self.novelty.equal_constant(target)
         if equal is not None and self._is_aligned(function, target, equal):
             return BaseAddress(equal)
         if section.writable and (self.view.symbol(target) is None or not (self.fixed.has_symbols and self.base.has_symbols)):
-            return self._nameless(usage, target)
+            return self.live.nameless(usage, target)
         objection = self.novelty.objection(target)
         return CarriedAddress(target) if objection is None else objection
 
@@ -470,39 +435,11 @@ class _Binder:
         return BaseAddress(matched)
 
     def _live(self, function: Function | None, usage: Usage | None, site: Site, matched: Rva | None) -> Destination | str | None:
-        """A live datum that the base has, or why it may be something else; ``None`` where nothing is known of it."""
-        target = site.target
-        nameless = self.view.symbol(target) is None
-        taken = nameless and usage is not None and usage.takes(self.fixed, site)
-        if matched is not None and taken and self.positions.is_scattered(target):
-            return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
-        doubt = self.doubts.live(usage, site, matched) if nameless else None
-        if doubt is not None or matched is None:
-            return doubt
-        objection = self.groups.objection(target, matched) or self._gainsaid(site, matched)
-        if objection is not None:
-            return objection
-        if not self._is_aligned(function, target, matched):
-            return f"the base has the datum at 0x{matched:x}, where code cannot access it, because that is not aligned as 0x{target:x} is"
-        return BaseAddress(matched)
-
-    def _as_end(self, function: Function | None, usage: Usage | None, site: Site, found: Destination | str) -> Destination | str:
-        """The same, or why not: an address that is handed to a function which only goes back from it is the end of what is before it."""
-        if function is None or usage is None or not isinstance(found, BaseAddress) or site.kind in PAGES or site.target not in usage.taken:
+        """A live datum that the base has, where code can access it, or why not; ``None`` where nothing is known of it."""
+        found = self.live.known(usage, site, matched)
+        if matched is None or found != BaseAddress(matched) or self._is_aligned(function, site.target, matched):
             return found
-        moved = self.ownership.displacement_before(site.target)
-        if moved == found.rva - site.target or not steps_back_from(self.view, function, site.instruction):
-            return found
-        where = "not known to be in the base" if moved is None else f"at 0x{site.target + moved:x} of the base"
-        return f"0x{site.target:x} is handed on as the end of what is before it, as what gets it goes back from there, and that is {where}"
-
-    def _gainsaid(self, site: Site, matched: Rva) -> str | None:
-        """Why a live datum without a name, though both images have PDBs, may not be the one at ``matched``."""
-        if not (self.fixed.has_symbols and self.base.has_symbols):
-            return None
-        why = self.witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
-        why = why or self.witnesses.unused(site.target, matched) or self.witnesses.divided(site.target, matched)
-        return None if why is None else f"0x{site.target:x} may be another datum than the one at 0x{matched:x} of the base, for {why}"
+        return f"the base has the datum at 0x{matched:x}, where code cannot access it, because that is not aligned as 0x{site.target:x} is"
 
     def _is_aligned(self, function: Function | None, target: Rva, base: Rva) -> bool:
         """Whether all instructions of ``function`` that refer to ``target`` can access ``base`` instead."""

@@ -1,0 +1,117 @@
+"""What references to live data are bound to: to the base's own, and what speaks against that a datum is the one which matches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotpatch.address import Rva
+from hotpatch.builder.model import PAGES, BaseAddress, CarriedAddress
+from hotpatch.builder.reaches import Reach
+from hotpatch.differ.handed import steps_back_from
+from hotpatch.image import Range
+
+if TYPE_CHECKING:
+    from hotpatch.builder.doubts import Doubts
+    from hotpatch.builder.groups import Groups
+    from hotpatch.builder.model import Destination, Site
+    from hotpatch.builder.novelty import Novelty
+    from hotpatch.builder.ownership import Ownership, Usage
+    from hotpatch.builder.positions import Positions
+    from hotpatch.builder.witnesses import Witnesses
+    from hotpatch.differ import ImageDiff
+    from hotpatch.differ.view import View
+    from hotpatch.image import Function
+
+
+class Live:
+    """Finds the base's place of live data, with names and without.
+
+    Attributes:
+        outside: Target → what travels for it, where that is more than, or something else than, what begins there.
+    """
+
+    def __init__(
+        self,
+        diff: ImageDiff,
+        view: View,
+        ownership: Ownership,
+        novelty: Novelty,
+        positions: Positions,
+        doubts: Doubts,
+        groups: Groups,
+        witnesses: Witnesses,
+    ) -> None:
+        """Judge by ``diff``, whose fixed image is seen as ``view``, and by what the others tell of it."""
+        self._fixed, self._view = diff.fixed, view
+        self._named = diff.fixed.has_symbols and diff.base.has_symbols
+        self._ownership, self._novelty, self._positions = ownership, novelty, positions
+        self._doubts, self._groups, self._witnesses = doubts, groups, witnesses
+        self.outside: dict[Rva, Range] = {}
+
+    def outside_of_symbols(self, usage: Usage | None, site: Site) -> Destination | str | None:
+        """A live address that belongs to a datum that does not cover it, or whose datum is unknown; ``None`` for all others."""
+        target = site.target
+        owner = self._ownership.live_owner(usage, site)
+        if owner is None or isinstance(owner, str):
+            return owner
+        there = self._ownership.displacement(owner.rva)
+        if there is not None:
+            return BaseAddress(Rva(target + there))
+        objection = self._novelty.objection(owner.rva)
+        if objection is not None:
+            return objection
+        self.outside[target] = Range(min(owner.rva, target), Rva(max(owner.end, target + 1)))
+        return CarriedAddress(target)
+
+    def nameless(self, usage: Usage | None, target: Rva) -> Destination | str:
+        """A live datum that nothing matches, in images without symbols."""
+        objection = self._novelty.objection(target)
+        if objection is not None:
+            return objection
+        agreed, possible = self._positions.places(target)
+        if agreed is not None and self._positions.is_evident(target, agreed):
+            return BaseAddress(Rva(agreed))
+        if possible:
+            places = ", ".join(f"0x{place:x}" for place in possible)
+            return f"the writable datum at 0x{target:x} may be new or one that the base has (at {places})"
+        constant = self._positions.constant_of_base(target)
+        if constant is not None:
+            return f"the writable datum at 0x{target:x} begins as the constant at 0x{constant:x} of the base, and may be that"
+        rival = self._positions.rival(usage, target) if usage is not None and target in usage.taken else None
+        if rival is not None:
+            return f"0x{target:x} may be a new datum or the end of the one at 0x{rival:x}"
+        self.outside[target] = self._positions.new_run(target)
+        return CarriedAddress(target)
+
+    def known(self, usage: Usage | None, site: Site, matched: Rva | None) -> Destination | str | None:
+        """The live datum of the base that the comparison has at ``matched``, or why it may be another; ``None`` where nothing is known."""
+        target = site.target
+        nameless = self._view.symbol(target) is None
+        taken = nameless and usage is not None and usage.takes(self._fixed, site)
+        if matched is not None and taken and self._positions.is_scattered(target):
+            return f"the elements of the datum at 0x{target:x} lie apart from each other in the base"
+        doubt = self._doubts.live(usage, site, matched) if nameless else None
+        if doubt is not None or matched is None:
+            return doubt
+        objection = self._groups.objection(target, matched) or self._gainsaid(site, matched)
+        if objection is not None:
+            return objection
+        return BaseAddress(matched)
+
+    def as_end(self, function: Function | None, usage: Usage | None, site: Site, found: Destination | str) -> Destination | str:
+        """The same, or why not: an address that is handed to a function which only goes back from it is the end of what is before it."""
+        if function is None or usage is None or not isinstance(found, BaseAddress) or site.kind in PAGES or site.target not in usage.taken:
+            return found
+        moved = self._ownership.displacement_before(site.target)
+        if moved == found.rva - site.target or not steps_back_from(self._view, function, site.instruction):
+            return found
+        where = "not known to be in the base" if moved is None else f"at 0x{site.target + moved:x} of the base"
+        return f"0x{site.target:x} is handed on as the end of what is before it, as what gets it goes back from there, and that is {where}"
+
+    def _gainsaid(self, site: Site, matched: Rva) -> str | None:
+        """Why a live datum without a name, though both images have PDBs, may not be the one at ``matched``."""
+        if not self._named:
+            return None
+        why = self._witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
+        why = why or self._witnesses.unused(site.target, matched) or self._witnesses.divided(site.target, matched)
+        return None if why is None else f"0x{site.target:x} may be another datum than the one at 0x{matched:x} of the base, for {why}"
