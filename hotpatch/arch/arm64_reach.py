@@ -20,6 +20,7 @@ _INDEXED = re.compile(r"\[(x\d+), ([xw]\d+)(, [a-z]+(?: #\d+)?)?\]$")
 _INDEX_SUM = re.compile(r"(x\d+), (x\d+), ([xw]\d+)(, [a-z]+(?: #\d+)?)?$")
 _PRODUCT_SUM = re.compile(r"(x\d+), \w+, \w+, (x\d+)$")
 _SUM = re.compile(rf"(x\d+), (x\d+), {_NUMBER}(?:, lsl #(12))?$")
+_DIFFERENCE = re.compile(r"x\d+, x\d+, (x\d+)$")
 _EITHER = re.compile(r"(x\d+), (x\d+), (x\d+), \w+$")
 _NOTHING = Motion()
 _COMPARING = ("cmp", "cmn", "ccmp", "ccmn")
@@ -76,6 +77,7 @@ def _motion(mnemonic: str, operands: str, *, names: bool) -> Motion:
         writes=writes,
         accesses=_accesses(mnemonic, operands, in_memory),
         compared=compared,
+        subtracted=frozenset(found.groups()) if (found := _DIFFERENCE.match(operands)) and mnemonic in ("sub", "subs") else frozenset(),
         moves_stack=known.moves_stack,
         reads=known.reads,
         stored=_stored(mnemonic, operands),

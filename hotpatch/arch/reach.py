@@ -77,7 +77,8 @@ class Motion(NamedTuple):
         indexed: The same of sums to which something unknown is added besides.
         writes: Places that hold something else afterwards, ``sums`` apart.
         accesses: Memory that it reads or writes.
-        compared: Places whose values are only compared with others.
+        compared: Places whose values are only compared with others, or a difference is made of.
+        subtracted: Those of them that are only taken away from another.
         reads: Places whose values are read for anything else than ``sums``.
         stored: Those of them that are only stored.
         moves_stack: Whether the names of stack slots mean others afterwards.
@@ -89,6 +90,7 @@ class Motion(NamedTuple):
     writes: frozenset[str] = frozenset()
     accesses: tuple[Access, ...] = ()
     compared: frozenset[str] = frozenset()
+    subtracted: frozenset[str] = frozenset()
     moves_stack: bool = False
     reads: frozenset[str] = frozenset()
     stored: frozenset[str] = frozenset()
@@ -118,7 +120,10 @@ class Reaching:
         self._before: dict[int, State] = {}
 
     def reached(self) -> tuple[Reached, ...]:
-        """Everything that is reached, by address; sums that are compared with others besides are left out: they are ends."""
+        """Everything that is reached, by address; sums that are compared with others besides are left out: they are ends.
+
+        Not those that are taken away from others: so are beginnings.
+        """
         self._solve()
         return self._told()
 
@@ -195,7 +200,7 @@ class Reaching:
             for number in range(leader, self._ends[leader]):
                 for item in self._reached_by(number, state):
                     found[item] = None
-                for place in self._motions[number].compared:
+                for place in self._motions[number].compared - self._motions[number].subtracted:
                     compared.update(state.get(place, {}).items())
                 self._step(number, state)
         return tuple(sorted(item for item in found if item.width or (item.anchor, _held(item)) not in compared))

@@ -62,6 +62,7 @@ def _motion(whole_mnemonic: str, text_of_operands: str, *, names: bool) -> Motio
         writes=writes | ({slot} if slot else set()),
         accesses=accesses,
         compared=compared,
+        subtracted=frozenset(PARENTS[operand] for operand in operands[1:] if mnemonic == "sub" and operand in PARENTS),
         moves_stack=moves,
         reads=reads if not sums else frozenset(),
         stored=_stored(mnemonic, operands) if not sums else frozenset(),

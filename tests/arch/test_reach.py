@@ -44,6 +44,11 @@ CASES = {
          ARM64: "str x19, [sp, #16]; mov x19, #0; bl 0x3000; ldr x8, [sp, #16]; ldr w0, [x8, #12]; ret"},
         {X64: [(12, 4)], ARM64: [(12, 4)]},
     ),
+    "what-another-is-taken-away-from": (
+        {X64: "lea rcx, [rbx + 16]; lea rdx, [rbx + 32]; sub rax, rcx; cmp rsi, rdx; ret",
+         ARM64: "add x0, x19, #16; add x1, x19, #32; sub x2, x2, x0; cmp x3, x1; ret"},
+        {X64: [(16, 0)], ARM64: [(16, 0)]},
+    ),
     "overwritten": (
         {X64: "mov rbx, qword ptr [rcx]; mov eax, dword ptr [rbx + 8]; ret", ARM64: "ldr x19, [x0]; ldr w0, [x19, #8]; ret"},
         {X64: [], ARM64: []},
