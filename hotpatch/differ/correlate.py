@@ -38,6 +38,8 @@ _NEIGHBOUR_AFFINITY = 0.4
 _SHORT = 4
 """Instructions; fewer are alike to many a function, and must be nearly the same to tell anything."""
 _SHORT_AFFINITY = 0.75
+_PLAIN_AFFINITY = 0.6
+"""From here on two functions between the same neighbours are alike enough, whoever leads to them."""
 _GAP_LIMIT = 400
 """Pairs of functions between two matched neighbours that are compared at most."""
 
@@ -318,8 +320,20 @@ class _Correlator:
             if len(pairs) > _GAP_LIMIT:
                 continue
             scores = self._alike_in_place(there, here, pairs) or self._alike_in_order(there, here, pairs)
-            best += sorted(scores, key=lambda pair: (-scores[pair], pair))[:1]
+            likely = [pair for pair in scores if scores[pair] >= _PLAIN_AFFINITY or self._are_led_to_alike(*pair)]
+            best += sorted(likely, key=lambda pair: (-scores[pair], pair))[:1]
         return self._pair_all(best, Evidence.ORDER)
+
+    def _are_led_to_alike(self, base: int, fixed: int) -> bool:
+        """Whether something that leads to one, by code or by a pointer in data, leads to the other, or nothing leads to either.
+
+        A function that was rewritten has a new one in its place else, as far as order tells.
+        """
+        there, here = (set(view.users.get(entry, ())) - {entry} for view, entry in ((self.base, base), (self.fixed, fixed)))
+        pointed = [entry in view.pointed for view, entry in ((self.base, base), (self.fixed, fixed))]
+        if any(pointed) or there or here:
+            return all(pointed) or any(self.matching.forward.get(entry) in here for entry in there)
+        return True
 
     def _alike_in_place(self, there: Sequence[int], here: Sequence[int], pairs: Sequence[Pair]) -> dict[Pair, float]:
         """How alike each is to the one in its place, where as many stand in both and that is their best order: this speaks for them."""

@@ -239,6 +239,11 @@ class View:
         return frozenset(self.image.pointers.values()).union(*[body.whole_targets for body in self.bodies.values()])
 
     @cached_property
+    def pointed(self) -> frozenset[int]:
+        """Every address that a relocated pointer leads to."""
+        return frozenset(map(int, self.image.pointers.values()))
+
+    @cached_property
     def users(self) -> Mapping[int, Sequence[int]]:
         """The functions that refer to each address, by entry."""
         found: dict[int, list[int]] = {}
