@@ -130,7 +130,7 @@ class Stretches:
         if not self._diff.fixed.has_symbols:
             own = self._fixed.extent(target)
             whole = own if self._is_text(own) or target in self._fixed.type_parts else self._whole(own)
-            return None if whole.start == target or self._alike(whole, (target,)) else whole
+            return None if whole == own or self._alike(whole, (target,)) else whole
         before, _ = self._ownership.neighbours(target)
         if before is None or not _is_end(before, target) or not self._constant(before.rva):
             return None

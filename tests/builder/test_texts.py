@@ -10,6 +10,8 @@ from hotpatch.arch.assembly import assemble
 from hotpatch.differ import Verdict, diff_images
 from hotpatch.errors import NotHotpatchable
 from tests.builder.applied import Applied
+from tests.builder.test_reaches import RETURNS
+from tests.builder.test_type_records import takes
 from tests.emulator.pe import DATA, TEXT, Pe
 
 STEP = 0x100
@@ -81,3 +83,25 @@ def test_what_points_at_another_text_or_at_one_that_others_point_at_is_not(machi
     fixed, _ = image(machine, shift=0x20, changed=True, texts=texts)
     with pytest.raises(NotHotpatchable, match="may be new or one that the base has"):
         build(diff_images(base, fixed))
+
+
+def table(machine: Machine, text: bytes, number: int) -> tuple[object, int]:
+    """``f`` gives the address of a table, which leads to ``text``; others take its last letter as a text of its own, and one before it."""
+    pe = Pe(machine)
+    start = pe.add(bytes(16))
+    before = pe.add(b"epsilon\0" + text + b"\0")
+    place = before + 8
+    pe.pointer(start, place)
+    pe.put(start + 8, number.to_bytes(8, "little"))
+    for count, target in enumerate((start, place + len(text) - 1, before)):
+        pe.put(TEXT + STEP * count, takes(machine, TEXT + STEP * count, target) + RETURNS[machine])
+    pe.exports("table.dll", [("f", TEXT), ("tail", TEXT + STEP), ("before", TEXT + 2 * STEP)])
+    return pe.build("table.dll"), start
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_a_text_travels_whole_though_its_end_is_a_text_too(machine):
+    base, fixed = table(machine, b"delta", 1)[0], table(machine, b"kappa", 2)[0]
+    applied = Applied(base, build(diff_images(base, fixed), only=("f",)))
+    led = int.from_bytes(applied.uc.mem_read(applied.call("f"), 8), "little")
+    assert bytes(applied.uc.mem_read(led, 6)) == b"kappa\0"
