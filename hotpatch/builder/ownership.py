@@ -222,8 +222,11 @@ class Ownership:
     def _is_steady(self, rva: int) -> bool:
         """Whether both images have what lies at ``rva``, what is before it and what is just behind it, as far from each other as they were.
 
-        However far it is to what is known before: what ends at ``rva`` may be something that no code names.
+        However far it is to what is known before: what ends at ``rva`` may be something that no code names. At an edge of the section the
+        one neighbour is enough, for nothing ends where a section begins but what the section in front of it ends with, and that is refused.
         """
+        if any(section.range.end == rva for section in self._diff.fixed.sections):
+            return False
         at = bisect_right(self._live_starts, rva) - 1
         own = self._live[at] if at >= 0 else None
         if own is None or rva >= own.fixed + own.size:

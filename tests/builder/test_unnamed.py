@@ -181,3 +181,28 @@ def test_what_has_a_name_of_its_own_now(machine, distance, is_new) -> None:
         assert [row.name for row in build_patch(diff).carried] == ["second"]
     else:
         assert "the writable datum at 0x3140 may be new or one that the base has (at 0x3108)" in refused(diff)
+
+
+def at_the_edge(machine: Machine, place: int, *, changed: bool):
+    """``f`` returns the address ``place``; what lies there and what lies behind it has no name, and one function each reads it."""
+    pe = Pe(machine)
+    pe.cursor = RDATA + 0x800
+    more = b"\x83\xc0\x07" if machine is Machine.X64 else struct.pack("<I", 0x11001C21)
+    pe.put(TEXT, takes(machine, TEXT, place) + (more if changed else b"") + RETURNS[machine])
+    entries = [("f", TEXT)]
+    for number, target in enumerate((place, place + 8, DATA + 0x400), 1):
+        pe.put(TEXT + 0x40 * number, reads(machine, TEXT + 0x40 * number, target, number))
+        entries.append((f"g{number}", TEXT + 0x40 * number))
+    pe.exports("edge.dll", entries)
+    return named(pe.build("edge.dll"), {"far": (DATA + 0x400, 8)})
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("place", "built"), [(DATA + 0x10, True), (DATA, False)], ids=["behind-the-edge", "where-another-section-ends"])
+def test_what_begins_a_section_may_be_the_end_of_the_one_before(machine, place, built) -> None:
+    diff = diff_images(at_the_edge(machine, place, changed=False), at_the_edge(machine, place, changed=True))
+    if built:
+        assert [row.name for row in build_patch(diff).functions] == ["f"]
+        return
+    with pytest.raises(NotHotpatchable, match="no symbol covers"):
+        build_patch(diff)
