@@ -166,6 +166,9 @@ class _Binder:
         usage = self.usage[function.entry] = self.usage[function.entry].besides(self.fixed, site)
         found = self.destination(function, site)
         others = usage.handed_there(site.target) - {found.rva} if isinstance(found, BaseAddress) else None
+        unproven = self.witnesses.unproven(site) if isinstance(found, BaseAddress) else None
+        if unproven is not None:
+            return unproven
         return f"the base's version of the function hands on 0x{min(others):x} instead" if others else found
 
     def _bind_function(self, function: Function) -> None:

@@ -201,12 +201,12 @@ class Novelty:
         if section is None or not section.writable:
             return None
         symbol = self._fixed.symbol(rva)
-        rivals = self.left_over_live
+        # Compilers that merge data name but the first, in code as in symbols.
+        rivals = tuple(sorted({*self.left_over_live, *self._left_over_reached}))
         if symbol is not None and self._diff.base.has_symbols:
             if symbol.name in self._base_names:
                 return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
-            # Compilers that merge data keep the name of the first alone.
-            rivals = tuple(rival for rival in sorted({*rivals, *self._left_over_reached}) if self._base.symbol(rival) is None)
+            rivals = tuple(rival for rival in rivals if self._base.symbol(rival) is None)
         if not rivals:
             return None
         places = ", ".join(f"0x{rival:x}" for rival in rivals[:4])

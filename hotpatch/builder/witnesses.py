@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.builder.counterparts import match_at_or_before
 from hotpatch.builder.ownership import FARTHEST
+from hotpatch.builder.reaches import Reach
 from hotpatch.differ import Verdict
-from hotpatch.differ.follow import reached_from_named
+from hotpatch.differ.follow import ways_from_named
 from hotpatch.differ.matching import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from hotpatch.builder.model import Site
     from hotpatch.builder.novelty import Novelty
-    from hotpatch.builder.reaches import Distances, Reach
+    from hotpatch.builder.reaches import Distances
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Function
@@ -69,7 +71,7 @@ class Witnesses:
         if not there and is_whole:
             return self.unused(fixed, Rva(fixed + moved))
         if any(self._rows[number].verdict in _UNCHANGED for number in there & here):
-            return None
+            return self._used_apart(fixed, moved) if is_whole else None
         named = self._diff.fixed.has_symbols and self._diff.base.has_symbols
         if not there and by_index and named and self._novelty.left_over_live:
             return f"no function of the base goes over 0x{fixed + moved:x}"
@@ -77,6 +79,9 @@ class Witnesses:
             return self._moved_away(fixed + moved, moved) or self._used_before(fixed, moved)
         if not there & here:
             return f"{self._label(there)} uses what is there, {self._label(here)} this, and no function both"
+        if not self._there.users(fixed + moved, indexed=by_index) & here:
+            how = "does not go" if by_index else "only goes"
+            return f"{self._label(there)} {how} over what is there by an index"
         return self._used_before(fixed, moved) or self._used_now(fixed, moved)
 
     def _is_told_by_content(self, fixed: int, base: int) -> bool:
@@ -105,6 +110,26 @@ class Witnesses:
         if match is None or match.matched_by != Evidence.ALIGNMENT or match.fixed == fixed or self._fixed.symbol(fixed) is not None:
             return None
         return None if self._there.users(base) else f"no function of the base uses 0x{base:x} by itself"
+
+    def unproven(self, site: Site) -> str | None:
+        """Why the base may have something else where a datum without a name that begins further up would have what ``site`` leads to.
+
+        How far such a datum goes is told by what is named behind it, and of merged data the first alone is.
+        """
+        match = match_at_or_before(self._diff, site.target)
+        if match is None or match.fixed == site.target or self._fixed.symbol(site.target) is not None:
+            return None
+        return self._distances.problem(Reach(site.instruction, site.size, match.fixed, site.target, 1), match.base)
+
+    def _used_apart(self, fixed: int, moved: int) -> str | None:
+        """Whether functions access what begins at the two right there, and none does so in both images.
+
+        Then those that reach both by an index tell nothing: it may begin behind another datum.
+        """
+        there, here = (ends.users(at, indexed=False) for ends, at in ((self._there, fixed + moved), (self._here, fixed)))
+        if not there or not here or there & here:
+            return None
+        return f"{self._label(there)} uses what begins there, {self._label(here)} what begins here, and no function both"
 
     def _used_before(self, fixed: int, moved: int) -> str | None:
         """Whether those who use it used something else in the base, which those who use what is in its place now did not use as much.
@@ -155,14 +180,16 @@ class Reached:
         self._ahead: list[int] = []
         """Of each address in ``_named``, the next whose function may not have been followed yet, itself or one behind it."""
         self._users: dict[int, _Users] = {}
+        self._ways: dict[int, frozenset[tuple[int, bool]]] = {}
+        """What each function followed so far reaches, and whether by an index."""
 
-    def users(self, rva: int) -> _Users:
-        """The functions that reach it from something near."""
+    def users(self, rva: int, *, indexed: bool | None = None) -> _Users:
+        """The functions that reach it from something near: all, or those that do so with or without an index on top."""
         found = self._users.get(rva)
         if found is None:
             self._follow_near(rva)
             found = self._users[rva] = frozenset(number for number in self._reaching.get(rva, ()) if self._names_near(number, rva))
-        return found
+        return found if indexed is None else frozenset(number for number in found if (rva, indexed) in self._ways[number])
 
     def before(self, rva: int) -> int | None:
         """The last live datum before it that any function reaches."""
@@ -186,7 +213,8 @@ class Reached:
     def _of(self, number: int) -> frozenset[int]:
         found, function = self._found.get(number), self._functions[number]
         if found is None:
-            found = self._found[number] = frozenset() if function is None else reached_from_named(self._view.image, function)
+            self._ways[number] = frozenset() if function is None else ways_from_named(self._view.image, function)
+            found = self._found[number] = frozenset(place for place, _ in self._ways[number])
             for place in found:
                 self._reaching[place].append(number)
         return found

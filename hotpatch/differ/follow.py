@@ -36,18 +36,21 @@ def named_data(image: Image, function: Function) -> dict[int, set[int]]:
 
 def accessed_from_named(image: Image, function: Function) -> frozenset[int]:
     """Where a function reads or writes at constant distances from data that it names: loops in their first round."""
-    return frozenset(place for place, width in _from_named(image, function) if width)
+    return frozenset(place for place, width, _ in _from_named(image, function) if width)
 
 
-def reached_from_named(image: Image, function: Function) -> frozenset[int]:
-    """The same, and where it makes the address of something so; what is read or written at once with what is before it, too."""
-    wide = [(place, range(0, max(width, 1), POINTER_SIZE)) for place, width in _from_named(image, function)]
-    return frozenset(place + offset for place, offsets in wide for offset in offsets)
+def ways_from_named(image: Image, function: Function) -> frozenset[tuple[int, bool]]:
+    """The same, and where it makes the address of something so; what is read or written at once with what is before it, too.
+
+    Each with whether an index that is unknown comes on top, which need not begin at zero.
+    """
+    wide = [(place, range(0, max(width, 1), POINTER_SIZE), indexed) for place, width, indexed in _from_named(image, function)]
+    return frozenset((place + offset, indexed) for place, offsets, indexed in wide for offset in offsets)
 
 
-def _from_named(image: Image, function: Function) -> Iterator[tuple[int, int]]:
-    """Places, each with how many bytes are accessed there."""
+def _from_named(image: Image, function: Function) -> Iterator[tuple[int, int, bool]]:
+    """Places, each with how many bytes are accessed there, and whether an index comes on top."""
     names = named_data(image, function)
     instructions, edges = followed(image, function) if names else ([], {})
     for item in image.architecture.ever_reached(instructions, names, edges):
-        yield from ((name + item.distance, item.width) for name in names[item.anchor])
+        yield from ((name + item.distance, item.width, item.indexed) for name in names[item.anchor])
