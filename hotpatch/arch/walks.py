@@ -16,6 +16,10 @@ _WORD = re.compile(r"[a-z][a-z0-9]*")
 _IN_MEMORY = re.compile(r"\[([^\]]*)\]")
 _BACK = re.compile(r"- ?(?:0x)?\d|#-|0xf{4}")
 _TURNS = frozenset(["dec", "neg", "negs", "not", "mvn"])
+_WRITTEN_BACK = re.compile(r"\[([^\]]*)\](?:!|, (#[^,]+))")
+"""Arm64: an address that is left in its register, counted on before (``!``) or after the access, and by what after it."""
+_READING = frozenset(["cmp", "cmn", "test", "tst", "str", "stp", "push"])
+"""Do not write their first operand."""
 _TWO = 2
 """Operands of an addition whose result replaces one of the numbers added."""
 _LEAST = -(1 << 16)
@@ -27,8 +31,8 @@ def goes_onward(
 ) -> bool:
     """Whether the address that the instruction at ``address`` takes is first used to reach what is at or behind it, and nothing before.
 
-    ``False`` where that is not seen: the address is handed on, or what is added to it may be negative. ``widest``: the 64-bit register
-    that one is a part of.
+    ``False`` where that is not seen: the address is handed on, or what is added to it may be negative; and where the register is counted
+    down after that, by a loop that begins with an array's last element. ``widest``: the 64-bit register that one is a part of.
     """
     code = list(instructions)
     at = next((number for number, item in enumerate(code) if item.address == address), len(code))
@@ -41,9 +45,31 @@ def goes_onward(
         if inside is not None:
             steps = _registers(inside, widest) - {register}
             setters = (next((one for one in code[number - 1 :: -1] if step == widest(_first(one))), None) for step in steps)
-            return not _BACK.search(inside) and not any(one is not None and _may_turn_back(one) for one in setters)
+            back = _BACK.search(inside) or any(one is not None and _may_turn_back(one) for one in setters)
+            return not back and not _is_counted_down(code[number:], register, convention, widest)
         kept = item.flow in (Flow.NEXT, Flow.BRANCH) or (item.flow is Flow.CALL and register in convention.preserved)
         if register in _registers(item.operands, widest) or not kept:
+            return False
+    return False
+
+
+def _is_counted_down(
+    code: Iterable[Instruction], register: str | None, convention: CallingConvention, widest: Callable[[str], str | None]
+) -> bool:
+    """Whether a constant is taken from ``register`` before it is written otherwise; what follows in memory is looked at."""
+    for item in code:
+        addressed = (found for found in _WRITTEN_BACK.findall(item.operands) if register in _registers(found[0], widest))
+        if any(_BACK.search(by if by else place) for place, by in addressed):
+            return True
+        if widest(_first(item)) == register and item.mnemonic not in _READING:
+            _, _, others = item.operands.partition(", ")
+            if item.mnemonic == "dec":
+                return True
+            if item.mnemonic in ("sub", "subs"):
+                return bool(item.immediates) and ("," not in others or register in _registers(others, widest))
+            itself = register in _registers(others, widest) or (item.mnemonic == "add" and "," not in others)
+            return itself and item.mnemonic in ("add", "lea") and bool(_BACK.search(others))
+        if item.flow not in (Flow.NEXT, Flow.BRANCH) and not (item.flow is Flow.CALL and register in convention.preserved):
             return False
     return False
 

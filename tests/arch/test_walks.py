@@ -19,6 +19,14 @@ ONWARD = {
         X64: "xor ecx, ecx; add eax, dword ptr [rdx + rcx]; add rcx, 4; cmp rcx, 24; jne 0x1009; ret",
         ARM64: "mov x9, #0; ldr w10, [x8, x9]; add x9, x9, #4; cmp x9, #24; b.ne 0x1008; ret",
     },
+    "counted up, with another counted down": {
+        X64: "add eax, dword ptr [rdx]; add rdx, 4; sub rcx, 1; jne 0x1007; ret",
+        ARM64: "ldr w9, [x8], #4; sub x1, x1, #1; cbnz x1, 0x1004; ret",
+    },
+    "something else is counted down in its register": {
+        X64: "mov eax, dword ptr [rdx]; mov rdx, rcx; sub rdx, 4; mov dword ptr [rdx], eax; ret",
+        ARM64: "ldr w0, [x8]; mov x8, x1; sub x8, x8, #4; str w0, [x8]; ret",
+    },
     "another number is negative": {X64: "mov r8, -5; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "mov w5, #-5; ldr w0, [x8, x9]; ret"},
 }
 MAYBE_BACK = {
@@ -33,6 +41,14 @@ MAYBE_BACK = {
     "the index is a difference": {X64: "sub rcx, 6; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "sub x9, x1, #6; ldr w0, [x8, x9]; ret"},
     "the index is turned": {X64: "neg rcx; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "neg x9, x9; ldr w0, [x8, x9]; ret"},
     "the index is one less": {X64: "dec rcx; mov eax, dword ptr [rdx + rcx]; ret", ARM64: "sub x9, x9, #1; ldr w0, [x8, x9]; ret"},
+    "counted down from the last element": {
+        X64: "add eax, dword ptr [rdx]; sub rdx, 4; cmp rdx, rcx; jne 0x1007; ret",
+        ARM64: "ldr w9, [x8]; add w0, w0, w9; sub x8, x8, #4; cmp x8, x1; b.ne 0x1004; ret",
+    },
+    "counted down by another form": {
+        X64: "add eax, dword ptr [rdx]; cmp rdx, rcx; lea rdx, [rdx - 4]; jne 0x1007; ret",
+        ARM64: "ldr w9, [x8], #-4; add w0, w0, w9; cmp x8, x1; b.ne 0x1004; ret",
+    },
     "less is added": {X64: "add rdx, -8; mov eax, dword ptr [rdx]; ret", ARM64: "sub x8, x8, #8; ldr w0, [x8]; ret"},
 }
 

@@ -293,3 +293,26 @@ def test_a_table_of_pointers_with_another_number_of_them(machine, counts) -> Non
         images.append(pe.build("pointers.dll"))
     diff = diff_images(*images)
     assert {row.name: row.verdict is Verdict.CHANGED for row in diff.functions} == {"f": True, "g1": False, "g2": False}
+
+
+DOWN = {
+    Machine.X64: bytes.fromhex("03104883e804ffc975f6c3"),  # add edx, [rax]; sub rax, 4; dec ecx; jne; ret
+    Machine.ARM64: struct.pack("<IIII", 0xB85FC409, 0x0B090042, 0xF1000421, 0x54FFFFA1) + RETURNS[Machine.ARM64],  # ldr w9, [x0], #-4; …
+}
+
+
+@each_machine
+@pytest.mark.parametrize("first", [1, 9])
+def test_a_loop_that_begins_with_the_last_of_an_array(machine, first) -> None:
+    """Without names, nothing but the loop leads to the others."""
+    images = []
+    for number in (1, first):
+        pe = Pe(machine)
+        pe.cursor = RDATA + 0x800
+        pe.put(LIST, struct.pack("<4i", number, 2, 3, 4) + bytes(range(1, 17)))
+        pe.put(TEXT, takes(machine, TEXT, LIST + 12) + DOWN[machine])
+        pe.put(TEXT + 0x40, reads(machine, TEXT + 0x40, LIST + 16, 1))
+        pe.exports("down.dll", [("f", TEXT), ("g", TEXT + 0x40)])
+        images.append(pe.build("down.dll"))
+    diff = diff_images(*images)
+    assert {row.name: row.verdict is Verdict.CHANGED for row in diff.functions} == {"f": first != 1, "g": False}
