@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
-from hotpatch.differ.follow import accessed_from_named
+from hotpatch.differ.follow import accessed_from_named, ways_from_named
 from hotpatch.emulator.memory import PAGE
 from hotpatch.image import Range
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
@@ -210,8 +210,12 @@ class Correlation:
         )
 
     def _is_beside_carried(self, mine: int, theirs: int, function: Function) -> bool:
-        """Whether both are as far from a constant that ``function`` names, and from its copy in the patch: a made-up index was added."""
-        if self.patch is None or self.patch_va is None:
+        """Whether both are as far from a constant that ``function`` names, and from its copy in the patch: a made-up index was added.
+
+        It can lead as far as it likes, but code that adds a constant, or names the place itself, means what lies there: that is its own.
+        """
+        fixed = theirs - self.theirs.load_base
+        if self.patch is None or self.patch_va is None or fixed in self.targets(function) or fixed in self._reckoned(function):
             return False
         named = self._named_in_patch(function)
         places = ((mine - theirs + self.theirs.load_base + target, self.theirs.load_base + target) for target in self.targets(function))
@@ -220,7 +224,8 @@ class Correlation:
     def is_beside_table(self, mine: int, theirs: int, size: int, function: Function) -> bool:
         """Whether ``size`` bytes at ``mine`` in the patch, at ``theirs`` (VAs) are what an index that leads out of a jump table comes upon.
 
-        Not where that would be an entry that leads into ``function``: the table may be longer than it was taken for.
+        Not where that would be an entry that leads into ``function``: the table may be longer than it was taken for, unless another table
+        is there.
         """
         fixed = theirs - self.theirs.load_base
         if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end or fixed in self.targets(function):
@@ -231,10 +236,23 @@ class Correlation:
             and not 0 <= fixed - table.address < table.size
             and not (fixed - table.address) % size
             and mine - self.patch_va - (fixed - table.address) in named
-            and not any(self._entry(table, fixed) in part for part in function.ranges)
+            and (self._is_in_other_table(table, fixed) or not any(self._entry(table, fixed) in part for part in function.ranges))
             for part in function.ranges
             for table in self.diff.fixed.jump_tables_in(part)
         )
+
+    def _is_in_other_table(self, table: JumpTable, fixed: int) -> bool:
+        """Whether ``fixed`` lies in a jump table of the fixed image that begins elsewhere than ``table``, and outside of that."""
+        starts = self._tables_by_start
+        at = bisect_right(starts, (fixed, self.diff.fixed.size_of_image)) - 1
+        return at >= 0 and starts[at][0] != table.address and fixed < starts[at][1]
+
+    @cached_property
+    def _tables_by_start(self) -> list[tuple[int, int]]:
+        """Where the jump tables of the fixed image begin and end."""
+        image = self.diff.fixed
+        tables = (table for function in image.functions for table in image.jump_tables(function))
+        return sorted({(int(table.address), table.address + table.size) for table in tables})
 
     def _entry(self, table: JumpTable, fixed: int) -> int:
         """Where what is at ``fixed`` would lead to as an entry of ``table``, RVA."""
@@ -293,10 +311,8 @@ class Correlation:
     @cached_property
     def _edges(self) -> frozenset[int]:
         """Where matched data of the fixed image begin and end, and jump tables."""
-        image = self.diff.fixed
-        tables = (table for function in image.functions for table in image.jump_tables(function))
         edges = {edge for match in self.diff.data for edge in (int(match.fixed), match.fixed + match.size)}
-        return frozenset(edges.union(*((table.address, table.address + table.size) for table in tables)))
+        return frozenset(edges.union(*self._tables_by_start))
 
     def tables(self, function: Function) -> tuple[range, ...]:
         """Tables of distances, which are not the same bytes in two images; looked for once, which takes long in large functions."""
@@ -325,6 +341,12 @@ class Correlation:
             self._known_accesses[function.entry] = accessed_from_named(self.diff.fixed, function)
         return self._known_accesses[function.entry]
 
+    def _reckoned(self, function: Function) -> frozenset[int]:
+        """Where ``function`` of the fixed image comes to at constant distances from what it refers to, access it or not."""
+        if function.entry not in self._known_reckoned:
+            self._known_reckoned[function.entry] = frozenset(place for place, _ in ways_from_named(self.diff.fixed, function))
+        return self._known_reckoned[function.entry]
+
     def _distances(self, function: Function) -> frozenset[int]:
         """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
         if function.entry not in self._known_distances:
@@ -343,6 +365,10 @@ class Correlation:
 
     @cached_property
     def _known_accesses(self) -> dict[Rva, frozenset[int]]:
+        return {}
+
+    @cached_property
+    def _known_reckoned(self) -> dict[Rva, frozenset[int]]:
         return {}
 
     @cached_property

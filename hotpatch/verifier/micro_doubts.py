@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hotpatch.image import Function
     from hotpatch.verifier.micro_correlation import Correlation
-    from hotpatch.verifier.micro_history import Stored
+    from hotpatch.verifier.micro_history import History, Stored
     from hotpatch.verifier.micro_model import Difference
     from hotpatch.verifier.micro_observed import Observed, Place
     from hotpatch.verifier.micro_run import Runner
@@ -47,17 +47,17 @@ class Doubts:
         correlation: Correlation,
         fixed: Function,
         mine: Observed,
-        stores: Callable[[], Mapping[int, Stored]],
+        history: Callable[[], History],
         own: range,
     ) -> None:
         """``place`` says where ``fixed`` is in a process; ``forced`` is how the runs were led; ``mine`` is the other side's.
 
-        ``stores`` tells what each byte comes of that it wrote, and ``own`` is where its code is.
+        ``history`` tells what each byte comes of that it wrote, and ``own`` is where its code is.
         """
         self._theirs, self._elsewhere, self._place = theirs, elsewhere, place
         self._scenery, self._forced, self._first = scenery, forced, first
         self._correlation, self._fixed, self._mine = correlation, fixed, mine
-        self._stores, self._own = stores, own
+        self._history, self._own = history, own
 
     def about(self, difference: Difference) -> str | None:
         """Why ``difference`` shows nothing, or ``None``."""
@@ -147,7 +147,7 @@ class Doubts:
                 # The other side alone wrote there; this one wrote elsewhere, or nowhere, wherever it lies.
                 return self._outside(first, 0) != self._outside(moved, distance)
             there = va + distance if self._is_inside(va) else va
-            return any(first.written.get(va + at) != moved.written.get(there + at) for at in range(_WORD))
+            return any(first.written.get(va + at) != moved.written.get(there + at) for at in _differing(*difference.values))
         return value_at(moved, difference.place) != value_at(first, difference.place)
 
     def _is_cut(self, difference: Difference) -> bool:
@@ -158,15 +158,14 @@ class Doubts:
         """
         if difference.values is None or difference.place[:1] != ("written",) or self._is_inside(int(difference.place[1])):
             return False
-        va, values = int(difference.place[1]), [value.to_bytes(_WORD, "little") for value in difference.values]
-        differing = [va + at for at, (one, other) in enumerate(zip(*values, strict=True)) if one != other]
-        mine, theirs = self._last_stores
+        differing = [int(difference.place[1]) + at for at in _differing(*difference.values)]
+        mine, theirs = (history.found for history in self._histories)
         return all(at in mine and at in theirs and self._mean_the_same(mine[at], theirs[at]) for at in differing)
 
     @cached_property
-    def _last_stores(self) -> tuple[Mapping[int, Stored], Mapping[int, Stored]]:
+    def _histories(self) -> tuple[History, History]:
         place = self._place(self._theirs)
-        return self._stores(), self._theirs.stores(place, self._scenery, Replay(self._forced, place.body))
+        return self._history(), self._theirs.history(place, self._scenery, Replay(self._forced, place.body))
 
     def _mean_the_same(self, mine: Stored, theirs: Stored) -> bool:
         if (mine.va, mine.at, mine.size, theirs.size) != (theirs.va, theirs.at, _WORD, _WORD):
@@ -182,3 +181,8 @@ class Doubts:
     def _is_inside(self, va: int) -> bool:
         process = self._theirs.process
         return 0 <= va - process.load_base < process.base.size_of_image
+
+
+def _differing(one: int, other: int) -> list[int]:
+    """Which bytes of two words are not the same."""
+    return [at for at in range(_WORD) if (one ^ other) >> 8 * at & 0xFF]

@@ -12,14 +12,12 @@ from hotpatch.emulator import layout
 from hotpatch.emulator.memory import PAGE, AccessError, RegionKind
 from hotpatch.engine import Rights
 from hotpatch.errors import FaultKind
-from hotpatch.verifier.micro_history import History, Stored
+from hotpatch.verifier.micro_history import History
 from hotpatch.verifier.micro_observed import Observed, Seen
 from hotpatch.verifier.micro_paths import Block
 from hotpatch.verifier.micro_scenery import Scenery
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from hotpatch.process import Process
     from hotpatch.verifier.micro_observed import Place
     from hotpatch.verifier.micro_paths import Guide
@@ -166,12 +164,12 @@ class Runner:
             seen.written.update(_changes(before, system.memory.read(va, len(before)), va))
         return seen
 
-    def stores(self, place: Place, scenery: Scenery, guide: Guide | None = None) -> Mapping[int, Stored]:
-        """Run the function once more, for what each byte comes of that was written, by VA; takes what :meth:`run` takes."""
+    def history(self, place: Place, scenery: Scenery, guide: Guide | None = None) -> History:
+        """Run the function once more, for what each byte comes of that was written; takes what :meth:`run` takes."""
         history = History()
         with self.process.guest.system.cpu.traced(history.read, history.written):
             self.run(place, scenery, guide)
-        return history.found
+        return history
 
     def _arrive(self, place: Place) -> None:
         """Follow the redirect."""

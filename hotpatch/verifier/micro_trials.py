@@ -148,7 +148,7 @@ class Trials:
             sides.correlation,
             sides.fixed,
             mine,
-            lambda: sides.mine.stores(sides.place, scenery, Replay(forced, sides.place.body)),
+            lambda: sides.mine.history(sides.place, scenery, Replay(forced, sides.place.body)),
             sides.own,
         )
         self._judge(seed, mine, other, doubts)

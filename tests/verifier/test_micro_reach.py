@@ -439,6 +439,32 @@ def test_a_made_up_index_beside_a_table_that_travels(machine: Machine) -> None:
     assert report.outcome is not MicroOutcome.DIFFER, report.text
 
 
+@pytest.mark.parametrize("has_table", [True, False])
+def test_an_entry_of_another_table_is_none_of_this_one(has_table: bool) -> None:
+    """What stands right behind a table that travels would lead into the function; where it belongs to another switch, that is chance."""
+    images = []
+    table, keep = RDATA + 0x400, TEXT + 40
+    switch = SWITCH.replace("cmp ecx, 3", "cmp ecx, 1").format(out=keep + 30, distance=table + 12 - keep - 12)
+    code = UNCHECKED_SWITCH[Machine.X64].format(table=table - TEXT - 10, keep=keep)
+    for walk in ("mov eax, 7; ret", code):
+        pe = Pe(Machine.X64)
+        pe.put(TEXT, assemble(Machine.X64, walk, TEXT))
+        pe.put(keep, (assemble(Machine.X64, switch, keep) if has_table else b"").ljust(31, b"\xc3"))
+        pe.put(table, struct.pack("<3i", *(TEXT + case - table for case in CASES[Machine.X64])))
+        pe.put(table + 12, struct.pack("<2i", keep - table - 12, keep + 30 - table - 12))
+        pe.exports("walk.dll", [("walk", TEXT), ("keep", keep)])
+        images.append(pe.build("walk.dll"))
+    diff = hotpatch.diff(*images)
+    patch = hotpatch.build(diff)
+    carried = next(item for item in patch.carried if item.kind is CarriedKind.CONSTANT)
+    mine, theirs = (hotpatch.Process(image) for image in images)
+    applied = mine.apply(patch)
+    start = mine.status().patches[-1].image
+    correlation = Correlation(diff, mine, theirs, applied, start)
+    walk = images[1].function_of_entry(TEXT)
+    assert correlation.is_beside_table(start + carried.patch_rva + 12, theirs.load_base + table + 12, 4, walk) is has_table
+
+
 UNCHECKED_POINTER = {
     Machine.X64: ("movzx eax, cl; lea rdx, [rip + 0x13f6]; ", bytes.fromhex("488b04c2c3")),
     Machine.ARM64: ("and x0, x0, #0xff; adrp x9, 0x2000; add x9, x9, #0x400; ", struct.pack("<2I", 0xF8607920, 0xD65F03C0)),
@@ -556,30 +582,71 @@ def test_what_is_left_of_an_address_that_another_store_has_cut(machine: Machine,
     assert taken == "two" or "addresses are cut" in report.text
 
 
-NAMES = {
-    Machine.X64: "lea rax, [rip + {distance}]; mov eax, {number}; ret",
-    Machine.ARM64: "adrp x8, 0x2000; add x8, x8, #{low}; mov w0, #{number}; ret",
+CUT_FIRST = {
+    Machine.X64: "and rcx, -16; lea rax, [rip + {distance}]; mov qword ptr [rcx], rax; mov dword ptr [rcx + 4], 7; mov r8d, 0x40;"
+    " movzx edx, byte ptr [rcx + {read}]; mov byte ptr [rcx + {at}], {byte}; xor eax, eax; ret",
+    Machine.ARM64: "and x0, x0, #-16; adrp x9, 0x3000; add x9, x9, #{low}; str x9, [x0]; mov w8, #7; str w8, [x0, #4]; mov w8, #0x40;"
+    " ldrb w2, [x0, #{read}]; strb {byte}, [x0, #{at}]; mov x0, #0; ret",
 }
+READ, CONSTANT = {Machine.X64: "dl", Machine.ARM64: "w2"}, {Machine.X64: "r8b", Machine.ARM64: "w8"}
 
 
 @each_machine
-def test_an_address_that_an_index_takes_out_of_the_patch_means_what_it_does_in_the_fixed_image(machine: Machine) -> None:
-    """A made-up index is added to a constant that travels; the fixed image goes on where the patch has ended."""
+@pytest.mark.parametrize("places", [((8, 8), (0, 0)), ((0, 8), (0, 8))], ids=["stores-nothing", "stores-what-it-read"])
+def test_a_store_that_by_chance_changes_nothing_or_has_been_read_is_missed(machine: Machine, places: tuple[tuple[int, int], ...]) -> None:
+    """The fixed function sets a byte to what an address there has already; the other one leaves it, or has the byte of its own address."""
     images = []
-    for number, constant in enumerate((b"what it was", b"what it is")):
+    for datum, (read, at), byte in zip((DATA, DATA + 0x40), places, (READ, CONSTANT), strict=True):
+        pe = Pe(machine)
+        code = CUT_FIRST[machine].format(low=datum - DATA, distance=datum - TEXT - 11, read=read, at=at, byte=byte[machine])
+        pe.put(TEXT, assemble(machine, code, TEXT))
+        pe.exports("walk.dll", [("walk", TEXT), ("one", datum), ("behind", DATA + 0xC0)])
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions]
+    (report,) = execution.unpatched(rows, seeds=8)
+    assert report.outcome is MicroOutcome.DIFFER, report.text
+    assert report.difference is not None
+    assert report.difference.what.startswith("written at")
+
+
+NAMES = {
+    Machine.X64: "lea rax, [rip + {distance}]; {reckons}mov eax, {number}; ret",
+    Machine.ARM64: "adrp x8, 0x2000; add x8, x8, #{low}; {reckons}mov w0, #{number}; ret",
+}
+RECKONS = {Machine.X64: "add rax, 0x1000; ", Machine.ARM64: "add x8, x8, #1, lsl #12; "}
+
+
+@each_machine
+@pytest.mark.parametrize("reckons", [False, True])
+def test_an_address_that_an_index_takes_out_of_the_patch_means_what_it_does_in_the_fixed_image(machine: Machine, reckons: bool) -> None:
+    """A made-up index is added to a constant that travels; the fixed image goes on where the patch has ended.
+
+    Where the function itself adds so much, it means what lies there.
+    """
+    images = []
+    for number, constant, added in ((0, b"what it was", ""), (1, b"what it is", ""), (1, b"what it is", RECKONS[machine] * reckons)):
         pe = Pe(machine)
         at = pe.add(constant)
-        pe.put(TEXT, assemble(machine, NAMES[machine].format(distance=at - TEXT - 7, low=at - RDATA, number=number), TEXT))
+        pe.put(
+            TEXT,
+            assemble(
+                machine,
+                NAMES[machine].format(distance=at - TEXT - 7, low=at - RDATA, number=number, reckons=added),
+                TEXT,
+            ),
+        )
         pe.exports("names.dll", [("names", TEXT)])
         images.append(pe.build("names.dll"))
-    diff = hotpatch.diff(*images)
-    patch = hotpatch.build(diff)
+    patch = hotpatch.build(hotpatch.diff(*images[:2]))  # one that adds so much is refused, so this has another function's
+    del images[1]
     (carried,) = (item for item in patch.carried if item.kind is CarriedKind.CONSTANT)
     mine, theirs = (hotpatch.Process(image) for image in images)
     applied = mine.apply(patch)
     start = mine.status().patches[-1].image
-    correlation = Correlation(diff, mine, theirs, applied, start)
+    correlation = Correlation(hotpatch.diff(*images), mine, theirs, applied, start)
     correlation.patch_end = start + carried.patch_rva + 0x100  # shorter than the image, as patches of real ones are
     copy, there, function = start + carried.patch_rva, theirs.load_base + at, images[1].functions[0]
-    assert correlation.same(copy + 0x1000, there + 0x1000, function, range(0))
+    assert correlation.same(copy + 0x1000, there + 0x1000, function, range(0)) is not reckons
+    assert correlation.same(copy + 0xF00, there + 0xF00, function, range(0))
     assert not correlation.same(copy + 0x1008, there + 0x1000, function, range(0))
