@@ -37,6 +37,12 @@ def motion(instruction: Instruction, *, names: bool) -> Motion:
     return _motion(instruction.mnemonic, instruction.operands, names=names) if instruction.flow is Flow.NEXT else _NOTHING
 
 
+def _signed(text: str) -> int:
+    """A number of an address, which Capstone writes without a sign where it is added behind the access."""
+    number = int(text, 0)
+    return number - (1 << 64) if number >> 63 == 1 else number
+
+
 @lru_cache(maxsize=1 << 12)
 def _motion(mnemonic: str, operands: str, *, names: bool) -> Motion:
     known = effect(mnemonic, operands)
@@ -66,9 +72,9 @@ def _motion(mnemonic: str, operands: str, *, names: bool) -> Motion:
     if in_memory is not None:
         base = in_memory[1]
         if in_memory[3]:
-            sums = ((base, base, int(in_memory[2], 0)),)
+            sums = ((base, base, _signed(in_memory[2])),)
         elif in_memory[4]:
-            sums = ((base, base, int(in_memory[4], 0)),)
+            sums = ((base, base, _signed(in_memory[4])),)
         writes = writes - {base} if sums or not _loads_into(operands, base) else writes
     if mnemonic.startswith(_COMPARING) and whole_register(first):
         writes = frozenset()
@@ -98,7 +104,7 @@ def _accesses(mnemonic: str, operands: str, in_memory: re.Match[str] | None) -> 
     if mnemonic.startswith(_NO_ACCESS):
         return ()
     if in_memory is not None:
-        return (Access(in_memory[1], int(in_memory[2] or "0", 0), _width(mnemonic, operands)),)
+        return (Access(in_memory[1], _signed(in_memory[2] or "0"), _width(mnemonic, operands)),)
     found = _INDEXED.search(operands)
     bases = _either_base(found, first=1) if found else ()
     return tuple(Access(base, 0, _width(mnemonic, operands), indexed=True) for base in bases)

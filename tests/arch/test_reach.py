@@ -17,6 +17,10 @@ CASES = {
         {X64: "mov qword ptr [rbx - 16], rax; ret", ARM64: "stur x0, [x19, #-16]; ret"},
         {X64: [(-16, 8)], ARM64: [(-16, 8)]},
     ),
+    "counted-down-behind-an-access": (
+        {X64: "mov eax, dword ptr [rbx]; sub rbx, 4; mov ecx, dword ptr [rbx]; ret", ARM64: "ldr w0, [x19], #-4; ldr w1, [x19]; ret"},
+        {X64: [(0, 4), (-4, 0), (-4, 4)], ARM64: [(-4, 0), (0, 4), (-4, 4)]},
+    ),
     "narrow": (
         {X64: "movzx eax, word ptr [rbx + 2]; mov byte ptr [rbx + 5], al; ret",
          ARM64: "ldrh w0, [x19, #2]; strb w0, [x19, #5]; ldrsw x1, [x19, #8]; ret"},
