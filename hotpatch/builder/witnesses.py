@@ -48,7 +48,7 @@ class Witnesses:
         self._fixed, self._novelty = fixed, novelty
         self._there = Reached(base, [row.base for row in diff.functions])
         self._here = Reached(fixed, [row.fixed for row in diff.functions])
-        self._heard: dict[tuple[int, bool, int, bool], str | None] = {}
+        self._heard: dict[tuple[Rva, bool, int, Rva | None], str | None] = {}
 
     def objection(self, reach: Reach, place: int) -> str | None:
         """Why what ``reach`` tells of may be something else in the base, where what it is reached from is at ``place``.
@@ -56,13 +56,17 @@ class Witnesses:
         ``None`` where a function that did not change uses it, and for elements that nothing in the base uses by themselves, unless they are
         far into a stretch that changed code alone matches.
         """
-        question = reach.start, bool(reach.width) and not reach.indexed, place - reach.taken, reach.indexed
+        question = reach.start, bool(reach.width) and not reach.indexed, place - reach.taken, reach.taken if reach.indexed else None
         if question not in self._heard:
             self._heard[question] = self._objection(*question)
         return self._heard[question]
 
-    def _objection(self, fixed: Rva, is_whole: bool, moved: int, by_index: bool) -> str | None:
-        """The same of what lies at ``fixed``, ``moved`` bytes from there in the base; ``is_whole``: accessed right there."""
+    def _objection(self, fixed: Rva, is_whole: bool, moved: int, over: Rva | None) -> str | None:
+        """The same of what lies at ``fixed``, ``moved`` bytes from there in the base; ``is_whole``: accessed right there.
+
+        ``over``: what is named where an index comes on top.
+        """
+        by_index = over is not None
         if not self._fixed.writable(fixed) or self._fixed.symbol(fixed) is not None:
             return None
         if self._is_told_by_content(fixed, fixed + moved):
@@ -73,7 +77,7 @@ class Witnesses:
         if any(self._rows[number].verdict in _UNCHANGED for number in there & here):
             return self._used_apart(fixed, moved) if is_whole else None
         named = self._diff.fixed.has_symbols and self._diff.base.has_symbols
-        if not there and by_index and named and self._novelty.left_over_live:
+        if not there and over is not None and ((named and self._novelty.left_over_live) or not self._goes_on(over, fixed, moved)):
             return f"no function of the base goes over 0x{fixed + moved:x}"
         if not there:
             return self._moved_away(fixed + moved, moved) or self._used_before(fixed, moved)
@@ -110,6 +114,15 @@ class Witnesses:
         if match is None or match.matched_by != Evidence.ALIGNMENT or match.fixed == fixed or self._fixed.symbol(fixed) is not None:
             return None
         return None if self._there.users(base) else f"no function of the base uses 0x{base:x} by itself"
+
+    def _goes_on(self, start: Rva, fixed: int, moved: int) -> bool:
+        """Whether one function goes over what begins at ``start`` by an index in both images, and nothing reaches anything behind it.
+
+        Nothing up to ``fixed``, that is, where another begins else.
+        """
+        both = ((self._there, moved), (self._here, 0))
+        there, here = (view.users(start + by, indexed=True) for view, by in both)
+        return bool(there & here) and all((view.before(fixed + by) or 0) <= start + by for view, by in both)
 
     def unproven(self, site: Site) -> str | None:
         """Why the base may have something else where a datum without a name that begins further up would have what ``site`` leads to.

@@ -83,6 +83,7 @@ UNPROVEN = {
         Image({}, {"goes": 0}, {"a": 0x10, "c": 0}),
         Image({"c": 8}, {"goes": 0}, {"a": 0}),
     ),
+    "gone-over-where-nothing-was": (Image({"a": 8, "b": 0x10}, {}, {}), Image({"b": 0x10}, {"a": 0x20}, {})),
     "behind-all-that-is-known": (Image({"a": 0x10, "b": 8}, {}, {}), Image({"a": 0x28, "b": 8}, {}, {})),
     "new-perhaps-where-another-was-at-a-distance": (Image({"a": 0x20, "b": 8}, {}, {}), Image({"b": 8}, {}, {"a": 0x40})),
 }
@@ -107,6 +108,12 @@ def laid(machine: Machine, builds: tuple[Image, Image]) -> ImageDiff:
         pe.exports("reach.dll", entries[1:] if any(0 in one.direct.values() for one in builds) else entries)
         images.append(pe.build("reach.dll"))
     return diff_images(*images)
+
+
+@each_machine
+def test_a_later_element_of_what_is_gone_over_is_the_same(machine: Machine) -> None:
+    diff = laid(machine, (Image({}, {"a": 0, "b": 0}, {}), Image({}, {"a": 8, "b": 0}, {})))
+    assert build_patch(diff, only=("a",)).carried == ()
 
 
 @each_machine
