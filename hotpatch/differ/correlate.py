@@ -20,7 +20,7 @@ from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import Names
 from hotpatch.differ.naming_tables import NamingTables, pointer_pairs
 from hotpatch.differ.parts import PlaceKind
-from hotpatch.differ.traits import callers, flow_shape, mentions, neighbours
+from hotpatch.differ.traits import callers, described, flow_shape, mentions, neighbours
 from hotpatch.differ.votes import Votes
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class _Correlator:
         """Pairs of addresses that nobody need name any more: matched functions, and data whose pointers were followed."""
         self._has_listed = False
         """Whether tables were asked what they lead to, which needs to be done but once."""
+        self._has_described = False
+        """Whether what describes C++ types was heard."""
         self._has_placed = False
         """Whether places were asked which of the functions that nothing leads to are each other."""
         self._tabled: dict[Pair, list[Pair]] = {}
@@ -97,7 +99,20 @@ class _Correlator:
         )
         while any(step() for step in steps):
             pass
+        self._fold()
         return self.matching
+
+    def _fold(self) -> None:
+        """Where one image has a body once and the other twice, pair what is left with what functions of the same body refer to instead.
+
+        Linkers fold functions together that are the same in all they refer to; whether these are, is seen when all is matched.
+        """
+        forward, backward = self.matching.forward, self.matching.backward
+        for base, fixed in self.votes.pairs():
+            is_extra = (base in forward) != (fixed in backward)
+            if is_extra and self._same_body(base, fixed) and self.names.allow(base, fixed) and self.funclets.may_pair(base, fixed):
+                self.matching.folded.add((base, fixed))
+                self.matching.nameless.add((base, fixed))
 
     # what is left ------------------------------------------------------------------------------------------------------------------------
 
@@ -177,6 +192,11 @@ class _Correlator:
 
     def _strong_votes(self) -> bool:
         """Two functions of the same body refer to the same things, operand by operand; and what is the same has the same blocks."""
+        if not self._has_described:
+            self._has_described = True
+            for record, other in described(self.base, self.fixed):
+                for code in zip(record.code, other.code, strict=True):
+                    self._hear(self.votes, code, min(record.parts))
         fresh = sorted(islice(self.matching.forward.items(), self._heard, None))
         self._heard += len(fresh)
         self._told.update(fresh)

@@ -39,12 +39,14 @@ class Matching:
         backward: Fixed entry → base entry.
         evidence: Base entry → why.
         folded: Extra pairs (base entry, fixed entry) in which one of the two stands in ``forward`` with another partner.
+        nameless: Those of them that only their bodies tell, not names.
     """
 
     forward: dict[int, int] = field(default_factory=dict)
     backward: dict[int, int] = field(default_factory=dict)
     evidence: dict[int, Evidence] = field(default_factory=dict)
     folded: set[tuple[int, int]] = field(default_factory=set)
+    nameless: set[tuple[int, int]] = field(default_factory=set)
 
     def pair(self, base: int, fixed: int, evidence: Evidence) -> bool:
         """Match two functions unless one of them is taken; says whether it did."""

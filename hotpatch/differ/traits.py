@@ -13,9 +13,10 @@ from hotpatch.differ.flows import flows
 from hotpatch.differ.parts import ENTRY, PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from hotpatch.differ.view import View
+    from hotpatch.image.type_records import TypeRecord
 
 _LEAST_BLOCKS = 5
 """Smaller graphs are alike too often."""
@@ -74,6 +75,23 @@ def callers(view: View) -> Mapping[int, frozenset[int]]:
         for target in callees(view, entry):
             found.setdefault(target, set()).add(entry)
     return {target: frozenset(entries) for target, entries in found.items()}
+
+
+def described(base: View, fixed: View) -> Iterator[tuple[TypeRecord, TypeRecord]]:
+    """What describes thrown objects and says the same in both images, where either has one that does: its functions are each other."""
+    there, here = _by_meaning(base), _by_meaning(fixed)
+    for meaning, records in there.items():
+        others = here.get(meaning, ())
+        if len(records) == len(others) == 1:
+            yield records[0], others[0]
+
+
+def _by_meaning(view: View) -> Mapping[Hashable, list[TypeRecord]]:
+    found: dict[Hashable, list[TypeRecord]] = {}
+    for _, record in sorted(view.type_records.items()):
+        if record.code:
+            found.setdefault(record.meaning, []).append(record)
+    return found
 
 
 def callees(view: View, entry: int) -> frozenset[int]:

@@ -45,11 +45,15 @@ def _refer_alike(relation: Correspondence, old: Body, new: Body) -> bool:
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
-    """Take back extra pairs whose base function stands for another too and that differ after all; says whether there were any."""
+    """Take back extra pairs that differ after all; says whether there were any.
+
+    Those stay by whose names the fixed image has one function where the base has two: the base's other becomes that one, too.
+    """
     wrong = {
         (base, fixed)
         for base, fixed in matching.folded
-        if matching.forward.get(base) is not None and verdict_of(relation, base, fixed) is Verdict.CHANGED
+        if (matching.forward.get(base) is not None or (base, fixed) in matching.nameless)
+        and verdict_of(relation, base, fixed) is Verdict.CHANGED
     }
     matching.folded -= wrong
     return bool(wrong)
