@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hotpatch.image import Function
-    from hotpatch.verifier.micro_correlation import Correlation
+    from hotpatch.verifier.micro_correlation import Correlation, Reach
     from hotpatch.verifier.micro_history import History, Stored
     from hotpatch.verifier.micro_model import Difference
     from hotpatch.verifier.micro_observed import Observed, Place
@@ -61,13 +61,20 @@ class Doubts:
 
     def about(self, difference: Difference) -> str | None:
         """Why ``difference`` shows nothing, or ``None``."""
-        if self._stray:
+        if self._stray or self._is_stray(difference):
             return _STRAY
         if not self._repeats:
             return _OFTEN
         if self._depends(difference):
             return _PLACE
         return _CUT if self._is_cut(difference) else None
+
+    def _is_stray(self, difference: Difference) -> bool:
+        """Whether the two came to different places, where no reference explains that this side came there: led out of an array, say."""
+        if difference.place[:1] != ("own",):
+            return False
+        va, _ = self._first.own[int(difference.place[1])]
+        return self._reach.is_stray(va - self._theirs.process.load_base, own=True)
 
     def _again(self, runner: Runner) -> Observed:
         place = self._place(runner)
@@ -86,10 +93,13 @@ class Doubts:
         return self._again(runner), runner.process.load_base - self._theirs.process.load_base
 
     @cached_property
-    def _stray(self) -> bool:
+    def _reach(self) -> Reach:
         start = self._theirs.process.load_base
-        called = {Rva(call.callee - start) for call in self._first.calls}
-        reach = self._correlation.reach(self._fixed, called)
+        return self._correlation.reach(self._fixed, {Rva(call.callee - start) for call in self._first.calls})
+
+    @cached_property
+    def _stray(self) -> bool:
+        start, reach = self._theirs.process.load_base, self._reach
         for number, (va, size) in enumerate(self._first.touched):
             if self._beside_table(number, va, size):
                 return True

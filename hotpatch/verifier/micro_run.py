@@ -268,9 +268,20 @@ class Runner:
         return False
 
     def _is_at_the_end(self, place: Place, pc: int) -> bool:
-        """Whether a call that would return to ``pc`` never does: another function stands there, or nothing, or a trap as in patches."""
+        """Whether a call that would return to ``pc`` never does: another function stands there, or nothing, or a trap as in patches.
+
+        Some compilers put a ``nop`` behind such a call.
+        """
+        pc = self._past_nops(pc)
         block = self._block(pc)
         return not place.inside(pc) or (block is not None and block.flow is Flow.TRAP and len(block.addresses) == 1)
+
+    def _past_nops(self, va: int) -> int:
+        block = self._block(va)
+        if block is None:
+            return va
+        code = self.process.guest.system.memory.read(va, max(block.addresses[-1] - va, 0))
+        return next((item.address for item in self._arch.disassemble(code, va) if item.mnemonic != "nop"), block.addresses[-1])
 
     def _is_thunk(self, place: Place, pc: int) -> bool:
         """Whether code at ``pc``, come to by a call, does nothing but jump on."""

@@ -54,6 +54,23 @@ UNCHECKED = {
 
 
 @each_machine
+def test_zeros_beside_the_data_may_be_of_something_else(machine: Machine) -> None:
+    """A made-up index leads out of an array, behind which the two images have other data, all of them zeros."""
+    images = []
+    for order in (("one", "other"), ("other", "one")):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, UNCHECKED[machine], TEXT))
+        pe.put(DATA, bytes(8) + b"".join(number.to_bytes(8, "little") for number in (3, 4)) + bytes(0x100))
+        behind = {name: DATA + 0x18 + 0x40 * number for number, name in enumerate(order)}
+        pe.exports("beside.dll", [("read", TEXT), ("table", DATA), *behind.items()])
+        images.append(pe.build("beside.dll"))
+    execution = MicroExecution(*images)
+    rows = [row for row in execution.diff.functions if row.name == "read"]
+    (report,) = execution.unpatched(rows)
+    assert report.outcome is not MicroOutcome.DIFFER, report.text
+
+
+@each_machine
 def test_mostly_beside_the_data_is_no_agreement(machine: Machine) -> None:
     images = []
     for beside in (5, 6):
@@ -501,12 +518,12 @@ def test_past_pointers_that_travel(machine: Machine) -> None:
     assert [correlation.alike(place + mine + 8, theirs.load_base + table + at, 8) for at in (0, 8, 16)] == [False, True, False]
 
 
-def _ending_in_a_call(machine: Machine, number: int, behind: bytes) -> hotpatch.Image:
-    """Code that ends in a call of what never returns, and ``behind`` it other functions with bounds of their own."""
+def _ending_in_a_call(machine: Machine, number: int, behind: bytes, last: str = "") -> hotpatch.Image:
+    """Code that ends in a call of what never returns and ``last``, and ``behind`` it other functions with bounds of their own."""
     arch = architecture(machine)
     pe = Pe(machine)
     pe.put(TEXT, arch.trap * (0x200 // len(arch.trap)))
-    code = fails(machine, TEXT + 0x20, number)
+    code = fails(machine, TEXT + 0x20, number) + (assemble(machine, last, TEXT) if last else b"")
     pe.put(TEXT + 0x20, code + behind)
     pe.put(STOP, SELF[machine])
     pe.directories["exception"] = unwind(pe, machine, [TEXT + 0x20, TEXT + 0x20 + len(code)])
@@ -516,10 +533,13 @@ def _ending_in_a_call(machine: Machine, number: int, behind: bytes) -> hotpatch.
 
 @each_machine
 @pytest.mark.parametrize(("number", "outcome"), [(1, MicroOutcome.AGREE), (2, MicroOutcome.DIFFER)], ids=["same-call", "other-call"])
-def test_what_stands_behind_a_call_at_the_end_is_not_the_function_s(machine: Machine, number: int, outcome: MicroOutcome) -> None:
-    """LLVM puts nothing behind a call that never returns on Arm64, so that whatever is linked next stands there."""
+@pytest.mark.parametrize("last", ["", "nop"])
+def test_what_stands_behind_a_call_at_the_end_is_not_the_function_s(
+    machine: Machine, last: str, number: int, outcome: MicroOutcome
+) -> None:
+    """LLVM puts nothing behind a call that never returns on Arm64, Microsoft's compiler a ``nop``; there stands whatever is linked next."""
     behind = [assemble(machine, text, TEXT) for text in STORE_OR_LOAD[machine]]
-    base, fixed = _ending_in_a_call(machine, 1, behind[0]), _ending_in_a_call(machine, number, behind[1])
+    base, fixed = _ending_in_a_call(machine, 1, behind[0], last), _ending_in_a_call(machine, number, behind[1], last)
     execution = MicroExecution(base, fixed)
     rows = [row for row in execution.diff.functions if row.name == "first"]
     assert [report.outcome for report in execution.unpatched(rows)] == [outcome]
