@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from hotpatch.arch import FixupKind
+from hotpatch.arch import FixupKind, Flow, Instruction, Machine
 from hotpatch.image import Image
 from hotpatch.patch import Fixup, Patch, Space
 from tests.verifier.damage import with_code
@@ -15,6 +15,7 @@ from tests.verifier.damage import with_code
 ADDEND = 16
 """Bytes by which a datum is missed."""
 PAGE = 0x1000
+NOPS = {Machine.X64: b"\x90", Machine.ARM64: b"\x1f\x20\x03\xd5"}
 _DRAWS = 1000
 
 
@@ -53,6 +54,35 @@ def flipped(patch: Patch, seed: str) -> Iterator[tuple[str, Patch]]:
             continue
         what = f"{item.mnemonic} {item.operands} made {other.mnemonic} {other.operands}"
         yield what, with_code(patch, item.address - patch.functions[0].patch_rva, old.hex(), new.hex())
+
+
+def rewritten(patch: Patch, seed: str) -> Iterator[tuple[str, Patch]]:
+    """Mutants with one store of the new functions dropped, or the two ways of one of their branches swapped; ``seed`` draws their order."""
+    arch = patch.image.architecture
+    bound = {fixup.site + at for fixup in patch.fixups for at in range(arch.field_size(fixup.kind))}
+    found = []
+    for function in patch.functions:
+        for item in arch.disassemble(patch.image.read(function.patch_rva, function.size), function.patch_rva):
+            old = patch.image.read(item.address, item.size)
+            if item.flow is Flow.BRANCH:
+                found.append((item, "swapped", old, _swapped(patch.image.machine, old)))
+            elif _is_store(patch.image.machine, item) and bound.isdisjoint(range(item.address, item.address + item.size)):
+                found.append((item, "dropped", old, NOPS[patch.image.machine] * (item.size // len(NOPS[patch.image.machine]))))
+    random.Random(seed).shuffle(found)
+    for item, what, old, new in found:
+        yield f"{item.mnemonic} {item.operands} {what}", with_code(patch, item.address - patch.functions[0].patch_rva, old.hex(), new.hex())
+
+
+def _is_store(machine: Machine, item: Instruction) -> bool:
+    if machine is Machine.ARM64:
+        return item.mnemonic.startswith("st")
+    return item.mnemonic.startswith("mov") and item.operands.partition(",")[0].endswith("]")
+
+
+def _swapped(machine: Machine, code: bytes) -> bytes:
+    """The branch with the opposite condition."""
+    at = 8 * (code[0] == 0x0F) if machine is Machine.X64 else 0 if code[3] == 0x54 else 24
+    return (int.from_bytes(code, "little") ^ 1 << at).to_bytes(len(code), "little")
 
 
 def _is(fixup: Fixup, target: int) -> bool:
