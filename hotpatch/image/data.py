@@ -7,14 +7,19 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Rva
 from hotpatch.image.model import Datum, DatumSource
 
 if TYPE_CHECKING:
-    from hotpatch.address import Rva
     from hotpatch.image.image import Image
 
 
 _TEXT = re.compile(r"\?\?_C@_[01](?:([0-9])|([A-P]+)@)")
+_VTABLE = "`vftable'"
+_POINTER_SIZE = 8
+"""Bytes."""
+_SELF = 20
+"""Where a locator holds its own RVA; bytes."""
 _HEXADECIMAL = str.maketrans("ABCDEFGHIJKLMNOP", "0123456789ABCDEF")
 
 
@@ -30,7 +35,7 @@ def named_data(image: Image) -> tuple[Datum, ...]:
     for symbol in image.coff_symbols:
         if not symbol.is_function and not symbol.name.startswith(".") and _is_data(image, symbol.rva):
             found.setdefault((symbol.rva, symbol.name), Datum(symbol.rva, None, symbol.name, DatumSource.COFF))
-    return tuple(_with_length(found[key]) for key in sorted(found))
+    return tuple(_without_locator(image, _with_length(found[key])) for key in sorted(found))
 
 
 def _with_length(datum: Datum) -> Datum:
@@ -44,6 +49,17 @@ def _with_length(datum: Datum) -> Datum:
         return datum
     digit, letters = found.groups()
     return replace(datum, size=int(digit) + 1 if digit else int(letters.translate(_HEXADECIMAL), 16))
+
+
+def _without_locator(image: Image, datum: Datum) -> Datum:
+    """A vtable without the pointer in front of it, to the locator of its class, which Microsoft's PDBs count to it: its name stands behind.
+
+    A locator holds its own RVA 20 bytes in (``_RTTICompleteObjectLocator``, ``rttidata.h`` of Visual C++).
+    """
+    front = image.pointers.get(Rva(datum.rva - _POINTER_SIZE)) if datum.size and _VTABLE in datum.name else None
+    if front is None or datum.size is None or datum.size <= _POINTER_SIZE or image.u32(front + _SELF) != front:
+        return datum
+    return replace(datum, size=datum.size - _POINTER_SIZE)
 
 
 def _is_data(image: Image, rva: Rva) -> bool:
