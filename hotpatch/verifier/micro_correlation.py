@@ -104,6 +104,8 @@ class Correlation:
             if other is not None and (original := self._originals.get(Va(mine))) is not None:
                 # The patch is bound to the trampoline; in a process of the fixed image nobody provides the import.
                 return other.label == f"{SUPPORT_LIBRARY}!{ORIGINAL_PREFIX}{original}"
+            if self._led_out(mine - self.mine.load_base, fixed, function):
+                return True
             return theirs < _HALF and 0 < theirs < self.diff.fixed.size_of_image and self.meant(theirs) == mine
         if mine in own:
             return fixed == function.entry if mine == own.start else self.diff.fixed.function_at(fixed) == function
@@ -142,6 +144,11 @@ class Correlation:
             if any(self.meant(other) in ones for other in _ending(theirs >> bits, 1 << _WORD_BITS - bits, self.theirs)):
                 return True
         return False
+
+    def _led_out(self, base: int, fixed: int, function: Function) -> bool:
+        """Whether a made-up index of 32 bits led out of both images from something that ``function`` refers to."""
+        outside = not 0 <= base < self.diff.base.size_of_image and -_HALF < fixed < _HALF
+        return outside and base - fixed in self._distances(function)
 
     def _is_around(self, base: int, fixed: int) -> bool:
         """Whether something lies at addresses that differ from these two in their lowest bytes alone."""

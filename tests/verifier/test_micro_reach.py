@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import hotpatch
+from hotpatch.address import Rva
 from hotpatch.arch import Machine, architecture
 from hotpatch.arch.assembly import assemble
 from hotpatch.patch import CarriedKind
@@ -273,6 +274,25 @@ def test_a_made_up_index_that_leads_out_of_the_image_from_a_table_that_moved(mac
     execution = MicroExecution(*images)
     (report,) = execution.unpatched(execution.diff.functions)
     assert report.outcome is not MicroOutcome.DIFFER, report.text
+
+
+@each_machine
+@pytest.mark.parametrize(("distance", "same"), [(0x12_3450, True), (-0x2_0000, True), (1 << 33, False)], ids=["behind", "before", "far"])
+def test_addresses_out_of_the_image_are_as_far_from_what_a_function_names(machine: Machine, distance: int, same: bool) -> None:
+    """Where they are stored across two words, no other place of the image shows that all of them moves with it."""
+    images = []
+    for at in (0x100, 0x280):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, UNCHECKED_STORE[machine].format(distance=DATA + at - TEXT - 7, low=at), TEXT))
+        pe.exports("walk.dll", [("walk", TEXT), ("table", DATA + at)])
+        images.append(pe.build("walk.dll"))
+    diff = hotpatch.diff(*images)
+    mine, theirs = (hotpatch.Process(image) for image in images)
+    correlation = Correlation(diff, mine, theirs, None, None)
+    function = images[1].function_of_entry(Rva(TEXT))
+    places = mine.load_base + DATA + 0x100 + distance, theirs.load_base + DATA + 0x280 + distance
+    assert correlation.same(*places, function, range(0)) == same
+    assert not correlation.same(places[0] + 8, places[1], function, range(0))
 
 
 UNCHECKED_BYTE = {
