@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.parts import Body, Link
     from hotpatch.differ.twins import Twins
+    from hotpatch.differ.uses import LiveName
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
@@ -385,7 +386,8 @@ class _Search:
                 votes.add(pair, voter, site)
             return
         starts, offsets = (there.rva, here.rva), (pair[0] - there.rva, pair[1] - here.rva)
-        if there.name != here.name and not (proof and self._may_be_renamed(there.name, here.name)):
+        names = (there.name, there.scope), (here.name, here.scope)
+        if names[0] != names[1] and not (proof and self._may_be_renamed(*names)):
             return
         if offsets[0] == offsets[1]:
             self._stayed.add(pair[0])
@@ -393,7 +395,7 @@ class _Search:
         elif proof and self.pairs.get(starts[0]) == starts[1]:
             self._moved[pair].setdefault(voter, site)
 
-    def _may_be_renamed(self, base: str, fixed: str) -> bool:
+    def _may_be_renamed(self, base: LiveName, fixed: LiveName) -> bool:
         """Whether each image has only the one of two names; where names are missing, another datum may have taken the place."""
         return base not in self._names[self.fixed] and fixed not in self._names[self.base] and self._all_named
 

@@ -46,12 +46,17 @@ def operations(view: View, entry: int) -> dict[int, set[tuple[object, ...]]]:
     return found
 
 
-def live_names(view: View) -> dict[str, list[int]]:
+LiveName = tuple[str, str | None]
+"""The name of a datum and, of a static local, of its function: each function may have one of that name."""
+
+
+def live_names(view: View) -> dict[LiveName, list[int]]:
     """Names of live data → where those begin that have it."""
-    found: dict[str, list[int]] = defaultdict(list)
+    found: dict[LiveName, list[int]] = defaultdict(list)
     for datum in view.image.data_symbols:
-        if view.place(datum.rva).kind is PlaceKind.WRITABLE and datum.rva not in found[datum.name]:
-            found[datum.name].append(datum.rva)
+        starts = found[datum.name, datum.scope]
+        if view.place(datum.rva).kind is PlaceKind.WRITABLE and datum.rva not in starts:
+            starts.append(datum.rva)
     return dict(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from hotpatch.differ import diff_images
 from tests.builder.forge import DATA, TEXT, Code, Data, forge
 from tests.builder.test_reaches import RETURNS, reads
 from tests.builder.test_type_records import NOTHING, takes
+from tests.differ.test_elsewhere import named
 from tests.emulator.pe import DATA as PE_DATA
 from tests.emulator.pe import RDATA, RELOC, SIZE, Pe
 from tests.emulator.pe import TEXT as PE_TEXT
@@ -109,3 +111,28 @@ def test_the_complement_of_the_security_cookie_is_one_word_whatever_stands_behin
     diff = hotpatch.diff(base, fixed)
     assert not diff.findings
     assert [function.name for function in hotpatch.build(diff).functions] == ["changed"]
+
+
+# whose static local the base names, and the fixed image, whether it is the same
+SCOPES = [
+    pytest.param("f", "f", True, id="the-same"),
+    pytest.param("f", "g", False, id="of-another-function"),
+    pytest.param(None, "f", False, id="of-a-file"),
+]
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("before", "after", "same"), SCOPES)
+def test_static_locals_of_one_name_are_those_of_one_function(machine, before, after, same):
+    """Of data that LLVM has merged, a PDB names the first alone: each image may name the static local of another function."""
+    images = []
+    for scope, at, number in ((before, PE_DATA + 0x40, 1), (after, PE_DATA + 0x60, 2)):
+        pe = Pe(machine)
+        pe.put(PE_TEXT, reads(machine, PE_TEXT, at, number))
+        pe.put(PE_DATA, bytes(0x100))
+        pe.exports("local.dll", [("f", PE_TEXT)])
+        image = named(pe.build("local.dll"), {"again": (at, 8)})
+        image.__dict__["data_symbols"] = tuple(replace(datum, scope=scope) for datum in image.data_symbols)
+        images.append(image)
+    evidence = [match.matched_by for match in diff_images(*images).data if match.fixed == PE_DATA + 0x60]
+    assert ("name" in evidence or "order" in evidence) == same
