@@ -97,16 +97,24 @@ class Positions:
     def is_borne_out(self, rva: int, base: int) -> bool:
         """Whether what is matched just before or behind ``rva`` has moved as far as it and ``base`` lie apart.
 
-        True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, where data around
-        it have but changed places, and where what it points to tells it.
+        Not where the two have moved differently, so that something came or went, and another that nothing matches lies where the other one
+        tells, and begins alike. True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is
+        matched, where data around it have but changed places, and where what it points to tells it.
         """
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
         if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
             return True
         near = self.displacements_around(rva)
-        if not near or base - rva in near:
+        if not near or (base - rva in near and not any(self._is_as_likely(base - other, base) for other in near if other != base - rva)):
             return True
         return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
+
+    def _is_as_likely(self, fixed: int, base: int) -> bool:
+        """Whether a datum of the fixed image that nothing matches begins as the base's at ``base`` does."""
+        if fixed not in self._fixed.referenced or self.displacement(fixed) is not None or not self._fixed.writable(fixed):
+            return False
+        size = min(self._fixed.extent(fixed).size, self._base.extent(base).size, _COMPARED)
+        return self._fixed.bare(fixed, size) == self._base.bare(base, size)
 
     def displacements_around(self, rva: int) -> tuple[int, ...]:
         """How much further the base has the live data just before and just behind the one at ``rva``, where it has them."""
