@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _COMPARED = 16
 """Bytes; how much of a datum's beginning is compared."""
+_ALIGNMENT = 16
+"""Bytes; what is left between two data is less."""
 _WORDS = frozenset({"security cookie", "guard check pointer", "guard dispatch pointer", "tls index"})
 """Roles of data that are one word each."""
 
@@ -105,13 +107,17 @@ class Positions:
         if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
             return True
         near = self.displacements_around(rva)
-        if not near or (base - rva in near and not any(self._is_as_likely(base - other, base) for other in near if other != base - rva)):
+        if not near or (
+            base - rva in near and not any(self._is_as_likely(rva, base - other, base) for other in near if other != base - rva)
+        ):
             return True
         return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
 
-    def _is_as_likely(self, fixed: int, base: int) -> bool:
-        """Whether a datum of the fixed image that nothing matches begins as the base's at ``base`` does."""
+    def _is_as_likely(self, rva: int, fixed: int, base: int) -> bool:
+        """Whether a datum that nothing matches, no shorter than the one at ``rva``, begins as the base's at ``base`` does."""
         if fixed not in self._fixed.referenced or self.displacement(fixed) is not None or not self._fixed.writable(fixed):
+            return False
+        if self._fixed.extent(fixed).size + _ALIGNMENT <= self._fixed.extent(rva).size:
             return False
         size = min(self._fixed.extent(fixed).size, self._base.extent(base).size, _COMPARED)
         return self._fixed.bare(fixed, size) == self._base.bare(base, size)
