@@ -13,7 +13,7 @@ from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.builder.reaches import reaches
 from hotpatch.differ import Verdict
-from hotpatch.differ.compared import only_compares
+from hotpatch.differ.compared import is_end
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.parts import POINTER_SIZE
 
@@ -222,11 +222,11 @@ class Novelty:
         return tuple(sorted(target for target in self._left_over if self._base.writable(target) and not self._is_mere_end(target)))
 
     def _is_mere_end(self, base: int) -> bool:
-        """Whether code only compares others with an address that it takes, and reaches nothing there from before: an array ends there."""
+        """Whether an array ends there that code goes over, for all of it, and nothing is reached there from before."""
         users = self._base.users.get(base, ())
         if base in self._left_over_reached or base in self._pointed_at or not users:
             return False
-        return all(only_compares(self._base, self._base.functions[user], base) for user in users)
+        return all(is_end(self._base, self._base.functions[user], base) for user in users)
 
     @cached_property
     def _pointed_at(self) -> frozenset[int]:

@@ -1,4 +1,8 @@
-"""Addresses that code only compares others with: where arrays end. What begins there is nothing that the code means."""
+"""Addresses that code only compares others with: where arrays end. What begins there is nothing that the code means.
+
+Something that begins there may be meant, too, the head of a list, say, that is compared with by its address alone. So code must name what
+ends there as well.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,23 @@ if TYPE_CHECKING:
     from hotpatch.image import Function
 
 
-def only_compares(view: View, function: Function, target: int) -> bool:
-    """Whether all that a function does with an address that it names is to compare others with it."""
-    image = view.image
-    names = named_data(image, function)
+def is_end(view: View, function: Function, target: int) -> bool:
+    """Whether a function names the datum that ends at an address, and only compares others with the address."""
+    names = named_data(view.image, function)
     sites = {at for at, named in names.items() if target in named}
-    instructions, edges = followed(image, function) if sites else ([], {})
-    return bool(sites) and sites <= image.architecture.only_compared(instructions, names, edges)
+    if not sites or not any(target - 1 in view.datum(one) for named in names.values() for one in named):
+        return False
+    instructions, edges = followed(view.image, function)
+    return sites <= view.image.architecture.only_compared(instructions, names, edges)
 
 
 def are_same_ends(relation: Correspondence, old: Body, new: Body, pair: tuple[int, int]) -> bool:
-    """Whether two functions of the same body only compare others with the two addresses of ``pair``, and what ends there is the same."""
+    """Whether two functions of the same body take the two addresses of ``pair`` for ends, and what ends there is the same."""
     base, fixed = relation.base, relation.fixed
     before = pair[0] - 1, pair[1] - 1
     return (
         base.place(before[0]).kind is PlaceKind.WRITABLE is fixed.place(before[1]).kind
         and relation.live.base_of(before[1]) == before[0]
-        and only_compares(base, old.function, pair[0])
-        and only_compares(fixed, new.function, pair[1])
+        and is_end(base, old.function, pair[0])
+        and is_end(fixed, new.function, pair[1])
     )

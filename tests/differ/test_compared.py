@@ -23,13 +23,13 @@ NOTHING = {Machine.X64: "mov eax, edx", Machine.ARM64: "nop"}
 READS_END = {Machine.X64: "mov eax, dword ptr [rax]", Machine.ARM64: "ldr w0, [x9]"}
 
 
-def summing(machine, places, last):
+def summing(machine, places, last, code=LOOPS):
     """``f`` adds up an array of two words, and does ``last`` at its end; ``places`` of data, each with its own reader."""
     pe = Pe(machine)
     array, end = places["array"], places["array"] + 8
     if machine is Machine.X64:
-        array, end = DATA + array - TEXT - 7, DATA + end - TEXT - 14
-    pe.put(TEXT, assemble(machine, LOOPS[machine].format(array=array, end=end, last=last[machine]), TEXT))
+        array, end = DATA + array - TEXT - 7, DATA + end - TEXT - (14 if code is LOOPS else 7)
+    pe.put(TEXT, assemble(machine, code[machine].format(array=array, end=end, last=last[machine]), TEXT))
     pe.put(DATA, bytes(0x100))
     entries = [("f", TEXT)]
     for number, (name, place) in enumerate(places.items(), 1):
@@ -39,6 +39,12 @@ def summing(machine, places, last):
     pe.exports("sums.dll", entries)
     return pe.build("sums.dll")
 
+
+IS_IT = {
+    Machine.X64: "lea rax, [rip + {end}]; cmp rcx, rax; sete al; ret",
+    Machine.ARM64: "adrp x9, 0x3000; add x9, x9, #{end}; cmp x0, x9; cset w0, eq; ret",
+}
+"""Whether an argument is the address where the array ends, or of what begins there."""
 
 BASE = {"array": 0x10, "behind": 0x18, "other": 0x20}
 MOVED = {"array": 0x10, "behind": 0x20, "other": 0x18}
@@ -60,6 +66,13 @@ def test_what_begins_at_the_end_of_an_array_does_not_matter(machine, pdb, last, 
     assert (rows["f"] is Verdict.CHANGED) == differs
     if pdb:
         assert not any(verdict is Verdict.CHANGED for name, verdict in rows.items() if name != "f")
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_an_address_that_is_compared_alone_may_be_of_what_begins_there(machine):
+    images = [with_names(summing(machine, places, NOTHING, IS_IT), places) for places in (BASE, MOVED)]
+    rows = {row.name: row.verdict for row in diff_images(*images).functions}
+    assert rows["f"] is Verdict.CHANGED
 
 
 @pytest.mark.parametrize("machine", Machine)
