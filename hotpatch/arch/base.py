@@ -187,10 +187,10 @@ class Architecture(ABC):
     @abstractmethod
     def only_compared(
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-    ) -> frozenset[int]:
-        """Which of the instructions ``naming`` take addresses that are compared with others and used for nothing else: ends of arrays.
+    ) -> Mapping[int, frozenset[int]]:
+        """Which of the instructions ``naming`` take addresses that others are compared with, and used for nothing else: ends of arrays.
 
-        What is given is that of :meth:`reached`.
+        Each with those that take the addresses that the others were reckoned from. What is given is that of :meth:`reached`.
         """
 
     @abstractmethod

@@ -57,7 +57,7 @@ class Following(Architecture):
 
     def only_compared(
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]
-    ) -> frozenset[int]:
+    ) -> Mapping[int, frozenset[int]]:
         """See :meth:`Architecture.only_compared`."""
         return self._reaching(instructions, naming, edges).only_compared(self.convention)
 

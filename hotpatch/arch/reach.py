@@ -156,41 +156,55 @@ class Reaching:
                 self._step(number, state)
         return frozenset(found)
 
-    def only_compared(self, convention: CallingConvention) -> frozenset[int]:
-        """The instructions that take addresses which are compared with others, and which nothing else is done with."""
+    def only_compared(self, convention: CallingConvention) -> Mapping[int, frozenset[int]]:
+        """The instructions that take addresses with which other addresses are compared, and which nothing else is done with.
+
+        Each with the instructions that take those that the others were reckoned from.
+        """
         self._solve()
-        compared: set[int] = set()
+        compared: dict[int, set[int]] = {}
         used: set[int] = set()
         for leader in sorted(self._before):
             state = copy_of(self._before[leader])
             for number in range(leader, self._ends[leader]):
                 motion = self._motions[number]
-                for place in motion.compared:
-                    compared.update(state.get(place, ()))
+                both = motion.compared - motion.subtracted
+                for place in both:
+                    others = {anchor for other in both - {place} for anchor in state.get(other, ())}
+                    for anchor in state.get(place, ()):
+                        compared.setdefault(anchor, set()).update(others)
+                        used.update(() if others else (anchor,))
                 for place in self._used_by(number, state, convention):
                     used.update(state.get(place, ()))
                 if any(access.place is None for access in motion.accesses):
                     used.add(self._instructions[number].address)
                 self._step(number, state)
-        return frozenset(compared - used)
+                if self._may_leave(number):
+                    for place in convention.integer_arguments:
+                        used.update(state.get(place, ()))
+        return {anchor: frozenset(others) for anchor, others in compared.items() if anchor not in used}
 
     def _used_by(self, number: int, state: State, convention: CallingConvention) -> Iterable[str]:
-        """The places whose values an instruction does anything with but to copy or compare them; what is called or returned to is told."""
+        """The places whose values an instruction does anything with but to copy or compare them."""
         instruction, motion = self._instructions[number], self._motions[number]
         based = {access.place for access in motion.accesses if access.place is not None}
         moved = {source for _, source, added in motion.sums if added} | {source for _, source, _ in motion.indexed}
-        match instruction.flow:
-            case Flow.JUMP_INDIRECT:
-                handed: Collection[str] = state
-            case Flow.CALL | Flow.CALL_INDIRECT:
-                handed = convention.integer_arguments
-            case Flow.JUMP if instruction.target not in self._index:
-                handed = convention.integer_arguments
-            case Flow.RETURN:
-                handed = (convention.result,)
-            case _:
-                handed = ()
-        return {*(motion.reads - motion.compared), *based, *moved, *handed}
+        handed: Collection[str] = ()
+        if instruction.flow is Flow.JUMP_INDIRECT:
+            handed = state
+        elif instruction.flow is Flow.RETURN:
+            handed = (convention.result,)
+        elif instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT):
+            handed = convention.integer_arguments
+        return {*(motion.reads - motion.compared), *motion.subtracted, *based, *moved, *handed}
+
+    def _may_leave(self, number: int) -> bool:
+        """Whether control may go from an instruction to code outside of the function: by a jump, or by running on."""
+        instruction = self._instructions[number]
+        if instruction.flow in (Flow.JUMP, Flow.BRANCH) and instruction.target not in self._index:
+            return True
+        is_last = number + 1 == len(self._instructions) or self._is_apart(number + 1)
+        return is_last and instruction.flow not in _LEAVING and instruction.flow is not Flow.TRAP
 
     def _told(self) -> tuple[Reached, ...]:
         found: dict[Reached, None] = {}

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 class Hidden:
     """Constants with names to which no reference leads, and that are not the same in both images."""
 
-    def __init__(self, base: View, fixed: View) -> None:
-        """Of ``base`` and ``fixed``; none where either has no symbols."""
+    def __init__(self, relation: Correspondence) -> None:
+        """Of two images; none where either has no symbols."""
+        base, fixed = relation.base, relation.fixed
         there, here = (_hidden(view) if base.image.has_symbols and fixed.image.has_symbols else {} for view in (base, fixed))
-        same = {name for name in there.keys() & here.keys() if _content(base, there[name]) == _content(fixed, here[name])}
+        same = {name for name in there.keys() & here.keys() if relation.same(there[name].rva, here[name].rva)}
         self._places = tuple(tuple(sorted(item.rva for name, item in side.items() if name not in same)) for side in (there, here))
 
     def __bool__(self) -> bool:
@@ -101,10 +102,6 @@ def _hidden(view: View) -> Mapping[str, Datum]:
         if item.size and not is_led and item.rva not in view.records and view.place(item.rva).kind is PlaceKind.CONSTANT:
             found[item.name] = None if item.name in found else item
     return {name: item for name, item in found.items() if item is not None}
-
-
-def _content(view: View, item: Datum) -> bytes:
-    return view.bare(item.rva, item.end - item.rva)
 
 
 def _has_near(places: tuple[int, ...], at: int) -> bool:

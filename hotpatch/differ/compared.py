@@ -1,7 +1,7 @@
 """Addresses that code only compares others with: where arrays end. What begins there is nothing that the code means.
 
-Something that begins there may be meant, too, the head of a list, say, that is compared with by its address alone. So code must name what
-ends there as well.
+Something that begins there may be meant, too, the head of a list, say, that is compared with by its address alone. So what is compared
+must have been reckoned from the array that ends there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 
 def is_end(view: View, function: Function, target: int) -> bool:
-    """Whether a function names the datum that ends at an address, and only compares others with the address."""
+    """Whether all that a function does with an address is to compare others with it that it reckons from the datum that ends there."""
     names = named_data(view.image, function)
     sites = {at for at, named in names.items() if target in named}
-    if not sites or not any(target - 1 in view.datum(one) for named in names.values() for one in named):
+    before = {at for at, named in names.items() if all(target - 1 in view.datum(one) for one in named)}
+    if not sites or not before:
         return False
     instructions, edges = followed(view.image, function)
-    return sites <= view.image.architecture.only_compared(instructions, names, edges)
+    compared = view.image.architecture.only_compared(instructions, names, edges)
+    return all(site in compared and compared[site] <= before for site in sites)
 
 
 def are_same_ends(relation: Correspondence, old: Body, new: Body, pair: tuple[int, int]) -> bool:

@@ -66,7 +66,7 @@ class Correspondence:
     @cached_property
     def hidden(self) -> Hidden:
         """Constants that differ and that code may reach from others."""
-        return Hidden(self.base, self.fixed)
+        return Hidden(self)
 
     def same(self, base: int, fixed: int) -> bool:
         """Whether what lies at ``base`` in the base and at ``fixed`` in the fixed image are the same thing."""

@@ -80,7 +80,7 @@ class Names:
         return frozenset([name for entry in view.functions for name in self.of(view, entry)])
 
 
-_NUMBERED = re.compile(r"\b(dtor|catch|filt|fin)\$(\d+)")
+_NUMBERED = re.compile(r"(?<=[:?])(dtor|catch|filt|fin)\$(\d+)")
 """What Microsoft's and LLVM's compilers call blocks: ```f'::`1'::dtor$3`` and ``?dtor$3@?0??f@@YAXXZ@4HA``."""
 
 

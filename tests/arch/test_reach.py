@@ -243,12 +243,17 @@ def test_reached_from_arguments(case: str, machine: Machine) -> None:
     assert {place: items for place, items in accessed.items() if items} == expected[machine]
 
 
-# what is done with the address in rbx or x19 on x64 and Arm64, whether that is only to compare others with it
+OTHER = {X64: START + 7, ARM64: START + 4}
+TAKES_ANOTHER = {X64: "lea rax, [rip + 0x1000]; ", ARM64: "add x0, x0, #0; "}
+# what is done with the address in rbx or x19 on x64 and Arm64, whether that is only to compare the one in rax or x0 with it
 COMPARED = {
-    "compared": ("cmp rax, rbx; jne 0x{loop:x}; ret", "cmp x0, x19; b.ne 0x{loop:x}; ret", True),
+    "compared": ("add rax, 8; cmp rax, rbx; jne 0x{loop:x}; ret", "add x0, x0, #8; cmp x0, x19; b.ne 0x{loop:x}; ret", True),
     "compared-on-the-left": ("cmp rbx, rax; ret", "cmp x19, x0; ret", True),
     "a-copy-is": ("mov rcx, rbx; cmp rax, rcx; ret", "mov x1, x19; cmp x0, x1; ret", True),
     "not-at-all": ("ret", "ret", False),
+    "with-something-else": ("cmp rcx, rbx; ret", "cmp x1, x19; ret", False),
+    "with-something-else-besides": ("cmp rax, rbx; cmp rcx, rbx; ret", "cmp x0, x19; cmp x1, x19; ret", False),
+    "taken-away": ("sub rax, rbx; ret", "sub x0, x0, x19; ret", False),
     "read-besides": ("cmp rax, rbx; mov ecx, dword ptr [rbx]; ret", "cmp x0, x19; ldr w1, [x19]; ret", False),
     "read-before-it": ("cmp rax, rbx; mov ecx, dword ptr [rbx - 4]; ret", "cmp x0, x19; ldur w1, [x19, #-4]; ret", False),
     "added-to": ("cmp rax, rbx; lea rcx, [rbx + 8]; ret", "cmp x0, x19; add x1, x19, #8; ret", False),
@@ -256,7 +261,9 @@ COMPARED = {
     "stored": ("cmp rax, rbx; mov qword ptr [rdx], rbx; ret", "cmp x0, x19; str x19, [x2]; ret", False),
     "handed-on": ("cmp rax, rbx; mov rcx, rbx; call 0x3000; ret", "cmp x0, x19; mov x0, x19; bl 0x3000; ret", False),
     "handed-on-at-the-end": ("cmp rax, rbx; mov rcx, rbx; jmp 0x3000", "cmp x0, x19; mov x0, x19; b 0x3000", False),
-    "returned": ("cmp rcx, rbx; mov rax, rbx; ret", "cmp x1, x19; mov x0, x19; ret", False),
+    "handed-on-by-a-branch": ("cmp rax, rbx; mov rcx, rbx; jne 0x3000; ret", "cmp x0, x19; mov x0, x19; b.ne 0x3000; ret", False),
+    "handed-on-by-running-on": ("cmp rax, rbx; mov rcx, rbx", "cmp x0, x19; mov x0, x19", False),
+    "returned": ("cmp rax, rbx; mov rax, rbx; ret", "cmp x0, x19; mov x0, x19; ret", False),
 }
 
 
@@ -264,6 +271,8 @@ COMPARED = {
 @pytest.mark.parametrize("case", COMPARED)
 def test_only_compared(case: str, machine: Machine) -> None:
     *texts, expected = COMPARED[case]
-    code = assemble(machine, TAKES[machine] + texts[machine is ARM64].format(loop=START + (7 if machine is X64 else 4)), START)
+    given = TAKES[machine] + TAKES_ANOTHER[machine]
+    code = assemble(machine, given + texts[machine is ARM64].format(loop=2 * OTHER[machine] - START), START)
     instructions = list(architecture(machine).disassemble(code, START))
-    assert (architecture(machine).only_compared(instructions, {START}, {}) == {START}) == expected
+    found = architecture(machine).only_compared(instructions, {START, OTHER[machine]}, {})
+    assert found.get(START) == ({OTHER[machine]} if expected else None)

@@ -28,7 +28,7 @@ def summing(machine, places, last, code=LOOPS):
     pe = Pe(machine)
     array, end = places["array"], places["array"] + 8
     if machine is Machine.X64:
-        array, end = DATA + array - TEXT - 7, DATA + end - TEXT - (14 if code is LOOPS else 7)
+        array, end = DATA + array - TEXT - 7, DATA + end - TEXT - (7 if code is MEANT["alone"] else 14)
     pe.put(TEXT, assemble(machine, code[machine].format(array=array, end=end, last=last[machine]), TEXT))
     pe.put(DATA, bytes(0x100))
     entries = [("f", TEXT)]
@@ -40,11 +40,21 @@ def summing(machine, places, last, code=LOOPS):
     return pe.build("sums.dll")
 
 
-IS_IT = {
-    Machine.X64: "lea rax, [rip + {end}]; cmp rcx, rax; sete al; ret",
-    Machine.ARM64: "adrp x9, 0x3000; add x9, x9, #{end}; cmp x0, x9; cset w0, eq; ret",
+MEANT = {
+    "alone": {
+        Machine.X64: "lea rax, [rip + {end}]; cmp rcx, rax; sete al; ret",
+        Machine.ARM64: "nop; nop; adrp x9, 0x3000; add x9, x9, #{end}; cmp x0, x9; cset w0, eq; ret",
+    },
+    "besides-what-is-before": {
+        Machine.X64: "lea rcx, [rip + {array}]; lea rax, [rip + {end}]; mov ecx, dword ptr [rcx]; cmp rdx, rax; sete al; ret",
+        Machine.ARM64: "adrp x8, 0x3000; add x8, x8, #{array}; adrp x9, 0x3000; add x9, x9, #{end}; ldr w1, [x8]; cmp x0, x9; ret",
+    },
+    "handed-on-by-a-branch": {
+        Machine.X64: "lea rdx, [rip + {array}]; lea rcx, [rip + {end}]; cmp rdx, rcx; jne 0x1400; ret",
+        Machine.ARM64: "adrp x8, 0x3000; add x8, x8, #{array}; adrp x0, 0x3000; add x0, x0, #{end}; cmp x8, x0; b.ne 0x1400; ret",
+    },
 }
-"""Whether an argument is the address where the array ends, or of what begins there."""
+"""What begins where the array ends is meant."""
 
 BASE = {"array": 0x10, "behind": 0x18, "other": 0x20}
 MOVED = {"array": 0x10, "behind": 0x20, "other": 0x18}
@@ -69,8 +79,13 @@ def test_what_begins_at_the_end_of_an_array_does_not_matter(machine, pdb, last, 
 
 
 @pytest.mark.parametrize("machine", Machine)
-def test_an_address_that_is_compared_alone_may_be_of_what_begins_there(machine):
-    images = [with_names(summing(machine, places, NOTHING, IS_IT), places) for places in (BASE, MOVED)]
+@pytest.mark.parametrize("pdb", [True, False], ids=["named", "nameless"])
+@pytest.mark.parametrize("case", MEANT)
+def test_what_begins_where_an_array_ends_may_be_meant(machine, case, pdb):
+    """By its address alone, as the head of a list is in a comparison."""
+    images = [summing(machine, places, NOTHING, MEANT[case]) for places in (BASE, MOVED)]
+    if pdb:
+        images = [with_names(image, places) for image, places in zip(images, (BASE, MOVED), strict=True)]
     rows = {row.name: row.verdict for row in diff_images(*images).functions}
     assert rows["f"] is Verdict.CHANGED
 

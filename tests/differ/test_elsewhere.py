@@ -192,9 +192,11 @@ def test_the_first_of_which_a_pdb_names_tells_what_is_reached(machine) -> None:
     assert row_of(diff).verdict is Verdict.CHANGED
 
 
-def going_on(machine: Machine, distance: int, second: bytes, *, begins: bool, data: dict[str, tuple[int, int]]) -> Image:
+def going_on(
+    machine: Machine, distance: int, second: bytes, *, begins: bool, data: dict[str, tuple[int, int]], pe: Pe | None = None
+) -> Image:
     """``f`` makes the address of 16 bytes from that of others, ``distance`` before it, and hands it to ``g``: both, if it ``begins``."""
-    pe, arch = Pe(machine), architecture(machine)
+    pe, arch = pe or Pe(machine), architecture(machine)
     pe.cursor = RDATA + 0x800
     pe.put(END, bytes(range(1, 11)))
     pe.put(END + distance, second)
@@ -316,3 +318,18 @@ def test_a_loop_that_begins_with_the_last_of_an_array(machine, first) -> None:
         images.append(pe.build("down.dll"))
     diff = diff_images(*images)
     assert {row.name: row.verdict is Verdict.CHANGED for row in diff.functions} == {"f": first != 1, "g": False}
+
+
+@each_machine
+@pytest.mark.parametrize("text", [b"old text", b"new text"])
+def test_a_constant_that_is_reached_so_leads_to_something_else(machine, text) -> None:
+    """Its own bytes are the same but for where its pointer leads."""
+    images = []
+    for content in (b"old text", text):
+        pe = Pe(machine)
+        pe.put(RDATA + 0x600, content + bytes(8))
+        pe.pointer(END + 16, RDATA + 0x600)
+        symbols = {"first": (END, 10), "second": (END + 16, 16), "text": (RDATA + 0x600, 9)}
+        images.append(going_on(machine, 16, b"", begins=False, data=symbols, pe=pe))
+    row = row_of(diff_images(*images))
+    assert (row.verdict is Verdict.CHANGED) == (text == b"new text")

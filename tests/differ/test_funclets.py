@@ -131,6 +131,7 @@ NUMBERS = [
     pytest.param([M0, M1], [M1, M2], {}, True, id="others-with-signatures"),
     pytest.param([F0, "`f'::`1'::catch$0"], [F1, "`f'::`1'::catch$0"], {2: 2}, True, id="another-kind"),
     pytest.param(["f$0", "g"], ["h", "f$0"], {1: 2}, False, id="no-block"),
+    pytest.param(["fin$1", "g"], ["fin$0", "fin$1"], {1: 2}, False, id="no-block-though-it-is-called-so"),
 ]
 
 
