@@ -70,11 +70,15 @@ class Doubts:
         return _CUT if self._is_cut(difference) else None
 
     def _is_stray(self, difference: Difference) -> bool:
-        """Whether the two came to different places, where no reference explains that this side came there: led out of an array, say."""
-        if difference.place[:1] != ("own",):
+        """Whether the two came as far from what the function refers to, where no reference explains it: led out of an array, say.
+
+        Elsewhere they were led by something else, as another member of what a pointer leads to: that is a difference.
+        """
+        if difference.place[:1] != ("own",) or difference.values is None:
             return False
-        va, _ = self._first.own[int(difference.place[1])]
-        return self._reach.is_stray(va - self._theirs.process.load_base, own=True)
+        mine, theirs = difference.values
+        beside = self._reach.is_stray(theirs - self._theirs.process.load_base, own=True)
+        return beside and mine in self._correlation.beside(theirs, self._fixed)
 
     def _again(self, runner: Runner) -> Observed:
         place = self._place(runner)

@@ -128,6 +128,33 @@ def test_another_datum_that_holds_the_same_is_a_difference(machine: Machine, low
     assert report.difference is None or report.difference.what == "access 1 of data"
 
 
+MEMBERS = {
+    Machine.X64: "mov rax, qword ptr [rip + {distance}]; mov rax, qword ptr [rax + {member}]; ret",
+    Machine.ARM64: "adrp x9, 0x3000; ldr x9, [x9, #0x40]; ldr x0, [x9, #{member}]; ret",
+}
+
+
+@each_machine
+def test_another_member_that_holds_the_same_is_a_difference(machine: Machine) -> None:
+    """No reference leads to what a pointer does, so that none explains the access; code that is alike comes to the same, all the same."""
+    images = []
+    for member in (0, 16):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, MEMBERS[machine].format(distance=DATA + 0x40 - TEXT - 7, member=member), TEXT))
+        pe.pointer(DATA + 0x40, DATA)
+        pe.exports(
+            "walk.dll",
+            [("walk", TEXT), ("one", DATA), ("two", DATA + 16), ("last", DATA + 32), ("at", DATA + 0x40), ("behind", DATA + 0x48)],
+        )
+        images.append(pe.build("walk.dll"))
+    execution = MicroExecution(*images)
+    (row,) = execution.diff.functions
+    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED)])
+    assert report.outcome is MicroOutcome.DIFFER, report.text
+    assert report.difference is not None
+    assert report.difference.what == "access 2 of data"
+
+
 BRANCHES = {
     Machine.X64: "mov eax, 1; cmp rcx, 5; {condition} 0x100f; ret; int3; int3; int3; ret",
     Machine.ARM64: "mov x8, x0; mov x0, #1; cmp x8, #5; {condition} 0x1014; ret; ret",
