@@ -1,7 +1,7 @@
-"""What functions of the same body reach at constant distances from constants that they name: others, to which nothing else leads.
+"""What functions of the same body reach at constant distances from constants that they name: others, which may differ.
 
-Microsoft's compiler for Arm64 makes the address of one constant from that of another of the same object file. Without symbols, all up to
-the next thing that anything refers to is compared as one; symbols part the two.
+Microsoft's compiler for Arm64 makes the address of one constant from that of another of the same object file. What lies up to the next
+symbol, or without symbols up to the next thing that anything refers to, is compared as one with what is named; the rest is looked at here.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from hotpatch.differ.follow import followed, named_data
 from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.parts import Body
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
-    from hotpatch.image import Datum
 
 
 class Hidden:
-    """Constants with names to which no reference leads, and that are not the same in both images."""
+    """Constants that begin behind or before what code names, and that are not the same in both images."""
 
     def __init__(self, relation: Correspondence) -> None:
-        """Of two images; none where either has no symbols."""
+        """Of two images; ``relation`` has settled what functions of the same body name."""
         base, fixed = relation.base, relation.fixed
-        there, here = (_hidden(view) if base.image.has_symbols and fixed.image.has_symbols else {} for view in (base, fixed))
-        same = {name for name in there.keys() & here.keys() if relation.same(there[name].rva, here[name].rva)}
-        self._places = tuple(tuple(sorted(item.rva for name, item in side.items() if name not in same)) for side in (there, here))
+        named = base.image.has_symbols and fixed.image.has_symbols
+        self._places = _differing_by_name(relation) if named else _differing_by_place(relation)
+        self._far = {pair for pair in relation.settled if not self.are_near(*pair)}
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return any(self._places)
+    def may_reach(self, old: Body, new: Body) -> bool:
+        """Whether two functions of the same body name anything that is near one."""
+        return any(self._places) and not self._far.issuperset(zip(old.targets, new.targets, strict=True))
 
     def are_near(self, base: int, fixed: int) -> bool:
         """Whether one begins so near to either address that code goes there."""
@@ -45,24 +44,31 @@ class Hidden:
 
 def another_reached(relation: Correspondence, old: Body, new: Body) -> Distant | None:
     """The first instruction of two functions of the same body that reaches another datum in each, at the same distance."""
+    return next(others_reached(relation, old, new), None)
+
+
+def others_reached(relation: Correspondence, old: Body, new: Body) -> Iterator[Distant]:
+    """The same, of all instructions that reach constants; of those that reach live data the first alone."""
     found = distant(relation.known, relation.base, relation.fixed, old, new)
-    return found if found is not None or not relation.hidden else _beyond(relation, old, new)
+    if found is not None:
+        yield found
+    if relation.hidden.may_reach(old, new):
+        yield from _beyond(relation, old, new)
 
 
-def _beyond(relation: Correspondence, old: Body, new: Body) -> Distant | None:
-    """The same, of constants. Only where a register certainly holds the address, when it is read or written, or handed to a function."""
+def _beyond(relation: Correspondence, old: Body, new: Body) -> Iterator[Distant]:
+    """Those that reach constants. A register must hold the address for certain, where it is read or written, or handed to a function."""
     named = {
         address_of(new, other): (one.target, other.target)
         for one, other in zip(old.links(), new.links(), strict=True)
         if other.kind in WHOLE_KINDS and other.use is Use.DATA and relation.fixed.place(other.target).kind is PlaceKind.CONSTANT
     }
     if not any(relation.hidden.are_near(*pair) for pair in named.values()):
-        return None
+        return
     for at, anchor, distance in _reached(relation.fixed, new, named):
         pair = named[anchor][0] + distance, named[anchor][1] + distance
         if relation.hidden.are_near(*pair) and not relation.same(*pair):
-            return Distant((in_base(old, new, at), at), pair)
-    return None
+            yield Distant((in_base(old, new, at), at), pair)
 
 
 def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tuple[int, int, int]]:
@@ -84,7 +90,8 @@ def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tup
         if item.distance and item.at in calls and item.place in arguments:
             start = naming[item.anchor][1]
             symbol = view.symbol(start)
-            if (item.at, item.anchor) not in begun or symbol is None or symbol.end != start + item.distance:
+            is_end = symbol.end == start + item.distance if symbol is not None else not image.has_symbols
+            if (item.at, item.anchor) not in begun or not is_end:
                 yield item.at, item.anchor, item.distance
     certain = {(item.at, item.anchor) for item in held}
     for reached in architecture.reached(instructions, names, edges):
@@ -92,18 +99,48 @@ def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tup
             yield reached.at, reached.anchor, reached.distance
 
 
-def _hidden(view: View) -> Mapping[str, Datum]:
-    """Constants of known size that nothing refers to, by name; of what several have one name, none."""
-    led = sorted(view.referenced)
-    found: dict[str, Datum | None] = {}
+def _differing_by_name(relation: Correspondence) -> tuple[Sequence[int], Sequence[int]]:
+    """Where constants of known size begin of which the other image has none of the name that is the same; sorted, of both images."""
+    there, here = (_named_constants(view) for view in (relation.base, relation.fixed))
+    same = {name for name in there.keys() & here.keys() if relation.same(there[name], here[name])}
+    differing, others = (sorted(rva for name, rva in side.items() if name not in same) for side in (there, here))
+    return differing, others
+
+
+def _named_constants(view: View) -> Mapping[str, int]:
+    """Constants of known size by name; of what several have one name, none."""
+    found: dict[str, int | None] = {}
     for item in view.image.data_symbols:
-        at = bisect_left(led, item.rva)
-        is_led = at < len(led) and led[at] < item.end
-        if item.size and not is_led and item.rva not in view.records and view.place(item.rva).kind is PlaceKind.CONSTANT:
-            found[item.name] = None if item.name in found else item
-    return {name: item for name, item in found.items() if item is not None}
+        if item.size and item.rva not in view.records and view.place(item.rva).kind is PlaceKind.CONSTANT:
+            found[item.name] = None if item.name in found else item.rva
+    return {name: rva for name, rva in found.items() if rva is not None}
 
 
-def _has_near(places: tuple[int, ...], at: int) -> bool:
+def _differing_by_place(relation: Correspondence) -> tuple[Sequence[int], Sequence[int]]:
+    """Where constants begin that are not the same as what lies as far from their neighbours in the other image; sorted, of both images."""
+    same = relation.same
+    forward = dict(sorted(relation.settled))
+    there = _left(relation.base, forward)
+    forward |= {rva: place for rva, places in _expected(there, forward) for place in places if same(rva, place)}
+    backward = {fixed: base for base, fixed in forward.items()}
+    here = _left(relation.fixed, backward)
+    backward |= {rva: place for rva, places in _expected(here, backward) for place in places if same(place, rva)}
+    return [rva for rva in there if rva not in forward], [rva for rva in here if rva not in backward]
+
+
+def _left(view: View, partners: Mapping[int, int]) -> Sequence[int]:
+    """Constants that something refers to and that have no partner."""
+    return [rva for rva in sorted(view.referenced - partners.keys()) if view.place(rva).kind is PlaceKind.CONSTANT]
+
+
+def _expected(left: Sequence[int], partners: Mapping[int, int]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Where the other image would have each of ``left``, by the partners of what is next to it."""
+    known = sorted(partners)
+    for rva in left:
+        at = bisect_left(known, rva)
+        yield rva, sorted({partners[near] + rva - near for near in known[max(at - 1, 0) : at + 1]})
+
+
+def _has_near(places: Sequence[int], at: int) -> bool:
     number = bisect_left(places, at - FARTHEST)
     return number < len(places) and places[number] <= at + FARTHEST

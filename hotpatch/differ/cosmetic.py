@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import FixupKind, Use
-from hotpatch.differ.beyond import another_reached
+from hotpatch.differ.beyond import others_reached
 from hotpatch.differ.endings import takes_another_end
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.texts import differ_in_provenance, version_numbers, versions, whole_text
@@ -111,7 +111,8 @@ class _Search:
         old, new = self.base.body(base), self.fixed.body(fixed)
         if [len(code) for code in old.masked] != [len(code) for code in new.masked] or len(old.targets) != len(new.targets):
             return None
-        if takes_another_end(self.relation, old, new) or another_reached(self.relation, old, new) is not None:
+        others = [found.places for found in others_reached(self.relation, old, new)]
+        if takes_another_end(self.relation, old, new) or not all(provenance_only(self.base, self.fixed, *pair) for pair in others):
             return None
         literals: set[tuple[int, int]] = set()
         for there, here in zip(self.base.links(base), self.fixed.links(fixed), strict=True):

@@ -43,10 +43,11 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
     twins = Twins.of(*views, matching, alignments)
     live = correlate_data(*views, matching, twins)
     known = Known(*views, live.stretches, twins)
-    relation = Correspondence(*views, matching, live.ranges(), known)
-    while drop_unproven_folds(relation, matching):
+    is_settled = False
+    while not is_settled:
         relation = Correspondence(*views, matching, live.ranges(), known)
-    relation.settle(twins.targets)
+        relation.settle(twins.targets)
+        is_settled = not drop_unproven_folds(relation, matching)
     functions = rows(relation, matching)
     data = _data(relation, live, twins)
     found = findings(relation, live, twins)

@@ -193,12 +193,22 @@ def test_the_first_of_which_a_pdb_names_tells_what_is_reached(machine) -> None:
 
 
 def going_on(
-    machine: Machine, distance: int, second: bytes, *, begins: bool, data: dict[str, tuple[int, int]], pe: Pe | None = None
+    machine: Machine,
+    distance: int,
+    second: bytes,
+    *,
+    begins: bool,
+    data: dict[str, tuple[int, int]] | None,
+    pe: Pe | None = None,
+    led: bool = False,
 ) -> Image:
-    """``f`` makes the address of 16 bytes from that of others, ``distance`` before it, and hands it to ``g``: both, if it ``begins``."""
+    """``f`` makes the address of 16 bytes from that of others, ``distance`` before it, and hands it to ``g``: both, if it ``begins``.
+
+    ``led``: ``h`` names the 16 bytes. No ``data``: no symbols.
+    """
     pe, arch = pe or Pe(machine), architecture(machine)
     pe.cursor = RDATA + 0x800
-    pe.put(END, bytes(range(1, 11)))
+    pe.put(END, bytes(range(1, 13)))
     pe.put(END + distance, second)
     if machine is Machine.X64:
         code = (
@@ -214,31 +224,56 @@ def going_on(
         code += struct.pack("<I", 0x94000000 | (0x40 - len(code)) // 4) + RETURNS[machine]
     pe.put(TEXT, code)
     pe.put(TEXT + 0x40, bytes.fromhex(TAKERS["onward"][machine]) + RETURNS[machine])
-    pe.exports("beyond.dll", [("f", TEXT), ("g", TEXT + 0x40)])
-    return named(pe.build("beyond.dll"), data)
+    entries = [("f", TEXT), ("g", TEXT + 0x40)]
+    if led:
+        pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, END + distance, 1))
+        entries.append(("h", TEXT + 0x80))
+    pe.exports("beyond.dll", entries)
+    image = pe.build("beyond.dll")
+    return named(image, data) if data is not None else image
 
 
 # how far on the second constant is, whether the first is handed over too, whether the second is meant for certain
 BEYOND = [
     pytest.param(16, False, True, id="with-a-gap"),
     pytest.param(16, True, True, id="with-a-gap-and-the-first"),
-    pytest.param(10, False, True, id="right-behind"),
-    pytest.param(10, True, False, id="where-the-first-ends"),
+    pytest.param(12, False, True, id="right-behind"),
+    pytest.param(12, True, False, id="where-the-first-ends"),
 ]
 
 
 @each_machine
 @pytest.mark.parametrize(("distance", "begins", "meant"), BEYOND)
 @pytest.mark.parametrize("content", ["same", "other"])
-def test_a_constant_that_is_reached_from_another_alone(machine, distance, begins, meant, content) -> None:
-    symbols = {"first": (END, 10), "second": (END + distance, 16)}
+@pytest.mark.parametrize("led", [False, True], ids=["alone", "named-too"])
+def test_a_constant_that_is_reached_from_another(machine, distance, begins, meant, content, led) -> None:
+    symbols = {"first": (END, 12), "second": (END + distance, 16)}
     sides = (b"a" * 16, b"a" * 16 if content == "same" else b"b" * 16)
-    diff = diff_images(*(going_on(machine, distance, side, begins=begins, data=symbols) for side in sides))
+    diff = diff_images(*(going_on(machine, distance, side, begins=begins, data=symbols, led=led) for side in sides))
     row, differs = row_of(diff), meant and content == "other"
     assert (row.verdict is Verdict.CHANGED) == differs
     assert row_of(diff, "g").verdict is not Verdict.CHANGED
     if differs:
         assert any("reaches second, which is another one than in the base" in note for note in row.notes)
+
+
+@each_machine
+@pytest.mark.parametrize(("distance", "begins"), [(16, False), (12, False), (16, True)], ids=["with-a-gap", "right-behind", "may-be-an-end"])
+@pytest.mark.parametrize("content", ["same", "other"])
+def test_a_constant_that_is_reached_from_another_without_names(machine, distance, begins, content) -> None:
+    """Something else leads to it, so that it is not compared with what is in front; what begins and ends an array may be handed on."""
+    sides = (b"a" * 16, b"a" * 16 if content == "same" else b"b" * 16)
+    diff = diff_images(*(going_on(machine, distance, side, begins=begins, data=None, led=True) for side in sides))
+    changed = {row.name for row in diff.functions if row.verdict is Verdict.CHANGED}
+    assert changed == (set() if content == "same" else {"h"} if begins else {"f", "h"})
+
+
+@each_machine
+@pytest.mark.parametrize("data", [{"first": (END, 12), "second": (END + 16, 16)}, None], ids=["named", "nameless"])
+def test_a_text_of_a_version_that_is_reached_from_another_constant(machine, data) -> None:
+    texts = (b"release 1.2.3\0\0\0", b"release 1.2.4\0\0\0")
+    row = row_of(diff_images(*(going_on(machine, 16, text, begins=False, data=data, led=True) for text in texts)))
+    assert (row.verdict, row.notes[0]) == (Verdict.CHANGED, "cosmetic")
 
 
 LIST = RDATA + 0x100
