@@ -29,17 +29,20 @@ class Hidden:
     def __init__(self, relation: Correspondence) -> None:
         """Of two images; ``relation`` has settled what functions of the same body name."""
         base, fixed = relation.base, relation.fixed
+        self._are_configured = relation.are_configured
         named = base.image.has_symbols and fixed.image.has_symbols
         self._places = _differing_by_name(relation) if named else _differing_by_place(relation)
         self._far = {pair for pair in relation.settled if not self.are_near(*pair)}
 
     def may_reach(self, old: Body, new: Body) -> bool:
         """Whether two functions of the same body name anything that is near one."""
-        return any(self._places) and not self._far.issuperset(zip(old.targets, new.targets, strict=True))
+        return not self._far.issuperset(zip(old.targets, new.targets, strict=True))
 
     def are_near(self, base: int, fixed: int) -> bool:
-        """Whether one begins so near to either address that code goes there."""
-        return any(_has_near(places, at) for places, at in zip(self._places, (base, fixed), strict=True))
+        """Whether one begins so near to either address that code goes there; so do fields of the load configuration."""
+        return self._are_configured(base, fixed) or any(
+            _has_near(places, at) for places, at in zip(self._places, (base, fixed), strict=True)
+        )
 
 
 def another_reached(relation: Correspondence, old: Body, new: Body) -> Distant | None:

@@ -170,7 +170,7 @@ class Correspondence:
         """How much of what lies up to the next boundary has to be compared: all of the fixed image's, without alignment at the end.
 
         Zeros at the end that are more than alignment takes belong to it, unless all of it is zeros, and so does what goes on with a table
-        of functions. Something else may lie between, which nothing refers to by its start. It shows where alignment before it
+        of pointers. Something else may lie between, which nothing refers to by its start. It shows where alignment before it
         differs: zeros that only one of the two has, before an aligned place from which on both are the same.
         """
         grown = new.size - old.size
@@ -191,15 +191,16 @@ class Correspondence:
         return new.size
 
     def _goes_on(self, rva: int) -> bool:
-        """Whether a table of pointers to functions goes on in the base at ``rva``."""
-        around = (self.base.image.pointers.get(Rva(site)) for site in (rva - POINTER_SIZE, rva))
-        return all(target in self.base.functions for target in around)
+        """Whether a table of pointers goes on in the base at ``rva``: to functions, or to constants."""
+        pointers = self.base.image.pointers
+        before, after = pointers.get(Rva(rva - POINTER_SIZE)), pointers.get(Rva(rva))
+        return before is not None and after is not None and self.base.place(before).kind is self.base.place(after).kind
 
     def _constant_pairs(self, base: int, fixed: int) -> Sequence[Pair] | None:
         roles, fixed_roles = self._roles
         if base in roles or fixed in fixed_roles:
             return () if roles.get(base) == fixed_roles.get(fixed) else None
-        if self._configured(base, fixed):
+        if self.are_configured(base, fixed):
             return self.content_pairs(base, fixed, POINTER_SIZE)
         old, new = self.base.type_records.get(base), self.fixed.type_records.get(fixed)
         if old is not None and new is not None:
@@ -210,7 +211,7 @@ class Correspondence:
             return None
         return [*content, *(classes or ()), *self._ending_pairs(base, fixed)]
 
-    def _configured(self, base: int, fixed: int) -> bool:
+    def are_configured(self, base: int, fixed: int) -> bool:
         """Whether the two are one field of the load configuration, whose others tell the loader of all that the image has."""
         there, here = self.base.image.load_configuration, self.fixed.image.load_configuration
         if there is None or here is None:

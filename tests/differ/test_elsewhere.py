@@ -258,7 +258,9 @@ def test_a_constant_that_is_reached_from_another(machine, distance, begins, mean
 
 
 @each_machine
-@pytest.mark.parametrize(("distance", "begins"), [(16, False), (12, False), (16, True)], ids=["with-a-gap", "right-behind", "may-be-an-end"])
+@pytest.mark.parametrize(
+    ("distance", "begins"), [(16, False), (12, False), (16, True)], ids=["with-a-gap", "right-behind", "may-be-an-end"]
+)
 @pytest.mark.parametrize("content", ["same", "other"])
 def test_a_constant_that_is_reached_from_another_without_names(machine, distance, begins, content) -> None:
     """Something else leads to it, so that it is not compared with what is in front; what begins and ends an array may be handed on."""
@@ -315,7 +317,8 @@ def test_zeros_that_alignment_does_not_explain(machine, base, fixed, differs) ->
 
 @each_machine
 @pytest.mark.parametrize("counts", [(1, 2), (2, 1)], ids=["one-more", "one-less"])
-def test_a_table_of_pointers_with_another_number_of_them(machine, counts) -> None:
+@pytest.mark.parametrize("what", ["functions", "texts"])
+def test_a_table_of_pointers_with_another_number_of_them(machine, counts, what) -> None:
     """A pointer is no zeros, and the last of a table belongs to it."""
     images = []
     for count in counts:
@@ -325,11 +328,33 @@ def test_a_table_of_pointers_with_another_number_of_them(machine, counts) -> Non
         for number, place in enumerate((end, end + 8), 1):
             pe.put(TEXT + 0x40 * number, reads(machine, TEXT + 0x40 * number, place, number))
         for number in range(count):
-            pe.pointer(LIST + 8 + 8 * number, TEXT + 0x40 + 0x40 * number)
+            pe.pointer(LIST + 8 + 8 * number, TEXT + 0x40 + 0x40 * number if what == "functions" else RDATA + 0x600 + 8 * number)
+        if what == "texts":
+            pe.put(RDATA + 0x600, b"text a\0\0text b\0\0")
         pe.exports("pointers.dll", [("f", TEXT), ("g1", TEXT + 0x40), ("g2", TEXT + 0x80)])
         images.append(pe.build("pointers.dll"))
     diff = diff_images(*images)
     assert {row.name: row.verdict is Verdict.CHANGED for row in diff.functions} == {"f": True, "g1": False, "g2": False}
+
+
+@each_machine
+@pytest.mark.parametrize("named_configuration", [True, False], ids=["named", "nameless"])
+@pytest.mark.parametrize(("field", "differs"), [(0x18, True), (0x20, False)], ids=["this-field", "another-field"])
+def test_a_field_of_the_load_configuration_read_from_where_it_begins(machine, named_configuration, field, differs) -> None:
+    images = []
+    for value in (1, 2):
+        pe = Pe(machine)
+        pe.load_configuration(cookie=DATA + 0x10, check=RDATA + 0x700, dispatch=RDATA + 0x708)
+        pe.cursor = max(pe.cursor, RDATA + 0x800)
+        start, size = pe.directories["load_config"]
+        pe.put(start + field, struct.pack("<I", value))
+        code = takes(machine, TEXT, start)
+        code += b"\x8b\x40\x18" if machine is Machine.X64 else struct.pack("<I", 0xB9401800)  # mov eax, [rax + 0x18]; ldr w0, [x0, #0x18]
+        pe.put(TEXT, code + RETURNS[machine])
+        pe.exports("fields.dll", [("f", TEXT)])
+        image = pe.build("fields.dll")
+        images.append(named(image, {"_load_config_used": (start, size)}) if named_configuration else image)
+    assert (row_of(diff_images(*images)).verdict is Verdict.CHANGED) == differs
 
 
 DOWN = {
