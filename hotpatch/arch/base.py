@@ -220,6 +220,10 @@ class Architecture(ABC):
         return False
 
     @abstractmethod
+    def stored_in_part(self, instruction: Instruction) -> str | None:
+        """The register (64 bits) of which ``instruction`` stores the lower bytes alone, and nothing else; ``None`` where it does not."""
+
+    @abstractmethod
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :func:`hotpatch.arch.walks.goes_onward`; ``offset`` is that of the instruction that takes the address (last)."""
 

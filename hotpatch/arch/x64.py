@@ -163,6 +163,10 @@ class X64(Following):
         """See :meth:`Architecture.repeats`."""
         return instruction.flow is Flow.NEXT and instruction.mnemonic.startswith("rep")
 
+    def stored_in_part(self, instruction: Instruction) -> str | None:
+        """See :meth:`Architecture.stored_in_part`."""
+        return x64_operands.stored_in_part(instruction.mnemonic, instruction.operands)
+
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""
         return walks.goes_onward(self.disassemble(code, address), address + offset, CONVENTION, x64_operands.PARENTS.get)

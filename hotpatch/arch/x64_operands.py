@@ -33,6 +33,8 @@ def _parents() -> dict[str, str]:
 PARENTS = _parents()
 """Each general-purpose register's name → that of the 64-bit register which it is part of."""
 
+_UPPER = frozenset({"ah", "bh", "ch", "dh"})
+
 VOLATILE = ("rax", "rcx", "rdx", "r8", "r9", "r10", "r11")
 """General-purpose registers that a call may change."""
 
@@ -134,3 +136,11 @@ def stack_slot(operand: Memory | None) -> str | None:
     if operand is None or operand.scaled is not None or operand.base not in ("rsp", "rbp"):
         return None
     return operand.place
+
+
+def stored_in_part(mnemonic: str, operands: str) -> str | None:
+    """See :meth:`hotpatch.arch.base.Architecture.stored_in_part`."""
+    place, _, source = operands.partition(", ")
+    if mnemonic != "mov" or not place.endswith("]") or source == PARENTS.get(source) or source in _UPPER:
+        return None
+    return PARENTS.get(source)

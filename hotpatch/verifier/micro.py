@@ -8,7 +8,7 @@ Compared are the calls in order, with callee, argument registers, the first word
 frame point to; how the run ended; result registers and the registers that a callee keeps; and all memory outside of the stack whose content
 has changed, and the caller's words on the stack; where the code should be the same instruction by instruction, also which data of the image
 each instruction came upon (globals are as the loader leaves them, so often all zero), and which way each branch would have gone.
-Addresses that lie in an image are mapped through the correlation of the two images.
+Addresses that lie in an image are mapped through the correlation of the two images; parts of them are made up (:mod:`micro_parts`).
 
 What is not seen: paths that no seed takes (``coverage`` says which share of the instructions ran); stores that leave memory as it was;
 vector registers beyond the first result and the arguments; what callees do, and so everything that only they would do with wrong data;
@@ -37,7 +37,8 @@ from hotpatch.verifier.micro_observed import Place
 from hotpatch.verifier.micro_paths import Shape
 from hotpatch.verifier.micro_run import Runner, leads_on
 from hotpatch.verifier.micro_scenery import CONSTANTS
-from hotpatch.verifier.micro_trials import Sides, Trials
+from hotpatch.verifier.micro_sides import Sides
+from hotpatch.verifier.micro_trials import Trials
 from hotpatch.verifier.stand_ins import stand_in
 
 if TYPE_CHECKING:

@@ -16,15 +16,14 @@ from hotpatch.verifier.micro_compare import value_at
 from hotpatch.verifier.micro_paths import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from hotpatch.image import Function
-    from hotpatch.verifier.micro_correlation import Correlation, Reach
+    from hotpatch.verifier.micro_correlation import Reach
     from hotpatch.verifier.micro_history import History, Stored
     from hotpatch.verifier.micro_model import Difference
-    from hotpatch.verifier.micro_observed import Observed, Place
+    from hotpatch.verifier.micro_observed import Observed
     from hotpatch.verifier.micro_run import Runner
-    from hotpatch.verifier.micro_scenery import Scenery
+    from hotpatch.verifier.micro_sides import Runs, Sides
 
 _WORD = 8
 _OFTEN = "the function does not do the same twice"
@@ -36,28 +35,11 @@ _STRAY = "made-up indices lead out of the data that the function refers to, or t
 class Doubts:
     """About the differences of one run of a function of the fixed image from the other side's."""
 
-    def __init__(
-        self,
-        theirs: Runner,
-        elsewhere: Callable[[], Runner | None],
-        place: Callable[[Runner], Place],
-        scenery: Scenery,
-        forced: Mapping[int, int],
-        first: Observed,
-        correlation: Correlation,
-        fixed: Function,
-        mine: Observed,
-        history: Callable[[], History],
-        own: range,
-    ) -> None:
-        """``place`` says where ``fixed`` is in a process; ``forced`` is how the runs were led; ``mine`` is the other side's.
-
-        ``history`` tells what each byte comes of that it wrote, and ``own`` is where its code is.
-        """
-        self._theirs, self._elsewhere, self._place = theirs, elsewhere, place
-        self._scenery, self._forced, self._first = scenery, forced, first
-        self._correlation, self._fixed, self._mine = correlation, fixed, mine
-        self._history, self._own = history, own
+    def __init__(self, sides: Sides, runs: Runs) -> None:
+        """What differs in ``runs`` of a function on both ``sides``."""
+        self._sides, self._runs = sides, runs
+        self._theirs, self._correlation, self._fixed = sides.theirs, sides.correlation, sides.fixed
+        self._first, self._mine = runs.theirs, runs.mine
 
     def about(self, difference: Difference) -> str | None:
         """Why ``difference`` shows nothing, or ``None``."""
@@ -81,8 +63,8 @@ class Doubts:
         return beside and mine in self._correlation.beside(theirs, self._fixed)
 
     def _again(self, runner: Runner) -> Observed:
-        place = self._place(runner)
-        return runner.run(place, self._scenery, Replay(self._forced, place.body))
+        place = self._sides.place_in(runner)
+        return runner.run(place, self._runs.scenery, Replay(self._runs.forced, place.body))
 
     @cached_property
     def _repeats(self) -> bool:
@@ -91,7 +73,7 @@ class Doubts:
 
     @cached_property
     def _moved(self) -> tuple[Observed, int] | None:
-        runner = self._elsewhere()
+        runner = self._sides.elsewhere()
         if runner is None:
             return None
         return self._again(runner), runner.process.load_base - self._theirs.process.load_base
@@ -178,13 +160,15 @@ class Doubts:
 
     @cached_property
     def _histories(self) -> tuple[History, History]:
-        place = self._place(self._theirs)
-        return self._history(), self._theirs.history(place, self._scenery, Replay(self._forced, place.body))
+        sides, runs = self._sides, self._runs
+        there = sides.place_in(sides.theirs)
+        mine = sides.mine.history(sides.place, runs.scenery, Replay(runs.forced, sides.place.body))
+        return mine, sides.theirs.history(there, runs.scenery, Replay(runs.forced, there.body))
 
     def _mean_the_same(self, mine: Stored, theirs: Stored) -> bool:
         if (mine.va, mine.at, mine.size, theirs.size) != (theirs.va, theirs.at, _WORD, _WORD):
             return False
-        if self._correlation.same(mine.value, theirs.value, self._fixed, self._own):
+        if self._correlation.same(mine.value, theirs.value, self._fixed, self._sides.own):
             return True
         return self._correlation.are_cut(mine.value, theirs.value)
 

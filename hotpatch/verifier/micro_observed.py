@@ -39,6 +39,7 @@ class Observed:
         touched: VAs and sizes of what it read and wrote in the module and the patch, callees that were run included.
         own: Of these, what the function's own instructions did.
         turns: At each of its conditional branches, whether it would have branched had nobody led it.
+        parts: Of each address that it read in part, where it was, and what: where parts of addresses are made up.
     """
 
     end: str = ""
@@ -53,6 +54,7 @@ class Observed:
     touched: list[tuple[int, int]] = field(default_factory=list)
     own: list[tuple[int, int]] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
+    parts: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def kept(self) -> tuple[int, ...]:

@@ -12,15 +12,16 @@ from hotpatch.emulator import layout
 from hotpatch.emulator.memory import PAGE, AccessError, RegionKind
 from hotpatch.engine import Rights
 from hotpatch.errors import FaultKind
+from hotpatch.verifier.micro_code import Code
 from hotpatch.verifier.micro_history import History
 from hotpatch.verifier.micro_observed import Observed, Seen
-from hotpatch.verifier.micro_paths import Block
+from hotpatch.verifier.micro_parts import Parts
 from hotpatch.verifier.micro_scenery import Scenery
 
 if TYPE_CHECKING:
     from hotpatch.process import Process
     from hotpatch.verifier.micro_observed import Place
-    from hotpatch.verifier.micro_paths import Guide
+    from hotpatch.verifier.micro_paths import Block, Guide
 
 RUN_BUDGET = 20_000
 """Instructions of one run; a run that takes more is inconclusive."""
@@ -29,9 +30,6 @@ CALL_BUDGET = 1_000
 _STAYS_AWAY = "call-at-the-end"
 _CALLS = (Flow.CALL, Flow.CALL_INDIRECT)
 _TURNS = (Flow.BRANCH, Flow.JUMP_INDIRECT)
-_BLOCK = 64
-_WINDOW = 16 * _BLOCK
-_SHORT_WINDOW = _BLOCK
 _THUNK = 3
 """Instructions of the longest piece of code that is followed as part of a call: an import thunk of Arm64."""
 _STACK_WORDS = 4
@@ -103,7 +101,7 @@ class Runner:
             for region in guest.system.memory.regions()
             if Rights.WRITE in region.rights and region.kind is not RegionKind.STACK
         ]
-        self._blocks: dict[int, Block | None] = {}
+        self._code = Code(process)
         fixed = {self._convention.sp, self._convention.pc, self._convention.link, self._convention.thread}
         # The model lists its flags last.
         self._registers = [name for name in guest.system.cpu.model.general[:-1] if name not in fixed]
@@ -111,7 +109,9 @@ class Runner:
         self._volatile = [name for name in self._registers if name not in kept]
         self._sentinel = guest.system.gates.callback
         self._touched: list[tuple[int, int]] = []
-        for span in (range(guest.module.va, guest.module.va + guest.module.size), patch):
+        self._parts: Parts | None = None
+        self._images = (range(guest.module.va, guest.module.va + guest.module.size), patch)
+        for span in self._images:
             if span:
                 guest.system.cpu.watch(span.start, span.stop - 1, lambda va, size: weak._touched.append((va, size)))
 
@@ -132,6 +132,9 @@ class Runner:
         Raises:
             RedirectError: A call of it does not get to its body.
         """
+        return self._parted(place, scenery, guide)[0] if scenery.makes_up_parts else self._run(place, scenery, guide)
+
+    def _run(self, place: Place, scenery: Scenery, guide: Guide | None) -> Observed:
         guest = self.process.guest
         system, cpu, convention = guest.system, guest.system.cpu, self._convention
         self.process.restore(self._start)
@@ -166,10 +169,30 @@ class Runner:
 
     def history(self, place: Place, scenery: Scenery, guide: Guide | None = None) -> History:
         """Run the function once more, for what each byte comes of that was written; takes what :meth:`run` takes."""
+        if scenery.makes_up_parts:
+            return self._parted(place, scenery, guide)[1]
         history = History()
         with self.process.guest.system.cpu.traced(history.read, history.written):
-            self.run(place, scenery, guide)
+            self._run(place, scenery, guide)
         return history
+
+    def _parted(self, place: Place, scenery: Scenery, guide: Guide | None) -> tuple[Observed, History]:
+        """Run the function where parts of addresses are made up."""
+        cpu, memory = self.process.guest.system.cpu, self.process.guest.system.memory
+        self._parts = parts = Parts(memory, scenery, self._images, self._stored_in_part)
+        try:
+            with cpu.traced(parts.read, parts.written):
+                seen = self._run(place, scenery, guide)
+        finally:
+            self._parts = None
+        seen.parts = parts.found
+        return seen, parts.history
+
+    def _stored_in_part(self) -> int | None:
+        """All of the register of which the current instruction stores the lower bytes, if it does that."""
+        cpu = self.process.guest.system.cpu
+        source = self._code.source(cpu.pc)
+        return None if source is None else cpu.get(source)
 
     def _arrive(self, place: Place) -> None:
         """Follow the redirect."""
@@ -186,7 +209,7 @@ class Runner:
         cpu = self.process.guest.system.cpu
         course = _Course(place, scenery, entry_sp)
         while seen.executed < RUN_BUDGET and len(seen.calls) < CALL_BUDGET:
-            block = self._block(cpu.pc)
+            block = self._code.block(cpu.pc)
             if block is None:
                 seen.end, seen.address = FaultKind.ILLEGAL_INSTRUCTION.value, cpu.pc
                 return
@@ -203,6 +226,8 @@ class Runner:
         """Run a block, of the function's ``own`` code or of what it calls; whether it can go on after that."""
         touched = len(seen.touched)
         done = self.process.guest.system.cpu.run(len(block.addresses))
+        if self._parts is not None:
+            self._parts.go_on()
         seen.executed += done.executed
         if own:
             seen.visited.update(block.addresses[: done.executed])
@@ -272,22 +297,15 @@ class Runner:
 
         Some compilers put a ``nop`` behind such a call.
         """
-        pc = self._past_nops(pc)
-        block = self._block(pc)
+        pc = self._code.past_nops(pc)
+        block = self._code.block(pc)
         return not place.inside(pc) or (block is not None and block.flow is Flow.TRAP and len(block.addresses) == 1)
-
-    def _past_nops(self, va: int) -> int:
-        block = self._block(va)
-        if block is None:
-            return va
-        code = self.process.guest.system.memory.read(va, max(block.addresses[-1] - va, 0))
-        return next((item.address for item in self._arch.disassemble(code, va) if item.mnemonic != "nop"), block.addresses[-1])
 
     def _is_thunk(self, place: Place, pc: int) -> bool:
         """Whether code at ``pc``, come to by a call, does nothing but jump on."""
         if place.leaf(pc) is not None or pc == place.call:
             return False
-        block = self._block(pc)
+        block = self._code.block(pc)
         return block is not None and len(block.addresses) <= _THUNK and block.flow is Flow.JUMP_INDIRECT
 
     def _call(self, pc: int, entry_sp: int) -> Seen:
@@ -327,34 +345,6 @@ class Runner:
             cpu.model.leave(cpu, system.read_word)
         except AccessError as error:
             cpu.pc = error.address
-
-    def _block(self, va: int) -> Block | None:
-        if va not in self._blocks:
-            self._blocks[va] = self._decode(va)
-        return self._blocks[va]
-
-    def _decode(self, va: int) -> Block | None:
-        region = self.process.guest.system.memory.find(va)
-        if region is None or Rights.EXECUTE not in region.rights:
-            return None
-        code = self.process.guest.system.memory.read(va, min(_WINDOW, region.end - va))
-        found = self._ending(code[:_SHORT_WINDOW], va)  # most blocks end there, and whatever is decoded is decoded whole
-        return found if found is not None and found.flow is not Flow.NEXT else self._ending(code, va)
-
-    def _ending(self, code: bytes, va: int) -> Block | None:
-        """The block that begins with ``code`` at ``va``; what is cut off at the end of ``code`` is left out."""
-        addresses: list[int] = []
-        for item in self._arch.disassemble(code, va):
-            # Each iteration of a repeated string instruction counts: it is stepped by itself.
-            repeated = self._arch.repeats(item)
-            if repeated and addresses:
-                break
-            addresses.append(item.address)
-            if item.flow is not Flow.NEXT:
-                return Block(tuple(addresses), item.flow, item.target, item.address + item.size)
-            if repeated or len(addresses) == _BLOCK:
-                break
-        return Block(tuple(addresses), Flow.NEXT, None, 0) if addresses else None
 
 
 def leads_on(va: int) -> bool:

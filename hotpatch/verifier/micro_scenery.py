@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from copy import copy
 from functools import lru_cache
 from random import Random
 
@@ -37,11 +38,13 @@ class Scenery:
     """Everything that one seed gives, for a function with certain constants.
 
     Where it is *forgiving*, small numbers and other words that are no pointers can be followed as well, so that runs go on for long;
-    otherwise they end where the program would fault.
+    otherwise they end where the program would fault. Where it *makes up parts*, what is read of an address is made up as well, unless all
+    of that is read (:mod:`micro_parts`).
     """
 
     def __init__(self, seed: int, constants: tuple[int, ...] = (), *, forgiving: bool = False) -> None:
         self._seed, self._constants, self._forgiving = seed, constants, forgiving
+        self.makes_up_parts = False
         words, floats = _drawn(seed)
         if constants:
             draw = Random(seed)
@@ -52,6 +55,12 @@ class Scenery:
             words = tuple(changed)
         self._words, self._floats = words, floats
         self._bytes = struct.pack(f"<{_WORDS}Q", *words) + struct.pack(f"<{_PAGE // 8}Q", *words[: _PAGE // 8])
+
+    def with_parts(self) -> Scenery:
+        """The same, and parts of addresses are made up."""
+        other = copy(self)
+        other.makes_up_parts = True
+        return other
 
     def word(self, index: int) -> int:
         """A register's value, or what a call gives, by number."""
@@ -80,6 +89,10 @@ class Scenery:
     def float_bits(self, index: int) -> int:
         """Likewise for floating-point registers: 64 bits of a double."""
         return int.from_bytes(struct.pack("<d", self._floats[index % len(self._floats)]), "little")
+
+    def part(self, va: int) -> int:
+        """The byte at ``va`` where a part of an address is read there."""
+        return self.word(3000 + va) & 0xFF
 
     def page(self, va: int) -> bytes | None:
         """Content of the page at ``va``; ``None`` where there is none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -11,18 +10,15 @@ from hotpatch.errors import FaultKind
 from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_doubts import Doubts
 from hotpatch.verifier.micro_model import Difference, MicroOutcome, MicroReport
-from hotpatch.verifier.micro_paths import Explorer, Replay, Shape
+from hotpatch.verifier.micro_paths import Explorer, Replay
 from hotpatch.verifier.micro_run import RedirectError
 from hotpatch.verifier.micro_scenery import Scenery
+from hotpatch.verifier.micro_sides import Runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hotpatch.differ import FunctionMatch
     from hotpatch.image import Function
-    from hotpatch.verifier.micro_correlation import Correlation
-    from hotpatch.verifier.micro_observed import Observed, Place
-    from hotpatch.verifier.micro_run import Runner
+    from hotpatch.verifier.micro_sides import Sides
 
 FUNCTION_BUDGET = 200_000
 """Instructions of both sides after which no further seed is tried."""
@@ -32,37 +28,6 @@ _BARREN = 4
 """Runs led to new code since any was found, after which fewer are made."""
 _DIFFERENCES = 64
 """Of one run that are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """One function in the two processes.
-
-    Attributes:
-        mine: Runs the patched base, or the base as it is.
-        place: Where the function is there.
-        theirs: Runs the fixed image.
-        place_in: Where the function is in a process of the fixed image.
-        elsewhere: Runs the fixed image at another address; gives ``None`` where it can't lie there.
-        correlation: Of the two processes' addresses.
-        fixed: The function in the fixed image.
-        shape: Its control flow in the process of ``theirs``.
-        own: Addresses of the code compared, in the process of ``mine``.
-        alike: Whether the two should be the same instruction by instruction.
-        constants: Numbers from the code, which the made-up state holds among others.
-    """
-
-    mine: Runner
-    place: Place
-    theirs: Runner
-    place_in: Callable[[Runner], Place]
-    elsewhere: Callable[[], Runner | None]
-    correlation: Correlation
-    fixed: Function
-    shape: Shape
-    own: range
-    alike: bool
-    constants: tuple[int, ...]
 
 
 class Trials:
@@ -134,34 +99,27 @@ class Trials:
         self._visited |= other.visited
         self._executed += other.executed
         self._spent += other.executed + mine.executed
+        self._judge(seed, Runs(scenery, forced, mine, other), led=led)
+
+    def _judge(self, seed: int, runs: Runs, *, led: bool) -> None:
+        """Compare the two runs and count them: a difference that nothing speaks against is found."""
+        mine, other = runs.mine, runs.theirs
         if led and (mine.end == FaultKind.ACCESS_VIOLATION.value) != (other.end == FaultKind.ACCESS_VIOLATION.value):
             # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
             self._leave_out(_ASTRAY)
             return
-        doubts = Doubts(
-            sides.theirs,
-            sides.elsewhere,
-            sides.place_in,
-            scenery,
-            forced,
-            other,
-            sides.correlation,
-            sides.fixed,
-            mine,
-            lambda: sides.mine.history(sides.place, scenery, Replay(forced, sides.place.body)),
-            sides.own,
-        )
-        self._judge(seed, mine, other, doubts)
-
-    def _judge(self, seed: int, mine: Observed, other: Observed, doubts: Doubts) -> None:
-        """Compare the two runs and count them: a difference that nothing speaks against is found."""
+        doubts = Doubts(self._sides, runs)
         # What is compared stands in the processes until they run again, which doubts make them do.
         differences = list(islice(self._comparison.differences(mine, other, alike=self._sides.alike), _DIFFERENCES))
         doubt = None
         for difference in differences:
             speaks = doubts.about(difference)
             if speaks is None:
-                self._found = seed, difference
+                without = self._without_parts(runs)
+                if without is None:
+                    self._found = seed, difference
+                else:
+                    self._judge(seed, without, led=led)
                 return
             doubt = doubt or speaks
             if difference.is_parting:
@@ -173,6 +131,23 @@ class Trials:
         else:
             self._agreed += 1
             self._compared |= other.visited
+
+    def _without_parts(self, runs: Runs) -> Runs | None:
+        """The two runs made again where parts of addresses are made up, the same on both sides; ``None`` where they read no such thing.
+
+        Nor where the addresses do not mean the same: what differs may come of that.
+        """
+        if runs.scenery.makes_up_parts:
+            return None
+        sides, scenery = self._sides, runs.scenery.with_parts()
+        other = sides.theirs.run(self._there, scenery, Replay(runs.forced, self._there.body))
+        mine = sides.mine.run(sides.place, scenery, Replay(runs.forced, sides.place.body))
+        if not other.parts or [va for va, _ in mine.parts] != [va for va, _ in other.parts]:
+            return None
+        addresses = zip(mine.parts, other.parts, strict=True)
+        if not all(sides.correlation.same(one, two, sides.fixed, sides.own) for (_, one), (_, two) in addresses):
+            return None
+        return Runs(scenery, runs.forced, mine, other)
 
     def _leave_out(self, doubt: str) -> None:
         self._left_out[doubt] += 1
