@@ -93,7 +93,7 @@ class Refusal:
         rule: The rule's name.
         function: The function's name where it has one.
         rva: Where in the image, as an RVA in bytes.
-        reason: One sentence that ends with what to do.
+        reason: One sentence that ends with what to do, without a full stop.
         evidence: Facts a reader can check, JSON-compatible (bytes as hexadecimal text, addresses as integers).
     """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import Redirect, Use
 from hotpatch.builder.evidence import instruction_evidence
 from hotpatch.builder.model import Entrance
-from hotpatch.errors import Refusal, Refused, Rule
+from hotpatch.errors import Refusal, Refused, Rule, counted
 from hotpatch.image.flow import padding_length
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class Entrances:
             Rule.NO_PADDING,
             function.name,
             function.entry,
-            f"there are {found} bytes of padding before the entry and {needed} are needed; link the base with /functionpadmin",
+            f"there {'is' if found == 1 else 'are'} {counted(found, 'byte')} of padding before the entry and {needed} are needed; "
+            "link the base with /functionpadmin",
             {"padding": found, "needed": needed, "bytes": self._base.read(function.entry - needed, needed).hex()},
         )
 

@@ -140,13 +140,12 @@ def build(
     from hotpatch.api import build as build_patch
     from hotpatch.api import diff as diff_images
     from hotpatch.patch import FileKind, check_output, writing
-    from hotpatch.report import convert, text
+    from hotpatch.report import building, convert
 
     out = Output(options)
     images = open_pair(base, fixed)
     check_output(output, replaces=FileKind.PATCH)
-    checked = None
-    rehearsal = None
+    found = checked = rehearsal = None
     try:
         with out.progress(f"building {output}"):
             found = diff_images(*images)
@@ -169,18 +168,16 @@ def build(
                 out.log("running its functions and the fixed ones on the same made-up state")
                 checked = checks.checked(check_patch(*images, patch, found))
     except NothingToDo as error:
-        if options.json:
-            out.document(convert.no_build(images[0], sequence, ()))
-        else:
-            out.text(f"nothing to do: {one_line(error)}")
+        document = convert.no_build(images[0], sequence, (), found)
+        out.result(document, building.nothing(document, one_line(error)))
         return Exit.NOTHING_TO_DO
     except Refused as error:
         document = convert.no_build(images[0], sequence, error.refusals)
-        out.result(document, text.build(document))
+        out.result(document, building.build(document))
         return Exit.REFUSED
-    document = convert.build(patch, output, checked, rehearsal)
+    document = convert.build(patch, output, found, checked, rehearsal)
     with writing(output, patch.data, replaces=FileKind.PATCH):
-        _print(out, document, text.build(document))
+        _print(out, document, building.build(document))
     return Exit.DONE
 
 

@@ -24,23 +24,23 @@ def export_findings(relation: Correspondence) -> Iterator[Refusal]:
         new = here.get(_export_key(old))
         facts: dict[str, object] = {"base_ordinal": old.ordinal, "base_rva": old.rva, "base_forwarder": old.forwarder}
         if new is None:
-            reason = f"{label} is no longer exported, but other modules may be bound to it; keep the export."
+            reason = f"{label} is no longer exported, but other modules may be bound to it; keep the export"
             yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
             continue
         facts |= {"fixed_ordinal": new.ordinal, "fixed_rva": new.rva, "fixed_forwarder": new.forwarder}
         if old.ordinal != new.ordinal:
             reason = (
-                f"{label} has ordinal {new.ordinal} instead of {old.ordinal}, but other modules may be bound by ordinal; keep the ordinal."
+                f"{label} has ordinal {new.ordinal} instead of {old.ordinal}, but other modules may be bound by ordinal; keep the ordinal"
             )
             yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
         elif old.forwarder != new.forwarder:
-            reason = f"{label} leads to {new.forwarder or 'this image'} instead of {old.forwarder or 'this image'}; keep where it leads."
+            reason = f"{label} leads to {new.forwarder or 'this image'} instead of {old.forwarder or 'this image'}; keep where it leads"
             yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
         elif _changed_constant(relation, old, new):
-            reason = f"the exported constant {label} changed, but other modules read the base's; keep its value."
+            reason = f"the exported constant {label} changed, but other modules read the base's; keep its value"
             yield Refusal(Rule.DATA_INIT, label, old.rva, reason, facts)
         elif old.rva is not None and new.rva is not None and not _leads_alike(relation, old.rva, new.rva):
-            reason = f"{label} leads to something else than the base's {label}, to which other modules are bound; keep what it leads to."
+            reason = f"{label} leads to something else than the base's {label}, to which other modules are bound; keep what it leads to"
             yield Refusal(Rule.EXPORT_ABI, label, old.rva, reason, facts)
 
 

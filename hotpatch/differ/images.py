@@ -56,7 +56,7 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
 
 def _require_same_machine(base: Image, fixed: Image) -> None:
     if base.machine is not fixed.machine:
-        reason = f"{base.name} is for {base.machine} and {fixed.name} for {fixed.machine}; compare two builds for one machine."
+        reason = f"{base.name} is for {base.machine} and {fixed.name} for {fixed.machine}; compare two builds for one machine"
         raise Refused([Refusal(Rule.MACHINE_DIFFERS, None, None, reason, {"base": base.machine.value, "fixed": fixed.machine.value})])
 
 

@@ -77,17 +77,17 @@ def _layouts(base: View, fixed: View, live: LiveData) -> Iterator[Refusal]:
         facts = {"base_rva": old.rva, "fixed_rva": new.rva, "base_size": old.size, "fixed_size": new.size}
         if kinds[0] is not kinds[1]:
             was, became = ("writable", "constant") if kinds[0] is PlaceKind.WRITABLE else ("constant", "writable")
-            reason = f"{name} was {was} and became {became}; keep it {was}, or give the new datum another name."
+            reason = f"{name} was {was} and became {became}; keep it {was}, or give the new datum another name"
             yield Refusal(Rule.DATA_LAYOUT, name, old.rva, reason, {**facts, "base_kind": was, "fixed_kind": became})
         elif old.size and new.size and old.size != new.size:
             reason = (
                 f"{name} is {old.size} bytes in the base and {new.size} in the fixed image, but the running program's cannot be resized; "
-                "keep its layout and put what is new into a datum of its own."
+                "keep its layout and put what is new into a datum of its own"
             )
             yield Refusal(Rule.DATA_LAYOUT, name, old.rva, reason, facts)
     for shift in live.shifts:
         reason = (
-            f"{len(shift.sites)} unchanged functions use another offset of {shift.name} than in the base: its parts have moved; keep them."
+            f"{len(shift.sites)} unchanged functions use another offset of {shift.name} than in the base: its parts have moved; keep them"
         )
         yield Refusal(Rule.DATA_LAYOUT, shift.name, Rva(shift.base), reason, _vote((shift.base, shift.fixed), shift.sites))
 
@@ -101,7 +101,7 @@ def _thread_local(base: View, fixed: View) -> Iterator[Refusal]:
     if sizes[0] != sizes[1]:
         reason = (
             f"thread-local data are {sizes[0]} bytes in the base and {sizes[1]} in the fixed image, but running threads have theirs; "
-            "keep their layout."
+            "keep their layout"
         )
         facts = {"base_size": sizes[0], "fixed_size": sizes[1], "fixed_rva": new.template.start}
         yield Refusal(Rule.DATA_LAYOUT, None, old.template.start if old else None, reason, facts)
@@ -113,7 +113,7 @@ def _thread_local(base: View, fixed: View) -> Iterator[Refusal]:
         if there[name].rva in old.template and here[name].rva in new.template and places[0] != places[1]:
             reason = (
                 f"the thread-local {name} lies {places[0]} bytes into its thread's block in the base and {places[1]} in the fixed image, "
-                "but running threads have theirs; keep the order of thread-local data and put new ones behind them."
+                "but running threads have theirs; keep the order of thread-local data and put new ones behind them"
             )
             facts = {"base_rva": there[name].rva, "fixed_rva": here[name].rva, "base_offset": places[0], "fixed_offset": places[1]}
             yield Refusal(Rule.DATA_LAYOUT, name, there[name].rva, reason, facts)
@@ -141,7 +141,7 @@ def _growth(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator[
         if user is not None:
             reason = (
                 f"the live datum at rva 0x{stretch.base:x} has {old.size} bytes before the next in the base and {new.size} in the fixed "
-                f"image, and {user.label}, which changed, uses it: so it may have grown; keep its size, or compare with PDBs."
+                f"image, and {user.label}, which changed, uses it: so it may have grown; keep its size, or compare with PDBs"
             )
             facts = {"base_rva": stretch.base, "fixed_rva": stretch.fixed, "base_size": old.size, "fixed_size": new.size}
             yield Refusal(Rule.DATA_LAYOUT, None, Rva(stretch.base), reason, facts)
@@ -224,7 +224,7 @@ def _initial_value(relation: Correspondence, stretch: Stretch, difference: _Diff
         how = f"differs from byte {at} on"
     reason = (
         f"the initial value of {what} {how}, but the running program's datum has long had its first value; "
-        "keep the value, or let new code set it."
+        "keep the value, or let new code set it"
     )
     return Refusal(Rule.DATA_INIT, stretch.name, Rva(stretch.base), reason, facts)
 
@@ -268,7 +268,7 @@ def _disputes(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
         base = Rva(min(pair[0] for pair in dispute.tie.pairs))
         reason = (
             f"it cannot be told which live datum of the fixed image is the base's datum at rva 0x{base:x}, "
-            "because instructions that correspond refer to different ones; compare builds that have PDBs."
+            "because instructions that correspond refer to different ones; compare builds that have PDBs"
         )
         yield Refusal(Rule.CONTRADICTING_VOTES, None, base, reason, {"votes": votes})
 
@@ -286,7 +286,7 @@ def _orphans(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator
             function = relation.base.functions[base]
             reason = (
                 f"{function.label} refers to a live datum at 0x{gained[0]:x} and no longer to the base's at 0x{lost[0]:x}, which may or "
-                "may not be the same; compare builds that have PDBs."
+                "may not be the same; compare builds that have PDBs"
             )
             yield Refusal(Rule.CONTRADICTING_VOTES, function.name, function.entry, reason, {"base_data": lost, "fixed_data": gained})
 

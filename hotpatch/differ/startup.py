@@ -48,7 +48,7 @@ def policy_findings(base: Image, fixed: Image) -> Iterator[Refusal]:
         if old != new:
             reason = (
                 f"{what} is 0x{old:x} in the base and 0x{new:x} in the fixed image, but the process was set up for the base's; "
-                "build the fixed image with the base's policy."
+                "build the fixed image with the base's policy"
             )
             yield Refusal(Rule.POLICY, None, None, reason, {"what": what, "base": old, "fixed": new})
 
@@ -73,7 +73,7 @@ def _compared(relation: Correspondence, what: str, old: Sequence[int], new: Sequ
     place = Rva(gone[0]) if gone else None
     reason = (
         f"the {what} differ ({len(added)} new, {len(gone)} gone), but those of the base have run, and new ones never will; "
-        "let new code set up what it needs, or restart with the fixed build."
+        "let new code set up what it needs, or restart with the fixed build"
     )
     yield Refusal(Rule.START_UP, function.name if function else None, place, reason, {"new_rvas": added, "gone_rvas": gone})
 

@@ -501,5 +501,5 @@ def refuse_hybrid(hybrid: Hybrid, name: str) -> None:
         Refused: Rule hybrid-image.
     """
     if hybrid is not Hybrid.NONE:
-        reason = f"{name} holds code for two machines ({hybrid.value}), which are not told apart; use a plain x64 or Arm64 build of it."
+        reason = f"{name} holds code for two machines ({hybrid.value}), which are not told apart; use a plain x64 or Arm64 build of it"
         raise Refused([Refusal(Rule.HYBRID_IMAGE, None, None, reason, {"hybrid": hybrid.value})])

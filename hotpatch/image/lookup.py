@@ -34,31 +34,31 @@ def function_named(image: Image, text: str) -> Function:
     export = image.exports_by_name.get(text)
     if export is not None:
         if export.rva is None:
-            raise _refused(text, None, f"{text} is exported by forwarding to {export.forwarder}; name a function of that module.", {})
+            raise _refused(text, None, f"{text} is exported by forwarding to {export.forwarder}; name a function of that module", {})
         function = image.function_of_entry(export.rva)
         if function is None:
-            raise _refused(text, export.rva, f"{text} is exported but is no function; name a function.", {"rva": export.rva})
+            raise _refused(text, export.rva, f"{text} is exported but is no function; name a function", {"rva": export.rva})
         return function
     found = [function for function in image.functions if text in function.names]
     if len(found) == 1:
         return found[0]
     if found:
         places = [f"rva:0x{function.entry:x}" for function in found]
-        reason = f"{len(found)} functions are called {text}; name one by its address: {', '.join(places)}."
+        reason = f"{len(found)} functions are called {text}; name one by its address: {', '.join(places)}"
         raise _refused(text, None, reason, {"at": places})
     names = sorted({name for function in image.functions for name in function.names})
     same = [name for name in names if name.casefold() == text.casefold()]
     near = same or get_close_matches(text, names, _NEAR_NAMES, 0.5)
     if _ADDRESS.fullmatch(text):
-        hint = f"for the one at that address write rva:{text}."
+        hint = f"for the one at that address write rva:{text}"
     else:
-        hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has."
+        hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has"
     other = ""
     if image.other_pdb:
-        other = f" {image.other_pdb} lies beside it but is another build's: its GUID or age differs."
+        other = f" ({image.other_pdb} lies beside it but is another build's: its GUID or age differs)"
     elif not image.has_symbols:
-        other = " No PDB lies beside it, which would name more."
-    raise _refused(text, None, f"{image.name} has no function called {text}; {hint}{other}", {"near": near} if near else {})
+        other = " (no PDB lies beside it, which would name more)"
+    raise _refused(text, None, f"{image.name} has no function called {text}{other}; {hint}", {"near": near} if near else {})
 
 
 def _by_rva(image: Image, text: str) -> Function:
@@ -73,7 +73,7 @@ def _by_rva(image: Image, text: str) -> Function:
         return function
     around = image.function_at(rva)
     hint = f"that is inside of {_with_entry(around)}" if around else "hotpatch inspect lists the entries"
-    raise _refused(text, None, f"no function of {image.name} begins at 0x{rva:x}; {hint}.", {"rva": rva})
+    raise _refused(text, None, f"no function of {image.name} begins at 0x{rva:x}; {hint}", {"rva": rva})
 
 
 def _with_entry(function: Function) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
+from hotpatch.differ import Verdict
 from hotpatch.patch import CarriedKind
 from hotpatch.report.documents import (
     BuildDocument,
@@ -27,12 +28,14 @@ from hotpatch.report.documents import (
     RefusalDocument,
     SectionDocument,
     SignatureDocument,
+    StayingDocument,
     UnwindDocument,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+    from hotpatch.differ import ImageDiff
     from hotpatch.errors import Fault, Refusal
     from hotpatch.image import BaseIdentity, Image, UnwindSteps
     from hotpatch.patch import Carried, HotPatchInfo, Patch
@@ -144,8 +147,10 @@ def _literal(patch: Patch, item: Carried) -> str | None:
     return data.decode(encoding, "backslashreplace").partition("\0")[0]
 
 
-def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None = None, rehearsal: Rehearsal | None = None) -> BuildDocument:
-    """The document of a ``hotpatch build`` that made a patch; ``checked`` is what was run on made-up state."""
+def build(
+    patch: Patch, path: str, found: ImageDiff, checked: list[MicroFunctionDocument] | None = None, rehearsal: Rehearsal | None = None
+) -> BuildDocument:
+    """The document of a ``hotpatch build`` that made a patch out of what was ``found``; ``checked`` is what was run on made-up state."""
     return BuildDocument(
         patch=path,
         sequence=patch.sequence,
@@ -157,15 +162,36 @@ def build(patch: Patch, path: str, checked: list[MicroFunctionDocument] | None =
         checked=checked or [],
         assumed_imports=list(rehearsal.stood_for) if rehearsal is not None else [],
         start_ended_at=list(rehearsal.start_ended_at) if rehearsal is not None else [],
+        staying=staying(found, {item.base_rva for item in patch.functions}),
         refused=[],
     )
 
 
-def no_build(base: Image, sequence: int, refused: Iterable[Refusal]) -> BuildDocument:
-    """The document of a ``hotpatch build`` that made none."""
+def no_build(base: Image, sequence: int, refused: Iterable[Refusal], found: ImageDiff | None = None) -> BuildDocument:
+    """The document of a ``hotpatch build`` that made none, by a refusal or because nothing was ``found`` that travels."""
     return BuildDocument(
-        patch=None, sequence=sequence, bytes=0, base=identity(base.identity), functions=[], carried=[], refused=refusals(refused)
+        patch=None,
+        sequence=sequence,
+        bytes=0,
+        base=identity(base.identity),
+        functions=[],
+        carried=[],
+        staying=[] if found is None else staying(found, frozenset()),
+        refused=refusals(refused),
     )
+
+
+def staying(found: ImageDiff, travelling: Collection[int]) -> list[StayingDocument]:
+    """Functions of the base that differ and whose entries are not among those ``travelling``, by entry."""
+    rows = []
+    for row in found.functions:
+        if row.base is None or row.base.entry in travelling:
+            continue
+        if row.verdict is Verdict.REMOVED:
+            rows.append(StayingDocument(name=row.base.name, base_rva=row.base.entry, why="removed"))
+        elif row.verdict is Verdict.CHANGED:
+            rows.append(StayingDocument(name=row.base.name, base_rva=row.base.entry, why="cosmetic" if row.is_cosmetic else "left-out"))
+    return sorted(rows, key=lambda item: item.base_rva)
 
 
 def hot_patch_info(value: HotPatchInfo) -> HotPatchInfoDocument:

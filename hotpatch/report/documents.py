@@ -70,6 +70,14 @@ class MicroFunctionDocument(Document, frozen=True, kw_only=True):
     notes: list[str]
 
 
+class StayingDocument(Document, frozen=True, kw_only=True):
+    """A function of the base that differs and is not replaced: gone from the fixed build, cosmetic, or left out by ``--only``."""
+
+    name: str | None
+    base_rva: int
+    why: Literal["removed", "cosmetic", "left-out"]
+
+
 class BuildDocument(Document, frozen=True, kw_only=True):
     """``hotpatch build``."""
 
@@ -84,6 +92,7 @@ class BuildDocument(Document, frozen=True, kw_only=True):
     checked: list[MicroFunctionDocument] = msgspec.field(default_factory=list)
     assumed_imports: list[str] = msgspec.field(default_factory=list)
     start_ended_at: list[str] = msgspec.field(default_factory=list)
+    staying: list[StayingDocument] = msgspec.field(default_factory=list)
     refused: list[RefusalDocument]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -23,14 +24,12 @@ if TYPE_CHECKING:
 
     from hotpatch.report.diff_documents import DiffDocument
     from hotpatch.report.documents import (
-        BuildDocument,
         CarriedDocument,
         CasesDocument,
         HotPatchInfoDocument,
         IdentityDocument,
         InspectImageDocument,
         InspectPatchDocument,
-        MicroFunctionDocument,
         PatchedFunctionDocument,
         RefusalDocument,
         UnwindDocument,
@@ -103,18 +102,31 @@ def hexadecimal(value: int | None) -> str:
     return "-" if value is None else f"0x{value:x}"
 
 
-def refusals(items: Iterable[RefusalDocument], *, at: int | None = None) -> RenderableType:
-    """Each refusal: after how many instructions, where that is to be told, rule, place, sentence, evidence."""
+def _tally(items: Iterable[RefusalDocument]) -> str:
+    """How many there are by each rule, most first, after a colon."""
+    counts = sorted(Counter(item.rule for item in items).items(), key=lambda pair: (-pair[1], pair[0]))
+    return f": {', '.join(f'{count} × {rule}' for rule, count in counts)}"
+
+
+def refusals(
+    items: Sequence[RefusalDocument], *, at: int | None = None, called: str = "refused", closing: str = "refused"
+) -> RenderableType:
+    """Each refusal, ``called`` so: after how many instructions, where that is to be told, rule, place, sentence, evidence.
+
+    Where there are several, a line that begins with ``closing`` counts them by rule.
+    """
     parts: list[RenderableType] = []
     for item in items:
         place = [item.function or "", hexadecimal(item.rva) if item.rva is not None else ""]
         where = "  ".join(word for word in place if word)
         when = f"[{at}] " if at is not None else ""
-        parts.append(Text.assemble(when, ("refused ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))
+        parts.append(Text.assemble(when, (f"{called} ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))
         parts.append(Padding(Text(printable(item.reason)), INDENT))
         evidence = {key: value for key, value in item.evidence.items() if key not in _IN_THE_REASON}
         if evidence:
             parts.append(Padding(_evidence(evidence), INDENT))
+    if len(items) > 1:
+        parts.append(Text(f"{closing}{_tally(items)}"))
     return Group(*parts)
 
 
@@ -201,7 +213,7 @@ def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
     total = document.summary
     parts: list[RenderableType] = [rows] if rows.notes else []
     if document.findings:
-        parts.append(refusals(document.findings))
+        parts.append(refusals(document.findings, called="finding", closing="findings, which build refuses"))
     parts.append(
         Text(
             f"{document.machine}: {total.identical} identical, {total.relocated} relocated, {total.changed} changed, "
@@ -211,7 +223,8 @@ def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def _patched(functions: Iterable[PatchedFunctionDocument]) -> RenderableType:
+def patched(functions: Iterable[PatchedFunctionDocument]) -> RenderableType:
+    """The functions that a patch replaces."""
     rows = table("function", "base", "patch", "bytes", "redirect", "why", right=("base", "patch", "bytes"), fold=("why",))
     for item in functions:
         rows.add_row(
@@ -225,7 +238,8 @@ def _patched(functions: Iterable[PatchedFunctionDocument]) -> RenderableType:
     return rows
 
 
-def _carried(items: Sequence[CarriedDocument]) -> list[RenderableType]:
+def carried(items: Sequence[CarriedDocument]) -> list[RenderableType]:
+    """What else a patch brings, if anything."""
     if not items:
         return []
     rows = table("carried", "kind", "patch", "bytes", right=("patch", "bytes"))
@@ -241,53 +255,9 @@ def _quoted(text: str) -> str:
     return shown if cell_len(shown) <= _LONGEST_TEXT else f'{shown[: _LONGEST_TEXT - 2]}…"'
 
 
-def _overridden(rules: Sequence[str]) -> list[RenderableType]:
+def overridden(rules: Sequence[str]) -> list[RenderableType]:
+    """The rules that a patch was built against, if any."""
     return [Text(f"overridden: {', '.join(rules)}", style="red")] if rules else []
-
-
-def build(document: BuildDocument) -> RenderableType:
-    """What was built, or why not."""
-    if document.refused:
-        return Group(refusals(document.refused), Text("no patch was written"))
-    path = printable(str(document.patch))
-    return Group(
-        _patched(document.functions),
-        *_carried(document.carried),
-        *_overridden(document.overrides),
-        *_checked(document.checked),
-        *(Text(f"assumed to be in the process, as the emulator does not know it: {label}") for label in document.assumed_imports),
-        *(
-            Text(f"start-up of the base not run past its call of {label}, as the emulator does not know it")
-            for label in document.start_ended_at
-        ),
-        Text(f"{path}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
-    )
-
-
-def micro(functions: Sequence[MicroFunctionDocument]) -> RenderableType:
-    """A row for each function that was run on made-up state, and what there is to note."""
-    numbers = ("rva", "runs", "agreed", "covered", "instructions")
-    rows = table("verdict", "function", *numbers, right=numbers)
-    notes = []
-    for item in functions:
-        covered = f"{item.covered:.0%}"
-        name = item.name or f"rva:0x{item.base_rva:x}"
-        cells = (hexadecimal(item.base_rva), str(item.runs), str(item.agreed), covered, str(item.instructions))
-        rows.add_row(item.verdict, name, *cells)
-        if item.notes:
-            notes.append(Padding(Text(f"{name}: {'; '.join(item.notes)}"), INDENT))
-    return Group(rows, *notes)
-
-
-def _checked(functions: Sequence[MicroFunctionDocument]) -> list[RenderableType]:
-    """What ``--check`` has run: a row for each function that travels, a line for the sample."""
-    travelling, sample = ([item for item in functions if item.patched is patched] for patched in (True, False))
-    parts: list[RenderableType] = [micro(travelling)] if travelling else []
-    if sample:
-        agreed = sum(item.verdict == "agree" for item in sample)
-        ran = f"of {counted(len(sample), 'relocated function')} run as a sample"
-        parts.append(Text(f"{ran}, {agreed} agree and {len(sample) - agreed} are inconclusive"))
-    return parts
 
 
 def inspect_image(document: InspectImageDocument) -> RenderableType:
@@ -362,9 +332,9 @@ def inspect_patch(document: InspectPatchDocument) -> RenderableType:
         *_identity(base),
         Text(f"made from {printable(document.provenance.fixed)} by {document.provenance.builder}"),
         Text(f"    SHA-256 {document.provenance.fixed_sha256}"),
-        _patched(document.functions),
-        *_carried(document.carried),
-        *_overridden(document.overrides),
+        patched(document.functions),
+        *carried(document.carried),
+        *overridden(document.overrides),
         Text(f"callbacks: {callbacks}"),
         Text(f"terms: {_terms(document)}"),
         Text(f"fixups: {fixups}"),

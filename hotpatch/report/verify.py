@@ -10,6 +10,7 @@ from rich.text import Text
 
 from hotpatch.errors import counted
 from hotpatch.report import text
+from hotpatch.report.building import micro
 from hotpatch.report.convert import refusals
 from hotpatch.report.documents import MicroFunctionDocument, OutcomesDocument, VerifyDocument, ViolationDocument
 from hotpatch.verifier import NO_DIFFERENCE
@@ -71,7 +72,7 @@ def render(report: VerifyReport) -> RenderableType:
     refused = ("refused",) if any(item.refused for item in report.calls) else ()
     numbers = ("tried", "of", "entries", "old", "new", "per call", "mixed", "wrong", *refused)
     if report.functions:
-        return Group(text.micro([micro_function(item) for item in report.functions]), *_violations(report), Text(_closing(report)))
+        return Group(micro([micro_function(item) for item in report.functions]), *_violations(report), Text(_closing(report)))
     rows = text.table("call", "patch", *numbers, right=numbers, fold=("call",), least=_LEAST_CALL)
     for item in report.calls:
         rows.add_row(

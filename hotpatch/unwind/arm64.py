@@ -135,7 +135,7 @@ def _moves_before_return(code: bytes) -> int:
 
 def _refused(image: Image, entry: UnwindEntry, problem: str) -> NotHotpatchable:
     function = image.function_at(entry.range.start)
-    reason = f"its function-table entry cannot be carried ({problem}); leave this function out of the patch."
+    reason = f"its function-table entry cannot be carried ({problem}); leave this function out of the patch"
     return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason)])
 
 

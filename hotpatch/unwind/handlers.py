@@ -313,6 +313,6 @@ def _refused(image: Image, entry: UnwindEntry, name: str | None, data: bytes, pr
     function = image.function_at(entry.range.start)
     handler = f"the handler {name}" if name else "a handler that has no name"
     why = f" ({problem})" if problem else ""
-    reason = f"it has exception data for {handler}, of a form that cannot be carried{why}; leave this function out of the patch."
+    reason = f"it has exception data for {handler}, of a form that cannot be carried{why}; leave this function out of the patch"
     evidence: dict[str, object] = {"handler": name, "data": data.hex()}
     return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason, evidence)])

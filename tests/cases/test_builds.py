@@ -21,6 +21,7 @@ def outcome(given) -> tuple[str, str | None]:
     except hotpatch.NothingToDo:
         return "nothing", None
     except hotpatch.NotHotpatchable as refused:
+        assert not [item.reason for item in refused.refusals if item.reason.endswith(".")]
         return "refused", refused.refusals[0].rule
     return "patched", None
 

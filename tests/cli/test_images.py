@@ -270,6 +270,17 @@ def test_build_with_a_redirect(ask: Ask, image, machine, tmp_path: Path, redirec
     assert {item["redirect"] for item in found["functions"]} == {redirect}
 
 
+def test_build_tells_what_stays_as_it_is(ask: Ask, image, machine, tmp_path: Path) -> None:
+    """What is gone from the fixed build, and what ``--only`` leaves out."""
+    pair = image("vtable", machine), image("vtable", machine, "fixed")
+    build = "build", *pair, "-o", tmp_path / "fix.dll"
+    (gone,) = ask(*build, "--json").document("build")["staying"]
+    assert (gone["name"], gone["why"]) == ("as_it_is", "removed")
+    assert "\n1 function is not in the fixed build and stays in the process; " in ask(*build).out
+    rows = ask(*build, "--only", "triangle_area", "--json").document("build")["staying"]
+    assert {row["name"]: row["why"] for row in rows} == {"as_it_is": "removed", "make_triangle": "left-out"}
+
+
 def test_nothing_to_do(ask: Ask, image, machine, tmp_path: Path) -> None:
     pair = image("cosmetic", machine), image("cosmetic", machine, "fixed")
     answer = ask("build", *pair, "-o", tmp_path / "fix.dll", "--json")
@@ -374,7 +385,7 @@ def test_what_tells_builds_apart_looks_alike_everywhere(ask: Ask, image, patch, 
 def test_without_a_pdb_it_is_said_that_there_is_none(ask: Ask, image, machine, tmp_path: Path) -> None:
     alone = tmp_path / "alone.dll"
     alone.write_bytes(Path(image("basic", machine)).read_bytes())
-    missing = "No PDB lies beside it, which would name more."
+    missing = " (no PDB lies beside it, which would name more); "
     assert missing in " ".join(ask("call", alone, "nope").out.split())
     assert missing not in " ".join(ask("call", image("basic", machine), "nope").out.split())
 

@@ -12,8 +12,15 @@ import hotpatch
 from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
-from hotpatch.report import comparison, events, running, text, verify
-from hotpatch.report.documents import CallDocument, FaultDocument, FrameDocument, RefusalDocument
+from hotpatch.report import building, comparison, events, running, text, verify
+from hotpatch.report.documents import (
+    CallDocument,
+    FaultDocument,
+    FrameDocument,
+    MicroFunctionDocument,
+    RefusalDocument,
+    StayingDocument,
+)
 from hotpatch.verifier import VerifyReport
 from hotpatch.verifier.model import Kind, Violation
 
@@ -153,6 +160,58 @@ def test_refusal_folds_under_its_indent() -> None:
     assert "    base rva  0x10" in lines
     wide = shown(text.refusals([refusal]), 10_000)
     assert wide == [lines[0], f"    {refusal.reason}", "    base rva  0x10", f"    long      {'x' * 100}"]
+
+
+def test_several_refusals_are_counted_by_rule() -> None:
+    made = [RefusalDocument(rule=rule, function=None, rva=None, reason="no", evidence={}) for rule in ("b", "c", "a", "c")]
+    assert shown(text.refusals(made))[-1] == "refused: 2 × c, 1 × a, 1 × b"
+    findings = shown(text.refusals(made, called="finding", closing="findings"))
+    assert findings[::2] == [*(f"finding {item.rule}" for item in made), "findings: 2 × c, 1 × a, 1 × b"]
+    assert shown(text.refusals(made[:1])) == ["refused b", "    no"]
+
+
+STAYING = [
+    ([], []),
+    (
+        [("old", 0x10, "removed"), ("line", 0x20, "cosmetic"), (None, 0x30, "left-out")],
+        [
+            "1 function is not in the fixed build and stays in the process; a call that still gets there runs the old code: old",
+            "1 function differs in line numbers, versions, dates or folders alone and stays as in the base: line",
+            "1 function changed but stays as in the base, by --only: rva:0x30",
+        ],
+    ),
+    (
+        [(f"f{number}", number, "left-out") for number in range(10)],
+        ["10 functions changed but stay as in the base, by --only: f0, f1, f2, f3, f4, f5, f6, f7 and 2 more (--json has all)"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("functions", "expected"), STAYING)
+def test_what_a_build_leaves_in_the_base(functions: list[tuple[str | None, int, str]], expected: list[str]) -> None:
+    rows = [StayingDocument(name=name, base_rva=rva, why=why) for name, rva, why in functions]
+    assert [shown(line, 200) for line in building.staying(rows)] == [[line] for line in expected]
+
+
+RUN_IN_PART = "in part: only the covered share of the function's instructions ran; the rest was not compared"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "covered", "expected", "told"),
+    [
+        ("agree", 1.0, "agree     f         0x10     4       4     100%             9", []),
+        ("agree", 0.11, "agree in part  f         0x10     4       4      11%             9", [RUN_IN_PART]),
+        ("agree", 0.29, "agree in part  f         0x10     4       4      29%             9", [RUN_IN_PART]),
+        ("agree", 0.9999, "agree in part  f         0x10     4       4      99%             9", [RUN_IN_PART]),
+        ("differ", 0.5, "differ    f         0x10     4       4      50%             9", []),
+    ],
+)
+def test_agreement_says_whether_all_of_a_function_ran(verdict: str, covered: float, expected: str, told: list[str]) -> None:
+    row = MicroFunctionDocument(
+        name="f", base_rva=0x10, fixed_rva=0x10, patched=True, verdict=verdict, runs=4, agreed=4, covered=covered, instructions=9, notes=[]
+    )
+    lines = shown(building.micro([row]), 200)
+    assert (lines[1].split(), lines[2:]) == (expected.split(), told)
 
 
 def test_table_keeps_names_whole_and_folds_sentences() -> None:
