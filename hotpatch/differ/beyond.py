@@ -6,7 +6,7 @@ symbol, or without symbols up to the next thing that anything refers to, is comp
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import WHOLE_KINDS, Flow, Use
@@ -15,7 +15,7 @@ from hotpatch.differ.follow import followed, named_data
 from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.parts import Body
@@ -32,7 +32,9 @@ class Hidden:
         self._are_configured = relation.are_configured
         named = base.image.has_symbols and fixed.image.has_symbols
         self._places = _differing_by_name(relation) if named else _differing_by_place(relation)
-        self._far = {pair for pair in relation.settled if not self.are_near(*pair)}
+        there, here = (_around(some, sorted({pair[side] for pair in relation.settled})) for side, some in enumerate(self._places))
+        far = [pair for pair in relation.settled if pair[0] not in there and pair[1] not in here]
+        self._far = {pair for pair in far if not relation.are_configured(*pair)}
 
     def may_reach(self, old: Body, new: Body) -> bool:
         """Whether two functions of the same body name anything that is near one."""
@@ -142,6 +144,14 @@ def _expected(left: Sequence[int], partners: Mapping[int, int]) -> Iterator[tupl
     for rva in left:
         at = bisect_left(known, rva)
         yield rva, sorted({partners[near] + rva - near for near in known[max(at - 1, 0) : at + 1]})
+
+
+def _around(places: Sequence[int], starts: Sequence[int]) -> Container[int]:
+    """Those of ``starts``, sorted, near which one of ``places`` lies."""
+    found: set[int] = set()
+    for place in places:
+        found.update(starts[bisect_left(starts, place - FARTHEST) : bisect_right(starts, place + FARTHEST)])
+    return found
 
 
 def _has_near(places: Sequence[int], at: int) -> bool:

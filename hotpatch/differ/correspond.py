@@ -61,6 +61,9 @@ class Correspondence:
         self.settled: set[Pair] = {pair for pair in matching.forward.items() if pair[0] not in base.tables}
         """Pairs that are the same thing whoever refers to them, and in whatever way; see :meth:`settle`."""
         self._aligned: dict[Pair, Mapping[Position, Position]] = {}
+        self._configurations = tuple(
+            range(*view.image.load_configuration.range) if view.image.load_configuration else range(0) for view in (base, fixed)
+        )
         self._roles = {rva: role for role, rva in base.special_data.items()}, {rva: role for role, rva in fixed.special_data.items()}
 
     @cached_property
@@ -213,10 +216,8 @@ class Correspondence:
 
     def are_configured(self, base: int, fixed: int) -> bool:
         """Whether the two are one field of the load configuration, whose others tell the loader of all that the image has."""
-        there, here = self.base.image.load_configuration, self.fixed.image.load_configuration
-        if there is None or here is None:
-            return False
-        return base in there.range and fixed in here.range and base - there.range.start == fixed - here.range.start
+        there, here = self._configurations
+        return base in there and fixed in here and base - there.start == fixed - here.start
 
     def constant_content(self, base: int, fixed: int) -> Sequence[Pair] | None:
         """What must correspond too where ``base`` and ``fixed`` are constants that have the same bytes; ``None`` for all else."""
