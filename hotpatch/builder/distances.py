@@ -25,6 +25,8 @@ def tables_of(image: Image, function: Function) -> tuple[DistanceTable, ...]:
 def sites(image: Image, table: DistanceTable, part: Range, following: int) -> tuple[Site, ...] | None:
     """The entries of ``table``, which lies in what travels as ``part``, as sites; ``None`` where no field can hold them, or it may go on.
 
+    It does where code says so and only its beginning travels.
+
     Without a bound, the table ends at ``following``, where something else begins that anything refers to, at the first thing behind it that
     one of its own entries leads to, or before a word that leads to another section than its first, or to none, such as one of a text. Where
     another entry may stand at ``following``, it is not known what begins there. Entries that lead into ``part`` move with it and are no
@@ -32,7 +34,9 @@ def sites(image: Image, table: DistanceTable, part: Range, following: int) -> tu
     """
     if (table.entry_size, table.shift, table.signed) != (ENTRY_SIZE, 0, True):
         return None
-    end = min(part.end, following) if table.count is None else min(part.end, table.address + table.count * table.entry_size)
+    end = min(part.end, following) if table.count is None else table.address + table.count * table.entry_size
+    if end > part.end:
+        return None
     section = image.section_at(_target(image, table.address, table.address))
     found = []
     at = table.address

@@ -26,6 +26,7 @@ CASES = {
     "up to what is referred to and may be an entry": ((NEAR, FAR), (NEAR - TABLE, 0x40), None, 2, None),
     "as long as the code says": ((NEAR, FAR), (FAR - TABLE,), 2, 9, 2),
     "as long as the code says, and damaged": ((NEAR,), TEXT, 3, 9, 3),
+    "longer by what the code says than what travels": ((NEAR, FAR), (), 3, 9, None),
     "as long as the code says, though something refers to its middle": ((NEAR, FAR, NEAR), (), 3, 1, 3),
 }
 """Where the entries lead, the words behind these, how many the code says there are, behind how many something else is referred to, and how

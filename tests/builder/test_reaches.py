@@ -56,7 +56,7 @@ def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: b
         code += b"\x48\x8d\x04\x88" if machine is Machine.X64 else struct.pack("<I", 0x8B010800)  # rax += rcx * 4, x0 += x1 * 4
     if machine is Machine.X64:
         return code + b"\x8b\x40" + struct.pack("<b", distance) + (b"\x83\xc0\x07" if changed else b"") + RETURNS[machine]
-    load = struct.pack("<I", 0xB9400000 | distance // 4 << 10)
+    load = struct.pack("<I", 0xB9400000 | distance // 4 << 10 if distance >= 0 else 0xB8400000 | (distance & 0x1FF) << 12)
     return code + load + (struct.pack("<I", 0x11001C00) if changed else b"") + RETURNS[machine]
 
 
@@ -181,6 +181,20 @@ def test_live_data_that_are_walked(machine: Machine) -> None:
 
 
 FARTHER = {1: 0, 2: 8, 3: 24, 4: 16}
+
+
+IN_FRONT = {1: 0, 2: -8, 3: 16, 4: 24}
+
+
+@each_machine
+@pytest.mark.parametrize("there", [-8, -16])
+def test_an_index_from_in_front_of_what_is_named(machine: Machine, there: int) -> None:
+    """It may go over what is named, for its lowest value need not be zero; what the base has in front elsewhere may be meant."""
+    diff = live(machine, -8, (IN_FRONT | {2: there}, IN_FRONT), indexed=True)
+    if there == -8:
+        assert build_patch(diff).carried == ()
+    else:
+        assert refusals(diff) == [("unresolved-reference", DATA + 0x100 - 8)]
 
 
 @each_machine
