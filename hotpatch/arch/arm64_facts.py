@@ -64,6 +64,13 @@ class Destination(NamedTuple):
     shift: int
 
 
+class Choice(NamedTuple):
+    """What a conditional select leaves: ``chosen`` where the branch right behind it is taken, else ``other``."""
+
+    chosen: Fact | None
+    other: Fact | None
+
+
 class Bound(NamedTuple):
     """The largest value of an unsigned number.
 
@@ -75,7 +82,7 @@ class Bound(NamedTuple):
     exact: bool = False
 
 
-Fact = Page | Torn | Whole | ImageBase | ImagePage | Entry | Destination | Bound
+Fact = Page | Torn | Whole | ImageBase | ImagePage | Entry | Destination | Choice | Bound
 State = dict[int, Fact]
 """Facts by register; a register's bound stands at its number plus :data:`BOUND`."""
 
@@ -163,6 +170,17 @@ def forget_slots(state: State, first: int, end: int) -> None:
     """Drop the facts about 64-bit places on the stack of which a byte from ``first`` to before ``end`` (from SP) is written."""
     for key in [key for key in state if first - 8 < key - SLOTS < end and key >= SLOTS]:
         del state[key]
+
+
+def decided(state: State) -> tuple[State, State]:
+    """``state`` behind a conditional branch where that falls through and where it is taken: on each way one side of every choice."""
+    choices = {key: fact for key, fact in state.items() if isinstance(fact, Choice)}
+    if not choices:
+        return state, state
+    rest = {key: fact for key, fact in state.items() if key not in choices}
+    falls = {key: fact.other for key, fact in choices.items() if fact.other is not None}
+    taken = {key: fact.chosen for key, fact in choices.items() if fact.chosen is not None}
+    return {**rest, **falls}, {**rest, **taken}
 
 
 def escape(fact: Fact | None, index: int, sink: list[Completion]) -> None:

@@ -17,7 +17,7 @@ from hotpatch.arch import arm64_facts as facts
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_blocks import Blocks
-from hotpatch.arch.arm64_facts import Bound, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
+from hotpatch.arch.arm64_facts import Bound, Choice, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
 from hotpatch.arch.arm64_origins import Origin, Origins
 from hotpatch.arch.model import FixupKind
 
@@ -215,9 +215,9 @@ class Analysis:
         following, target = self._following[block]
         if self._code.words[last] == a64.BRK_TRAP:
             state = facts.doubted(state)
-        falls = taken = state
+        falls, taken = facts.decided(state)
         if self._tables:
-            falls, taken = _refine(self._code.words[last], state)
+            (falls, _), (_, taken) = (_refine(self._code.words[last], one) for one in (falls, taken))
         return [(number, facts_there) for number, facts_there in ((following, falls), (target, taken)) if number >= 0]
 
     # one block ---------------------------------------------------------------------------------------------------------------------------
@@ -278,6 +278,8 @@ class Analysis:
         if a64.is_move_register(word):
             return state.get(a64.rm(word))
         other = state.get(a64.rm(word))
+        if a64.is_select(word) and (choice := self._choice(index, word, fact, other)) is not None:
+            return choice
         if word & 0xFF000000 == 0x8B000000:  # ADD (shifted register), ADD (extended register)
             if isinstance(fact, ImageBase | ImagePage):
                 return fact
@@ -286,6 +288,14 @@ class Analysis:
         if sink is not None:
             _escape_operands(state, fact, other, index, word, sink)
         return None
+
+    def _choice(self, index: int, word: int, fact: Fact | None, other: Fact | None) -> Choice | None:
+        """What a CSEL leaves that a branch right behind it tells of."""
+        behind = self._code.words[index + 1 : index + 2]
+        as_taken = a64.selects_as(word, behind[0]) if behind and self._blocks.end(self._blocks.of(index)) == index + 2 else None
+        if as_taken is None or (fact is None and other is None):
+            return None
+        return Choice(fact, other) if as_taken else Choice(other, fact)
 
     def _made_by_slot(self, state: State, index: int, word: int, sink: list[Completion] | None) -> Fact | None:
         """The fact about Rt that a load from a place that SP gives (unsigned immediate) makes; a store makes one about the place."""

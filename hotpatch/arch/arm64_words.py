@@ -207,6 +207,19 @@ def condition_of(word: int) -> int:
     return word & 15
 
 
+def is_select(word: int) -> bool:
+    """CSEL of 64 bits: Rn where the condition holds, else Rm."""
+    return word & 0xFFE00C00 == 0x9A800000
+
+
+def selects_as(select: int, branch: int) -> bool | None:
+    """Whether a CSEL takes Rn where the B.cond right behind it is taken, ``False`` where it takes Rm there; ``None`` if neither is told."""
+    condition = select >> 12 & 15
+    if branch & 0xFF000010 != 0x54000000 or condition & 14 == CONDITION_AL or condition & 14 != condition_of(branch) & 14:
+        return None
+    return condition == condition_of(branch)
+
+
 def is_conditional_always(word: int) -> bool:
     """B.cond or BC.cond with AL or NV: both are taken always."""
     return word >> 24 == 0x54 and word & 14 == CONDITION_AL

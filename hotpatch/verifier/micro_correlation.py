@@ -297,7 +297,10 @@ class Correlation:
         return 0 <= base < self.diff.base.size_of_image and self._alike(self.diff.base, base, fixed, size)
 
     def _alike(self, image: Image, rva: int, fixed: int, size: int) -> bool:
-        """Whether ``image`` holds what the fixed image does: the same bytes, pointers to the same thing, slots of the same import."""
+        """Whether ``image`` holds what the fixed image does: the same bytes, pointers to the same thing, slots of the same import.
+
+        What is read of a part of a pointer are bytes.
+        """
         other = self.diff.fixed
         if size > _WORD:
             halves = ((at, min(_WORD, size - at)) for at in range(0, size, _WORD))
@@ -306,7 +309,7 @@ class Correlation:
         if any(slots):
             return len({slot.label if slot else "" for slot in slots}) == 1
         one, two = other.pointers.get(Rva(fixed)), image.pointers.get(Rva(rva))
-        if one is not None and two is not None:
+        if one is not None and two is not None and size == _WORD:
             return self.meant(one) == two if image is self.diff.base else _beginning(image, two) == _beginning(other, one)
         return image.read(rva, size) == other.read(fixed, size) and (one is None) == (two is None)
 

@@ -563,6 +563,8 @@ def test_past_pointers_that_travel(machine: Machine) -> None:
     mine = next(rva for rva in patch.image.pointers if patch.image.read(patch.image.pointers[rva], 4) == b"busy")
     assert correlation.is_past_carried(place + mine + 0x18, theirs.load_base + table + 0x18, images[1].functions[0])
     assert [correlation.alike(place + mine + 8, theirs.load_base + table + at, 8) for at in (0, 8, 16)] == [False, True, False]
+    # Part of a pointer is bytes.
+    assert not correlation.alike(place + mine + 8, theirs.load_base + table + 8, 4)
 
 
 def _ending_in_a_call(machine: Machine, number: int, behind: bytes, last: str = "") -> hotpatch.Image:

@@ -413,6 +413,28 @@ JOINS = {
 }
 
 
+CHOICES = {
+    "not-taken": ("csel x8, x2, x8, hi; b.hi 0x1018; add x0, x8, #0x20; ret", [WHOLE, (0x5020, Use.DATA), (0x5020, Use.DATA)]),
+    "not-taken-the-other-way-round": (
+        "csel x8, x8, x2, ls; b.hi 0x1018; add x0, x8, #0x20; ret",
+        [WHOLE, (0x5020, Use.DATA), (0x5020, Use.DATA)],
+    ),
+    "taken": ("csel x8, x8, x2, hi; b.hi 0x1018; ret; add x0, x8, #0x20; ret", [WHOLE, (0x5020, Use.DATA), (0x5020, Use.DATA)]),
+    "into-another-register": ("csel x9, x2, x8, eq; b.eq 0x1018; add x0, x9, #0x20; ret", [WHOLE, (0x5020, Use.DATA), (0x5020, Use.DATA)]),
+    "overwritten-on-that-way": ("csel x8, x2, x8, hi; b.hi 0x1018; mov x8, x3; str x8, [x1]; ret", [WHOLE]),
+    "stored-on-that-way": ("csel x8, x2, x8, hi; b.hi 0x1018; str x8, [x1]; mov x0, #1; ret", [WHOLE, PARTIAL]),
+    "by-another-condition": ("csel x8, x2, x8, hi; b.eq 0x1018; mov x8, x3; str x8, [x1]; ret", [WHOLE, PARTIAL]),
+    "with-something-between": ("csel x8, x2, x8, hi; mov x3, x4; b.hi 0x101c; mov x8, x3; str x8, [x1]; ret", [WHOLE, PARTIAL]),
+}
+"""What becomes of a page that a conditional select takes or not, where the branch behind it tells which."""
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_page_that_is_selected_by_what_a_branch_goes_by(name: str):
+    text, expected = CHOICES[name]
+    assert page_uses("ldr w1, [x8, #0x10]; cmp w1, w3; " + text) == expected
+
+
 @pytest.mark.parametrize("name", JOINS)
 def test_a_page_on_one_of_two_ways(name: str):
     """A call that never returns leaves a way that no run takes; where the page is read behind it, the address must not be lost."""
