@@ -44,13 +44,19 @@ class Origins:
         self._code, self._blocks = code, blocks
         self._before: dict[int, list[int]] = {}
         numbers, following = blocks.connections()
+        self._led_to = {target for _, target in following} | {numbers.get(at, -1) for targets in edges.values() for at in targets}
         for block, (falls, target) in enumerate(following):
             last = blocks.end(block) - 1
-            for successor in (falls if self._goes_on(last) else -1, target, *(numbers.get(at, -1) for at in edges.get(last, ()))):
+            for successor in (falls if self._goes_on(last, falls) else -1, target, *(numbers.get(at, -1) for at in edges.get(last, ()))):
                 self._before.setdefault(successor, []).append(block)
 
-    def _goes_on(self, last: int) -> bool:
-        """Whether control comes past the word that ends a block for certain, where it is not led elsewhere."""
+    def _goes_on(self, last: int, falls: int) -> bool:
+        """Whether control comes past the word that ends a block for certain, to the block ``falls``, where it is not led elsewhere.
+
+        A block ends with a call through a register even where no other begins behind it.
+        """
+        if a64.flow_of(self._code.words[last]) is Flow.CALL_INDIRECT and falls not in self._led_to:
+            return True
         words = self._code.words
         while last > 0 and words[last] == a64.NOP:
             last -= 1

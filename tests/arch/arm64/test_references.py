@@ -385,6 +385,10 @@ JOINS = {
         "ldr w1, [x8, #0x10]; cbz w1, 0x1018; ldr x8, [x2]; b 0x101c; nop; bl 0x2000; ldr w0, [x8, #0x20]; ret",
         [WHOLE],
     ),
+    "on-the-way-through-a-call-by-a-register": (
+        "ldr w1, [x8, #0x10]; cbz w1, 0x1018; blr x3; mov x8, x0; b 0x101c; bl 0x2000; ldr w0, [x8, #0x20]; ret",
+        [WHOLE],
+    ),
     "on-the-way-through-a-call-and-a-copy": (
         "ldr w1, [x8, #0x10]; cbz w1, 0x101c; bl 0x2000; mov x8, x0; b 0x1024; nop; bl 0x2000; nop; ldr w0, [x8, #0x20]; ret",
         [WHOLE],
