@@ -88,6 +88,33 @@ SERVICING = {
 }
 """Verb of ``hotpatch servicing`` → the same."""
 
+_COLUMNS = {
+    "inspect": (
+        "padding: unused bytes in front of the function, of which hpat needs five on x64 and none on Arm64",
+        "entry: whether a redirect can be stored there",
+    ),
+    "diff": (
+        "verdict: identical and relocated functions are the same, once what they refer to is resolved",
+        "matched by: what shows that it is the same function in both builds",
+        "alike: share of the instructions that are the same and refer to the same things, from 0 to 1",
+    ),
+    "build": (
+        "redirect, why: how calls reach the new function; why it travels, and why it has not the redirect asked for",
+        "runs, agreed: made-up states tried (--check); runs in which both builds did the same, compared to their ends",
+        "covered: share of the function's instructions that ran in these; the rest was not compared",
+        "instructions: all that ran",
+    ),
+    "verify": (
+        "patch: whether it went in or was taken out",
+        "boundaries: at how many of the call's instruction boundaries; each is a run of its own",
+        "entered: calls of patched functions in it; 0 shows nothing about the patch",
+        "old, new: runs as if the patch had never, or always, been there; per call: each call was wholly one or the other",
+        "mixed, wrong: neither: a counterexample",
+        "runs, agreed, covered, instructions: see hotpatch build --help",
+    ),
+}
+"""What the columns of a verb's text mean."""
+
 app = App(
     name="hotpatch",
     help="See, try and prove restart-free patching of Windows programs: diff two builds, build a hot patch, apply it to running code.",
@@ -108,5 +135,6 @@ for name, (home, summary, example, takes) in SERVICING.items():
     epilogue = f"Example, in {_SERVICING_PLACE} of a checkout:\n{example}"
     servicing.command(home, name=name, help=summary, usage=f"Usage: hotpatch servicing {name} {takes}", help_epilogue=epilogue)
 for name, (home, summary, example, takes) in VERBS.items():
-    epilogue = f"Example{_PLACES.get(name, '')}:\n{example}"
+    legend = "".join(f"\n- {line}" for line in _COLUMNS.get(name, ()))
+    epilogue = (f"Columns:{legend}\n\n" if legend else "") + f"Example{_PLACES.get(name, '')}:\n{example}"
     app.command(home, name=name, help=summary, usage=f"Usage: hotpatch {name} {takes}", help_epilogue=epilogue)

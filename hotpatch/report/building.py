@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from hotpatch.errors import counted, printable
-from hotpatch.report.text import INDENT, carried, hexadecimal, overridden, patched, refusals, table
+from hotpatch.report.text import INDENT, carried, hexadecimal, overridden, patched, refusals, share, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ def micro(functions: Sequence[MicroFunctionDocument]) -> RenderableType:
     notes = []
     for item in functions:
         verdict = f"{item.verdict} in part" if _in_part(item) else item.verdict
-        covered = f"{int(round(item.covered * 100, 2))}%"  # never up to 100% where something did not run
+        covered = f"{share(item.covered):.0%}"
         cells = (hexadecimal(item.base_rva), str(item.runs), str(item.agreed), covered, str(item.instructions))
         rows.add_row(verdict, _name(item), *cells)
         if item.notes:

@@ -109,7 +109,7 @@ def call_text(document: CallDocument) -> RenderableType:
         parts.append(_verbatim(document.output))
     for item in document.applied:
         when = f"after {counted(item.at, 'instruction')}" if item.at else "before the first instruction"
-        told = f"{printable(item.patch)}: {counted(item.functions, 'function')} patched {when}"
+        told = f"applied {printable(item.patch)} to the process {when}: {counted(item.functions, 'function')}"
         parts.append(Text(told, style="cyan", no_wrap=True, overflow="ignore"))
     if document.refused:
         parts.append(refusals(document.refused))

@@ -97,6 +97,11 @@ def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = (), le
     return made
 
 
+def share(value: float) -> float:
+    """``value`` so that no rounding to two digits makes all of it out of less."""
+    return min(value, 0.99) if value < 1 else value
+
+
 def hexadecimal(value: int | None) -> str:
     """An address, or a dash."""
     return "-" if value is None else f"0x{value:x}"
@@ -207,7 +212,7 @@ def diff(document: DiffDocument, *, everything: bool = False) -> RenderableType:
             hexadecimal(row.fixed_rva),
             sizes,
             row.matched_by,
-            f"{row.similarity:.2f}",
+            f"{share(row.similarity):.2f}",
             notes="; ".join(row.notes),
         )
     total = document.summary

@@ -70,7 +70,7 @@ def checked(check: MicroCheck) -> list[MicroFunctionDocument]:
 def render(report: VerifyReport) -> RenderableType:
     """A row for each call and action, the counterexamples, what was refused, what was covered."""
     refused = ("refused",) if any(item.refused for item in report.calls) else ()
-    numbers = ("tried", "of", "entries", "old", "new", "per call", "mixed", "wrong", *refused)
+    numbers = ("boundaries", "entered", "old", "new", "per call", "mixed", "wrong", *refused)
     if report.functions:
         return Group(micro([micro_function(item) for item in report.functions]), *_violations(report), Text(_closing(report)))
     rows = text.table("call", "patch", *numbers, right=numbers, fold=("call",), least=_LEAST_CALL)
@@ -78,8 +78,7 @@ def render(report: VerifyReport) -> RenderableType:
         rows.add_row(
             item.call,
             {"apply": "in", "revert": "out"}[item.action.value],
-            str(item.tried),
-            str(item.instructions),
+            f"{item.tried} of {item.instructions}",
             str(item.entries),
             *(str(count) for count in item.outcomes.values()),
             *((str(item.refused),) if refused else ()),

@@ -146,7 +146,7 @@ def test_patch_before_the_call(ask: Ask, image, patch, machine) -> None:
     found = answer.document("call")
     assert (found["return"], found["applied"]) == (10, [{"patch": fix, "at": 0, "functions": 1}])
     assert (
-        f"{fix}: 1 function patched before the first instruction\n"
+        f"applied {fix} to the process before the first instruction: 1 function\n"
         in ask("call", image("basic", machine), "clamp", "11", "10", "--patch", fix).out
     )
 

@@ -365,3 +365,18 @@ def test_start_up_that_faults(ask: Ask, image, machine, tmp_path: Path) -> None:
         assert (text.code, text.err) == (1, "")
         assert text.out.startswith("fault illegal-instruction at pc 0x")
     assert not checked.exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "columns"),
+    [
+        ("inspect", "padding entry"),
+        ("diff", "verdict alike"),
+        ("build", "redirect why runs agreed covered instructions"),
+        ("verify", "patch boundaries entered old new mixed wrong"),
+    ],
+)
+def test_help_says_what_columns_mean(ask: Ask, verb: str, columns: str) -> None:
+    legend = ask(verb, "--help").out.split("\nColumns:\n")[1].split("\n\n")[0]
+    told = [line.removeprefix("- ").split(":")[0] for line in legend.splitlines() if line.startswith("- ")]
+    assert set(columns.split()) <= {word for line in told for word in line.split(", ")}
