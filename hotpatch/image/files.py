@@ -25,11 +25,13 @@ def read_file(path: str | PathLike[str], *, pipe: bool = False) -> bytes:
     try:
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
-            raise InputError(subject, "is a folder, not a file")
+            raise InputError(subject, "is a folder, not a file; name a file in it")
         if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode)) or subject == os.devnull):  # a device may never end
-            raise InputError(subject, f"is a {_OTHERS.get(stat.S_IFMT(mode), 'special file')}, not a regular file")
+            raise InputError(
+                subject, f"is a {_OTHERS.get(stat.S_IFMT(mode), 'special file')}, not a regular file; give a copy of it as a file"
+            )
         return Path(path).read_bytes()
     except OSError as error:
-        raise InputError(subject, error.strerror or str(error)) from error
+        raise InputError(subject, f"{error.strerror or error}; give a file that can be read") from error
     except ValueError as error:  # an embedded NUL
         raise InputError(repr(subject), f"is no path ({error})") from error

@@ -30,6 +30,10 @@ _OTHER_MACHINES = {
     0x6264: "LoongArch 64",
 }
 
+_GET_ANEW = "get it anew"
+_GIVE = "give a DLL or an exe for x64 or Arm64"
+"""What to do about a file that cannot be used."""
+
 _DOS = struct.Struct("<2s58xI")
 DOS_HEADER_SIZE = _DOS.size
 _COFF = struct.Struct("<4sHHIIIHH")
@@ -69,6 +73,11 @@ class Headers:
     sections: tuple[RawSection, ...]
 
 
+def damaged(subject: str, problem: str) -> InputError:
+    """A file that contradicts itself or ends too early: what is wrong with it, and what to do."""
+    return InputError(subject, f"{problem}; the file is damaged or incomplete: {_GET_ANEW}")
+
+
 def check(data: bytes, subject: str) -> Headers:
     """Read the headers of ``data``.
 
@@ -76,21 +85,21 @@ def check(data: bytes, subject: str) -> Headers:
         InputError: It is not a PE32+ image, is for another machine, is truncated, or its headers contradict each other.
     """
     if not data:
-        raise InputError(subject, "the file is empty")
+        raise InputError(subject, f"the file is empty; {_GET_ANEW}")
     if len(data) < _DOS.size or data[:2] != b"MZ":
-        raise InputError(subject, "not a PE file (it does not begin with an MZ header)")
+        raise InputError(subject, f"not a PE file (it does not begin with an MZ header); {_GIVE}")
     at = _DOS.unpack_from(data)[1]
     if at + _COFF.size > len(data):
-        raise InputError(subject, f"truncated, or not a PE file: the PE header would stand at 0x{at:x}, the file has 0x{len(data):x} bytes")
+        raise damaged(subject, f"truncated, or not a PE file: the PE header would stand at 0x{at:x}, the file has 0x{len(data):x} bytes")
     signature, machine, section_count, _, _, _, optional_size, characteristics = _COFF.unpack_from(data, at)
     if signature != b"PE\0\0":
-        raise InputError(subject, f"not a PE file (signature {signature.hex()}, expected 50450000)")
+        raise InputError(subject, f"not a PE file (signature {signature.hex()}, expected 50450000); {_GIVE}")
     _check_machine(machine, subject)
     at += _COFF.size
     if optional_size < _OPTIONAL.size:
-        raise InputError(subject, f"the optional header has {optional_size} bytes; a 64-bit image needs {_OPTIONAL.size}")
+        raise damaged(subject, f"the optional header has {optional_size} bytes, and a 64-bit image needs {_OPTIONAL.size}")
     if at + optional_size > len(data):
-        raise InputError(subject, "truncated in the optional header")
+        raise damaged(subject, "truncated in the optional header")
     optional = _OPTIONAL.unpack_from(data, at)
     if optional[0] != _PE32_PLUS:
         what = {_PE32: "a 32-bit image (PE32)", _ROM: "a ROM image"}.get(optional[0], f"an image of unknown kind (magic 0x{optional[0]:x})")
@@ -98,17 +107,17 @@ def check(data: bytes, subject: str) -> Headers:
     section_alignment, size_of_image, size_of_headers, directory_count = optional[9], optional[18], optional[19], optional[-1]
     subsystem, dll_characteristics = optional[21], optional[22]
     if not 0 < section_count <= MAX_SECTIONS:
-        raise InputError(subject, f"{section_count} sections; 1 to {MAX_SECTIONS} are taken")
+        raise damaged(subject, f"{section_count} sections, where 1 to {MAX_SECTIONS} are taken")
     if not 0 < size_of_image <= MAX_IMAGE_SIZE:
-        raise InputError(subject, f"SizeOfImage 0x{size_of_image:x} is not between 1 and 0x{MAX_IMAGE_SIZE:x}")
+        raise damaged(subject, f"SizeOfImage 0x{size_of_image:x} is not between 1 and 0x{MAX_IMAGE_SIZE:x}")
     if section_alignment == 0 or section_alignment & (section_alignment - 1):
-        raise InputError(subject, f"SectionAlignment 0x{section_alignment:x} is not a power of two")
+        raise damaged(subject, f"SectionAlignment 0x{section_alignment:x} is not a power of two")
     if size_of_headers > min(len(data), size_of_image):
-        raise InputError(subject, f"truncated: SizeOfHeaders 0x{size_of_headers:x} is past the end of the file or image")
+        raise damaged(subject, f"truncated: SizeOfHeaders 0x{size_of_headers:x} is past the end of the file or image")
     directories = _directories(data, at, optional_size, min(directory_count, 16), size_of_image, subject)
     at += optional_size
     if at + section_count * _SECTION.size > len(data):
-        raise InputError(subject, "truncated in the section table")
+        raise damaged(subject, "truncated in the section table")
     sections = tuple(_section(data, at + i * _SECTION.size) for i in range(section_count))
     _check_sections(sections, len(data), size_of_image, subject)
     return Headers(
@@ -132,13 +141,13 @@ def _check_machine(machine: int, subject: str) -> None:
 
 def _directories(data: bytes, at: int, size: int, count: int, size_of_image: int, subject: str) -> tuple[tuple[int, int], ...]:
     if _OPTIONAL.size + count * _DIRECTORY.size > size:
-        raise InputError(subject, f"{count} data directories do not fit into an optional header of {size} bytes")
+        raise damaged(subject, f"{count} data directories do not fit into an optional header of {size} bytes")
     found = []
     for index in range(count):
         rva, length = _DIRECTORY.unpack_from(data, at + _OPTIONAL.size + index * _DIRECTORY.size)
         is_file_offset = index == 4  # the certificate table's "address" is one (PE format, "Optional Header Data Directories")
         if rva and not is_file_offset and rva + length > size_of_image:
-            raise InputError(subject, f"data directory {index} (0x{rva:x}, 0x{length:x} bytes) is past the end of the image")
+            raise damaged(subject, f"data directory {index} (0x{rva:x}, 0x{length:x} bytes) is past the end of the image")
         found.append((rva, length))
     return tuple(found)
 
@@ -152,12 +161,12 @@ def _check_sections(sections: tuple[RawSection, ...], file_size: int, size_of_im
     end = 0
     for section in sections:
         if section.raw_size and section.offset + section.raw_size > file_size:
-            raise InputError(
+            raise damaged(
                 subject,
                 f"truncated: section {section.name} needs 0x{section.offset + section.raw_size:x} bytes of file, there are 0x{file_size:x}",
             )
         if section.rva < end:
-            raise InputError(subject, f"section {section.name} at 0x{section.rva:x} overlaps the one before it, or is out of order")
+            raise damaged(subject, f"section {section.name} at 0x{section.rva:x} overlaps the one before it, or is out of order")
         end = section.rva + (section.virtual_size or section.raw_size)
         if end > size_of_image:
-            raise InputError(subject, f"section {section.name} ends at 0x{end:x}, past the end of the image (0x{size_of_image:x})")
+            raise damaged(subject, f"section {section.name} ends at 0x{end:x}, past the end of the image (0x{size_of_image:x})")

@@ -41,5 +41,5 @@ def open_image(path: str | PathLike[str], *, pdb: str | PathLike[str] | None = A
         found = str(pdb)
         symbols = pdb_files.load(found, parsed.pdb, parsed.size_of_image)
         if symbols is None:
-            raise InputError(found, f"is not the PDB of {subject} (its GUID or age differs)")
+            raise InputError(found, f"is not the PDB of {subject} (its GUID or age differs); give the one of that build")
     return Image(subject, data, parsed, symbols or Symbols(), found, other)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import lief
 
 from hotpatch.address import FileOffset, Rva
-from hotpatch.errors import HotpatchError, InputError
-from hotpatch.image.headers import MACHINES, check
+from hotpatch.errors import HotpatchError
+from hotpatch.image.headers import MACHINES, check, damaged
 from hotpatch.image.model import (
     Export,
     Hybrid,
@@ -93,7 +93,7 @@ def parse(data: bytes, subject: str) -> Parsed:
     """
     parsed = _parse(data, check(data, subject), subject)
     if parsed is None:
-        raise InputError(subject, "malformed PE file (LIEF cannot parse it)")
+        raise damaged(subject, "malformed PE file (LIEF cannot parse it)")
     return parsed
 
 
@@ -111,7 +111,7 @@ def _parse(data: bytes, headers: Headers, subject: str) -> Parsed | None:
     except HotpatchError:
         raise
     except Exception as error:  # LIEF raises what its C++ code raised, of no common type
-        raise InputError(subject, f"malformed PE file ({error})") from error
+        raise damaged(subject, f"malformed PE file ({error})") from error
 
 
 class _Reader:
@@ -246,7 +246,7 @@ class _Reader:
         template = Range(self._rva(start) or Rva(0), self._rva(end) or self._rva(start) or Rva(0))
         index = self._rva(tls.addressof_index)
         if index is None or template.size < 0:
-            raise InputError(self.subject, "malformed TLS directory: its template or index lies outside of the image")
+            raise damaged(self.subject, "malformed TLS directory: its template or index lies outside of the image")
         callbacks = tuple(rva for rva in map(self._rva, tls.callbacks) if rva is not None)
         return TlsDirectory(template, tls.sizeof_zero_fill, index, callbacks)
 

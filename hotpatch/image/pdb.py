@@ -54,14 +54,19 @@ def load(path: str, reference: PdbReference | None, size_of_image: int) -> Symbo
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(path, error.strerror or str(error)) from error
+        raise InputError(path, f"{error.strerror or error}; make it readable, or take it away from beside the image") from error
     try:
         with purepdb.PDB.from_bytes(data) as pdb:
             if not _matches(pdb, reference):
                 return None
             return _Provider(pdb, size_of_image).symbols()
     except Exception as error:  # a damaged file raises purepdb's own errors and, deeper in, whatever Python raises
-        raise InputError(path, f"damaged or unsupported PDB ({error or type(error).__name__})") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> InputError:
+    what = f"damaged or unsupported PDB ({error or type(error).__name__})"
+    return InputError(path, f"{what}; get it anew, or take it away from beside the image")
 
 
 def source_lines(path: str, size_of_image: int) -> tuple[tuple[Rva, int], ...]:
@@ -74,7 +79,7 @@ def source_lines(path: str, size_of_image: int) -> tuple[tuple[Rva, int], ...]:
         with purepdb.PDB.from_bytes(Path(path).read_bytes()) as pdb:
             rows = [(pdb.to_rva(line.segment, line.offset), line.line) for line in pdb.lines()]  # type: ignore[no-untyped-call]
     except Exception as error:  # as in load
-        raise InputError(path, f"damaged or unsupported PDB ({error or type(error).__name__})") from error
+        raise _damaged(path, error) from error
     return tuple(sorted((Rva(rva), line) for rva, line in rows if rva and rva < size_of_image))
 
 

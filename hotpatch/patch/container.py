@@ -200,6 +200,11 @@ def time_stamp(digest: bytes) -> int:
     return int.from_bytes(digest[:4], "little") or 1
 
 
+def damaged(name: str, problem: str) -> InputError:
+    """A patch file that is not as it was written: what is wrong with it, and what to do."""
+    return InputError(name, f"damaged patch: {problem}; get it anew, or build it anew")
+
+
 def read_section(section: bytes, name: str) -> Container:
     """Take the section apart.
 
@@ -207,14 +212,14 @@ def read_section(section: bytes, name: str) -> Container:
         InputError: It is not such a section, is of a newer version, or is truncated.
     """
     if len(section) < HEADER_SIZE:
-        raise InputError(name, f"damaged patch: {SECTION_NAME} has {len(section)} bytes, its header needs {HEADER_SIZE}")
+        raise damaged(name, f"{SECTION_NAME} has {len(section)} bytes, its header needs {HEADER_SIZE}")
     magic, version, header_size, body_size, content_size, digest = _HEADER.unpack_from(section)
     if magic != MAGIC:
-        raise InputError(name, f"damaged patch: {SECTION_NAME} begins with {magic.hex()}, expected {MAGIC.hex()}")
+        raise damaged(name, f"{SECTION_NAME} begins with {magic.hex()}, expected {MAGIC.hex()}")
     if version != VERSION:
-        raise InputError(name, f"patch format version {version}; this program reads version {VERSION}")
+        raise InputError(name, f"patch format version {version}; this program reads version {VERSION}: build the patch anew")
     if header_size != HEADER_SIZE or header_size + body_size > len(section):
-        raise InputError(name, f"damaged patch: {SECTION_NAME} needs {header_size} + {body_size} bytes and has {len(section)}")
+        raise damaged(name, f"{SECTION_NAME} needs {header_size} + {body_size} bytes and has {len(section)}")
     return Container(content_size, digest, section[header_size : header_size + body_size])
 
 
@@ -261,4 +266,4 @@ def decode_body(body: bytes, name: str) -> Description:
             terms=Terms(row.terms.state_version, row.terms.obligatory, row.terms.can_roll_back),
         )
     except (msgspec.MsgspecError, ValueError, KeyError, RecursionError) as error:
-        raise InputError(name, f"damaged patch: the description in {SECTION_NAME} cannot be read ({error})") from error
+        raise damaged(name, f"the description in {SECTION_NAME} cannot be read ({error})") from error

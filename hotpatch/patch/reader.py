@@ -8,7 +8,7 @@ from hotpatch.errors import InputError, Refused
 from hotpatch.image import Image, read_file
 from hotpatch.image.headers import check as check_headers
 from hotpatch.patch.checks import objections
-from hotpatch.patch.container import DIGEST_OFFSET, content_digest, decode_body, read_section, time_stamp
+from hotpatch.patch.container import DIGEST_OFFSET, content_digest, damaged, decode_body, read_section, time_stamp
 from hotpatch.patch.headers import CHECKSUM_AT, LFANEW, SECTION_NAME, SECURITY_AT, TIME_DATE_STAMP_AT, pe_checksum
 from hotpatch.patch.model import Patch
 
@@ -66,9 +66,9 @@ def _own_section(data: bytes, name: str) -> tuple[int, bytes]:
     sections = check_headers(data, name).sections
     own = next((section for section in sections if section.name == SECTION_NAME), None)
     if own is None:
-        raise InputError(name, f"not a patch of this program: it has no section {SECTION_NAME}")
+        raise InputError(name, f"is no hot patch (it has no section {SECTION_NAME}); give what hotpatch build wrote")
     if int.from_bytes(data[0x3C:0x40], "little") != LFANEW:
-        raise InputError(name, f"damaged patch: its PE header is not at 0x{LFANEW:x}")
+        raise damaged(name, f"its PE header is not at 0x{LFANEW:x}")
     return own.offset, data[own.offset : own.offset + min(own.virtual_size, own.raw_size)]
 
 
@@ -76,13 +76,13 @@ def _check_content(data: bytes, size: int, container_at: int, digest: bytes, nam
     """Every byte is accounted for: content up to ``size``, then nothing or the certificate table that the security directory names."""
     certificates, length = (int.from_bytes(data[at : at + 4], "little") for at in (SECURITY_AT, SECURITY_AT + 4))
     if size > len(data) or (certificates, length) not in {(0, 0), (size, len(data) - size)} or (not length and len(data) != size):
-        raise InputError(name, f"damaged patch: {len(data)} bytes, of which its description accounts for {size + length}")
+        raise damaged(name, f"{len(data)} bytes, of which its description accounts for {size + length}")
     found = content_digest(data, container_at + DIGEST_OFFSET, size)
     if found != digest:
-        raise InputError(name, f"damaged patch: SHA-256 of its content is {found.hex()}, expected {digest.hex()}")
+        raise damaged(name, f"SHA-256 of its content is {found.hex()[:16]}…, expected {digest.hex()[:16]}…")
     stamp = int.from_bytes(data[TIME_DATE_STAMP_AT : TIME_DATE_STAMP_AT + 4], "little")
     if stamp != time_stamp(digest):
-        raise InputError(name, f"damaged patch: TimeDateStamp is 0x{stamp:08x}, expected 0x{time_stamp(digest):08x}")
+        raise damaged(name, f"TimeDateStamp is 0x{stamp:08x}, expected 0x{time_stamp(digest):08x}")
     checksum = int.from_bytes(data[CHECKSUM_AT : CHECKSUM_AT + 4], "little")
     if checksum != pe_checksum(data):
-        raise InputError(name, f"damaged patch: CheckSum is 0x{checksum:x}, expected 0x{pe_checksum(data):x}")
+        raise damaged(name, f"CheckSum is 0x{checksum:x}, expected 0x{pe_checksum(data):x}")

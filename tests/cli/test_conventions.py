@@ -190,6 +190,7 @@ def test_files_that_cannot_be_used(ask: Ask, image, patch, machine, kind: str, t
             answer = ask(*command, *form)
             assert answer.code == 2, command
             assert answer.error.startswith(f"{bad}: "), command
+            assert "; " in answer.error, "it ends with what to do"
     assert not output.exists()
 
 

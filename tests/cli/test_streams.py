@@ -94,7 +94,7 @@ def test_names_that_would_break_lines(ask: Ask, image, machine, tmp_path: Path) 
     lines = ask("inspect", patch).out.splitlines()
     assert lines[1] == r"for b\nb.dll"
     assert [line for line in lines if line.startswith("made from")] == [rf"made from f\nf.dll by hotpatch {hotpatch.__version__}"]
-    assert ask("call", base, "nope").out.splitlines()[1].startswith(r"    b\nb.dll has no function called nope; ")
+    assert ask("call", base, "nope").out.splitlines()[1].startswith(r"    b\nb.dll has no function called nope (")
 
 
 def test_pipes_are_no_files(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_pipes_are_no_files(ask: Ask, image, patch, machine, tmp_path: Path) -> 
         ["verify", good, pipe, "--fixed", good],
     ):
         answer = ask(*command)
-        assert (answer.code, answer.error) == (2, f"{pipe}: is a pipe, not a regular file")
+        assert (answer.code, answer.error) == (2, f"{pipe}: is a pipe, not a regular file; give a copy of it as a file")
 
 
 def test_a_program_may_be_fed_from_a_pipe(image, machine, tmp_path: Path) -> None:

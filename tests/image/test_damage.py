@@ -65,6 +65,7 @@ def test_what_is_wrong_is_said(tmp_path, basic, make, says):
     with pytest.raises(InputError, match=r"bad\.dll") as caught:
         open_image(path)
     assert says in caught.value.problem
+    assert "; " in caught.value.problem, "it ends with what to do"
 
 
 @pytest.mark.parametrize("count", [97, MAX_SECTIONS, MAX_SECTIONS + 1])

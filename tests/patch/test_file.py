@@ -98,7 +98,7 @@ def test_an_ordinary_image_has_no_hot_patch_info():
     image = open_image(FIXTURES / "basic" / "x64" / "base.dll")
     assert hot_patch_info(image) is None
     assert not is_patch(image.data)
-    with pytest.raises(InputError, match="not a patch"):
+    with pytest.raises(InputError, match="is no hot patch"):
         loads(image.data, "base.dll")
 
 
