@@ -3,15 +3,18 @@
 Both images are loaded at the same address into processes of their own. The patched side is called at the base's entry and gets to the new
 function through its redirect; then both run from the same registers, stack words and memory, which a seed gives (:mod:`micro_scenery`):
 pages come into being when the function touches them. A call out of the function is not run: callee and arguments are noted, and the caller
-goes on with a result that the seed gives; only small callees without calls, the same in both images, are run (stack probes, cookie checks).
+goes on with a result that the seed gives; only small callees without calls, the same in both images, are run (stack probes, cookie checks),
+as long as that does not take long.
 Compared are the calls in order, with callee, argument registers, the first words of the stack and what pointers into the function's own
 frame point to; how the run ended; result registers and the registers that a callee keeps; and all memory outside of the stack whose content
 has changed, and the caller's words on the stack; where the code should be the same instruction by instruction, also which data of the image
-each instruction came upon (globals are as the loader leaves them, so often all zero), and which way each branch would have gone.
+each instruction came upon (globals are as the loader leaves them, so often all zero), where it stored to, and which way each branch would
+have gone.
 Addresses that lie in an image are mapped through the correlation of the two images; parts of them are made up (:mod:`micro_parts`).
 
-What is not seen: paths that no seed takes (``coverage`` says which share of the instructions ran); stores that leave memory as it was;
-vector registers beyond the first result and the arguments; what callees do, and so everything that only they would do with wrong data;
+What is not seen: paths that no seed takes (``coverage`` says which share of the instructions ran); that a store leaves memory as it was,
+where code need not be the same; vector registers beyond the first result and the arguments; what callees do, and so everything that only
+they would do with wrong data;
 addresses inside of things that only one image has, which are taken for each other; addresses that are reckoned from things which
 the function refers to and lie outside of them; structured exceptions. A run of more than
 :data:`~hotpatch.verifier.micro_run.RUN_BUDGET` instructions compares only the calls that it made, its branches and what it touched.

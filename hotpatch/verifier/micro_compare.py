@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -49,11 +49,29 @@ class Comparison:
                 ways = ("straight on", "taken")
                 yield Difference(f"branch {number + 1}", ways[one], ways[other], (one, other), ("turns", number))
                 break
-        for number, (first, second) in enumerate(zip(mine.own, theirs.own, strict=False)):
+        for what, place, ours, others in (
+            ("access {} of data", "own", mine.own, theirs.own),
+            ("store {}", "stores", mine.stores, theirs.stores),
+        ):
+            yield from islice(self._places(what, place, ours, others, whole=not self._lost(mine, theirs) and mine.end == theirs.end), 1)
+
+    def _places(
+        self, what: str, field: str, mine: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]], *, whole: bool
+    ) -> Iterator[Difference]:
+        """Where the two came to in turn; where the runs are compared as a ``whole``, also how often."""
+        for number, (first, second) in enumerate(zip(mine, theirs, strict=False)):
             (one, size), (other, width) = first, second
             if size != width or not self._same_place(one, other, size):
-                yield Difference(f"access {number + 1} of data", self._shown(one), self._shown(other), (one, other), ("own", number, 0))
-                return
+                yield Difference(what.format(number + 1), self._shown(one), self._shown(other), (one, other), (field, number, 0))
+        number = min(len(mine), len(theirs))
+        # Veneers of a patch read where they lead, once more than the fixed image does.
+        if whole and (number < len(theirs) or (field == "stores" and number < len(mine))):
+            shown = [self._shown(places[number][0]) if number < len(places) else "none" for places in (mine, theirs)]
+            yield Difference(what.format(number + 1), shown[0], shown[1])
+
+    @staticmethod
+    def _lost(mine: Observed, theirs: Observed) -> bool:
+        return mine.end in _LOST or theirs.end in _LOST
 
     def _same_place(self, mine: int, theirs: int, size: int) -> bool:
         """Whether the same datum lies at both places, constants that are the same, or what is compared where it leads to."""
@@ -66,7 +84,7 @@ class Comparison:
         return any(fixed in table for table in self._correlation.tables(self._function))
 
     def _outcomes(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
-        lost = mine.end in _LOST or theirs.end in _LOST
+        lost = self._lost(mine, theirs)
         if (mine.end in _LOST) != (theirs.end in _LOST) and min(mine.executed, theirs.executed) < _SHORT:
             yield Difference("end", mine.end, theirs.end)
             return

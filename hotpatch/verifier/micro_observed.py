@@ -38,6 +38,7 @@ class Observed:
         visited: Their addresses, of the function's own.
         touched: VAs and sizes of what it read and wrote in the module and the patch, callees that were run included.
         own: Of these, what the function's own instructions did.
+        stores: VAs and sizes of what the function's own instructions wrote, wherever that is.
         turns: At each of its conditional branches, whether it would have branched had nobody led it.
         parts: Of each address that it read in part, where it was, and what: where parts of addresses are made up.
     """
@@ -53,6 +54,7 @@ class Observed:
     visited: set[int] = field(default_factory=set)
     touched: list[tuple[int, int]] = field(default_factory=list)
     own: list[tuple[int, int]] = field(default_factory=list)
+    stores: list[tuple[int, int]] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     parts: list[tuple[int, int]] = field(default_factory=list)
 

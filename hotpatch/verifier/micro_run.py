@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Va
@@ -13,6 +12,7 @@ from hotpatch.emulator.memory import PAGE, AccessError, RegionKind
 from hotpatch.engine import Rights
 from hotpatch.errors import FaultKind
 from hotpatch.verifier.micro_code import Code
+from hotpatch.verifier.micro_course import Course, Leaf
 from hotpatch.verifier.micro_history import History
 from hotpatch.verifier.micro_observed import Observed, Seen
 from hotpatch.verifier.micro_parts import Parts
@@ -27,6 +27,8 @@ RUN_BUDGET = 20_000
 """Instructions of one run; a run that takes more is inconclusive."""
 CALL_BUDGET = 1_000
 """Calls of one run, likewise."""
+LEAF_BUDGET = 2_000
+"""Instructions of one callee that is run; one that takes more is answered like all others: made-up numbers make its loops long."""
 _STAYS_AWAY = "call-at-the-end"
 _CALLS = (Flow.CALL, Flow.CALL_INDIRECT)
 _TURNS = (Flow.BRANCH, Flow.JUMP_INDIRECT)
@@ -41,30 +43,6 @@ _STALE = 0x4000
 """Bytes below the stack pointer that hold one word again and again: what a function reads there it never wrote, wherever it keeps it."""
 _COOKIE = 0x1357_9BDF_2468
 """The security cookie of every process; its upper 16 bits are zero, as the run time has it."""
-
-
-@dataclass(slots=True)
-class _Course:
-    """How far a run has come.
-
-    Attributes:
-        place: The function.
-        scenery: What answers its calls.
-        entry_sp: The stack pointer at its entry.
-        calling: Whether a call was made that has not come to the callee yet.
-        leaves: Of the callees that are run, the innermost last: return address, and start and end of the callee.
-    """
-
-    place: Place
-    scenery: Scenery
-    entry_sp: int
-    calling: bool = False
-    leaves: list[tuple[int, tuple[int, int]]] = field(default_factory=list)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the function's own code is next."""
-        return not self.calling and not self.leaves
 
 
 class RedirectError(Exception):
@@ -109,6 +87,8 @@ class Runner:
         self._volatile = [name for name in self._registers if name not in kept]
         self._sentinel = guest.system.gates.callback
         self._touched: list[tuple[int, int]] = []
+        self._stores: list[tuple[int, int]] = []
+        guest.system.cpu.watch_stores(lambda va, size: weak._stores.append((va, size)))
         self._parts: Parts | None = None
         self._images = (range(guest.module.va, guest.module.va + guest.module.size), patch)
         for span in self._images:
@@ -207,7 +187,7 @@ class Runner:
 
     def _go(self, place: Place, seen: Observed, scenery: Scenery, entry_sp: int, guide: Guide | None) -> None:
         cpu = self.process.guest.system.cpu
-        course = _Course(place, scenery, entry_sp)
+        course = Course(place, scenery, entry_sp)
         while seen.executed < RUN_BUDGET and len(seen.calls) < CALL_BUDGET:
             block = self._code.block(cpu.pc)
             if block is None:
@@ -220,11 +200,14 @@ class Runner:
                 self._turn(block, seen, guide)
             if self._come_to(course, block, seen):
                 return
+            if course.leaves and seen.executed - course.leaves[-1].since > LEAF_BUDGET and self._leave(course, seen):
+                return
         seen.end = FaultKind.BUDGET.value
 
     def _execute(self, block: Block, seen: Observed, *, own: bool) -> bool:
         """Run a block, of the function's ``own`` code or of what it calls; whether it can go on after that."""
         touched = len(seen.touched)
+        self._stores.clear()
         done = self.process.guest.system.cpu.run(len(block.addresses))
         if self._parts is not None:
             self._parts.go_on()
@@ -232,6 +215,7 @@ class Runner:
         if own:
             seen.visited.update(block.addresses[: done.executed])
             seen.own += seen.touched[touched:]
+            seen.stores += self._stores
         trap = done.trap
         if trap is not None and (trap.access != "execute" or not done.executed):
             # Code that runs into a page that is not there stops before its first instruction, again and again.
@@ -248,7 +232,7 @@ class Runner:
         if turned != cpu.pc:
             cpu.pc = turned
 
-    def _come_to(self, course: _Course, block: Block, seen: Observed) -> bool:
+    def _come_to(self, course: Course, block: Block, seen: Observed) -> bool:
         """Go on where ``block`` led: into code of the function, back from a leaf, or over a call; whether the run is over."""
         cpu, place, leaves = self.process.guest.system.cpu, course.place, course.leaves
         pc = cpu.pc
@@ -258,12 +242,12 @@ class Runner:
         if pc == self._sentinel and not course.calling:
             seen.end = "returned"
             return True
-        if leaves and pc == leaves[-1][0] and block.flow is Flow.RETURN:
+        if leaves and pc == leaves[-1].back and block.flow is Flow.RETURN:
             leaves.pop()
             return False
         if course.calling:
             return not (place.through(pc) or self._is_thunk(place, pc)) and self._call_to(course, pc, seen)
-        if leaves and leaves[-1][1][0] <= pc < leaves[-1][1][1]:
+        if leaves and leaves[-1].start <= pc < leaves[-1].end:
             return False
         if not leaves and pc == place.call != place.body:
             cpu.pc = place.body
@@ -278,14 +262,29 @@ class Runner:
             seen.end = "returned"
         return cpu.pc == self._sentinel
 
-    def _call_to(self, course: _Course, pc: int, seen: Observed) -> bool:
+    def _call_to(self, course: Course, pc: int, seen: Observed) -> bool:
         """Run what is called as a leaf, or answer in its place; whether the run is over."""
         course.calling = False
         seen.calls.append(self._call(pc, course.entry_sp))
         leaf = None if course.leaves else course.place.leaf(pc)
         if leaf is not None:
-            course.leaves.append((self._return_address(), leaf))
+            cpu, convention = self.process.guest.system.cpu, self._convention
+            registers = {name: cpu.get(name) for name in (convention.sp, *convention.preserved)}
+            course.leaves.append(Leaf(self._return_address(), *leaf, seen.executed, registers))
             return False
+        return self._return_to(course, seen)
+
+    def _leave(self, course: Course, seen: Observed) -> bool:
+        """Answer in place of a callee that has run for too long; whether the run is over."""
+        cpu, leaf = self.process.guest.system.cpu, course.leaves.pop()
+        for name, value in leaf.registers.items():
+            cpu.set(name, value)
+        if self._convention.link is not None:
+            cpu.set(self._convention.link, leaf.back)
+        return self._return_to(course, seen)
+
+    def _return_to(self, course: Course, seen: Observed) -> bool:
+        """Answer in place of what was called last; whether the run is over."""
         self._answer(course.scenery, len(seen.calls))
         if not course.leaves and self._is_at_the_end(course.place, self.process.guest.system.cpu.pc):
             seen.end = _STAYS_AWAY

@@ -172,3 +172,30 @@ def test_what_callees_need_not_keep_is_lost_over_a_call(machine: Machine, kept: 
     seen = Runner(process).run(Place(entry, entry, own.__contains__, leads_on, lambda va: None), Scenery(0))
     assert (seen.end, len(seen.calls)) == ("returned", 1)
     assert (seen.words[0] == process.load_base + DATA) == is_kept
+
+
+CALLS = {
+    Machine.X64: ("push rbx; sub rsp, 0x20; call 0x1040; mov eax, {number}; add rsp, 0x20; pop rbx; ret",
+                  "push rbx; sub rsp, 0x10; xor ebx, ebx; inc rbx; test rbx, rbx; jne 0x1047; add rsp, 0x10; pop rbx; ret"),
+    Machine.ARM64: ("stp x29, x30, [sp, #-16]!; bl 0x1040; mov w0, #{number}; ldp x29, x30, [sp], #16; ret",
+                    "str x19, [sp, #-16]!; mov x19, #0; add x19, x19, #1; cbnz x19, 0x1048; mov x30, x19; ldr x19, [sp], #16; ret"),
+}  # fmt: skip
+"""Calls a small function that goes round for ever, with a register changed that it must keep."""
+
+
+@each_machine
+@pytest.mark.parametrize(("number", "outcome"), [(1, MicroOutcome.AGREE), (2, MicroOutcome.DIFFER)])
+def test_what_is_behind_a_small_callee_that_runs_too_long(machine: Machine, number: int, outcome: MicroOutcome) -> None:
+    images = []
+    for returned in (1, number):
+        pe = Pe(machine)
+        walk, leaf = CALLS[machine]
+        pe.put(TEXT, assemble(machine, walk.format(number=returned), TEXT))
+        pe.put(TEXT + 0x40, assemble(machine, leaf, TEXT + 0x40))
+        pe.exports("long.dll", [("walk", TEXT), ("leaf", TEXT + 0x40)])
+        images.append(pe.build("long.dll"))
+    execution = MicroExecution(*images)
+    (report,) = execution.unpatched([row for row in execution.diff.functions if row.name == "walk"], seeds=2)
+    assert report.outcome is outcome, report.text
+    assert report.difference is None or report.difference.what == "result"
+    assert outcome is MicroOutcome.DIFFER or report.agreed == 2
