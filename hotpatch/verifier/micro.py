@@ -22,6 +22,7 @@ the function refers to and lie outside of them; structured exceptions. A run of 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from hotpatch.errors import HotpatchError
 from hotpatch.image import Range
 from hotpatch.patch import CarriedKind
 from hotpatch.process import Process
+from hotpatch.verifier.micro_blocks import entered_by_unwinding
 from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_model import MicroOutcome, MicroReport
 from hotpatch.verifier.micro_observed import Place
@@ -56,6 +58,10 @@ SEEDS = 48
 _RUNS = 4_000
 """Seeds of all functions together: with more than ``_RUNS / SEEDS`` functions each gets fewer, but :data:`_FEWEST`."""
 _FEWEST = 4
+_BLOCK_SEEDS = 4
+"""Seeds tried for each block that unwinding alone enters."""
+_BLOCKS = 16
+"""Of a function that are run."""
 _LEAF_SIZE = 256
 _ELSEWHERE = 0x7FF3_1357_0000
 """Where the fixed image is loaded once more to tell what depends on where it lies."""
@@ -231,10 +237,30 @@ class MicroExecution:
         )
         trials = Trials(sides)
         trials.run(self._seed, seeds)
+        for mine, other in self._blocks(base, fixed, own, patched=patched) if alike else ():
+            there = partial(self._block_there, fixed, other)
+            block = Trials(replace(sides, place=replace(place, call=mine, body=mine), place_in=there))
+            block.run(self._seed, min(seeds, _BLOCK_SEEDS))
+            trials.add(block, f"block at 0x{other:x} of the fixed image")
         return trials.report(row, base, patched=patched)
+
+    def _blocks(self, base: Function, fixed: Function, own: range, *, patched: bool) -> list[tuple[Va, Rva]]:
+        """The blocks of a function that unwinding alone enters, in the process of the base (VA) and in the fixed image (RVA)."""
+        image, parts, start = self._base, base.ranges, own.start - base.entry
+        if patched and self._patch is not None:
+            image, function = self._patch.image, next(item for item in self._patch.functions if item.base_rva == base.entry)
+            parts = (Range(function.patch_rva, Rva(function.patch_rva + function.size)),)
+            start = own.start - function.patch_rva
+        mine, theirs = entered_by_unwinding(image, parts), entered_by_unwinding(self._fixed, fixed.ranges)
+        pairs = zip(mine, theirs, strict=True) if len(mine) == len(theirs) else ()
+        return [(Va(start + one), other) for one, other in pairs][:_BLOCKS]
 
     def _there(self, fixed: Function, runner: Runner) -> Place:
         return self._plain(fixed, runner.process.load_base, base=False)
+
+    def _block_there(self, fixed: Function, block: Rva, runner: Runner) -> Place:
+        start = Va(runner.process.load_base + block)
+        return replace(self._there(fixed, runner), call=start, body=start)
 
     def _moved_runner(self) -> Runner | None:
         """The fixed image where it lies elsewhere; ``None`` if it cannot."""

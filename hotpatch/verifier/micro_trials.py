@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,16 @@ class Trials:
             self._try(first + number, forgiving=led or number % 2 == 1, led=led)
             if self._found or self._spent > FUNCTION_BUDGET:
                 break
+
+    def add(self, block: Trials, what: str) -> None:
+        """Count what runs of one ``block`` of the function have shown to what these have; ``what`` is its name."""
+        if self._found is None and block._found is not None:
+            seed, difference = block._found
+            self._found = seed, replace(difference, what=f"{what}, {difference.what}")
+        self._visited |= block._visited
+        self._compared |= block._compared
+        self._executed += block._executed
+        self._left_out += block._left_out
 
     def report(self, row: FunctionMatch, base: Function, *, patched: bool) -> MicroReport:
         """What the runs have shown of ``base``, whose row in the comparison is ``row``."""

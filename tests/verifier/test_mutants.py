@@ -13,7 +13,8 @@ from hotpatch.arch import Machine
 from hotpatch.cases.locate import case_names
 from hotpatch.errors import NothingToDo
 from hotpatch.verifier import MicroOutcome, verify_functions
-from tests.verifier.mutants import flipped, mutants, rewritten
+from tests.verifier.damage import with_code
+from tests.verifier.mutants import NOPS, flipped, mutants, rewritten
 
 each_machine = pytest.mark.parametrize("machine", Machine)
 CASES = ("state-kept", "overflow-check", "mutual-recursion", "new-constant", "recursion", "new-import")
@@ -148,3 +149,23 @@ def test_processes_are_let_go(built, machine: Machine) -> None:
     for _ in range(3):
         _verify(given, given.patch)
     assert count() == before
+
+
+FIRST = {Machine.X64: ("mov qword ptr [rsp + 0x10], rdx", 0x40), Machine.ARM64: ("str x19, [sp, #-0x20]!", 0x48)}
+"""The first instruction of the ``__finally`` block in the case's function, and where it is."""
+
+
+@each_machine
+def test_a_store_dropped_in_a_block_that_unwinding_enters_is_found(built, machine: Machine) -> None:
+    given = built("exception", machine)
+    (function,) = (item for item in given.patch.functions if item.name == "request")
+    text, offset = FIRST[machine]
+    (item,) = islice(given.patch.image.architecture.disassemble(given.patch.image.read(function.patch_rva + offset, 16), 0), 1)
+    assert f"{item.mnemonic} {item.operands}" == text
+    old = given.patch.image.read(function.patch_rva + offset, item.size)
+    dropped = (NOPS[machine] * item.size)[: item.size]
+    patch = with_code(given.patch, function.patch_rva - given.patch.functions[0].patch_rva + offset, old.hex(), dropped.hex())
+    (report,) = hotpatch.verify(given.base, patch, fixed=given.fixed, functions=["request"]).functions
+    assert report.outcome is MicroOutcome.DIFFER
+    assert report.difference is not None
+    assert report.difference.what.startswith("block at")
