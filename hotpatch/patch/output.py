@@ -29,7 +29,7 @@ def check_output(path: str | PathLike[str], *, replaces: FileKind | None = None)
         if target.is_dir():
             raise InputError(subject, "cannot be written: is a folder; name a file")
         if not target.parent.is_dir():
-            raise InputError(subject, f"cannot be written: there is no folder {printable(str(target.parent))}")
+            raise InputError(subject, f"cannot be written: there is no folder {printable(str(target.parent))}; make it first")
         found = kind_of(read_file(target)) if target.is_file() else None
     if found not in (None, replaces):
         raise InputError(subject, f"is a {found} and stays as it is; write to another file")
@@ -76,4 +76,4 @@ def _unwritable_where_it_fails(subject: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise InputError(subject, f"cannot be written: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(subject, f"cannot be written: {getattr(error, 'strerror', None) or error}; name a file that can be") from error

@@ -276,6 +276,6 @@ def test_a_patch_whose_name_ends_as_a_count_does(ask: Ask, image, patch, machine
     monkeypatch.chdir(tmp_path)
     Path("f@3").write_bytes(Path(patch("basic", machine)).read_bytes())
     command = "call", image("basic", machine), "total", "11", "11", "10", "--patch"
-    assert ask(*command, "f@3").out.startswith("f@3: 1 function patched before the first instruction\nreturned 20 ")
-    assert ask(*command, "f@3@12").out.startswith("f@3: 1 function patched after 12 instructions\nreturned 21 ")
+    assert ask(*command, "f@3").out.startswith("applied f@3 to the process before the first instruction: 1 function\nreturned 20 ")
+    assert ask(*command, "f@3@12").out.startswith("applied f@3 to the process after 12 instructions: 1 function\nreturned 21 ")
     assert ask(*command, "f@4").error.startswith("f: ")
