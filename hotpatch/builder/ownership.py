@@ -208,11 +208,15 @@ class Ownership:
         owner, there = found[0], usage.taken_there(rva) if usage is not None else frozenset[int]()
         displacement = self.displacement(owner.rva)
         rival = self._unsized(rva)
-        if rival is not None and rival.base - rival.fixed != displacement and owner.end != rva:
-            return (
-                f"no symbol covers 0x{rva:x}, near {owner.name}, and it may belong to what is at 0x{rival.fixed:x}, whose size no symbol "
-                f"tells, and which the base has at 0x{rival.base:x}"
-            )
+        if rival is not None and rival.base - rival.fixed != displacement and (owner.end != rva or rival.fixed == rva):
+            told = usage.told(rva, (rva + displacement, rival.base)) if usage is not None and displacement is not None else None
+            if owner.end == rva and (told == rival.base or not self._may_be_walked(usage, owner)):
+                return None
+            if owner.end != rva or told is None:
+                return (
+                    f"no symbol covers 0x{rva:x}, near {owner.name}, and it may belong to what is at 0x{rival.fixed:x}, whose size no "
+                    f"symbol tells, and which the base has at 0x{rival.base:x}"
+                )
         if there and displacement is not None:
             known = range(owner.rva + displacement - _BIAS, owner.end + displacement + _BIAS)
             if not any(place in known for place in there) or (rva < owner.rva and rva + displacement not in there):
