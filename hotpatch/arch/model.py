@@ -202,6 +202,7 @@ class JumpTable:
             (x64: MSVC's two-level switches).
         exact: Whether a comparison of the index says how many entries there are. Otherwise they were counted up to where the table can
             reach at most, which depends on what is known of the image.
+        holes: The numbers of entries of zero, which lead nowhere: of values that never come to the jump, as the compiler knew.
     """
 
     jump: int
@@ -213,6 +214,12 @@ class JumpTable:
     targets: tuple[int, ...]
     index: tuple[int, int] | None = None
     exact: bool = True
+    holes: frozenset[int] = frozenset()
+
+    @property
+    def ways(self) -> tuple[int, ...]:
+        """Where the entries lead that lead anywhere."""
+        return tuple([target for number, target in enumerate(self.targets) if number not in self.holes]) if self.holes else self.targets
 
     @property
     def size(self) -> int:

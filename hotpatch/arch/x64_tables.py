@@ -3,7 +3,7 @@
 Forms: entries relative to the table (clang, gcc), to the image base with or without a table of byte-sized indices in front (MSVC), and
 whole addresses. The number of entries comes from the bound check before the jump, and a mask gives the most that there can be; without
 either, a table ends where an entry leads out of the function or another table begins. Without a check it ends at the latest where the
-caller's limit is.
+caller's limit is. MSVC leaves zeros for values that cannot be (``__assume``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hotpatch.arch.x64_scan import scan
 from hotpatch.arch.x64_values import Dispatch, Entry, Values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 MAY_DISPATCH = re.compile(rb"\xff[\xe0-\xe7\x24\x64\xa4]")
 """``jmp r/m64`` (FF /4) through a register or an indexed operand, wherever it may stand in the bytes."""
@@ -64,14 +64,14 @@ def _by_cases(
     edges: tuple[Edges, ...] = ()
     for _ in range(_MOST_ROUNDS):
         reached = read(_find(code, address, image_base, edges, from_entry=True))
-        again = tuple(Edges(address + table.jump, table.targets, table.exact) for table in reached)
+        again = tuple(Edges(address + table.jump, table.ways, table.exact) for table in reached)
         if again == edges:
             break
         edges = again
     if len(edges) <= len(tables):
         return tables
     settled = read(_find(code, address, image_base, edges))
-    confirmed = {Edges(address + table.jump, table.targets, table.exact) for table in settled}
+    confirmed = {Edges(address + table.jump, table.ways, table.exact) for table in settled}
     lost = {table.jump for table in tables} - {table.jump for table in settled}
     return settled if confirmed.issuperset(edges) and not lost else tables
 
@@ -144,13 +144,28 @@ class _Reader:
             return None
         targets = [value + anchor for value in values]
         if count is None or dispatch.anchor is None:
-            inside = next((number for number, target in enumerate(targets) if target not in self.instructions), len(targets))
+            inside = self._inside(values, targets)
             if count is not None and inside < count:
                 return None  # a table of functions, called last
             targets = targets[:inside]
         if not targets:
             return None
-        return JumpTable(dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed, anchor, tuple(targets), index, exact)
+        holes = frozenset(
+            number for number, value in enumerate(values[: len(targets)]) if not value and targets[number] not in self.instructions
+        )
+        return JumpTable(
+            dispatch.jump - self.address, entry.table, entry.size, 0, entry.signed, anchor, tuple(targets), index, exact, holes
+        )
+
+    def _inside(self, values: Sequence[int], targets: Sequence[int]) -> int:
+        """How many of the entries there are, if nothing bounds them: up to the last that leads into the function, with zeros between."""
+        last = 0
+        for number, target in enumerate(targets):
+            if target in self.instructions:
+                last = number + 1
+            elif values[number]:
+                break
+        return last
 
     def _index_table(self, entry: Entry) -> tuple[int, int] | None:
         """Address and size of the table of indices in front."""

@@ -209,10 +209,10 @@ class Ownership:
         displacement = self.displacement(owner.rva)
         rival = self._unsized(rva)
         if rival is not None and rival.base - rival.fixed != displacement and (owner.end != rva or rival.fixed == rva):
-            told = usage.told(rva, (rva + displacement, rival.base)) if usage is not None and displacement is not None else None
-            if owner.end == rva and (told == rival.base or not self._may_be_walked(usage, owner)):
+            place = usage.told(rva, (rva + displacement, rival.base)) if usage is not None and displacement is not None else None
+            if owner.end == rva and (place == rival.base or not self._may_be_walked(usage, owner)):
                 return None
-            if owner.end != rva or told is None:
+            if owner.end != rva or place is None:
                 return (
                     f"no symbol covers 0x{rva:x}, near {owner.name}, and it may belong to what is at 0x{rival.fixed:x}, whose size no "
                     f"symbol tells, and which the base has at 0x{rival.base:x}"

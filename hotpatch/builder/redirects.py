@@ -164,7 +164,7 @@ class Entrances:
         """Where branches of the base lead, those through tables too, with where they stand, sorted."""
         found = {(item.target, at) for at, item in self._code_references}
         for function in self._base.functions:
-            found.update((target, table.address) for table in self._base.jump_tables(function) for target in table.targets)
+            found.update((target, table.address) for table in self._base.jump_tables(function) for target in table.ways)
         return tuple(sorted(found))
 
     @cached_property

@@ -298,7 +298,7 @@ class _Check:
             for here, there in zip(wanted, found, strict=True):
                 for number in range(len(here.targets)):
                     self._see(Rva(self.placement.of(here.address) + number * here.entry_size))
-                    if there.targets[number] - self.patch_va != self.placement.of(here.targets[number]):
+                    if number not in here.holes and there.targets[number] - self.patch_va != self.placement.of(here.targets[number]):
                         yield self._wrong(
                             function, here.address, f"entry {number} of a jump table leads elsewhere", target=here.targets[number]
                         )
@@ -428,8 +428,8 @@ def _shape(item: Reference) -> tuple[int, int, int, FixupKind, Use, int]:
     return item.offset, item.size, item.field, item.kind, item.use, item.addend
 
 
-def _form(table: JumpTable) -> tuple[int, int, int, bool, int]:
-    return table.jump, table.entry_size, table.shift, table.signed, len(table.targets)
+def _form(table: JumpTable) -> tuple[int, int, int, bool, int, frozenset[int]]:
+    return table.jump, table.entry_size, table.shift, table.signed, len(table.targets), table.holes
 
 
 def _end_of_table(sizes: Mapping[int, int], address: int, _entry_size: int) -> int:

@@ -13,7 +13,7 @@ from hotpatch.errors import OutOfReach, Refusal, Rule
 from hotpatch.patch import Fixup, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterator, Mapping
 
     from hotpatch.arch import JumpTable
     from hotpatch.builder.model import Placement
@@ -70,24 +70,26 @@ def link_table(table: JumpTable, placement: Placement) -> tuple[bytes, tuple[Fix
     """The table's bytes in the patch image, and the fixups of entries that depend on where that is mapped.
 
     Entries that hold whole addresses become ADDR64 fixups. Entries relative to the image base are added to the base's image base by the
-    code, so they become ADDR32NB fixups. Entries relative to the table or to a label are numbers that are known now.
+    code, so they become ADDR32NB fixups. Entries relative to the table or to a label are numbers that are known now. Zeros that
+    lead nowhere stay.
 
     Raises:
         OutOfReach: An entry does not fit its size any more.
         KeyError: An entry leads to code that does not travel.
     """
     at = placement.of(table.address)
-    targets = [placement.of(target) for target in table.targets]
+    targets = {number: placement.of(target) for number, target in enumerate(table.targets) if number not in table.holes}
     if table.entry_size == ADDRESS_SIZE:
         return bytes(table.size), _fixups(FixupKind.ADDR64, at, table.entry_size, targets)
     if table.anchor == 0:
         return bytes(table.size), _fixups(FixupKind.ADDR32NB, at, table.entry_size, targets)
     anchor = placement.of(table.anchor)
-    return b"".join(_entry(table, number, target - anchor) for number, target in enumerate(targets)), ()
+    entries = (bytes(table.entry_size) if number in table.holes else None for number in range(len(table.targets)))
+    return b"".join(empty or _entry(table, number, targets[number] - anchor) for number, empty in enumerate(entries)), ()
 
 
-def _fixups(kind: FixupKind, at: Rva, size: int, targets: list[Rva]) -> tuple[Fixup, ...]:
-    return tuple(Fixup(kind, Rva(at + number * size), Space.PATCH, target, 0) for number, target in enumerate(targets))
+def _fixups(kind: FixupKind, at: Rva, size: int, targets: Mapping[int, Rva]) -> tuple[Fixup, ...]:
+    return tuple(Fixup(kind, Rva(at + number * size), Space.PATCH, target, 0) for number, target in targets.items())
 
 
 def _entry(table: JumpTable, number: int, distance: int) -> bytes:

@@ -95,7 +95,7 @@ class _Walk:
         if instruction.flow is _JUMP_INDIRECT:
             if self.tables is None:
                 found = self.architecture.jump_tables(self.code, self.address, self.read, limit=self.limit)
-                self.tables = {self.address + table.jump: table.targets for table in found}
+                self.tables = {self.address + table.jump: table.ways for table in found}
             return sorted({target for target in self.tables.get(instruction.address, ()) if self._is_inside(target)})
         target = instruction.target
         if target is None or instruction.flow in _ELSEWHERE or not self._is_inside(target):

@@ -141,7 +141,7 @@ class Followed(Told):
             if anchors:
                 self._not_taken(anchors, start)
             for table in tables:
-                cases = [target for target in table.targets if not start <= target < end] if table.exact else []
+                cases = [target for target in table.ways if not start <= target < end] if table.exact else []
                 self.cases.update(cases)
                 branches += cases
             for (_, _, _, kind, use, _, _), target in zip(outline.outward, leads, strict=True):

@@ -276,7 +276,7 @@ class MicroExecution:
         arch, image = self._fixed.architecture, self._fixed
         instructions = [item for part in fixed.ranges for item in arch.disassemble(image.code(part), start + part.start)]
         tables = [
-            (start + part.start + table.jump, tuple(start + target for target in table.targets))
+            (start + part.start + table.jump, tuple(start + target for target in table.ways))
             for part in fixed.ranges
             for table in image.jump_tables_in(part)
         ]

@@ -52,6 +52,15 @@ def test_code_that_runs_on_into_the_next_function(machine, known):
     assert ([row.name for row in patch.carried] == ["g"]) is not known
 
 
+def test_x64_a_switch_without_a_bound_whose_table_has_zeros():
+    """MSVC leaves them for values that cannot be (``__assume``); its tables stand behind the code, in the same range."""
+    switch = "4c8d05e9efffff 4863c1 418b8c8034100000 4c01c1 ffe1 b8{:02x}000000c3 b802000000c3 90 27100000 00000000 2d100000"
+    base, fixed = (forge(X64, [Code("f", 16, switch.format(number).replace(" ", ""))]) for number in (1, 5))
+    diff = told(base, fixed, f="changed")
+    patch = build_patch(diff)
+    assert [result(diff, patch, "f", number) for number in (0, 2)] == [5, 2]
+
+
 @each_machine
 @pytest.mark.parametrize("verdict", ["relocated", "changed"])
 def test_jump_into_the_middle_of_another_function(machine, verdict):

@@ -39,6 +39,7 @@ def relative(*targets):
 
 CLANG = "83f903772489c8488d0df20f0000486304814801c8ffe0b801000000c3b802000000c3b803000000c331c0c3"
 MSVC = "4c8d05f9efffff83f902771c4863c1418b8c80002000004c01c1ffe1b801000000c3b802000000c331c0c3"
+MSVC_UNBOUND = MSVC.replace("83f902771c", "0f1f440000")
 MSVC_TWO_LEVELS = "8d41f083f805772b4c8d05f1efffff4898410fb6840010200000418b8c80002000004c01c1ffe1b801000000c3b802000000c331c0c3"
 MSVC_UNCHECKED = MSVC_TWO_LEVELS.replace("83f805772b", "0f1f440000")
 MSVC_TWO_WAYS_IN = "4c8d05f9efffff89c883f8057723410fb6840010200000418b8c80002000004c01c1ffe189d083f80376e3c3b802000000c3"
@@ -59,6 +60,8 @@ FORMS = (
     ("clang-into-a-cold-part", CLANG, {TABLE: relative(0x1017, 0x5000, 0x1023, 0x1017)},
      0x15, TABLE, 4, True, TABLE, (0x1017, 0x5000, 0x1023, 0x1017), None),
     ("msvc", MSVC, {TABLE: words(0x101C, 0x1022, 0x1028, 0x101C)}, 0x1A, TABLE, 4, False, 0, (0x101C, 0x1022, 0x1028), None),
+    ("msvc-no-check-zeros-between", MSVC_UNBOUND, {TABLE: words(0, 0x101C, 0, 0, 0x1022, 0x1028, 0, 0) + GARBAGE},
+     0x1A, TABLE, 4, False, 0, (0, 0x101C, 0, 0, 0x1022, 0x1028), None),
     ("msvc-two-levels", MSVC_TWO_LEVELS, {TABLE: words(0x1027, 0x102D, 0x1033) + bytes(4), TABLE + 0x10: bytes((0, 2, 1, 0, 1, 2, 9))},
      0x25, TABLE, 4, False, 0, (0x1027, 0x102D, 0x1033), (TABLE + 0x10, 6)),
     ("msvc-two-levels-unchecked", MSVC_UNCHECKED,
@@ -95,6 +98,12 @@ def test_form(name, code, memory, jump, address, size, signed, anchor, targets, 
     assert (table.anchor, table.targets, table.index) == (anchor, targets, index)
     encoded = b"".join(((target - table.anchor) >> table.shift).to_bytes(size, "little", signed=signed) for target in targets)
     assert Memory(memory)(address, table.size) == encoded
+
+
+def test_zeros_lead_nowhere():
+    memory = Memory({TABLE: words(0x101C, 0, 0x1022) + GARBAGE})
+    (table,) = X64.jump_tables(bytes.fromhex(MSVC_UNBOUND), AT, memory)
+    assert (table.holes, table.ways, table.size) == ({1}, (0x101C, 0x1022), 12)
 
 
 NO_TABLES = (
