@@ -205,9 +205,11 @@ class Sameness:
                 return None
             if any(item.rva <= fixed < item.end for item in near):
                 return f"a copy of 0x{fixed:x}, which no symbol of new data covers"
+        section = self._fixed.section_at(fixed)
         live = sorted((match.fixed, match.base, match.size) for match in self._diff.data if match.writable)
-        before = [there - here for here, there, _ in live if here < fixed][-1:]
-        behind = [there - here for here, there, _ in live if here > fixed][:1]
+        moved = [(here, there - here) for here, there, _ in live if section is not None and here in section.range]
+        before = [distance for here, distance in moved if here < fixed][-1:]
+        behind = [distance for here, distance in moved if here > fixed][:1]
         taken = any(there <= fixed + distance < there + size for _, there, size in live for distance in before)
         if before and before == behind and not taken:
             return f"a copy of 0x{fixed:x}, which lies between live data of the base"
