@@ -121,7 +121,7 @@ class Correlation:
         if meant == base or (base, fixed) in self.diff.pairs:
             return True
         if meant is None and self.counterpart(base) is None:
-            return self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
+            return self._are_jump_tables(base, fixed, function) or self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
         if meant is not None and (fixed in self._starts or fixed in self.targets(function)) and not base % PAGE == 0 == fixed % PAGE:
             return False
         if fixed & _BYTE == base & _BYTE and fixed & _BYTE in _SET and self._is_around(base, fixed):
@@ -158,6 +158,14 @@ class Correlation:
     def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
         """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""
         return fixed not in self.targets(function) and base - fixed in self._distances(function)
+
+    def _are_jump_tables(self, base: int, fixed: int, function: Function) -> bool:
+        """Whether ``function`` has a jump table at ``fixed``, and its counterpart the same one at ``base``."""
+        image, entry = self.diff.base, self.diff.base_entries.get(function.entry)
+        counterpart = None if entry is None else image.function_of_entry(entry)
+        tables = image.jump_tables(counterpart) if counterpart is not None else ()
+        others = self.diff.fixed.jump_tables(function)
+        return len(tables) == len(others) and (base, fixed) in {(one.address, two.address) for one, two in zip(tables, others, strict=True)}
 
     def _may_be_same(self, base: int, fixed: int) -> bool:
         """Whether things that nothing matches can be each other: constants without addresses in them must begin alike."""

@@ -283,6 +283,23 @@ def test_beside_the_jump_table_of_another_function() -> None:
     assert report.agreed
 
 
+def test_the_address_of_a_jump_table_that_is_left_in_a_register() -> None:
+    """Its entries are distances to code, of other bytes where the table has moved; on Arm64 they count from the code."""
+    images = []
+    for table in (RDATA + 0x804, RDATA + 0x844):
+        pe = Pe(Machine.X64)
+        pe.put(TEXT, assemble(Machine.X64, SWITCH.format(out=TEXT + 0x30, distance=table - TEXT - 12), TEXT).ljust(0x31, b"\xc3"))
+        pe.put(table, struct.pack("<4i", *(TEXT + 0x20 + 4 * case - table for case in range(4))))
+        pe.exports("walk.dll", [("switch", TEXT)])
+        images.append(pe.build("walk.dll"))
+    mine, theirs = (hotpatch.Process(image) for image in images)
+    correlation = Correlation(hotpatch.diff(*images), mine, theirs, None, None)
+    (function,) = images[1].functions
+    first, second = mine.load_base + RDATA + 0x804, theirs.load_base + RDATA + 0x844
+    assert correlation.same(first, second, function, range(0))
+    assert not correlation.same(first + 4, second, function, range(0))
+
+
 UNCHECKED_STORE = {
     Machine.X64: "lea rax, [rip + {distance}]; inc byte ptr [rax + rcx]; ret",
     Machine.ARM64: "adrp x9, 0x3000; add x9, x9, #{low}; ldrb w8, [x9, x0]; add w8, w8, #1; strb w8, [x9, x0]; ret",
