@@ -172,7 +172,7 @@ def build(
         out.result(document, building.nothing(document, one_line(error)))
         return Exit.NOTHING_TO_DO
     except Refused as error:
-        document = convert.no_build(images[0], sequence, error.refusals)
+        document = convert.no_build(images[0], sequence, error.refusals, found)
         out.result(document, building.build(document))
         return Exit.REFUSED
     document = convert.build(patch, output, found, checked, rehearsal)

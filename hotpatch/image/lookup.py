@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _RVA_PREFIX = "rva:"
 _RVA_LIMIT = 1 << 32
-_ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+")
+_ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+|[0-9][0-9a-fA-F]{2,7}")
 _NEAR_NAMES = 5
 
 
@@ -50,7 +50,7 @@ def function_named(image: Image, text: str) -> Function:
     same = [name for name in names if name.casefold() == text.casefold()]
     near = same or get_close_matches(text, names, _NEAR_NAMES, 0.5)
     if _ADDRESS.fullmatch(text):
-        hint = f"for the one at that address write rva:{text}"
+        hint = f"for the one at that address write rva:{text if text[1] in 'xX' else f'0x{text}'}"
     else:
         hint = f"did you mean {' or '.join(near)}?" if near else "hotpatch inspect lists what it has"
     other = ""

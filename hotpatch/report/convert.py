@@ -7,6 +7,9 @@ from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec.structs import replace
+
+from hotpatch.address import Rva
 from hotpatch.differ import Verdict
 from hotpatch.patch import CarriedKind
 from hotpatch.report.documents import (
@@ -169,6 +172,9 @@ def build(
 
 def no_build(base: Image, sequence: int, refused: Iterable[Refusal], found: ImageDiff | None = None) -> BuildDocument:
     """The document of a ``hotpatch build`` that made none, by a refusal or because nothing was ``found`` that travels."""
+    told = refusals(refused)
+    if found is not None:
+        told = [_with_base_function(item, found) for item in told]
     return BuildDocument(
         patch=None,
         sequence=sequence,
@@ -176,9 +182,17 @@ def no_build(base: Image, sequence: int, refused: Iterable[Refusal], found: Imag
         base=identity(base.identity),
         functions=[],
         carried=[],
-        staying=[] if found is None else staying(found, frozenset()),
-        refused=refusals(refused),
+        staying=[] if found is None or told else staying(found, frozenset()),
+        refused=told,
     )
+
+
+def _with_base_function(refusal: RefusalDocument, found: ImageDiff) -> RefusalDocument:
+    """A refusal about a function of the fixed image also tells which one of the base that is: by that, ``--only`` names it."""
+    entry = None
+    if refusal.evidence.get("image") == "fixed" and refusal.rva is not None:
+        entry = found.base_entries.get(Rva(refusal.rva))
+    return refusal if entry is None else replace(refusal, evidence={**refusal.evidence, "base_function": int(entry)})
 
 
 def staying(found: ImageDiff, travelling: Collection[int]) -> list[StayingDocument]:

@@ -122,7 +122,8 @@ def refusals(
     """
     parts: list[RenderableType] = []
     for item in items:
-        place = [item.function or "", hexadecimal(item.rva) if item.rva is not None else ""]
+        image = " of the fixed image" if item.evidence.get("image") == "fixed" else ""
+        place = [item.function or "", f"{hexadecimal(item.rva)}{image}" if item.rva is not None else ""]
         where = "  ".join(word for word in place if word)
         when = f"[{at}] " if at is not None else ""
         parts.append(Text.assemble(when, (f"{called} ", "red"), (item.rule, "bold red"), f"  {where}" if where else ""))

@@ -123,6 +123,8 @@ def test_function_by_name_and_address(basic):
     [
         ("no_such_thing_at_all", "hotpatch inspect lists"),
         ("0x1220", "for the one at that address write rva:0x1220"),
+        ("1220", "for the one at that address write rva:0x1220"),
+        ("27cf0", "for the one at that address write rva:0x27cf0"),
         ("rva:0x1", "no function of base.dll begins at 0x1"),
     ],
 )

@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console, RenderableType
 
 import hotpatch
-from hotpatch.address import Va
+from hotpatch.address import Rva, Va
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
-from hotpatch.report import building, comparison, events, running, text, verify
+from hotpatch.errors import Refusal, Rule
+from hotpatch.report import building, comparison, convert, events, running, text, verify
 from hotpatch.report.documents import (
     CallDocument,
     FaultDocument,
@@ -168,6 +169,23 @@ def test_several_refusals_are_counted_by_rule() -> None:
     findings = shown(text.refusals(made, called="finding", closing="findings"))
     assert findings[::2] == [*(f"finding {item.rule}" for item in made), "findings: 2 × c, 1 × a, 1 × b"]
     assert shown(text.refusals(made[:1])) == ["refused b", "    no"]
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_a_refusal_in_the_fixed_image_tells_the_function_of_the_base(machine: Machine) -> None:
+    """By that one, ``--only`` names it."""
+    case = find_case("codec")
+    found = hotpatch.diff(*(hotpatch.open(case.image(machine, side)) for side in ("base", "fixed")))
+    row = next(row for row in found.functions if row.base and row.fixed and row.base.entry != row.fixed.entry)
+    places = [(row.fixed.entry, {"image": "fixed"}), (row.fixed.entry, {}), (Rva(1), {"image": "fixed"})]
+    made = [Refusal(Rule.UNRESOLVED_REFERENCE, "f", rva, "no", evidence) for rva, evidence in places]
+    told = convert.no_build(found.base, 1, made, found)
+    assert [item.evidence.get("base_function") for item in told.refused] == [row.base.entry, None, None]
+    assert told.staying == []
+    lines = shown(building.build(told), 100)
+    assert lines[0] == f"refused unresolved-reference  f  0x{row.fixed.entry:x} of the fixed image"
+    assert f"    base function  0x{row.base.entry:x}" in lines
+    assert f"refused unresolved-reference  f  0x{row.fixed.entry:x}" in lines
 
 
 STAYING = [
