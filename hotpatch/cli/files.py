@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 from hotpatch.errors import InputError
 
 if TYPE_CHECKING:
+    from hotpatch.cli.console import Output
     from hotpatch.image import Image
     from hotpatch.patch import Patch
 
 _Opened = TypeVar("_Opened", "Image", "Patch")
 
 
-def open_pair(base: str, fixed: str) -> tuple[Image, Image]:
-    """Two builds for one machine.
+def open_pair(base: str, fixed: str, out: Output) -> tuple[Image, Image]:
+    """Two builds for one machine; a PDB that does not belong to one of them, and is not used, is told to ``out``.
 
     Raises:
         InputError: A file cannot be used or is a patch, or they are for two machines.
@@ -25,7 +26,15 @@ def open_pair(base: str, fixed: str) -> tuple[Image, Image]:
     first = open(base)
     second = open_for(fixed, first, base)
     expect_builds(first, second)
+    for image, path in ((first, base), (second, fixed)):
+        warn_of_other_pdb(image, path, out)
     return first, second
+
+
+def warn_of_other_pdb(image: Image, path: str, out: Output) -> None:
+    """Say that the PDB beside ``image``, typed as ``path``, is another build's: without its names much less is known."""
+    if image.other_pdb:
+        out.warn(f"{image.other_pdb} lies beside {path} but is another build's (its GUID or age differs), so it is not used")
 
 
 def open_for(path: str, image: Image, image_path: str) -> Image:

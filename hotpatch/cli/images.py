@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
-from hotpatch.cli.files import open_pair
+from hotpatch.cli.files import open_pair, warn_of_other_pdb
 from hotpatch.cli.numbers import Integer
 from hotpatch.cli.outcome import Exit, one_line
 from hotpatch.errors import NothingToDo, Refused
@@ -43,8 +43,7 @@ def inspect(
     with out.progress(f"reading {file}"):
         image = open(file)
         info = hot_patch_info(image)
-        if image.other_pdb:
-            out.warn(f"{image.other_pdb} lies beside {file} but is another build's (its GUID or age differs)")
+        warn_of_other_pdb(image, file, out)
         table = convert.unwind_data(image, unwind_data(image)) if unwind else None
         if info is not None and is_patch(image.data):
             patched = convert.inspect_patch(load(file), file, info, table)
@@ -81,7 +80,7 @@ def diff(
 
     out = Output(options)
     with out.progress(f"comparing {base} with {fixed}"):
-        images = open_pair(base, fixed)
+        images = open_pair(base, fixed, out)
         if html is not None:
             check_output(html)
         found = diff_images(*images)
@@ -143,7 +142,7 @@ def build(
     from hotpatch.report import building, convert
 
     out = Output(options)
-    images = open_pair(base, fixed)
+    images = open_pair(base, fixed, out)
     check_output(output, replaces=FileKind.PATCH)
     found = checked = rehearsal = None
     try:

@@ -67,7 +67,7 @@ def verify(
     out = Output(options)
     calls = _calls(call, case)
     _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin, budget, bound), functions_only=(function, seeds))
-    images = open_pair(base, fixed)
+    images = open_pair(base, fixed, out)
     loaded = load_for(patch, images[0], base)
     with out.progress(f"verifying {patch}" + (f" with {counted(len(calls), 'call')}" if calls else "")):
         if calls:

@@ -382,6 +382,27 @@ def test_what_tells_builds_apart_looks_alike_everywhere(ask: Ask, image, patch, 
     assert found["size_of_image"] == hotpatch.open(base).size_of_image
 
 
+def test_a_pdb_of_another_build_is_warned_of(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
+    """Else the comparison would go on without symbols in silence."""
+    base, fixed = (tmp_path / f"{side}.dll" for side in ("base", "fixed"))
+    for path, side in ((base, "base"), (fixed, "fixed")):
+        path.write_bytes(Path(image("basic", machine, side)).read_bytes())
+    for command in (["diff", base, fixed], ["build", base, fixed, "-o", tmp_path / "fix.dll"]):
+        assert ask(*command).err == ""
+    shutil.copy(Path(image("basic", machine, "fixed")).with_suffix(".pdb"), tmp_path / "base.pdb")
+    for command in (
+        ["inspect", base],
+        ["diff", base, fixed],
+        ["build", base, fixed, "-o", tmp_path / "fix.dll"],
+        ["verify", base, tmp_path / "fix.dll", "--fixed", fixed],
+    ):
+        answer = ask(*command)
+        assert answer.code == 0
+        told = f"hotpatch: warning: {tmp_path / 'base.pdb'} lies beside {base} but is another build's (its GUID or age differs), "
+        assert answer.err == f"{told}so it is not used\n"
+        assert ask(*command, "-q").err == ""
+
+
 def test_without_a_pdb_it_is_said_that_there_is_none(ask: Ask, image, machine, tmp_path: Path) -> None:
     alone = tmp_path / "alone.dll"
     alone.write_bytes(Path(image("basic", machine)).read_bytes())
