@@ -7,6 +7,7 @@ symbol, or without symbols up to the next thing that anything refers to, is comp
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import WHOLE_KINDS, Flow, Use
@@ -15,7 +16,7 @@ from hotpatch.differ.follow import followed, named_data
 from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.differ.correspond import Correspondence
     from hotpatch.differ.parts import Body
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Hidden:
-    """Constants that begin behind or before what code names, and that are not the same in both images."""
+    """Constants that begin behind or before what code names, and that are not the same in both images, or have changed places."""
 
     def __init__(self, relation: Correspondence) -> None:
         """Of two images; ``relation`` has settled what functions of the same body name."""
@@ -105,11 +106,15 @@ def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tup
 
 
 def _differing_by_name(relation: Correspondence) -> tuple[Sequence[int], Sequence[int]]:
-    """Where constants of known size begin of which the other image has none of the name that is the same; sorted, of both images."""
+    """Where constants of known size begin of which the other image has none of the name that is the same; sorted, of both images.
+
+    With those that have changed places, see :func:`_displaced`.
+    """
     there, here = (_named_constants(view) for view in (relation.base, relation.fixed))
     same = {name for name in there.keys() & here.keys() if relation.same(there[name], here[name])}
-    differing, others = (sorted(rva for name, rva in side.items() if name not in same) for side in (there, here))
-    return differing, others
+    differing, others = ({rva for name, rva in side.items() if name not in same} for side in (there, here))
+    displaced, elsewhere = _displaced((there[name], here[name]) for name in same)
+    return sorted(differing | displaced), sorted(others | elsewhere)
 
 
 def _named_constants(view: View) -> Mapping[str, int]:
@@ -122,7 +127,10 @@ def _named_constants(view: View) -> Mapping[str, int]:
 
 
 def _differing_by_place(relation: Correspondence) -> tuple[Sequence[int], Sequence[int]]:
-    """Where constants begin that are not the same as what lies as far from their neighbours in the other image; sorted, of both images."""
+    """Where constants begin that are not the same as what lies as far from their neighbours in the other image; sorted, of both images.
+
+    With those that have changed places, see :func:`_displaced`.
+    """
     same = relation.same
     forward = dict(sorted(relation.settled))
     there = _left(relation.base, forward)
@@ -130,7 +138,28 @@ def _differing_by_place(relation: Correspondence) -> tuple[Sequence[int], Sequen
     backward = {fixed: base for base, fixed in forward.items()}
     here = _left(relation.fixed, backward)
     backward |= {rva: place for rva, places in _expected(here, backward) for place in places if same(place, rva)}
-    return [rva for rva in there if rva not in forward], [rva for rva in here if rva not in backward]
+    constants = [pair for pair in forward.items() if relation.base.place(pair[0]).kind is PlaceKind.CONSTANT]
+    displaced, elsewhere = _displaced(constants)
+    return sorted(displaced.union(set(there) - forward.keys())), sorted(elsewhere.union(set(here) - backward.keys()))
+
+
+def _displaced(pairs: Iterable[Pair]) -> tuple[set[int], set[int]]:
+    """Of constants that are the same, those that moved otherwise than what is next to them, no farther than code goes; of both images.
+
+    What lies at one distance from the same constant is then not the same.
+    """
+    rows = list(pairs)
+    sides = ([(base, fixed - base) for base, fixed in rows], [(fixed, fixed - base) for base, fixed in rows])
+    there, here = (
+        {
+            place
+            for (before, moved), (behind, another) in pairwise(sorted(side))
+            if moved != another and behind - before <= FARTHEST
+            for place in (before, behind)
+        }
+        for side in sides
+    )
+    return there, here
 
 
 def _left(view: View, partners: Mapping[int, int]) -> Sequence[int]:

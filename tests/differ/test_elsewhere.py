@@ -18,6 +18,8 @@ from tests.builder.test_type_records import takes
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Image
 
@@ -201,10 +203,11 @@ def going_on(
     data: dict[str, tuple[int, int]] | None,
     pe: Pe | None = None,
     led: bool = False,
+    readers: Sequence[tuple[str, int]] = (),
 ) -> Image:
     """``f`` makes the address of 16 bytes from that of others, ``distance`` before it, and hands it to ``g``: both, if it ``begins``.
 
-    ``led``: ``h`` names the 16 bytes. No ``data``: no symbols.
+    ``led``: ``h`` names the 16 bytes. No ``data``: no symbols. ``readers``: further functions that ``pe`` holds.
     """
     pe, arch = pe or Pe(machine), architecture(machine)
     pe.cursor = RDATA + 0x800
@@ -224,7 +227,7 @@ def going_on(
         code += struct.pack("<I", 0x94000000 | (0x40 - len(code)) // 4) + RETURNS[machine]
     pe.put(TEXT, code)
     pe.put(TEXT + 0x40, bytes.fromhex(TAKERS["onward"][machine]) + RETURNS[machine])
-    entries = [("f", TEXT), ("g", TEXT + 0x40)]
+    entries = [("f", TEXT), ("g", TEXT + 0x40), *readers]
     if led:
         pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, END + distance, 1))
         entries.append(("h", TEXT + 0x80))
@@ -276,6 +279,25 @@ def test_a_text_of_a_version_that_is_reached_from_another_constant(machine, data
     texts = (b"release 1.2.3\0\0\0", b"release 1.2.4\0\0\0")
     row = row_of(diff_images(*(going_on(machine, 16, text, begins=False, data=data, led=True) for text in texts)))
     assert (row.verdict, row.notes[0]) == (Verdict.CHANGED, "cosmetic")
+
+
+@each_machine
+@pytest.mark.parametrize("pdb", [True, False], ids=["named", "nameless"])
+@pytest.mark.parametrize("order", ["kept", "swapped"])
+def test_constants_that_have_changed_places(machine, pdb, order) -> None:
+    """Each is the same as ever, and code that names one is: only what is reached from another at the same distance is not."""
+
+    def side(places: tuple[int, int]) -> Image:
+        pe, texts = Pe(machine), (b"a" * 16, b"b" * 16)
+        readers = [("reads_second", TEXT + 0x80), ("reads_third", TEXT + 0xC0)]
+        for number, ((_, at), place, text) in enumerate(zip(readers, places, texts, strict=True), 1):
+            pe.put(at, reads(machine, at, END + place, number))
+            pe.put(END + place, text)
+        data = {"first": (END, 12), "second": (END + places[0], 16), "third": (END + places[1], 16)}
+        return going_on(machine, 16, texts[places.index(16)], begins=False, data=data if pdb else None, pe=pe, readers=readers)
+
+    diff = diff_images(side((16, 32)), side((16, 32) if order == "kept" else (32, 16)))
+    assert {row.name for row in diff.functions if row.verdict is Verdict.CHANGED} == (set() if order == "kept" else {"f"})
 
 
 LIST = RDATA + 0x100
