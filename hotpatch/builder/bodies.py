@@ -110,6 +110,8 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
         stop = min([block.end, *(span.start for span in spans if at < span.start < block.end)])
         for instruction in arch.disassemble(image.read(at, stop - at), at):
             at = Rva(instruction.address + instruction.size)
+            if instruction.address in literals:
+                continue
             if instruction.flow is not Flow.NEXT or image.read(instruction.address, instruction.size) not in arch.padding_bytes:
                 before, last = last, instruction
         if at < stop:

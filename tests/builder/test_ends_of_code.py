@@ -48,11 +48,11 @@ def test_into_what_is_no_known_function(machine: Machine) -> None:
     assert f"0x{TEXT + 16 + len(FIRST[machine][1]) // 2:x}" in refusal.reason
 
 
-def _behind_a_return(machine: Machine, before: str):
+def _behind_a_return(machine: Machine, before: str, behind: str = ""):
     """Two versions of ``f``, which has something behind its return, and nothing known behind that."""
     found = []
     for first in FIRST[machine]:
-        code = first + before + RETURN[machine] + LEFT_OVER[machine]
+        code = first + before + RETURN[machine] + LEFT_OVER[machine] + behind
         image = forge(machine, [Code("f", 16, code)])
         part = Range(Rva(TEXT + 16), Rva(TEXT + 16 + len(code) // 2))
         image.__dict__["functions"] = tuple(function._replace(ranges=(part,)) for function in image.functions)
@@ -63,6 +63,12 @@ def _behind_a_return(machine: Machine, before: str):
 @each_machine
 def test_what_is_left_over_behind_a_return_runs_on_into_nothing(machine: Machine) -> None:
     patch = build_patch(_behind_a_return(machine, ""))
+    assert [function.name for function in patch.functions] == ["f"]
+
+
+def test_a_literal_behind_what_is_left_over_is_no_instruction() -> None:
+    """Arm64: ``ldr w9, …`` of an exception's code, which would be one."""
+    patch = build_patch(_behind_a_return(Machine.ARM64, "69000018", "050000c0"))
     assert [function.name for function in patch.functions] == ["f"]
 
 
