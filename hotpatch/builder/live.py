@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.builder.model import PAGES, BaseAddress, CarriedAddress
 from hotpatch.builder.reaches import Reach
+from hotpatch.builder.unclaimed import Unclaimed
 from hotpatch.differ.handed import steps_back_from
+from hotpatch.differ.view import view_of
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Live:
         self._named = diff.fixed.has_symbols and diff.base.has_symbols
         self._ownership, self._novelty, self._positions = ownership, novelty, positions
         self._doubts, self._groups, self._witnesses = doubts, groups, witnesses
+        self._unclaimed = Unclaimed(diff, view, view_of(diff.base))
         self.outside: dict[Rva, Range] = {}
 
     def outside_of_symbols(self, usage: Usage | None, site: Site) -> Destination | str | None:
@@ -71,7 +74,8 @@ class Live:
         agreed, possible = self._positions.places(target)
         if agreed is not None and self._positions.is_evident(target, agreed):
             return BaseAddress(Rva(agreed))
-        if possible:
+        run = self._positions.new_run(target)
+        if possible and (agreed is not None or not self._unclaimed.is_new(target, run, possible)):
             places = ", ".join(f"0x{place:x}" for place in possible)
             return f"the writable datum at 0x{target:x} may be new or one that the base has (at {places})"
         constant = self._positions.constant_of_base(target)
@@ -80,7 +84,7 @@ class Live:
         rival = self._positions.rival(usage, target) if usage is not None and target in usage.taken else None
         if rival is not None:
             return f"0x{target:x} may be a new datum or the end of the one at 0x{rival:x}"
-        self.outside[target] = self._positions.new_run(target)
+        self.outside[target] = run
         return CarriedAddress(target)
 
     def known(self, usage: Usage | None, site: Site, matched: Rva | None) -> Destination | str | None:

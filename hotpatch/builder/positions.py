@@ -100,18 +100,28 @@ class Positions:
         """Whether what is matched just before or behind ``rva`` has moved as far as it and ``base`` lie apart.
 
         Not where the two have moved differently, so that something came or went, and another that nothing matches lies where the other one
-        tells, and begins alike. True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is
-        matched, where data around it have but changed places, and where what it points to tells it.
+        tells, and begins alike; nor where it lies inside of what is before it, as the base has that. True, too, where surer evidence than
+        aligned instructions matches ``rva`` itself, where nothing else is matched, where data around it have but changed places, and where
+        what it points to tells it.
         """
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
         if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
             return True
         near = self.displacements_around(rva)
-        if not near or (
-            base - rva in near and not any(self._is_as_likely(rva, base - other, base) for other in near if other != base - rva)
-        ):
+        others = [other for other in near if other != base - rva]
+        is_alone = not self._is_inside_another(rva, base) and not any(self._is_as_likely(rva, base - other, base) for other in others)
+        if not near or (base - rva in near and is_alone):
             return True
         return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
+
+    def _is_inside_another(self, rva: int, base: int) -> bool:
+        """Whether what is matched before ``rva`` goes on in the base, past the place that is as far from its start, and is alike there."""
+        before, _ = self._next_to(rva, rva)
+        place = before[1] + rva - before[0] if before is not None else base
+        if before is None or place == base or not self._free(place) or self._base.extent(before[1]).end <= place:
+            return False
+        size = min(self._fixed.extent(rva).size, self._base.extent(place).size, _COMPARED)
+        return self._fixed.bare(rva, size) == self._base.bare(place, size)
 
     def _is_as_likely(self, rva: int, fixed: int, base: int) -> bool:
         """Whether a datum that nothing matches, no shorter than the one at ``rva``, begins as the base's at ``base`` does."""
