@@ -80,7 +80,8 @@ def _beyond(relation: Correspondence, old: Body, new: Body) -> Iterator[Distant]
 def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tuple[int, int, int]]:
     """Instructions, those whose addresses they use, and how far they go from these.
 
-    What a call gets together with where a constant begins, and where that ends, is the end.
+    What a call gets together with where a constant begins, and where that ends, is the end. Without symbols it may be any place up to where
+    something else begins that anything refers to.
     """
     image = view.image
     names = named_data(image, body.function)
@@ -96,7 +97,8 @@ def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tup
         if item.distance and item.at in calls and item.place in arguments:
             start = naming[item.anchor][1]
             symbol = view.symbol(start)
-            is_end = symbol.end == start + item.distance if symbol is not None else not image.has_symbols
+            end = start + item.distance
+            is_end = symbol.end == end if symbol is not None else not image.has_symbols and end <= view.extent(start).end
             if (item.at, item.anchor) not in begun or not is_end:
                 yield item.at, item.anchor, item.distance
     certain = {(item.at, item.anchor) for item in held}

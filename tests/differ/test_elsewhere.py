@@ -300,6 +300,20 @@ def test_constants_that_have_changed_places(machine, pdb, order) -> None:
     assert {row.name for row in diff.functions if row.verdict is Verdict.CHANGED} == (set() if order == "kept" else {"f"})
 
 
+@each_machine
+@pytest.mark.parametrize("between", [False, True], ids=["next", "behind-another"])
+def test_what_lies_behind_another_constant_is_no_end(machine, between) -> None:
+    """A call gets both addresses: of 16 bytes that something refers to, and of what may end 32 bytes on, or begin behind others there."""
+
+    def side(text: bytes) -> Image:
+        pe = Pe(machine)
+        pe.put(TEXT + 0xC0, reads(machine, TEXT + 0xC0, END + 16 if between else END, 3))
+        return going_on(machine, 32, text, begins=True, data=None, led=True, pe=pe, readers=[("k", TEXT + 0xC0)])
+
+    diff = diff_images(*(side(text) for text in (b"a" * 16, b"b" * 16)))
+    assert {row.name for row in diff.functions if row.verdict is Verdict.CHANGED} == ({"f", "h"} if between else {"h"})
+
+
 LIST = RDATA + 0x100
 
 
