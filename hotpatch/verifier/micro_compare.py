@@ -34,16 +34,21 @@ class Comparison:
         self._correlation, self._function, self._own = correlation, function, own
         self._mine, self._theirs = correlation.mine, correlation.theirs
 
-    def differences(self, mine: Observed, theirs: Observed, *, alike: bool) -> Iterator[Difference]:
+    def differences(self, mine: Observed, theirs: Observed, *, alike: bool, astray: bool = False) -> Iterator[Difference]:
         """The differences of two runs, whose processes still stand as they left them, those of calls first.
 
-        Where the code should be ``alike``, instruction by instruction, also of what it came upon on the way: data and branches.
+        Where the code should be ``alike``, instruction by instruction, also of what it came upon on the way: data and branches. Where one
+        has gone ``astray``, only of what both did before.
         """
-        yield from self._outcomes(mine, theirs)
+        lost = astray or mine.end in _LOST or theirs.end in _LOST
+        if not astray and (mine.end in _LOST) != (theirs.end in _LOST) and min(mine.executed, theirs.executed) < _SHORT:
+            yield Difference("end", mine.end, theirs.end)
+        else:
+            yield from self._outcomes(mine, theirs, lost=lost)
         if alike:
-            yield from self._ways(mine, theirs)
+            yield from self._ways(mine, theirs, lost=lost)
 
-    def _ways(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
+    def _ways(self, mine: Observed, theirs: Observed, *, lost: bool) -> Iterator[Difference]:
         for number, (one, other) in enumerate(zip(mine.turns, theirs.turns, strict=False)):
             if one != other:
                 ways = ("straight on", "taken")
@@ -53,7 +58,7 @@ class Comparison:
             ("access {} of data", "own", mine.own, theirs.own),
             ("store {}", "stores", mine.stores, theirs.stores),
         ):
-            yield from islice(self._places(what, place, ours, others, whole=not self._lost(mine, theirs) and mine.end == theirs.end), 1)
+            yield from islice(self._places(what, place, ours, others, whole=not lost and mine.end == theirs.end), 1)
 
     def _places(
         self, what: str, field: str, mine: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]], *, whole: bool
@@ -69,10 +74,6 @@ class Comparison:
             shown = [self._shown(places[number][0]) if number < len(places) else "none" for places in (mine, theirs)]
             yield Difference(what.format(number + 1), shown[0], shown[1])
 
-    @staticmethod
-    def _lost(mine: Observed, theirs: Observed) -> bool:
-        return mine.end in _LOST or theirs.end in _LOST
-
     def _same_place(self, mine: int, theirs: int, size: int) -> bool:
         """Whether the same datum lies at both places, constants that are the same, or what is compared where it leads to."""
         fixed = theirs - self._theirs.load_base
@@ -81,13 +82,9 @@ class Comparison:
         section = self._correlation.diff.fixed.section_at(fixed)
         if section is not None and not section.writable and self._correlation.alike(mine, theirs, size):
             return True
-        return any(fixed in table for table in self._correlation.tables(self._function))
+        return self._correlation.named.is_in_table(fixed, self._function)
 
-    def _outcomes(self, mine: Observed, theirs: Observed) -> Iterator[Difference]:
-        lost = self._lost(mine, theirs)
-        if (mine.end in _LOST) != (theirs.end in _LOST) and min(mine.executed, theirs.executed) < _SHORT:
-            yield Difference("end", mine.end, theirs.end)
-            return
+    def _outcomes(self, mine: Observed, theirs: Observed, *, lost: bool) -> Iterator[Difference]:
         for number, (one, other) in enumerate(zip_longest(mine.calls, theirs.calls)):
             if one is None or other is None:
                 if not lost:
@@ -134,7 +131,7 @@ class Comparison:
             return False
         one, other = found.values
         fixed = other - self._theirs.load_base
-        if (one ^ other) & _BYTE or fixed in self._correlation.targets(self._function):
+        if (one ^ other) & _BYTE or fixed in self._correlation.named.targets(self._function):
             return False
         earlier = ((first.words[index], second.words[index]) for first, second in zip(mine, theirs, strict=True))
         return any(

@@ -5,18 +5,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
 from hotpatch.arch import Use
 from hotpatch.differ import Verdict
-from hotpatch.differ.follow import accessed_from_named, ways_from_named
+from hotpatch.differ.follow import accessed_from_named
 from hotpatch.emulator.memory import PAGE
 from hotpatch.image import Range
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
+from hotpatch.verifier.micro_carried import CarriedThings
+from hotpatch.verifier.micro_named import Named
+from hotpatch.verifier.micro_reach import Reach, holding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
 
     from hotpatch.arch import JumpTable
     from hotpatch.differ import ImageDiff
@@ -27,26 +30,10 @@ if TYPE_CHECKING:
 _WORD = 8
 _WORD_BITS = 8 * _WORD
 _HALF = 1 << 32
+_SMALL = 1 << 16
+"""Less is no address."""
 _BYTE = 0xFF
 _SET = frozenset({0, 1, _BYTE})
-
-
-class Reach(NamedTuple):
-    """What code may come upon by its references, RVAs of the fixed image.
-
-    Attributes:
-        starts: Where all known data begin.
-        own: Those of them that the function itself refers to, or what it goes on in.
-        every: Those that the functions which it calls refer to, too.
-    """
-
-    starts: tuple[int, ...]
-    own: frozenset[int]
-    every: frozenset[int]
-
-    def is_stray(self, rva: int, *, own: bool) -> bool:
-        """Whether none of the references explains an access; ``own``: by the function's own instructions."""
-        return bool(self.starts) and _start_of(self.starts, rva) not in (self.own if own else self.every)
 
 
 class Correlation:
@@ -56,8 +43,10 @@ class Correlation:
         """Compare ``mine`` (with what is ``applied``, its image at ``patch_va``, if anything is) with ``theirs``."""
         self.diff = diff
         self.mine, self.theirs = mine, theirs
+        self.named = Named(diff.fixed)
         patch = None if applied is None else applied.patch
         self.patch, self.patch_va = patch, patch_va
+        self._carried = None if patch is None else CarriedThings(patch)
         self._new = {} if patch is None else {function.patch_rva: function.base_rva for function in patch.functions}
         self._originals = {} if applied is None else {applied.original(each.base_rva): each.name for each in applied.patch.functions}
         self.patch_end = 0 if patch is None or patch_va is None else patch_va + patch.image.size_of_image
@@ -108,13 +97,13 @@ class Correlation:
                 return True
             return theirs < _HALF and 0 < theirs < self.diff.fixed.size_of_image and self.meant(theirs) == mine
         if mine in own:
-            return fixed == function.entry if mine == own.start else self.diff.fixed.function_at(fixed) == function
+            return self._same_code(mine - own.start, fixed, function, len(own))
         meant = self.meant(fixed)
         if self.patch is not None and self.patch_va is not None and self.patch_va <= mine < self.patch_end:
             rva = mine - self.patch_va
             if rva in self._new:
                 return (self._new[Rva(rva)], fixed) in self.diff.pairs
-            return meant is None or (self._constant(self.diff.fixed, fixed) and self._constant(self.patch.image, rva))
+            return self._may_be_copy(rva, fixed, function) if self._constant(self.patch.image, rva) else meant is None
         base = mine - self.mine.load_base
         if not 0 <= base < self.diff.base.size_of_image:
             return self._is_beside_carried(mine, theirs, function)
@@ -122,15 +111,40 @@ class Correlation:
             return True
         if meant is None and self.counterpart(base) is None:
             return self._are_jump_tables(base, fixed, function) or self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
-        if meant is not None and (fixed in self._starts or fixed in self.targets(function)) and not base % PAGE == 0 == fixed % PAGE:
-            return False
+        if base % PAGE == 0 == fixed % PAGE:
+            # The page of something, left in a register by the first of two instructions.
+            return self._is_page(base, fixed, function)
+        if fixed in self.named.targets(function) or (meant is not None and fixed in self._starts):
+            return self.meant(fixed - 1) == base - 1 and meant is None
         if fixed & _BYTE == base & _BYTE and fixed & _BYTE in _SET and self._is_around(base, fixed):
             # An address of whose register or word the lowest byte was set: a truth value or -1, above which nobody looks.
             return True
-        if self.meant(fixed - 1) == base - 1 or (base % PAGE == 0 == fixed % PAGE):
-            # One past a datum's end; the page of a datum, left in a register by the first of two instructions.
+        if self.meant(fixed - 1) == base - 1:
+            # One past a datum's end.
             return True
         return base - fixed in self._distances(function)
+
+    def _same_code(self, offset: int, fixed: int, function: Function, size: int) -> bool:
+        """Whether the counterpart, of ``size`` bytes, has ``offset`` bytes behind its entry what the function has at ``fixed``.
+
+        Of code in one piece that should be the same instruction by instruction it is if it lies as far behind the entry.
+        """
+        alike = self.patch is not None or function.entry in self._untouched
+        if alike and len(function.ranges) == 1 and function.size == size:
+            return fixed - function.entry == offset
+        return self.diff.fixed.function_at(fixed) == function if offset else fixed == function.entry
+
+    def _may_be_copy(self, rva: int, fixed: int, function: Function) -> bool:
+        """Whether the constant at an RVA of the patch image can be what the fixed image has: as far as it is carried, it begins alike."""
+        if self.patch is None or self._carried is None or not self._constant(self.diff.fixed, fixed):
+            return self.meant(fixed) is None
+        item = self._carried.at(rva)
+        if item is None or rva % PAGE == 0 == fixed % PAGE or self.named.is_in_table(fixed, function):
+            return True
+        size = min(_WORD, item.patch_rva + item.size - rva)
+        if self._carried.are_bound(rva, size, _WORD) or self.diff.fixed.relocations_in(Range(Rva(fixed), Rva(fixed + size))):
+            return True
+        return self._alike(self.patch.image, rva, fixed, size)
 
     def are_cut(self, mine: int, theirs: int) -> bool:
         """Whether two values are the same but for their upper bytes, two at least, which are the lower ones of addresses of the same thing.
@@ -147,7 +161,7 @@ class Correlation:
 
     def _led_out(self, base: int, fixed: int, function: Function) -> bool:
         """Whether a made-up index of 32 bits led out of both images from something that ``function`` refers to."""
-        outside = not 0 <= base < self.diff.base.size_of_image and -_HALF < fixed < _HALF
+        outside = not 0 <= base < self.diff.base.size_of_image and -_HALF < fixed < _HALF and fixed + self.theirs.load_base >= _SMALL
         return outside and base - fixed in self._distances(function)
 
     def _is_around(self, base: int, fixed: int) -> bool:
@@ -155,9 +169,18 @@ class Correlation:
         found = map(self.meant, range(fixed & ~_BYTE, (fixed | _BYTE) + 1))
         return any(there | _BYTE == base | _BYTE for there in found if there is not None)
 
+    def _is_page(self, base: int, fixed: int, function: Function) -> bool:
+        """Whether something lies on the pages at two RVAs, or ``function`` names there what nothing matches."""
+        if (base, fixed) not in self._known_pages:
+            there = {meant & -PAGE for meant in map(self.meant, range(fixed, fixed + PAGE)) if meant is not None}
+            self._known_pages[base, fixed] = base in there or not there
+        return self._known_pages[base, fixed] or any(
+            self.meant(target) is None for target in self.named.targets(function) if target & -PAGE == fixed
+        )
+
     def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
         """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""
-        return fixed not in self.targets(function) and base - fixed in self._distances(function)
+        return fixed not in self.named.targets(function) and base - fixed in self._distances(function)
 
     def _are_jump_tables(self, base: int, fixed: int, function: Function) -> bool:
         """Whether ``function`` has a jump table at ``fixed``, and its counterpart the same one at ``base``."""
@@ -185,10 +208,10 @@ class Correlation:
         goes_on = {one.target for part in image.references(function) for one in part if one.use in {Use.JUMP, Use.BRANCH}}
         near = [function, *(other for other in map(image.function_at, sorted(goes_on)) if other is not None)]
         far = [other for other in map(image.function_of_entry, called) if other is not None]
-        own = self._accessed(function).union(*map(self.targets, near))
-        targets = own.union(*map(self.targets, far))
-        starts = sorted(self._edges | targets | {table.stop for user in (*near, *far) for table in self.tables(user)})
-        return Reach(tuple(starts), _holding(starts, own), _holding(starts, targets))
+        own = self.named.accessed(function).union(*map(self.named.targets, near))
+        targets = own.union(*map(self.named.targets, far))
+        starts = sorted(self._edges | targets | {table.stop for user in (*near, *far) for table in self.named.tables(user)})
+        return Reach(tuple(starts), holding(starts, own), holding(starts, targets))
 
     def holds_the_same(self, fixed: int, size: int, function: Function) -> bool:
         """Whether the images hold the same where ``function`` of the fixed one reads or writes ``size`` bytes, as far as data match."""
@@ -197,7 +220,7 @@ class Correlation:
             return False
         section, meant = image.section_at(fixed), self.diff.base_datum(Rva(fixed))
         slot = Rva(fixed) in image.imports_by_slot
-        if meant is None or section is None or image.holds_code(section) or slot or any(fixed in table for table in self.tables(function)):
+        if meant is None or section is None or image.holds_code(section) or slot or self.named.is_in_table(fixed, function):
             return True
         return self._alike(base, meant, fixed, size)
 
@@ -213,13 +236,14 @@ class Correlation:
         if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end:
             return False
         fixed, there = theirs - self.theirs.load_base, mine - self.patch_va
-        if fixed in self.targets(function) and there in self._named_in_patch(function):
+        if fixed in self.named.targets(function) and there in self._named_in_patch(function):
             return False  # both sides say so themselves, whatever lies before
-        if fixed in self._accessed(function) and any(there in accessed_from_named(*own) for own in self._in_patch(function)):
+        if fixed in self.named.accessed(function) and any(there in accessed_from_named(*own) for own in self._in_patch(function)):
             return False  # so they do by a constant distance
-        before = (fixed - target for target in self.targets(function) if target < fixed)
+        before = (fixed - target for target in self.named.targets(function) if target < fixed)
         return any(
-            any(item.patch_rva <= there - distance < item.patch_rva + item.size for item in self.patch.carried)
+            self._carried is not None
+            and self._carried.at(there - distance) is not None
             and self.alike(mine - distance, theirs - distance, _WORD)
             for distance in before
         )
@@ -230,10 +254,12 @@ class Correlation:
         It can lead as far as it likes, but code that adds a constant, or names the place itself, means what lies there: that is its own.
         """
         fixed = theirs - self.theirs.load_base
-        if self.patch is None or self.patch_va is None or fixed in self.targets(function) or fixed in self._reckoned(function):
+        if self.patch is None or self.patch_va is None or fixed in self.named.targets(function) or fixed in self.named.reckoned(function):
             return False
         named = self._named_in_patch(function)
-        places = ((mine - theirs + self.theirs.load_base + target, self.theirs.load_base + target) for target in self.targets(function))
+        places = (
+            (mine - theirs + self.theirs.load_base + target, self.theirs.load_base + target) for target in self.named.targets(function)
+        )
         return any(copy - self.patch_va in named and self.alike(copy, there, _WORD) for copy, there in places)
 
     def is_beside_table(self, mine: int, theirs: int, size: int, function: Function) -> bool:
@@ -243,7 +269,12 @@ class Correlation:
         is there.
         """
         fixed = theirs - self.theirs.load_base
-        if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end or fixed in self.targets(function):
+        if (
+            self.patch is None
+            or self.patch_va is None
+            or not self.patch_va <= mine < self.patch_end
+            or fixed in self.named.targets(function)
+        ):
             return False
         named = self._named_in_patch(function)
         return any(
@@ -258,16 +289,9 @@ class Correlation:
 
     def _is_in_other_table(self, table: JumpTable, fixed: int) -> bool:
         """Whether ``fixed`` lies in a jump table of the fixed image that begins elsewhere than ``table``, and outside of that."""
-        starts = self._tables_by_start
+        starts = self.named.jump_tables
         at = bisect_right(starts, (fixed, self.diff.fixed.size_of_image)) - 1
         return at >= 0 and starts[at][0] != table.address and fixed < starts[at][1]
-
-    @cached_property
-    def _tables_by_start(self) -> list[tuple[int, int]]:
-        """Where the jump tables of the fixed image begin and end."""
-        image = self.diff.fixed
-        tables = (table for function in image.functions for table in image.jump_tables(function))
-        return sorted({(int(table.address), table.address + table.size) for table in tables})
 
     def _entry(self, table: JumpTable, fixed: int) -> int:
         """Where what is at ``fixed`` would lead to as an entry of ``table``, RVA."""
@@ -294,7 +318,7 @@ class Correlation:
         """Whether instructions are at ``theirs``, and no table of ``function``."""
         fixed = theirs - self.theirs.load_base
         section = self.diff.fixed.section_at(fixed)
-        return section is not None and self.diff.fixed.holds_code(section) and not any(fixed in table for table in self.tables(function))
+        return section is not None and self.diff.fixed.holds_code(section) and not self.named.is_in_table(fixed, function)
 
     def alike(self, mine: int, theirs: int, size: int) -> bool:
         """Whether both sides hold the same before anything has run, ``mine`` in the base or in the patch image; VAs."""
@@ -330,63 +354,18 @@ class Correlation:
     def _edges(self) -> frozenset[int]:
         """Where matched data of the fixed image begin and end, and jump tables."""
         edges = {edge for match in self.diff.data for edge in (int(match.fixed), match.fixed + match.size)}
-        return frozenset(edges.union(*self._tables_by_start))
-
-    def tables(self, function: Function) -> tuple[range, ...]:
-        """Tables of distances, which are not the same bytes in two images; looked for once, which takes long in large functions."""
-        if function.entry not in self._known_tables:
-            self._known_tables[function.entry] = tuple(self._find_tables(function))
-        return self._known_tables[function.entry]
-
-    def _find_tables(self, function: Function) -> Iterator[range]:
-        image = self.diff.fixed
-        for part in function.ranges:
-            yield from (range(table.address, table.address + table.size) for table in image.jump_tables_in(part))
-            for table in image.architecture.distance_tables(image.code(part), part.start):
-                if table.count is not None:
-                    yield range(table.address, table.address + table.entry_size * table.count)
-
-    def targets(self, function: Function) -> frozenset[int]:
-        """What ``function`` of the fixed image refers to, RVAs."""
-        if function.entry not in self._known_targets:
-            found = (int(reference.target) for part in self.diff.fixed.references(function) for reference in part)
-            self._known_targets[function.entry] = frozenset(found)
-        return self._known_targets[function.entry]
-
-    def _accessed(self, function: Function) -> frozenset[int]:
-        """What ``function`` of the fixed image accesses at constant distances from what it refers to: meant as much as that."""
-        if function.entry not in self._known_accesses:
-            self._known_accesses[function.entry] = accessed_from_named(self.diff.fixed, function)
-        return self._known_accesses[function.entry]
-
-    def _reckoned(self, function: Function) -> frozenset[int]:
-        """Where ``function`` of the fixed image comes to at constant distances from what it refers to, access it or not."""
-        if function.entry not in self._known_reckoned:
-            self._known_reckoned[function.entry] = frozenset(place for place, _ in ways_from_named(self.diff.fixed, function))
-        return self._known_reckoned[function.entry]
+        return frozenset(edges.union(*self.named.jump_tables))
 
     def _distances(self, function: Function) -> frozenset[int]:
         """By how much the things that ``function`` refers to lie elsewhere in the base: right for addresses reckoned from them, too."""
         if function.entry not in self._known_distances:
-            targets = self.targets(function)
+            targets = self.named.targets(function)
             found = ((self.meant(target), target) for target in targets)
             self._known_distances[function.entry] = frozenset(meant - target for meant, target in found if meant is not None)
         return self._known_distances[function.entry]
 
     @cached_property
-    def _known_tables(self) -> dict[Rva, tuple[range, ...]]:
-        return {}
-
-    @cached_property
-    def _known_targets(self) -> dict[Rva, frozenset[int]]:
-        return {}
-
-    @cached_property
-    def _known_accesses(self) -> dict[Rva, frozenset[int]]:
-        return {}
-
-    @cached_property
-    def _known_reckoned(self) -> dict[Rva, frozenset[int]]:
+    def _known_pages(self) -> dict[tuple[int, int], bool]:
         return {}
 
     @cached_property
@@ -415,16 +394,6 @@ class Correlation:
 def _beginning(image: Image, rva: int) -> bytes:
     """The first bytes of what lies at ``rva``, of a text no more than that."""
     return image.read(Rva(rva), _WORD).partition(b"\0")[0]
-
-
-def _start_of(starts: Sequence[int], rva: int) -> int:
-    """Where what lies at ``rva`` begins."""
-    return starts[max(bisect_right(starts, rva) - 1, 0)]
-
-
-def _holding(starts: Sequence[int], targets: Iterable[int]) -> frozenset[int]:
-    """Where the things begin that ``targets`` lie in."""
-    return frozenset(_start_of(starts, target) for target in targets)
 
 
 def _ending(low: int, modulus: int, process: Process) -> range:

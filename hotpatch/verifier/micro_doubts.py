@@ -18,10 +18,10 @@ from hotpatch.verifier.micro_paths import Replay
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpatch.verifier.micro_correlation import Reach
     from hotpatch.verifier.micro_history import History, Stored
     from hotpatch.verifier.micro_model import Difference
     from hotpatch.verifier.micro_observed import Observed
+    from hotpatch.verifier.micro_reach import Reach
     from hotpatch.verifier.micro_run import Runner
     from hotpatch.verifier.micro_sides import Runs, Sides
 
@@ -43,7 +43,7 @@ class Doubts:
 
     def about(self, difference: Difference) -> str | None:
         """Why ``difference`` shows nothing, or ``None``."""
-        if self._stray or self._is_stray(difference):
+        if self._is_after_stray(difference) or self._is_stray(difference):
             return _STRAY
         if not self._repeats:
             return _OFTEN
@@ -83,20 +83,31 @@ class Doubts:
         start = self._theirs.process.load_base
         return self._correlation.reach(self._fixed, {Rva(call.callee - start) for call in self._first.calls})
 
+    def _is_after_stray(self, difference: Difference) -> bool:
+        """Whether the function came upon something else before there was the difference."""
+        if self._stray is None:
+            return False
+        field, number = (*difference.place, None, None)[:2]
+        after = self._first.after.get(str(field), ())
+        return not isinstance(number, int) or number >= len(after) or self._stray < after[number]
+
     @cached_property
-    def _stray(self) -> bool:
+    def _stray(self) -> int | None:
+        """The number of the first access that came upon something else in the two images, or upon what no reference explains."""
         start, reach = self._theirs.process.load_base, self._reach
+        own = {after - 1: number for number, after in enumerate(self._first.after["own"])}
         for number, (va, size) in enumerate(self._first.touched):
             if self._beside_table(number, va, size):
-                return True
+                return number
             beside = reach.is_stray(va - start, own=False) or self._beyond(number, va)
             if beside and not self._found_the_same(self._mine.touched[number : number + 1], va, size):
-                return True
+                return number
             if not self._correlation.holds_the_same(va - start, size, self._fixed):
-                return True
-        own = enumerate(self._first.own)
-        strays = [(number, va, size) for number, (va, size) in own if reach.is_stray(va - start, own=True)]
-        return any(not self._found_the_same(self._mine.own[number : number + 1], va, size) for number, va, size in strays)
+                return number
+            at = own.get(number)
+            if at is not None and reach.is_stray(va - start, own=True) and not self._found_the_same(self._mine.own[at : at + 1], va, size):
+                return number
+        return None
 
     def _found_the_same(self, other: Sequence[tuple[int, int]], va: int, size: int) -> bool:
         """Whether the other side came upon the same, at ``other``, where this one came to ``va``, which no reference explains."""

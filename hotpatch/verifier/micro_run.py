@@ -215,7 +215,9 @@ class Runner:
         if own:
             seen.visited.update(block.addresses[: done.executed])
             seen.own += seen.touched[touched:]
+            seen.after["own"] += range(touched + 1, len(seen.touched) + 1)
             seen.stores += self._stores
+            seen.after["stores"] += [len(seen.touched)] * len(self._stores)
         trap = done.trap
         if trap is not None and (trap.access != "execute" or not done.executed):
             # Code that runs into a page that is not there stops before its first instruction, again and again.
@@ -228,6 +230,7 @@ class Runner:
         cpu = self.process.guest.system.cpu
         if block.flow is Flow.BRANCH:
             seen.turns.append(int(cpu.pc == block.target))
+            seen.after["turns"].append(len(seen.touched))
         turned = cpu.pc if guide is None else guide.turn(block, cpu.pc)
         if turned != cpu.pc:
             cpu.pc = turned
@@ -256,7 +259,7 @@ class Runner:
             return False
         if leaves:
             leaves.pop()
-        seen.calls.append(self._call(pc, course.entry_sp))
+        self._note_call(course, pc, seen)
         self._answer(course.scenery, len(seen.calls))
         if cpu.pc == self._sentinel:
             seen.end = "returned"
@@ -265,7 +268,7 @@ class Runner:
     def _call_to(self, course: Course, pc: int, seen: Observed) -> bool:
         """Run what is called as a leaf, or answer in its place; whether the run is over."""
         course.calling = False
-        seen.calls.append(self._call(pc, course.entry_sp))
+        self._note_call(course, pc, seen)
         leaf = None if course.leaves else course.place.leaf(pc)
         if leaf is not None:
             cpu, convention = self.process.guest.system.cpu, self._convention
@@ -306,6 +309,10 @@ class Runner:
             return False
         block = self._code.block(pc)
         return block is not None and len(block.addresses) <= _THUNK and block.flow is Flow.JUMP_INDIRECT
+
+    def _note_call(self, course: Course, pc: int, seen: Observed) -> None:
+        seen.calls.append(self._call(pc, course.entry_sp))
+        seen.after["calls"].append(len(seen.touched))
 
     def _call(self, pc: int, entry_sp: int) -> Seen:
         cpu, convention = self.process.guest.system.cpu, self._convention

@@ -115,14 +115,12 @@ class Trials:
     def _judge(self, seed: int, runs: Runs, *, led: bool) -> None:
         """Compare the two runs and count them: a difference that nothing speaks against is found."""
         mine, other = runs.mine, runs.theirs
-        if led and (mine.end == FaultKind.ACCESS_VIOLATION.value) != (other.end == FaultKind.ACCESS_VIOLATION.value):
-            # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
-            self._leave_out(_ASTRAY)
-            return
+        # Past a check that the run was led around, an index reaches what lies beside a table: in one image nothing may lie there.
+        astray = led and (mine.end == FaultKind.ACCESS_VIOLATION.value) != (other.end == FaultKind.ACCESS_VIOLATION.value)
         doubts = Doubts(self._sides, runs)
         # What is compared stands in the processes until they run again, which doubts make them do.
-        differences = list(islice(self._comparison.differences(mine, other, alike=self._sides.alike), _DIFFERENCES))
-        doubt = None
+        differences = list(islice(self._comparison.differences(mine, other, alike=self._sides.alike, astray=astray), _DIFFERENCES))
+        doubt = _ASTRAY if astray else None
         for difference in differences:
             speaks = doubts.about(difference)
             if speaks is None:
