@@ -7,6 +7,7 @@ It stores one where a member means nothing, as that of another variant, and a re
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.verifier.micro_history import History
@@ -68,12 +69,18 @@ class Parts:
             self._next = None
 
     def _part(self, va: int, size: int, at: int) -> Stored | None:
-        """The address of which the byte at ``va + at`` is one, where others of it are not among the ``size`` bytes read at ``va``."""
+        """The address of which the byte at ``va + at`` is one, where the ``size`` bytes read at ``va`` are not all of it."""
         stored = self.history.found.get(va + at)
         if stored is None or stored.size != _WORD or not self._is_inside(stored.value) or self._is_inside(va + at):
             return None
-        whole = at >= stored.at and at - stored.at + _WORD <= size
-        return None if whole else stored
+        return None if self._is_whole(stored, va, size, va + at - stored.at) else stored
+
+    def _is_whole(self, stored: Stored, va: int, size: int, start: int) -> bool:
+        """Whether all of what was ``stored`` is still there, from ``start`` on, and among the ``size`` bytes read at ``va``."""
+        if start < va or start + _WORD > va + size:
+            return False
+        others = (self.history.found.get(start + at) for at in range(_WORD))
+        return all(other is not None and other == replace(stored, at=at) for at, other in enumerate(others))
 
     def _is_inside(self, va: int) -> bool:
         return any(va in image for image in self._images)

@@ -33,6 +33,7 @@ READS = {
         "two-bytes": "movzx eax, word ptr [rsp + 0x30]",
         "across": "mov rax, qword ptr [rsp + 0x29]; shr rax, 56",
         "compared": "xor eax, eax; cmp byte ptr [rsp + 0x31], 0x31; sete al",
+        "cut": "mov dword ptr [rsp + 0x31], 0; mov rax, qword ptr [rsp + 0x30]",
         "copied": "mov rax, qword ptr [rsp + 0x30]; mov qword ptr [rsp + 0x20], rax; movzx eax, byte ptr [rsp + 0x21]",
     },
     Machine.ARM64: {
@@ -41,6 +42,7 @@ READS = {
         "two-bytes": "ldrh w0, [sp, #0x30]",
         "across": "ldur x0, [sp, #0x29]; lsr x0, x0, #56",
         "compared": "ldrb w0, [sp, #0x31]; cmp w0, #0x31; cset w0, eq",
+        "cut": "stur wzr, [sp, #0x31]; ldr x0, [sp, #0x30]",
         "copied": "ldr x0, [sp, #0x30]; str x0, [sp, #0x20]; ldrb w0, [sp, #0x21]",
     },
 }
