@@ -139,7 +139,9 @@ class Correlation:
         if self.patch is None or self._carried is None or not self._constant(self.diff.fixed, fixed):
             return self.meant(fixed) is None
         item = self._carried.at(rva)
-        if item is None or rva % PAGE == 0 == fixed % PAGE or self.named.is_in_table(fixed, function):
+        if item is None or fixed not in self.named.targets(function) or rva % PAGE == 0 == fixed % PAGE:
+            return True  # where a made-up index leads, what lies there is what is compared
+        if self.named.is_in_table(fixed, function):
             return True
         size = min(_WORD, item.patch_rva + item.size - rva)
         if self._carried.are_bound(rva, size, _WORD) or self.diff.fixed.relocations_in(Range(Rva(fixed), Rva(fixed + size))):
