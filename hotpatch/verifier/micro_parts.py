@@ -7,7 +7,6 @@ It stores one where a member means nothing, as that of another variant, and a re
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.verifier.micro_history import History
@@ -73,14 +72,10 @@ class Parts:
         stored = self.history.found.get(va + at)
         if stored is None or stored.size != _WORD or not self._is_inside(stored.value) or self._is_inside(va + at):
             return None
-        return None if self._is_whole(stored, va, size, va + at - stored.at) else stored
-
-    def _is_whole(self, stored: Stored, va: int, size: int, start: int) -> bool:
-        """Whether all of what was ``stored`` is still there, from ``start`` on, and among the ``size`` bytes read at ``va``."""
-        if start < va or start + _WORD > va + size:
-            return False
-        others = (self.history.found.get(start + at) for at in range(_WORD))
-        return all(other is not None and other == replace(stored, at=at) for at, other in enumerate(others))
+        start = va + at - stored.at
+        word = int.from_bytes(self._memory.read(start, _WORD), "little")
+        # Of an address that was stored over another one like it, some bytes may be the other's.
+        return None if va <= start and start + _WORD <= va + size and self._is_inside(word) else stored
 
     def _is_inside(self, va: int) -> bool:
         return any(va in image for image in self._images)

@@ -153,6 +153,8 @@ class Trials:
         mine = sides.mine.run(sides.place, scenery, Replay(runs.forced, sides.place.body))
         if not other.parts or [va for va, _ in mine.parts] != [va for va, _ in other.parts]:
             return None
+        if other.end == FaultKind.ILLEGAL_INSTRUCTION.value != runs.theirs.end:
+            return None  # led astray by a part of where it was to go
         addresses = zip(mine.parts, other.parts, strict=True)
         if not all(sides.correlation.same(one, two, sides.fixed, sides.own) for (_, one), (_, two) in addresses):
             return None
