@@ -41,7 +41,7 @@ class Observed:
         stores: VAs and sizes of what the function's own instructions wrote, wherever that is.
         turns: At each of its conditional branches, whether it would have branched had nobody led it.
         after: By field (``calls``, ``turns``, ``own``, ``stores``), of each of it how many of ``touched`` there were by then.
-        parts: Of each address that it read in part, where it was, and what: where parts of addresses are made up.
+        parts: Of each address that it read in part, where it was, what, and that part of it: where parts of addresses are made up.
     """
 
     end: str = ""
@@ -57,7 +57,7 @@ class Observed:
     own: list[tuple[int, int]] = field(default_factory=list)
     stores: list[tuple[int, int]] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
-    parts: list[tuple[int, int]] = field(default_factory=list)
+    parts: list[tuple[int, int, bytes]] = field(default_factory=list)
     after: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ("calls", "turns", "own", "stores")})
 
     @property

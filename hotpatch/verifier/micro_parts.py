@@ -34,8 +34,8 @@ class Parts:
         ``source`` gives all of the register of which the current instruction stores the lower bytes, if it does that.
         """
         self.history = History()
-        self.found: list[tuple[int, int]] = []
-        """Of each address that was read or stored in part, in order: where it was, or a part of it, and what."""
+        self.found: list[tuple[int, int, bytes]] = []
+        """Of each address that was read or stored in part, in order: where it was, or a part of it, what, and that part of it."""
         self._memory, self._scenery, self._images, self._source = memory, scenery, images, source
         self._next: tuple[int, bytes] | None = None
 
@@ -47,7 +47,9 @@ class Parts:
             self.history.read(va, size, value)
             return
         before = value.to_bytes(size, "little")
-        self.found += dict.fromkeys((va + at - stored.at, stored.value) for at, stored in parts.items())
+        for where, what in dict.fromkeys((va + at - stored.at, stored.value) for at, stored in parts.items()):
+            part = (before[at] for at, stored in parts.items() if (va + at - stored.at, stored.value) == (where, what))
+            self.found.append((where, what, bytes(part)))
         self._next = va, before
         self._memory.write(va, bytes(self._scenery.part(va + at) if at in parts else byte for at, byte in enumerate(before)))
 
@@ -56,7 +58,7 @@ class Parts:
         self.go_on()
         whole = None if size >= _WORD or self._is_inside(va) else self._source()
         if whole is not None and self._is_inside(whole) and not (whole ^ value) & (1 << 8 * size) - 1:
-            self.found.append((va, whole))
+            self.found.append((va, whole, value.to_bytes(size, "little")))
             made_up = bytes(map(self._scenery.part, range(va, va + size)))
             self._next, value = (va, made_up), int.from_bytes(made_up, "little")
         self.history.written(va, size, value)

@@ -144,19 +144,22 @@ class Trials:
     def _without_parts(self, runs: Runs) -> Runs | None:
         """The two runs made again where parts of addresses are made up, the same on both sides; ``None`` where they read no such thing.
 
-        Nor where the addresses do not mean the same: what differs may come of that.
+        Nor where these parts are the same bytes on both sides, of which nothing that differs can come, or where the addresses do not mean
+        the same: what differs may come of that.
         """
         if runs.scenery.makes_up_parts:
             return None
         sides, scenery = self._sides, runs.scenery.with_parts()
         other = sides.theirs.run(self._there, scenery, Replay(runs.forced, self._there.body))
         mine = sides.mine.run(sides.place, scenery, Replay(runs.forced, sides.place.body))
-        if not other.parts or [va for va, _ in mine.parts] != [va for va, _ in other.parts]:
+        if not other.parts or [va for va, _, _ in mine.parts] != [va for va, _, _ in other.parts]:
+            return None
+        if [part for _, _, part in mine.parts] == [part for _, _, part in other.parts]:
             return None
         if other.end == FaultKind.ILLEGAL_INSTRUCTION.value != runs.theirs.end:
             return None  # led astray by a part of where it was to go
         addresses = zip(mine.parts, other.parts, strict=True)
-        if not all(sides.correlation.same(one, two, sides.fixed, sides.own) for (_, one), (_, two) in addresses):
+        if not all(sides.correlation.same(one, two, sides.fixed, sides.own) for (_, one, _), (_, two, _) in addresses):
             return None
         return Runs(scenery, runs.forced, mine, other)
 

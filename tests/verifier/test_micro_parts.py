@@ -103,3 +103,17 @@ def test_what_else_differs_is_found_where_parts_are_read(machine: Machine, way: 
 def test_another_part_is_a_difference(machine: Machine, one: str, other: str) -> None:
     report = _report(machine, (_code(machine, one), _code(machine, other)))
     assert report.outcome is MicroOutcome.DIFFER, report.text
+
+
+RARELY = {
+    Machine.X64: "movzx ecx, byte ptr [rsp + 0x31]; cmp cl, 0x33; mov eax, 7; mov edx, {}; cmove eax, edx",
+    Machine.ARM64: "ldrb w1, [sp, #0x31]; mov w0, #7; mov w2, #{}; cmp w1, #0x33; csel w0, w2, w0, eq",
+}
+"""Does something where a byte of the address is what made-up bytes seldom are."""
+
+
+@each_machine
+def test_what_differs_comes_of_no_part_that_is_the_same(machine: Machine) -> None:
+    one, other = (RARELY[machine].format(number) for number in (1, 5))
+    report = _report(machine, (one, other), (DATA + 0x300, DATA + 0x300))
+    assert report.outcome is MicroOutcome.DIFFER, report.text
