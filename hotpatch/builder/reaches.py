@@ -131,6 +131,8 @@ class Distances:
         if reach.indexed and not self.is_constant(reach.start):
             return self._indexed_problem(reach, place)
         if self.is_constant(reach.start):
+            if not reach.width and reach.start in self._fixed.records and reach.start == self._fixed.extent(reach.taken).end:
+                return None  # the end of what is named: what begins there, code does not go over
             return (
                 None if self._same_constant(reach, place) else f"the base has something else than the constant at 0x{reach.start:x} there"
             )

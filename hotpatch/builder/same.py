@@ -145,6 +145,8 @@ class Sameness:
         what = f"0x{base:x} of the base, from 0x{base + reach.taken - reach.start:x}, where the fixed image has 0x{reach.start:x}"
         size, moved = reach.end - reach.start, base - reach.start
         if not section.writable:
+            if not reach.width and reach.start in self._view.records and reach.start == self._view.extent(reach.taken).end:
+                return None  # an end: nothing goes over what the loader or the unwinder reads
             if not reach.width:  # only the address is made, so that nothing tells how much is meant
                 size = self._view.extent(reach.start).end - reach.start
             same = reach.start in self._fixed.imports_by_slot or self._novelty.same_content(base, reach.start, size)

@@ -269,6 +269,29 @@ def test_constants_at_the_same_distance(machine: Machine) -> None:
 
 
 @each_machine
+@pytest.mark.parametrize("is_record", [True, False], ids=["the-load-configuration", "a-constant"])
+def test_the_end_of_a_constant_where_something_else_begins(machine: Machine, is_record: bool) -> None:
+    """Only the address is made: of what the loader alone reads, it is the end of what is before it."""
+    images = []
+    for number in (1, 2):
+        pe = Pe(machine)
+        pe.load_configuration(cookie=DATA + 0x10, check=RDATA + 0x700, dispatch=RDATA + 0x708)
+        behind = pe.directories["load_config"][0] if is_record else RDATA + 0x900
+        pe.cursor = max(pe.cursor, RDATA + 0xA00)
+        pe.put(behind - 8, b"first 01")
+        pe.put(behind + 0x60, bytes([number]))
+        code = takes(machine, TEXT, behind - 8)
+        code += b"\x48\x8d\x40\x08" if machine is Machine.X64 else struct.pack("<I", 0x91002000)  # rax += 8, x0 += 8
+        code += b"" if number == 1 else b"\x48\x89\xc1" if machine is Machine.X64 else struct.pack("<I", 0xAA0003E1)
+        pe.put(TEXT, code + RETURNS[machine])
+        pe.put(TEXT + 0x40, reads(machine, TEXT + 0x40, behind - 8, 1))
+        pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, behind, 2))
+        pe.exports("ends.dll", [("f", TEXT), ("g", TEXT + 0x40), ("h", TEXT + 0x80)])
+        images.append(pe.build("ends.dll"))
+    assert bool(build_patch(diff_images(*images)).carried) is not is_record
+
+
+@each_machine
 def test_constants_at_another_distance_travel_in_one_piece(machine: Machine) -> None:
     (row,) = build_patch(constants(machine, 16, [b"first 01", b"other!!!", b"second 2"])).carried
     assert row.size >= 20
