@@ -275,14 +275,16 @@ def test_the_end_of_a_constant_where_something_else_begins(machine: Machine, is_
     images = []
     for number in (1, 2):
         pe = Pe(machine)
+        pe.cursor += 0x40
         pe.load_configuration(cookie=DATA + 0x10, check=RDATA + 0x700, dispatch=RDATA + 0x708)
         behind = pe.directories["load_config"][0] if is_record else RDATA + 0x900
         pe.cursor = max(pe.cursor, RDATA + 0xA00)
         pe.put(behind - 8, b"first 01")
-        pe.put(behind + 0x60, bytes([number]))
+        pe.put(behind + 8, bytes([number]))
         code = takes(machine, TEXT, behind - 8)
         code += b"\x48\x8d\x40\x08" if machine is Machine.X64 else struct.pack("<I", 0x91002000)  # rax += 8, x0 += 8
-        code += b"" if number == 1 else b"\x48\x89\xc1" if machine is Machine.X64 else struct.pack("<I", 0xAA0003E1)
+        if number == 2:
+            code += b"\x48\x89\x01" if machine is Machine.X64 else struct.pack("<I", 0xF9000020)  # mov [rcx], rax; str x0, [x1]
         pe.put(TEXT, code + RETURNS[machine])
         pe.put(TEXT + 0x40, reads(machine, TEXT + 0x40, behind - 8, 1))
         pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, behind, 2))
