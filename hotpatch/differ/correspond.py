@@ -265,9 +265,8 @@ def _table_pairs(there: Place, here: Place) -> Sequence[Pair] | None:
     old, new = there.table, here.table
     if old is None or new is None:
         return None
-    if (old.entry_size, old.shift, old.signed, len(old.targets)) != (new.entry_size, new.shift, new.signed, len(new.targets)):
-        return None
-    return list(zip(old.targets, new.targets, strict=True))
+    forms = ((one.entry_size, one.shift, one.signed, len(one.targets), one.holes) for one in (old, new))
+    return list(zip(old.ways, new.ways, strict=True)) if next(forms) == next(forms) else None
 
 
 def aligned_lines(base: Lines, fixed: Lines) -> tuple[tuple[int, int], ...]:
