@@ -244,7 +244,7 @@ def destination_of(state: State, word: int) -> Destination | None:
 
 
 def bound_of(state: State, word: int) -> Bound | None:
-    """The bound of what AND (immediate) with a low mask, UBFX, LSR and MOV give."""
+    """The bound of what AND (immediate) with a low mask, UBFX, LSR, MOV, and SUB of a smaller number give."""
     low, high = word >> 16 & 63, word >> 10 & 63
     if word & 0x7F800000 == 0x12000000:  # AND (immediate): N, immr, imms
         single_run = word & 1 << 22 if word >> 31 else not word & 1 << 22 and high < 32
@@ -254,6 +254,10 @@ def bound_of(state: State, word: int) -> Bound | None:
     if word & 0x7FE0FFE0 == 0x2A0003E0:  # MOV (register), either width
         bound = state.get(BOUND + a64.rm(word))
         return bound if isinstance(bound, Bound) else None
+    if word & 0x7FC00000 == 0x51000000:  # SUB (immediate)
+        bound = state.get(BOUND + a64.rn(word))
+        smaller = bound.largest - a64.immediate12(word) if isinstance(bound, Bound) and bound.exact else -1
+        return Bound(smaller, exact=True) if smaller >= 0 else None
     return None
 
 

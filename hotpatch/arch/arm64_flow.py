@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 _OFFSET_OF_ADD, _OFFSET_OF_ACCESS = _COMPLETING = (FixupKind.PAGEOFFSET_12A, FixupKind.PAGEOFFSET_12L)
 _OPERATIONS = (classes.OTHER, classes.PLAIN)
+_EXCLUSIVE = frozenset((a64.CONDITION_HS, a64.CONDITION_LO, a64.CONDITION_GE, a64.CONDITION_LT))
+"""Conditions of which what is compared with is no possible value, where it is the largest on one way."""
+_BOUNDED_BEHIND = frozenset((a64.CONDITION_HI, a64.CONDITION_HS, a64.CONDITION_GT, a64.CONDITION_GE))
+"""Conditions whose branches give a bound where they are not taken."""
+_BOUNDING = _BOUNDED_BEHIND | {a64.CONDITION_LS, a64.CONDITION_LO, a64.CONDITION_LE, a64.CONDITION_LT}
 _OF_FEW_REGISTERS = (classes.PLAIN, classes.MEMORY, classes.ADD)
 """Classes of words that use no registers but Rd (or Rt), Rn and, where they are plain, Rm."""
 
@@ -399,11 +404,14 @@ def _destination(state: State, jump: int) -> Destination | None:
 
 
 def _refine(word: int, state: State) -> tuple[State, State]:
-    """``state`` where a branch falls through and where it is taken, with the bound that its comparison gives."""
+    """``state`` where a branch falls through and where it is taken, with the bound that its comparison gives.
+
+    Where that is signed, another tells that the number is not negative.
+    """
     compared = state.get(facts.FLAGS)
     condition = a64.condition_of(word)
-    exclusive = condition in (a64.CONDITION_HS, a64.CONDITION_LO)
-    if word >> 24 != 0x54 or not isinstance(compared, Bound) or not (exclusive or condition in (a64.CONDITION_HI, a64.CONDITION_LS)):
+    exclusive = condition in _EXCLUSIVE
+    if word >> 24 != 0x54 or not isinstance(compared, Bound) or condition not in _BOUNDING:
         return state, state
     bound = Bound(compared.largest - exclusive, exact=True)
     if bound.largest < 0:
@@ -411,7 +419,7 @@ def _refine(word: int, state: State) -> tuple[State, State]:
     bounded: State = {**state, facts.LAST_BOUND: bound}
     if compared.register != a64.ZERO_REGISTER:
         bounded[facts.BOUND + compared.register] = bound
-    return (bounded, state) if condition in (a64.CONDITION_HI, a64.CONDITION_HS) else (state, bounded)
+    return (bounded, state) if condition in _BOUNDED_BEHIND else (state, bounded)
 
 
 def _complete(fact: Page | Torn | ImagePage, index: int, word: int, sink: list[Completion] | None) -> int:

@@ -27,6 +27,7 @@ BRK_TRAP = 0xD4200020
 """``brk #1``: what LLVM ends a way with that the program never goes on from."""
 
 CONDITION_HS, CONDITION_LO, CONDITION_HI, CONDITION_LS, CONDITION_AL = 2, 3, 8, 9, 14
+CONDITION_GE, CONDITION_LT, CONDITION_GT, CONDITION_LE = 10, 11, 12, 13
 
 
 def sign_extend(value: int, bits: int) -> int:

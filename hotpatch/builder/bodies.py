@@ -12,7 +12,7 @@ from hotpatch.builder.model import Body, Site
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.errors import Refusal, Rule
 from hotpatch.image import Range
-from hotpatch.image.flow import is_left_over
+from hotpatch.image.flow import LEAVING, is_left_over
 
 if TYPE_CHECKING:
     from hotpatch.arch import Instruction, JumpTable
@@ -115,7 +115,9 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
             if instruction.flow is not Flow.NEXT or image.read(instruction.address, instruction.size) not in arch.padding_bytes:
                 before, last = last, instruction
         if at < stop:
-            if not any(0 <= at - literal < _LONGEST_LITERAL for literal in literals):
+            if not any(0 <= at - literal < _LONGEST_LITERAL for literal in literals) and not _is_behind_all(
+                image, function, at, (before, last)
+            ):
                 return Refusal(
                     Rule.UNDECODABLE,
                     function.name,
@@ -125,6 +127,26 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
                 )
             at, before, last = Rva(at + arch.instruction_alignment), None, None
     return before, last
+
+
+def _is_behind_all(image: Image, function: Function, at: int, ending: _Ending) -> bool:
+    """Whether control never comes to ``at``: it leaves before, and nothing of the function leads in between, nor who knows where.
+
+    Microsoft's compiler for Arm64 leaves literals behind functions that no instruction loads.
+    """
+    before, last = ending
+    references = [reference for part in image.references(function) for reference in part]
+    if last is not None and is_left_over(before, last.address, references):
+        last = before
+    if last is None or last.flow not in LEAVING or last.flow is Flow.JUMP_INDIRECT:
+        return False
+    jumps = {part.start + table.jump for part in function.ranges for table in image.jump_tables_in(part)}
+    every = (step for part in function.ranges for step in image.instructions_in(part))
+    if any(step.flow is Flow.JUMP_INDIRECT and step.address not in jumps for step in every):
+        return False
+    led = {reference.target for reference in references}
+    led.update(target for part in function.ranges for table in image.jump_tables_in(part) for target in table.ways)
+    return not any(last.address < target <= at for target in led)
 
 
 def _following(image: Image, end: Rva) -> Rva | None:

@@ -72,6 +72,18 @@ def test_a_literal_behind_what_is_left_over_is_no_instruction() -> None:
     assert [function.name for function in patch.functions] == ["f"]
 
 
+@pytest.mark.parametrize(("before", "is_led"), [("", False), ("60000054", True)])
+def test_bytes_that_control_never_comes_to(before: str, is_led: bool) -> None:
+    """Arm64: a literal that nothing loads, behind a return; where a branch leads to it, or past it, it may be code."""
+    diff = _behind_a_return(Machine.ARM64, before, "84fcffff")
+    if not is_led:
+        assert [function.name for function in build_patch(diff).functions] == ["f"]
+        return
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff)
+    assert Rule.UNDECODABLE in {refusal.rule for refusal in refused.value.refusals}
+
+
 @each_machine
 def test_what_is_branched_to_behind_a_return_runs_on(machine: Machine) -> None:
     with pytest.raises(NotHotpatchable) as refused:
