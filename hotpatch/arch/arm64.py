@@ -18,6 +18,7 @@ from hotpatch.arch import (
     arm64_references,
     arm64_reread,
     arm64_tables,
+    arm64_thread,
     arm64_trampoline,
     walks,
 )
@@ -27,7 +28,7 @@ from hotpatch.arch.following import Following
 from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
@@ -142,6 +143,10 @@ class Arm64(Following):
     def motion(self, instruction: Instruction, *, names: bool) -> Motion:
         """See :func:`hotpatch.arch.arm64_reach.motion`."""
         return arm64_reach.motion(instruction, names=names)
+
+    def thread_blocks(self, instructions: Sequence[Instruction]) -> Mapping[int, str]:
+        """See :func:`hotpatch.arch.arm64_thread.thread_blocks`."""
+        return arm64_thread.thread_blocks(instructions)
 
     def reads_fixed_memory(self, instruction: Instruction, motion: Motion) -> bool:
         """See :meth:`Following.reads_fixed_memory`."""

@@ -178,6 +178,10 @@ class Architecture(ABC):
         """
 
     @abstractmethod
+    def thread_offsets(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
+        """At which offsets in the image's thread-local data a function reads or writes, or makes addresses, as far as that is told."""
+
+    @abstractmethod
     def walked(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
         """Which of the instructions ``naming`` take addresses that code adds an index to, or walks on from in a loop.
 

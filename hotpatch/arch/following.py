@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from hotpatch.arch.base import Architecture
 from hotpatch.arch.certain import Certainty
 from hotpatch.arch.model import Flow
-from hotpatch.arch.reach import Reaching
+from hotpatch.arch.reach import Motion, Reaching
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.certain import Held
     from hotpatch.arch.model import Instruction
-    from hotpatch.arch.reach import Motion, Reached
+    from hotpatch.arch.reach import Reached
 
 
 class Following(Architecture):
@@ -31,6 +31,32 @@ class Following(Architecture):
     @abstractmethod
     def reads_fixed_memory(self, instruction: Instruction, motion: Motion) -> bool:
         """Whether an instruction, which does ``motion``, reads memory at an address that does not depend on anything."""
+
+    @abstractmethod
+    def thread_blocks(self, instructions: Sequence[Instruction]) -> Mapping[int, str]:
+        """The instructions that load where the image's thread-local data are, by address, with the place that gets it."""
+
+    def index_number(self, instructions: Sequence[Instruction], number: int) -> int | None:
+        """The number that the index of an access certainly is, by the instructions right before; ``None`` where that is not told."""
+        del instructions, number
+        return None
+
+    def thread_offsets(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
+        """See :meth:`Architecture.thread_offsets`."""
+        blocks = self.thread_blocks(instructions)
+        if not blocks:
+            return frozenset()
+        motions = self._motions(instructions, ())
+        places = {instruction.address: number for number, instruction in enumerate(instructions)}
+        for address, place in blocks.items():
+            motions[places[address]] = Motion(takes=place)
+        reaching = Reaching(instructions, motions, self.lost, edges)
+        found = set()
+        for item in {*reaching.reached(), *reaching.first_reached()}:
+            number = self.index_number(instructions, places[item.at]) if item.indexed else 0
+            if number is not None and (item.width or item.distance):
+                found.add(item.distance + number)
+        return frozenset(found)
 
     def reached(
         self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]

@@ -16,6 +16,7 @@ from hotpatch.arch import (
     x64_references,
     x64_reread,
     x64_tables,
+    x64_thread,
     x64_trampoline,
 )
 from hotpatch.arch.following import Following
@@ -24,7 +25,7 @@ from hotpatch.arch.outline import pieces_between
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
@@ -137,6 +138,14 @@ class X64(Following):
     def motion(self, instruction: Instruction, *, names: bool) -> Motion:
         """See :func:`hotpatch.arch.x64_reach.motion`."""
         return x64_reach.motion(instruction, names=names)
+
+    def thread_blocks(self, instructions: Sequence[Instruction]) -> Mapping[int, str]:
+        """See :func:`hotpatch.arch.x64_thread.thread_blocks`."""
+        return x64_thread.thread_blocks(instructions)
+
+    def index_number(self, instructions: Sequence[Instruction], number: int) -> int | None:
+        """See :func:`hotpatch.arch.x64_thread.index_number`."""
+        return x64_thread.index_number(instructions, number)
 
     def reads_fixed_memory(self, instruction: Instruction, motion: Motion) -> bool:
         """See :meth:`Following.reads_fixed_memory`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import Use
 from hotpatch.builder.callbacks import callback_functions
+from hotpatch.builder.threads import unknown_offsets
 from hotpatch.differ import Verdict
 from hotpatch.errors import InputError, Refusal, Rule
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY, Moment
@@ -51,7 +52,14 @@ def overrides(allow: Iterable[str]) -> tuple[Rule, ...]:
 
 def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rule]) -> tuple[Refusal, ...]:
     """Every objection to replacing ``selected``."""
-    found = (*_findings(diff), *_texts(diff, selected), *_run_once(diff, selected), *_folded(diff, selected), *_callbacks(diff))
+    found = (
+        *_findings(diff),
+        *_texts(diff, selected),
+        *_run_once(diff, selected),
+        *_folded(diff, selected),
+        *_callbacks(diff),
+        *unknown_offsets(diff, selected),
+    )
     return tuple(refusal for refusal in found if refusal.rule not in allowed)
 
 

@@ -1,0 +1,62 @@
+"""Thread-local data without names: an offset that only changed code uses may be another datum's in the base."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hotpatch.arch import FixupKind, Machine, architecture
+from hotpatch.arch.assembly import assemble
+from hotpatch.builder import build_patch
+from hotpatch.differ import diff_images
+from hotpatch.errors import NotHotpatchable, Rule
+from hotpatch.image import Image
+from tests.emulator.pe import RDATA, TEXT, Pe
+
+each_machine = pytest.mark.parametrize("machine", Machine)
+
+READS = {
+    "displaced": {Machine.X64: "mov rax, qword ptr [rcx + {offset}]", Machine.ARM64: "add x9, x9, #0; ldr x0, [x9, #{offset}]"},
+    "summed": {Machine.X64: "add rcx, {offset}; mov rax, qword ptr [rcx]", Machine.ARM64: "add x9, x9, #{offset}; ldr x0, [x9]"},
+    "indexed": {Machine.X64: "mov edx, {offset}; mov rax, qword ptr [rdx + rcx]", Machine.ARM64: "add x9, x9, #{offset}; ldr x0, [x9]"},
+}
+"""As clang reads them, in a sum, and as MSVC does; on Arm64 MSVC sums, too."""
+
+
+def block(machine: Machine, at: int, index: int) -> bytes:
+    """Code that loads where the thread's block is: into rcx, x9."""
+    arch = architecture(machine)
+    if machine is Machine.X64:  # mov eax, [rip + …]; mov rcx, gs:[0x58]; mov rcx, [rcx + rax*8]
+        return b"\x8b\x05" + arch.bind(FixupKind.REL32, bytes(4), at + 2, index) + bytes.fromhex("65488b0c2558000000 488b0cc1")
+    page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000008), at, index)
+    load = arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0xB9400108), at + 4, index)
+    return page + load + struct.pack("<II", 0xF9402E49, 0xF8687929)  # ldr x9, [x18, #0x58]; ldr x9, [x9, x8, lsl #3]
+
+
+def image(machine: Machine, form: str, offset: int, added: int, *, unchanged: int) -> Image:
+    """``f`` reads at an offset and adds a number; ``g`` is the same in both images and reads at ``unchanged``."""
+    pe = Pe(machine)
+    pe.cursor = RDATA + 0x800
+    index = pe.tls(bytes(0x20), 0, [])
+    add = {Machine.X64: "add rax, {number}; ret", Machine.ARM64: "add x0, x0, #{number}; ret"}[machine]
+    for at, place, number in ((TEXT, offset, added), (TEXT + 0x80, unchanged, 1)):
+        code = block(machine, at, index)
+        text = f"{READS[form][machine].format(offset=place)}; {add.format(number=number)}"
+        pe.put(at, code + assemble(machine, text, at + len(code)))
+    pe.exports("thread.dll", [("f", TEXT), ("g", TEXT + 0x80)])
+    return pe.build("thread.dll")
+
+
+@each_machine
+@pytest.mark.parametrize("form", READS)
+@pytest.mark.parametrize(("there", "here", "unchanged", "known"), [(8, 8, 0x18, True), (8, 0x10, 0x10, True), (8, 0x10, 8, False)])
+def test_an_offset_that_only_changed_code_uses(machine: Machine, form: str, there: int, here: int, unchanged: int, known: bool) -> None:
+    diff = diff_images(image(machine, form, there, 2, unchanged=unchanged), image(machine, form, here, 3, unchanged=unchanged))
+    if known:
+        assert len(build_patch(diff).functions) == 1
+        return
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff)
+    (refusal,) = refused.value.refusals
+    assert (refusal.rule, refusal.evidence["offset"]) == (Rule.UNRESOLVED_REFERENCE, here)
