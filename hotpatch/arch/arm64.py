@@ -26,6 +26,7 @@ from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.common import LiteDecoder
 from hotpatch.arch.following import Following
 from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
+from hotpatch.arch.thread_block import thread_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -145,8 +146,8 @@ class Arm64(Following):
         return arm64_reach.motion(instruction, names=names)
 
     def thread_blocks(self, instructions: Sequence[Instruction]) -> Mapping[int, str]:
-        """See :func:`hotpatch.arch.arm64_thread.thread_blocks`."""
-        return arm64_thread.thread_blocks(instructions)
+        """See :func:`hotpatch.arch.thread_block.thread_blocks`."""
+        return thread_blocks(instructions, arm64_thread.FORM)
 
     def reads_fixed_memory(self, instruction: Instruction, motion: Motion) -> bool:
         """See :meth:`Following.reads_fixed_memory`."""

@@ -22,6 +22,7 @@ from hotpatch.arch import (
 from hotpatch.arch.following import Following
 from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Machine
 from hotpatch.arch.outline import pieces_between
+from hotpatch.arch.thread_block import thread_blocks
 from hotpatch.arch.x64_padding import PADDING
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ class X64(Following):
         return x64_reach.motion(instruction, names=names)
 
     def thread_blocks(self, instructions: Sequence[Instruction]) -> Mapping[int, str]:
-        """See :func:`hotpatch.arch.x64_thread.thread_blocks`."""
-        return x64_thread.thread_blocks(instructions)
+        """See :func:`hotpatch.arch.thread_block.thread_blocks`."""
+        return thread_blocks(instructions, x64_thread.FORM)
 
     def index_number(self, instructions: Sequence[Instruction], number: int) -> int | None:
         """See :func:`hotpatch.arch.x64_thread.index_number`."""

@@ -1,7 +1,6 @@
-"""x64: which instructions load where a thread has its copy of the image's thread-local data.
+"""x64: how code loads where a thread has its copy of the image's thread-local data. The thread's environment block is at gs:[0].
 
-Windows keeps the thread's environment block at gs:[0], and in it, at 0x58, the array of these copies by module (PE format, "The .tls
-Section"). MSVC adds the offset in a copy from a register, which it sets right before.
+MSVC adds the offset in a copy from a register, which it sets right before.
 """
 
 from __future__ import annotations
@@ -9,37 +8,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hotpatch.arch.thread_block import Form
 from hotpatch.arch.x64_operands import PARENTS, memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from hotpatch.arch.model import Instruction
 
-_ARRAY = re.compile(r"(\w+), qword ptr gs:\[0x58\]$")
-_BLOCK = re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ \w+\*8)?\]$")
+FORM = Form(
+    load="mov",
+    array=re.compile(r"(\w+), qword ptr gs:\[0x58\]$"),
+    block=re.compile(r"(\w+), qword ptr \[(\w+)(?: \+ \w+\*8)?\]$"),
+    whole=PARENTS.get,
+    not_writing=("cmp", "test", "push"),
+)
 _NUMBER = re.compile(r"(\w+), (0x[0-9a-f]+|\d+)$")
-_NOT_WRITING = ("cmp", "test", "push")
 _FARTHEST = 24
 """Instructions between the number and the access."""
-
-
-def thread_blocks(instructions: Sequence[Instruction]) -> Mapping[int, str]:
-    """See :meth:`hotpatch.arch.following.Following.thread_blocks`."""
-    arrays: set[str] = set()
-    blocks: dict[int, str] = {}
-    for one in instructions:
-        first = PARENTS.get(one.operands.partition(",")[0], "")
-        load = one.mnemonic == "mov"
-        if load and _ARRAY.match(one.operands):
-            arrays.add(first)
-            continue
-        found = _BLOCK.match(one.operands) if load and arrays else None
-        if found is not None and found[2] in arrays:
-            blocks[one.address] = first
-        if not one.mnemonic.startswith(_NOT_WRITING):
-            arrays.discard(first)
-    return blocks
 
 
 def index_number(instructions: Sequence[Instruction], number: int) -> int | None:

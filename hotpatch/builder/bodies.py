@@ -115,9 +115,8 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
             if instruction.flow is not Flow.NEXT or image.read(instruction.address, instruction.size) not in arch.padding_bytes:
                 before, last = last, instruction
         if at < stop:
-            if not any(0 <= at - literal < _LONGEST_LITERAL for literal in literals) and not _is_behind_all(
-                image, function, at, (before, last)
-            ):
+            is_literal = any(0 <= at - literal < _LONGEST_LITERAL for literal in literals)
+            if not is_literal and not _is_behind_all(image, function, at, (before, last)):
                 return Refusal(
                     Rule.UNDECODABLE,
                     function.name,

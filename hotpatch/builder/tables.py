@@ -84,8 +84,8 @@ def link_table(table: JumpTable, placement: Placement) -> tuple[bytes, tuple[Fix
     if table.anchor == 0:
         return bytes(table.size), _fixups(FixupKind.ADDR32NB, at, table.entry_size, targets)
     anchor = placement.of(table.anchor)
-    entries = (bytes(table.entry_size) if number in table.holes else None for number in range(len(table.targets)))
-    return b"".join(empty or _entry(table, number, targets[number] - anchor) for number, empty in enumerate(entries)), ()
+    empty, numbers = bytes(table.entry_size), range(len(table.targets))
+    return b"".join(_entry(table, number, targets[number] - anchor) if number in targets else empty for number in numbers), ()
 
 
 def _fixups(kind: FixupKind, at: Rva, size: int, targets: Mapping[int, Rva]) -> tuple[Fixup, ...]:

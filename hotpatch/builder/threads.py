@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hotpatch.builder.evidence import advice
 from hotpatch.differ import Verdict
 from hotpatch.differ.follow import followed
 from hotpatch.errors import Refusal, Rule
@@ -38,8 +39,7 @@ def unknown_offsets(diff: ImageDiff, selected: Iterable[Selected]) -> Iterator[R
         for offset in sorted(offsets - shown - _offsets(base, item.base)):
             reason = (
                 f"uses thread-local data at +0x{offset:x} of its thread's block, as neither the base's version nor an unchanged function "
-                "does, so that what the base has there may be something else; build both images with PDBs, or leave this function out "
-                "with --only"
+                f"does, so that what the base has there may be something else; {advice(base, fixed)}"
             )
             evidence = {"image": "fixed", "fixed_rva": int(item.fixed.entry), "offset": offset}
             yield Refusal(Rule.UNRESOLVED_REFERENCE, item.base.name, item.base.entry, reason, evidence)

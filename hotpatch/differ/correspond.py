@@ -265,8 +265,8 @@ def _table_pairs(there: Place, here: Place) -> Sequence[Pair] | None:
     old, new = there.table, here.table
     if old is None or new is None:
         return None
-    forms = ((one.entry_size, one.shift, one.signed, len(one.targets), one.holes) for one in (old, new))
-    return list(zip(old.ways, new.ways, strict=True)) if next(forms) == next(forms) else None
+    there_form, here_form = ((one.entry_size, one.shift, one.signed, len(one.targets), one.holes) for one in (old, new))
+    return list(zip(old.ways, new.ways, strict=True)) if there_form == here_form else None
 
 
 def aligned_lines(base: Lines, fixed: Lines) -> tuple[tuple[int, int], ...]:
