@@ -68,17 +68,17 @@ def _cases() -> list[Case]:
 
 
 def _rebuilt(
-    folder: Path, machine: Machine, *, kind: str, variant: Callable[[Path, Case, Machine], BuildOptions]
+    folder: Path, machine: Machine, *, kind: str, side: str = "base", variant: Callable[[Path, Case, Machine, str], BuildOptions]
 ) -> list[tuple[Path, Path]]:
-    """Each case's base as committed, and built otherwise."""
-    cases = _cases()
+    """Each case's base as committed, and ``side`` built otherwise."""
+    cases = [case for case in _cases() if side in case.sides]
 
     def build(case: Case) -> tuple[Path, Path]:
         target = folder / kind
         scratch = folder / f"scratch-{kind}-{machine}-{case.name}"
         scratch.mkdir()
-        product = Variant(case.name, case.kind, ("base",), variant(scratch, case, machine))
-        job = build_fixtures.Job(product, machine, "base")
+        product = Variant(case.name, case.kind, (side,), variant(scratch, case, machine, side))
+        job = build_fixtures.Job(product, machine, side)
         build_fixtures.build(job, build_fixtures.FIXTURES, target, scratch)
         return case.image(machine, "base"), target / job.outputs[0]
 
@@ -86,17 +86,17 @@ def _rebuilt(
         return list(pool.map(build, cases))
 
 
-def _shuffled(scratch: Path, case: Case, machine: Machine) -> BuildOptions:
+def _shuffled(scratch: Path, case: Case, machine: Machine, side: str) -> BuildOptions:
     """Functions in another order, and those alone; a fixture's are sections of their own, unless its manifest says otherwise."""
-    names = sorted(_procedures(case.pdb(machine, "base")))
+    names = sorted(_procedures(case.pdb(machine, side)))
     random.Random(f"{_SEED} {case.name}").shuffle(names)
     order = scratch / "order.txt"
     order.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return case.build_options(machine, "base").with_flags(BuildFlags(ldflags=(f"/order:@{order}", "/ignore:4037")))
+    return case.build_options(machine, side).with_flags(BuildFlags(ldflags=(f"/order:@{order}", "/ignore:4037")))
 
 
-def _less_optimised(scratch: Path, case: Case, machine: Machine) -> BuildOptions:
-    return case.build_options(machine, "base").with_flags(BuildFlags(cflags=_LESS))
+def _less_optimised(_: Path, case: Case, machine: Machine, side: str) -> BuildOptions:
+    return case.build_options(machine, side).with_flags(BuildFlags(cflags=_LESS))
 
 
 def _procedures(pdb: Path) -> set[str]:
@@ -186,8 +186,10 @@ def _released(_: Path, machine: Machine) -> list[tuple[Path, Path]]:
     return [(case.image(machine, "base"), case.image(machine, "fixed")) for case in _cases() if "fixed" in case.sides]
 
 
+SHUFFLED_FIX = Stress("fixtures, fixed with link order shuffled", partial(_rebuilt, kind="shuffled-fix", side="fixed", variant=_shuffled))
 STRESSES = (
     Stress("fixtures, link order shuffled", partial(_rebuilt, kind="shuffled", variant=_shuffled)),
+    SHUFFLED_FIX,
     Stress("fixtures, -O2 against -O1", partial(_rebuilt, kind="less", variant=_less_optimised)),
     Stress("one program of the fixtures", _program),
     Stress("the same, fixed with -O1", partial(_program, flags=_LESS, title="program-o1")),

@@ -10,8 +10,10 @@ from jsonschema import Draft202012Validator
 
 import hotpatch
 from hotpatch.arch import Machine
+from hotpatch.arch.assembly import assemble
 from hotpatch.cases import find_case
 from hotpatch.cli import run
+from tests.emulator.pe import TEXT, Pe
 from tests.verifier import damage
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
@@ -121,6 +123,39 @@ def test_check_tells_what_it_has_run(tmp_path, capsys, machine: Machine) -> None
     assert {item["verdict"] for item in checked} == {"agree"}
     assert run(["build", *images, "-o", str(tmp_path / "fix.dll"), "--json"]) == 0
     assert document(capsys.readouterr().out, "build")["checked"] == []
+
+
+_NOISE = {Machine.X64: ("mov rax, rcx; add rax, rdx", "mov rax, rdx; add rax, rcx"), Machine.ARM64: ("add x0, x0, x1", "add x0, x1, x0")}
+_FIX = {Machine.X64: ("lea rax, [rcx + 2]", "lea rax, [rcx + 3]"), Machine.ARM64: ("add x0, x0, #2", "add x0, x0, #3")}
+
+
+def _sums(machine: Machine, side: int) -> bytes:
+    """A DLL whose ``same`` other instructions do the same in, and whose ``fixed`` is not the same."""
+    pe = Pe(machine)
+    pe.put(TEXT, (b"\xcc" if machine is Machine.X64 else bytes(1)) * 0x100)
+    rows = [("same", TEXT + 0x20), ("fixed", TEXT + 0x60)]
+    for (_, at), code in zip(rows, (_NOISE, _FIX), strict=True):
+        pe.put(at, assemble(machine, f"{code[machine][side]}; ret", at))
+    pe.exports("sums.dll", rows)
+    return pe.file()
+
+
+@each_machine
+def test_check_notes_a_change_in_which_it_sees_no_difference(tmp_path, capsys, machine: Machine) -> None:
+    """Code generation alone is a change and travels; the note stands at it, in the document and in the text, and at nothing else."""
+    images = [str(tmp_path / f"{side}.dll") for side in ("base", "fixed")]
+    for side, path in enumerate(images):
+        Path(path).write_bytes(_sums(machine, side))
+    command = ["build", *images, "-o", str(tmp_path / "fix.dll"), "--check"]
+    assert run([*command, "--json"]) == 0
+    checked = {item["name"]: item for item in document(capsys.readouterr().out, "build")["checked"]}
+    assert {name: (item["patched"], item["notes"]) for name, item in checked.items()} == {
+        "same": (True, ["no-difference-found"]),
+        "fixed": (True, []),
+    }
+    assert run(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "no-difference-found" in line] == ["    same: no-difference-found"]
 
 
 @each_machine

@@ -13,6 +13,7 @@ from hotpatch.arch import Machine
 from hotpatch.cases import case_names, find_case
 from hotpatch.differ import Listings, Verdict, diff_images
 from hotpatch.differ.flows import instructions
+from hotpatch.differ.matching import Evidence
 from hotpatch.differ.view import view_of
 from hotpatch.errors import HotpatchError, Refused, Rule
 from hotpatch.image import Image, open_image
@@ -59,6 +60,16 @@ def test_both_ways_say_the_same(name, machine, pdb) -> None:
     assert there == here
 
 
+def assert_one_to_one(diff) -> None:
+    """No function stands in two pairs, but for those that folding adds, of which each has a function that stands in another pair too."""
+    pairs = [row for row in diff.functions if row.base and row.fixed]
+    plain = [row for row in pairs if row.matched_by != Evidence.FOLDED]
+    base, fixed = {row.base.entry for row in plain}, {row.fixed.entry for row in plain}
+    assert len(plain) == len(base) == len(fixed)
+    assert all(row.base.entry in base or row.fixed.entry in fixed for row in pairs)
+    assert len({(row.base.entry, row.fixed.entry) for row in pairs}) == len(pairs)
+
+
 @with_and_without
 @every_machine
 @every_case
@@ -67,6 +78,7 @@ def test_rows_and_data_keep_their_promises(name, machine, pdb) -> None:
     diff = diff_images(base, fixed)
     assert {row.base.entry for row in diff.functions if row.base} == {function.entry for function in base.functions}
     assert {row.fixed.entry for row in diff.functions if row.fixed} == {function.entry for function in fixed.functions}
+    assert_one_to_one(diff)
     for one, two in zip(diff.data, diff.data[1:], strict=False):
         assert one.fixed + one.size <= two.fixed
     for match in diff.data:

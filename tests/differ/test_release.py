@@ -9,6 +9,7 @@ from hotpatch.cases.releases import CVE_2025_69277, PILLOW, XXHASH, ZSTANDARD_CF
 from hotpatch.differ import Listings, Verdict, diff_images
 from hotpatch.errors import InputError
 from hotpatch.image import open_image
+from tests.differ.test_properties import assert_one_to_one
 
 _CHANGED = {Machine.X64: 2, Machine.ARM64: 1}
 """On x64 a second function differs, by code generation."""
@@ -27,6 +28,7 @@ def test_only_the_subgroup_check_changed(machine: Machine, tmp_path_factory: pyt
     assert len(changed) == _CHANGED[machine]
     assert diff.of(Verdict.ADDED) == diff.of(Verdict.REMOVED) == ()
     assert diff.findings == ()
+    assert_one_to_one(diff)
     caller = base.function_named("crypto_core_ed25519_is_valid_point")
     called = {reference.target for part in base.references(caller) for reference in part if reference.use is not Use.DATA}
     check = min(changed, key=lambda row: row.base.entry)
@@ -63,3 +65,4 @@ def test_nothing_else_is_called_changed(release: Release, machine: Machine, coun
     assert len(diff.of(Verdict.CHANGED)) == count
     assert diff.of(Verdict.ADDED) == diff.of(Verdict.REMOVED) == ()
     assert diff.findings == ()
+    assert_one_to_one(diff)

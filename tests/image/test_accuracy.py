@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from hotpatch.arch import Machine
@@ -10,7 +12,7 @@ from hotpatch.errors import InputError
 from tools import accuracy
 from tools.accuracy import fixture_images, fixture_pairs
 from tools.accuracy_measures import Entries, Matches, entries, matches, verdicts
-from tools.accuracy_stress import without_names
+from tools.accuracy_stress import SHUFFLED_FIX, without_names
 
 LEAST_RECALL = LEAST_PRECISION = LEAST_BOUNDS = 0.995
 LEAST_MATCHED = 0.99
@@ -45,13 +47,25 @@ def test_the_list_of_failures_stays_out_of_the_page(tmp_path, monkeypatch, capsy
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("machine", Machine)
 def test_functions_of_the_fixtures(machine):
-    check_entries(sum(map(entries, fixture_images(machine)), Entries()))
+    measured = [entries(path) for path in fixture_images(machine)]
+    check_entries(sum(measured, Entries()))
+    for one in measured:
+        assert min(one.right - LEAST_RECALL * one.known, one.right - LEAST_PRECISION * one.found) >= 0 < one.known, one.failures
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("machine", Machine)
 def test_matches_of_the_fixtures(machine):
     check_matches(sum((matches(*pair) for pair in fixture_pairs(machine)), Matches()))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.compiler
+@pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the compiler: pip install -e '.[fixtures]'")
+@pytest.mark.parametrize("machine", Machine)
+def test_matches_of_the_fixtures_whose_fix_is_linked_in_another_order(machine, tmp_path):
+    """No place tells which of the changed ones is which."""
+    check_matches(sum((matches(*pair) for pair in SHUFFLED_FIX.build(tmp_path, machine)), Matches()))
 
 
 @pytest.mark.parametrize("machine", Machine)
