@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch import Machine
     from hotpatch.cases import Case
+    from hotpatch.cases.model import Side
 
 _SEED = 4
 _JOBS = 2
@@ -54,7 +55,7 @@ class Variant:
     sides: tuple[str, ...]
     options: BuildOptions
 
-    def build_options(self, machine: Machine, side: str) -> BuildOptions:
+    def build_options(self, machine: Machine, side: Side) -> BuildOptions:
         """The same for both."""
         return self.options
 
@@ -68,7 +69,7 @@ def _cases() -> list[Case]:
 
 
 def _rebuilt(
-    folder: Path, machine: Machine, *, kind: str, side: str = "base", variant: Callable[[Path, Case, Machine, str], BuildOptions]
+    folder: Path, machine: Machine, *, kind: str, side: Side = "base", variant: Callable[[Path, Case, Machine, Side], BuildOptions]
 ) -> list[tuple[Path, Path]]:
     """Each case's base as committed, and ``side`` built otherwise."""
     cases = [case for case in _cases() if side in case.sides]
@@ -86,7 +87,7 @@ def _rebuilt(
         return list(pool.map(build, cases))
 
 
-def _shuffled(scratch: Path, case: Case, machine: Machine, side: str) -> BuildOptions:
+def _shuffled(scratch: Path, case: Case, machine: Machine, side: Side) -> BuildOptions:
     """Functions in another order, and those alone; a fixture's are sections of their own, unless its manifest says otherwise."""
     names = sorted(_procedures(case.pdb(machine, side)))
     random.Random(f"{_SEED} {case.name}").shuffle(names)
@@ -95,7 +96,7 @@ def _shuffled(scratch: Path, case: Case, machine: Machine, side: str) -> BuildOp
     return case.build_options(machine, side).with_flags(BuildFlags(ldflags=(f"/order:@{order}", "/ignore:4037")))
 
 
-def _less_optimised(_: Path, case: Case, machine: Machine, side: str) -> BuildOptions:
+def _less_optimised(_: Path, case: Case, machine: Machine, side: Side) -> BuildOptions:
     return case.build_options(machine, side).with_flags(BuildFlags(cflags=_LESS))
 
 
