@@ -89,7 +89,7 @@ class Entrances:
             Rule.FUNCTION_TOO_SHORT,
             function.name,
             function.entry,
-            f"the function and the filler behind it have {len(code)} bytes, of which the redirect overwrites {displaced}; "
+            f"the function and the filler behind it have {counted(len(code), 'byte')} and the redirect overwrites {displaced}; "
             "link the base with /functionpadmin",
             {"size": function.ranges[0].size, "needed": displaced, "bytes": code.hex()},
         )

@@ -36,11 +36,14 @@ The manifest, one format (keys that a case does not need are left out)::
     imports = ["Sleep"]             # exactly the names in the patch's own import table
     [expect.redirect.x64]           # exactly how, where it is not hpat although hpat was asked for
     parse = "inline"
+    crowded = true                  # somebody has reserved all address space around before the patch goes in
     hooked = "parse"                # somebody else's jump stands at that entry before the patch goes in
     overwritten = "parse"           # somebody writes over that redirect: revert is refused until it is put back
     busy = "set_busy"               # after a call of it with 1 the patch's callbacks refuse (callback-veto), after one with 0 they agree
     then_rule = "import-unavailable"    # the later patch is refused by the engine, and everything stays as it was
     then = "other"                  # a later build: its patch (sequence 2) goes on top afterwards, and is reverted
+    [expect.rules]                  # of a refusal for several reasons: all its rules, the first one first
+    x64 = ["no-padding", "function-too-short"]
     [expect.no_pdb]                 # outcome and rule where no PDB is there; outcome "any" claims nothing
 
     [[call]]                        # in this order, in each phase, all on one process
@@ -187,6 +190,13 @@ class Redirects(_Table, frozen=True):
     arm64: dict[str, Redirect] = {}
 
 
+class Rules(_Table, frozen=True):
+    """Every rule of a refusal, by machine; empty where the case names only the first."""
+
+    x64: tuple[Rule, ...] = ()
+    arm64: tuple[Rule, ...] = ()
+
+
 class NoPdb(_Table, frozen=True):
     """What is expected instead where no PDB is there."""
 
@@ -204,6 +214,8 @@ class Expectation(_Table, frozen=True):
     carried: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     redirect: Redirects = Redirects()
+    rules: Rules = Rules()
+    crowded: bool = False
     hooked: str | None = None
     overwritten: str | None = None
     busy: str | None = None
@@ -403,6 +415,14 @@ class Case:
         """Expected outcome, and the rule of a refusal."""
         expect = self.manifest.expect
         return (expect.outcome, expect.rule) if pdb or expect.no_pdb is None else (expect.no_pdb.outcome, expect.no_pdb.rule)
+
+    def rules(self, machine: Machine, *, pdb: bool = True) -> tuple[Rule, ...]:
+        """Rules by which the patch is refused: every one where the case tells them, else the first; none where nothing is claimed."""
+        expect = self.manifest.expect
+        if not pdb and expect.no_pdb is not None:
+            return () if expect.no_pdb.rule is None else (expect.no_pdb.rule,)
+        by_machine = {Machine.X64: expect.rules.x64, Machine.ARM64: expect.rules.arm64}
+        return by_machine[machine] or (() if expect.rule is None else (expect.rule,))
 
     def redirects(self, machine: Machine) -> Mapping[str, Redirect]:
         """Redirects expected where they are not what was asked for."""

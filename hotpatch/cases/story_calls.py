@@ -12,7 +12,7 @@ from hotpatch.differ import diff_images
 from hotpatch.errors import NothingToDo, Refused
 from hotpatch.image import Image, open_image
 from hotpatch.process import Process
-from hotpatch.process.foreign import hook, overwritten
+from hotpatch.process.foreign import crowd, hook, overwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -84,6 +84,9 @@ class _Phases:
             yield self._tell.step(
                 StepKind.ACT, f"another product hooks {self._expect.hooked}: calls go by its code at 0x{where:x}", va=where
             )
+        if self._expect.crowded:
+            crowd(self._process)
+            yield self._tell.step(StepKind.ACT, "another product reserves all address space that a branch of the module can reach")
         if self._expect.busy:
             yield from self._vetoed(patch, self._expect.busy)
         applied = yield from self._change("the patch goes in", lambda: self._process.apply(patch))

@@ -1,4 +1,7 @@
-"""Another product in the process: it puts jumps of its own where functions begin. For stories and tests of what the engine then says."""
+"""Another product in the process: it puts jumps of its own where functions begin, or takes all address space around a module.
+
+For stories and tests of what the engine then says.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,19 @@ def hook(process: Process, function: str) -> Va:
     guest.map(room, _PAGE, Rights.READ | Rights.EXECUTE, moved.code)
     _jump(process, entry, room)
     return room
+
+
+def crowd(process: Process) -> None:
+    """Reserve whatever is free within a branch's reach of the first module."""
+    guest = process.guest
+    module = guest.modules()[0]
+    reach = -(-architecture(process.machine).branch_reach // _PAGE) * _PAGE
+    at, end = max(module.va - reach, _PAGE), module.va + module.size + reach
+    taken = sorted((region.va, region.va + region.size) for region in guest.regions() if region.va < end)
+    for start, behind in (*taken, (end, end)):
+        if at < start:
+            guest.map(Va(at), start - at, Rights.NONE)
+        at = max(at, behind)
 
 
 @contextmanager

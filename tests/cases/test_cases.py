@@ -13,6 +13,7 @@ from hotpatch.cases import LATER_PHASES, case_names, find_case
 from hotpatch.cases.model import Run
 from hotpatch.cli.arguments import parse_argument
 from hotpatch.engine import Rights
+from hotpatch.process.foreign import crowd
 
 PREFERRED, LOW, HIGH = None, 0x1_0000_0000, 0x7FF5_1234_0000
 CASES = [find_case(name) for name in case_names()]
@@ -92,6 +93,8 @@ def test_calls(given, name, machine, pdb, load_base, tmp_path) -> None:
     check_calls(process, one, "before")
     if expect.hooked:
         detour(process, expect.hooked)
+    if expect.crowded:
+        crowd(process)
     if unpatchable(one):
         check_calls(process, one, "patched")
         return
