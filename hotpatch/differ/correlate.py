@@ -19,6 +19,7 @@ from hotpatch.differ.likeness import Likeness
 from hotpatch.differ.matching import Evidence, Matching
 from hotpatch.differ.names import Names
 from hotpatch.differ.naming_tables import NamingTables, pointer_pairs
+from hotpatch.differ.ordinals import Ordinals
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.differ.traits import callers, described, flow_shape, mentions, neighbours
 from hotpatch.differ.votes import Votes
@@ -58,6 +59,7 @@ class _Correlator:
         self.funclets = Funclets(base, fixed, self.matching, self.likeness)
         self.idle = Idle(base, fixed, self.likeness)
         self.tables = NamingTables(base, fixed)
+        self.ordinals = Ordinals(base, fixed)
         self.votes: Votes[None] = Votes()
         self.weak: Votes[None] = Votes()
         self._known_mentions, self._known_shape = cache(mentions), cache(flow_shape)
@@ -96,6 +98,7 @@ class _Correlator:
             self._idle_in_place,
             self._neighbours,
             self._look_alikes,
+            self._exported,
         )
         while any(step() for step in steps):
             pass
@@ -113,6 +116,9 @@ class _Correlator:
             if is_extra and self._same_body(base, fixed) and self.names.allow(base, fixed) and self.funclets.may_pair(base, fixed):
                 self.matching.folded.add((base, fixed))
                 self.matching.nameless.add((base, fixed))
+        for base, fixed in self.ordinals.pairs(self.matching):
+            if fixed in backward and self.names.allow(base, fixed) and self.funclets.may_pair(base, fixed):
+                self.matching.folded.add((base, fixed))
 
     # what is left ------------------------------------------------------------------------------------------------------------------------
 
@@ -375,6 +381,10 @@ class _Correlator:
     def _look_alikes(self) -> bool:
         pairs = self.likeness.best_partners(self._open_base(), self._open_fixed())
         return self._pair_all((pair for pair in pairs if self.names.allow(*pair)), Evidence.SIMILARITY)
+
+    def _exported(self) -> bool:
+        """What is exported by the same ordinal and has no name."""
+        return self._pair_all((pair for pair in self.ordinals.pairs(self.matching) if self.names.allow(*pair)), Evidence.ORDINAL)
 
 
 def _tls_callbacks(view: View) -> tuple[int, ...]:

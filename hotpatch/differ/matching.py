@@ -21,6 +21,8 @@ class Evidence(StrEnum):
     """The same shape of control flow."""
     ORDER = "order"
     SIMILARITY = "similarity"
+    ORDINAL = "ordinal"
+    """Exports that have no name."""
     FOLDED = "folded"
     CONTENT = "content"
     VOTES = "votes"

@@ -18,7 +18,7 @@ _TEXTS = ("the one text", "the other text", "a third of them", "and the last")
 _TEXT_AT = RDATA + 0x800
 
 # What a function does: ("text", number of a text), ("call", name), ("skip",): a branch over the next, or an operation and a number.
-_OPENING, _CLOSING = (tuple((operation, number) for number in range(3, 9)) for operation in ("add", "sub"))
+OPENING, CLOSING = (tuple((operation, number) for number in range(3, 9)) for operation in ("add", "sub"))
 _MANY = tuple(("add", number) for number in (301, 303, 307, 311, 313))
 
 
@@ -65,8 +65,8 @@ def _code(machine, at, steps, entries):
     return code + assemble(machine, "ret", 0)
 
 
-def _image(machine, order, bodies):
-    """Functions in this order; those that are no anchors are exported without a name, and so are led to."""
+def nameless(machine, order, bodies, exported=None):
+    """Functions in this order; those that are no anchors are ``exported`` (all, in this order) without a name, and so are led to."""
     pe = Pe(machine)
     pe.put(TEXT, (b"\xcc" if machine is Machine.X64 else bytes(1)) * 0x400)
     entries = {name: TEXT + _STEP * number for number, name in enumerate(order)}
@@ -75,7 +75,7 @@ def _image(machine, order, bodies):
         pe.put(at, _code(machine, at, steps, entries))
     for number, text in enumerate(_TEXTS):
         pe.put(_TEXT_AT + 0x20 * number, text.encode())
-    pe.exports("evidence.dll", [(name if name in _ANCHORS else None, at) for name, at in entries.items()])
+    pe.exports("evidence.dll", [(name if name in _ANCHORS else None, entries[name]) for name in exported or order])
     return pe.build("evidence.dll"), entries
 
 
@@ -84,12 +84,13 @@ def _pair(machine, kind):
     _, *common = KINDS[kind]
     there, here = (
         {name: edge + own if kind is not Evidence.SIMILARITY else own + edge[:1] for name, own in zip(("one", "two"), common, strict=True)}
-        for edge in (_OPENING, _CLOSING)
+        for edge in (OPENING, CLOSING)
     )
-    return _image(machine, ("one", "two", *_ANCHORS), there), _image(machine, (*_ANCHORS, "two", "one"), here)
+    return nameless(machine, ("one", "two", *_ANCHORS), there), nameless(machine, (*_ANCHORS, "two", "one"), here)
 
 
-def _found(pair):
+def matched(pair):
+    """What each function of the base is matched by, and with."""
     (base, there), (fixed, here) = pair
     names = {at: name for name, at in here.items()}
     rows = {row.base.entry: row for row in diff_images(base, fixed).functions if row.base is not None}
@@ -100,10 +101,10 @@ def _found(pair):
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_decides(machine, kind, monkeypatch):
     pair = _pair(machine, kind)
-    assert _found(pair) == {
+    assert matched(pair) == {
         **{name: (Evidence.NAME, name) for name in _ANCHORS},
         **{name: (kind, name) for name in ("one", "two")},
     }
     monkeypatch.setattr(_Correlator, KINDS[kind][0], lambda _: False)
-    found = _found(pair)
+    found = matched(pair)
     assert (found["one"], found["two"]) == (None, None)
