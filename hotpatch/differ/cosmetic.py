@@ -1,9 +1,11 @@
-"""Changed functions that do the same: they differ in line numbers that they pass on (``__LINE__``), or in texts of versions and dates.
+"""Changed functions that do the same: they differ in line numbers that they pass on (``__LINE__``), or in versions, dates and times.
 
 A number is a line number only where that is evident. With PDBs it is, where it is the line of the code that passes it, in both images.
 Without, all numbers that reach one parameter of one function are looked at together: those of a source file into which lines were put keep
 their order, move by the same amount between two insertions, and rise with the addresses of the code. A handful of sizes or limits does not
 do that, and a single number never shows it.
+
+A number is a time stamp where in either image it is a time, in seconds since 1970, of at most a day before the image was linked.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ _LEAST_RISING = 0.75
 _CALLER_LIMIT = 2_000
 """Functions that call one parameter's function and are looked at."""
 _LITERAL_BYTES = 4
+_COMPILED_BEFORE = 24 * 60 * 60
+"""Seconds, at most, from when a function is compiled to when the image is linked, as far as its numbers are believed to be time stamps."""
 _PAIR_LIMIT = 4_000
 """Pairs of constants that one reference leads to and that are looked at."""
 
@@ -77,7 +81,10 @@ def cosmetic_pairs(relation: Correspondence, matching: Matching, changed: Iterab
     return {
         pair: "only line numbers, versions or dates differ"
         for pair, found in numbers.items()
-        if all(number in sure or (number.old, number.new) in search.versions or file.fits(number) for number in found)
+        if all(
+            number in sure or (number.old, number.new) in search.versions or search.are_times(number) or file.fits(number)
+            for number in found
+        )
     }
 
 
@@ -103,6 +110,11 @@ class _Search:
         self.base, self.fixed = relation.base, relation.fixed
         self.versions: set[tuple[int, int]] = set()
         """Version numbers of both images that belong to differing texts of versions."""
+
+    def are_times(self, number: Number) -> bool:
+        """Whether a number says in both images when the function was compiled."""
+        values = (self.base.image.linked_at, number.old), (self.fixed.image.linked_at, number.new)
+        return all(linked is not None and 0 <= linked - value <= _COMPILED_BEFORE for linked, value in values)
 
     # one pair ----------------------------------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,11 @@ class Image:
         return self.parsed.time_date_stamp
 
     @property
+    def linked_at(self) -> int | None:
+        """When it was linked, in seconds since 1970; ``None`` where the header has no time, or a hash instead (``/Brepro``)."""
+        return self.time_date_stamp if self.time_date_stamp and not self.parsed.is_reproducible else None
+
+    @property
     def characteristics(self) -> int:
         """Of the COFF header."""
         return self.parsed.characteristics

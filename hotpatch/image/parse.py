@@ -62,6 +62,8 @@ class Parsed:
     machine: Machine
     hybrid: Hybrid
     time_date_stamp: int
+    is_reproducible: bool
+    """Whether the linker put a hash where time stamps stand (``/Brepro``)."""
     characteristics: int
     checksum: int
     size_of_image: int
@@ -131,6 +133,7 @@ class _Reader:
             machine=MACHINES.get(self.headers.machine_value, MACHINES[0xAA64]),
             hybrid=hybrid,
             time_date_stamp=header.time_date_stamps,
+            is_reproducible=any(entry.type is lief.PE.Debug.TYPES.REPRO for entry in self.binary.debug),
             characteristics=self.headers.characteristics,
             checksum=optional.checksum,
             size_of_image=self.size,

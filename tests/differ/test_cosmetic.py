@@ -1,9 +1,15 @@
 """What makes a number a line number, and a text one of a version or date; what must never be taken for either."""
 
+import struct
+
 import pytest
 
+import hotpatch
+from hotpatch.arch import Machine
+from hotpatch.arch.assembly import assemble
 from hotpatch.differ.cosmetic import Number, Parameter, are_lines
 from hotpatch.differ.texts import differ_in_provenance, version_numbers, versions
+from tests.emulator.pe import TEXT, Pe
 
 PROVENANCE = (
     ("3.53.0", "3.53.1"),
@@ -94,3 +100,48 @@ def test_lines(name):
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_numbers(name):
     assert not are_lines(numbers(OTHERS[name]))
+
+
+LINKED, NEXT_LINKED = 1_772_000_000, 1_779_000_000
+DAY = 86_400
+
+
+def stamped(machine, number, linked, *, is_hash=False):
+    """``built`` gives a number of 32 bits; the header says when the image was linked, or has a hash (``IMAGE_DEBUG_TYPE_REPRO``)."""
+    pe = Pe(machine, time_date_stamp=linked)
+    pe.put(TEXT, (b"\xcc" if machine is Machine.X64 else bytes(1)) * 0x100)
+    loads = f"mov eax, {number}" if machine is Machine.X64 else f"mov w0, #{number & 0xFFFF}; movk w0, #{number >> 16}, lsl #16"
+    pe.put(TEXT + 0x20, assemble(machine, f"{loads}; ret", TEXT))
+    pe.exports("stamped.dll", [("built", TEXT + 0x20)])
+    if is_hash:
+        pe.directories["debug"] = (pe.add(struct.pack("<IIHHIIII", 0, linked, 0, 0, 16, 0, 0, 0)), 28)
+    return pe.build("stamped.dll")
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(
+    ("old", "new", "headers", "is_cosmetic"),
+    [
+        (LINKED, NEXT_LINKED, {}, True),
+        (LINKED - DAY, NEXT_LINKED - 12, {}, True),
+        (LINKED + 1, NEXT_LINKED, {}, False),
+        (LINKED, NEXT_LINKED + 1, {}, False),
+        (LINKED - DAY - 1, NEXT_LINKED, {}, False),
+        (LINKED, NEXT_LINKED - DAY - 1, {}, False),
+        (NEXT_LINKED, LINKED, {}, False),
+        (LINKED, NEXT_LINKED, {"is_hash": True}, False),
+        (0, 5, {"linked": (0, 0)}, False),
+    ],
+    ids=["linked", "compiled-before", "after", "fixed-after", "long-before", "fixed-long-before", "other-images", "hash", "no-time"],
+)
+def test_a_time_stamp_is_from_the_day_before_its_own_image_was_linked(machine, old, new, headers, is_cosmetic):
+    is_hash, linked = headers.get("is_hash", False), headers.get("linked", (LINKED, NEXT_LINKED))
+    images = [stamped(machine, number, at, is_hash=is_hash) for number, at in zip((old, new), linked, strict=True)]
+    diff = hotpatch.diff(*images)
+    (row,) = diff.functions
+    assert (row.verdict.value, row.is_cosmetic) == ("changed", is_cosmetic)
+    assert [image.linked_at for image in images] == [None if is_hash or not at else at for at in linked]
+    if is_cosmetic:
+        with pytest.raises(hotpatch.NothingToDo):
+            hotpatch.build(diff)
+        assert [one.name for one in hotpatch.build(diff, only=["built"]).functions] == ["built"]

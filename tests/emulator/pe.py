@@ -10,7 +10,7 @@ from hotpatch.image import Image
 
 TEXT, RDATA, DATA, RELOC = 0x1000, 0x2000, 0x3000, 0x4000
 SIZE = 0x5000
-DIRECTORIES = {"export": 0, "import": 1, "exception": 3, "reloc": 5, "tls": 9, "load_config": 10, "delay_import": 13}
+DIRECTORIES = {"export": 0, "import": 1, "exception": 3, "reloc": 5, "debug": 6, "tls": 9, "load_config": 10, "delay_import": 13}
 MACHINE = {Machine.X64: 0x8664, Machine.ARM64: 0xAA64}
 RX, R, RW, RWX = 0x6000_0020, 0x4000_0040, 0xC000_0040, 0xE000_0020
 
@@ -26,6 +26,7 @@ class Pe:
     text_flags: int = RX
     rdata_flags: int = R
     subsystem: int = 3
+    time_date_stamp: int = 0x1234
     characteristics: int = 0x22
     content: bytearray = field(default_factory=lambda: bytearray(SIZE))
     directories: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -120,7 +121,7 @@ class Pe:
         sections = [(b".text", TEXT, self.text_flags), (b".rdata", RDATA, self.rdata_flags), (b".data", DATA, RW), (b".reloc", RELOC, R)]
         flags = self.characteristics | (0x2000 if self.dll else 0)
         header = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64)
-        header += b"PE\0\0" + struct.pack("<HHIIIHH", MACHINE[self.machine], len(sections), 0x1234, 0, 0, 240, flags)
+        header += b"PE\0\0" + struct.pack("<HHIIIHH", MACHINE[self.machine], len(sections), self.time_date_stamp, 0, 0, 240, flags)
         header += struct.pack("<HBBIIIII", 0x20B, 14, 0, 0x1000, 0x3000, 0, self.entry, TEXT)
         header += struct.pack(
             "<QIIHHHHHHIIIIHHQQQQII",
