@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import WHOLE_KINDS, Flow, Use
-from hotpatch.differ.distant import FARTHEST, Distant, address_of, distant, in_base
+from hotpatch.differ.distant import FARTHEST, Distant, accesses, address_of, distant, in_base
 from hotpatch.differ.follow import followed, named_data
 from hotpatch.differ.parts import PlaceKind
 
@@ -64,13 +64,14 @@ def others_reached(relation: Correspondence, old: Body, new: Body) -> Iterator[D
 
 def _beyond(relation: Correspondence, old: Body, new: Body) -> Iterator[Distant]:
     """Those that reach constants. A register must hold the address for certain, where it is read or written, or handed to a function."""
-    named = {
-        address_of(new, other): (one.target, other.target)
+    links = [
+        (one, other)
         for one, other in zip(old.links(), new.links(), strict=True)
         if other.kind in WHOLE_KINDS and other.use is Use.DATA and relation.fixed.place(other.target).kind is PlaceKind.CONSTANT
-    }
-    if not any(relation.hidden.are_near(*pair) for pair in named.values()):
-        return
+    ]
+    if not any(relation.hidden.are_near(one.target, other.target) and not accesses(relation.fixed, new, other) for one, other in links):
+        return  # what is read where it is named is in no register
+    named = {address_of(new, other): (one.target, other.target) for one, other in links}
     for at, anchor, distance in _reached(relation.fixed, new, named):
         pair = named[anchor][0] + distance, named[anchor][1] + distance
         if relation.hidden.are_near(*pair) and not relation.same(*pair):
@@ -140,7 +141,8 @@ def _differing_by_place(relation: Correspondence) -> tuple[Sequence[int], Sequen
     backward = {fixed: base for base, fixed in forward.items()}
     here = _left(relation.fixed, backward)
     backward |= {rva: place for rva, places in _expected(here, backward) for place in places if same(place, rva)}
-    constants = [pair for pair in forward.items() if relation.base.place(pair[0]).kind is PlaceKind.CONSTANT]
+    places = (pair for pair in forward.items() if pair[0] not in relation.base.functions)
+    constants = [pair for pair in places if relation.base.place(pair[0]).kind is PlaceKind.CONSTANT]
     displaced, elsewhere = _displaced(constants)
     return sorted(displaced.union(set(there) - forward.keys())), sorted(elsewhere.union(set(here) - backward.keys()))
 

@@ -145,7 +145,10 @@ class _Search:
         """What functions of the same body refer to."""
         votes: Votes[_Telling] = Votes()
         live = {pair: found for pair in self.twins.targets if (found := self._live_behind(pair))}
+        leading = {pair[0] for pair in live}
         for old, new in self.twins.bodies:
+            if leading.isdisjoint(old.whole_targets):
+                continue
             for pair in dict.fromkeys([pair for pair in zip(old.whole_targets, new.whole_targets, strict=True) if pair in live]):
                 for datum in live[pair]:
                     self._hear(votes, datum, old.function.entry, partial(_site_of, old, new, pair), proof=True)
@@ -158,18 +161,24 @@ class _Search:
 
     def _live_behind(self, pair: Pair) -> tuple[Pair, ...]:
         """The live data that a pair of addresses leads to, by itself and by way of pointers at the same places."""
+        if self._says_nothing(pair):
+            return ()
         found: list[Pair] = []
         seen: set[Pair] = set()
         waiting = [pair]
         while waiting:
             pair = waiting.pop()
-            if pair in seen or pair[0] in self.base.plain or self.matching.forward.get(pair[0]) == pair[1]:
+            if pair in seen or self._says_nothing(pair):
                 continue
             seen.add(pair)
             if self._are_live(pair):
                 found.append(pair)
             waiting += pointer_pairs(self.base, self.fixed, *pair)
         return tuple(found)
+
+    def _says_nothing(self, pair: Pair) -> bool:
+        """Whether a pair of addresses leads to no data but what its bytes are, or to matched functions."""
+        return pair[0] in self.base.plain or self.matching.forward.get(pair[0]) == pair[1]
 
     def _are_live(self, pair: Pair) -> bool:
         return self.base.place(pair[0]).kind is PlaceKind.WRITABLE is self.fixed.place(pair[1]).kind

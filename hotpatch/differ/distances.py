@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hotpatch.differ.texts import is_printable
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 _WORD = 4
 _PIECE = 1 << 18
 """Bytes looked at together."""
+_NEGATIVE = 0x80
+"""From here on the highest byte of a word says so."""
 _LEAST = 2
 _LONGEST_TEXT = 8192
 """Bytes."""
@@ -34,11 +35,13 @@ def may_be_distances(view: View, starts: Sequence[int]) -> list[tuple[int, int]]
     """A quick look: those of ``starts`` (sorted), with the next, between which there is room for a table with a negative first entry."""
     found = []
     for first in range(0, view.image.size_of_image, _PIECE):
-        content = view.image.read(first, _PIECE)
+        low, high = bisect_left(starts, first), bisect_left(starts, first + _PIECE)
+        content = view.image.read(first, _PIECE).ljust(_PIECE + _WORD, b"\0")
+        top = _WORD - 1 - first
         found += [
             (start, end)
-            for start, end in pairwise(starts[bisect_left(starts, first) : bisect_left(starts, first + _PIECE) + 1])
-            if end - start >= _LEAST * _WORD and not start % _WORD and content[(at := start - first + _WORD - 1) : at + 1] >= b"\x80"
+            for start, end in zip(starts[low:high], starts[low + 1 : high + 1], strict=False)
+            if not start % _WORD and content[start + top] >= _NEGATIVE and end - start >= _LEAST * _WORD
         ]
     return found
 

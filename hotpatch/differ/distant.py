@@ -96,7 +96,7 @@ class Known:
             pair
             for old, new in bodies
             for place, pair in enumerate(zip(old.targets, new.targets, strict=True))
-            if pair in wanted and _accesses(self._fixed, new, new.link(place))
+            if pair in wanted and _names_live(self._fixed, new.link(place)) and accesses(self._fixed, new, new.link(place))
         )
 
 
@@ -135,9 +135,10 @@ def _names_live(view: View, link: Link) -> bool:
     return link.kind in WHOLE_KINDS and link.use is Use.DATA and view.place(link.target).kind is PlaceKind.WRITABLE
 
 
-def _accesses(view: View, body: Body, link: Link) -> bool:
+def accesses(view: View, body: Body, link: Link) -> bool:
+    """Whether the instruction of a function that names data reads or writes right there, and does not only take the address."""
     code = body.code[link.part][link.offset : link.offset + _LONGEST]
-    return _names_live(view, link) and view.architecture.accesses(link.kind, code, address_of(body, link))
+    return view.architecture.accesses(link.kind, code, address_of(body, link))
 
 
 def address_of(body: Body, link: Link) -> int:

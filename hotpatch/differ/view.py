@@ -263,9 +263,10 @@ class View:
     def type_records(self) -> Mapping[int, TypeRecord]:
         """What describes C++ classes and thrown objects, of all that pointers and code refer to, by RVA."""
         image = self.image
+        aligned = sorted(target for target in self.referenced if not target % 4)
         constants = [section.range for section in image.sections if image.holds_constants(section)]
-        places = [target for target in self.referenced for low, high in constants if low <= target < high]
-        return {place: record for place in places if not place % 4 and (record := type_record(image, place)) is not None}
+        places = [place for low, high in constants for place in aligned[bisect_left(aligned, low) : bisect_left(aligned, high)]]
+        return {place: record for place in places if (record := type_record(image, place)) is not None}
 
     @cached_property
     def type_names(self) -> Mapping[int, bytes]:

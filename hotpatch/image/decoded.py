@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PARTIAL = frozenset({FixupKind.PAGEBASE_REL21, FixupKind.IMAGEREL_HIGH12A})
 """Kinds that hold a part of an address that other instructions complete."""
+_KEPT = 256
+"""Ranges of which all references are kept; most are asked for once or twice, one soon after the other, and thousands take much memory."""
 
 
 class Reading(NamedTuple):
@@ -136,6 +138,8 @@ class Decoded:
         if found is None:
             code, tables, _, _ = self.reading(part)
             rows = self._rows(part, code, tables)
+            while len(self._references) >= _KEPT:
+                del self._references[next(iter(self._references))]
             found = self._references[part] = tuple(map(reference_of, rows))
         return found
 
