@@ -42,8 +42,8 @@ from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.stretches import Stretches
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.type_names import hashes_of_base
+from hotpatch.builder.unwinding import HANDLER_SITE_SIZE, descriptors, handler_sites, stray
 from hotpatch.builder.unwinding import carry as carry_unwind
-from hotpatch.builder.unwinding import descriptors, handler_sites, stray
 from hotpatch.builder.witnesses import Witnesses
 from hotpatch.differ import Verdict
 from hotpatch.differ.parts import POINTER_SIZE
@@ -149,7 +149,9 @@ class _Binder:
                 "list that one with --only, or leave this one out"
             )
             at = item.entry.range.start
-            self.refusals.append(Refusal(Rule.UNWIND, function.name if function else None, at, reason, {"code": int(reference.target)}))
+            field = item.info[reference.offset : reference.offset + HANDLER_SITE_SIZE]
+            evidence: dict[str, object] = {"code": int(reference.target), "bytes": field.hex()}
+            self.refusals.append(Refusal(Rule.UNWIND, function.name if function else None, at, reason, evidence))
         self.hashes, unclear = hashes_of_base(self.base, self.fixed, self.data)
         self.refusals += unclear
 

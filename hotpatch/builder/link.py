@@ -12,7 +12,7 @@ from hotpatch.builder.evidence import site_evidence
 from hotpatch.builder.model import RECORD_FIELD_SIZE, Area, BaseAddress, CarriedAddress, NewImport
 from hotpatch.builder.place import AREA_FLAGS, SHORT_BRANCHES, VeneerForm, veneer_of
 from hotpatch.builder.reckonings import new_bytes
-from hotpatch.builder.tables import link_table
+from hotpatch.builder.tables import entry_evidence, link_table
 from hotpatch.builder.unwinding import handler_veneers, link_unwind
 from hotpatch.errors import OutOfReach, Refusal, Rule
 from hotpatch.image import Range, SectionFlags
@@ -223,17 +223,20 @@ class _Linker:
         return list({table.address: table for body in self.bound.bodies for table in body.tables}.values())
 
     def _table(self, table: JumpTable) -> None:
+        name, entry = next((body.function.name, body.function.entry) for body in self.bound.bodies if table in body.tables)
         try:
-            data, fixups = link_table(table, self.placement)
+            data, fixups = link_table(self.fixed, table, self.placement)
         except OutOfReach as far:
-            self.work.refusals += far.refusals
+            self.work.refusals += [Refusal(item.rule, name, entry, item.reason, item.evidence) for item in far.refusals]
             return
         except KeyError as lost:
             target = int(lost.args[0])
             reason = (
                 f"the jump table at 0x{table.address:x} leads to 0x{target:x}, which is not part of its function; leave it out with --only"
             )
-            self.work.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, None, None, reason, {"table": table.address, "target": target}))
+            number = next((number for number, leads_to in enumerate(table.targets) if leads_to == target), 0)
+            evidence = {**entry_evidence(self.fixed, table, number), "target": target}
+            self.work.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, reason, evidence))
             return
         self._store(self.placement.of(table.address), data)
         for fixup in fixups:

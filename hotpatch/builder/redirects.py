@@ -61,9 +61,9 @@ class Entrances:
         ):
             if objection is not None:
                 return objection
-        trial = base.preferred_base + base.size_of_image + _TRAMPOLINE_DISTANCE
-        try:
-            self._arch.trampoline(code, source_va=base.preferred_base + entry, trampoline_va=trial, displaced=site.displaced)
+        trial = base.size_of_image + _TRAMPOLINE_DISTANCE
+        try:  # as if loaded at 0, since addresses in refusals are RVAs
+            self._arch.trampoline(code, source_va=entry, trampoline_va=trial, displaced=site.displaced)
         except Refused as cannot:
             why = cannot.refusals[0]
             return Refusal(why.rule, function.name, entry, why.reason, why.evidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hotpatch.builder.evidence import instruction_evidence
 from hotpatch.builder.model import Selected
 from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
@@ -13,10 +14,11 @@ from hotpatch.errors import Refusal, Refused, Rule
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from hotpatch.address import Rva
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.differ.lines import Token
     from hotpatch.differ.view import View
-    from hotpatch.image import Function
+    from hotpatch.image import Function, Image
 
 CHANGED = "changed"
 INLINES_CHANGED = "inlines changed code"
@@ -82,8 +84,23 @@ def _left_behind(diff: ImageDiff, rows: Sequence[FunctionMatch], base: View) -> 
                 f"{row.base.label} is matched by {row.matched_by}, not by its name, and may be another function than the one that "
                 f"{callers[0].label} of the base calls; list all that call it, too, or leave it out"
             )
-            evidence = {"callers": [int(function.entry) for function in callers], "fixed_rva": int(row.fixed.entry)}
+            evidence = {
+                "callers": [int(function.entry) for function in callers],
+                "fixed_rva": int(row.fixed.entry),
+                **_call(diff.base, callers[0], row.base.entry),
+            }
             yield Refusal(Rule.UNRESOLVED_REFERENCE, row.base.name, row.base.entry, reason, evidence)
+
+
+def _call(image: Image, caller: Function, callee: Rva) -> dict[str, object]:
+    """The first instruction of ``caller`` that refers to ``callee``."""
+    sites = (
+        (part.start + item.offset, item.size)
+        for part, references in zip(caller.ranges, image.references(caller), strict=True)
+        for item in references
+        if item.target == callee
+    )
+    return next((instruction_evidence(image, rva, size) for rva, size in sites), {})
 
 
 def _added(diff: ImageDiff, text: str) -> Refusal | None:

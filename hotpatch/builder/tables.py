@@ -66,8 +66,14 @@ def _spans(table: JumpTable) -> tuple[tuple[int, int], ...]:
     return tuple(spans)
 
 
-def link_table(table: JumpTable, placement: Placement) -> tuple[bytes, tuple[Fixup, ...]]:
-    """The table's bytes in the patch image, and the fixups of entries that depend on where that is mapped.
+def entry_evidence(image: Image, table: JumpTable, number: int) -> dict[str, object]:
+    """An entry of a jump table of ``image``: which one, and its bytes."""
+    at = table.address + number * table.entry_size
+    return {"image": "fixed", "table": table.address, "entry": number, "rva": at, "bytes": image.read(at, table.entry_size).hex()}
+
+
+def link_table(image: Image, table: JumpTable, placement: Placement) -> tuple[bytes, tuple[Fixup, ...]]:
+    """The bytes of a table of ``image`` in the patch image, and the fixups of entries that depend on where that is mapped.
 
     Entries that hold whole addresses become ADDR64 fixups. Entries relative to the image base are added to the base's image base by the
     code, so they become ADDR32NB fixups. Entries relative to the table or to a label are numbers that are known now. Zeros that
@@ -85,18 +91,18 @@ def link_table(table: JumpTable, placement: Placement) -> tuple[bytes, tuple[Fix
         return bytes(table.size), _fixups(FixupKind.ADDR32NB, at, table.entry_size, targets)
     anchor = placement.of(table.anchor)
     empty, numbers = bytes(table.entry_size), range(len(table.targets))
-    return b"".join(_entry(table, number, targets[number] - anchor) if number in targets else empty for number in numbers), ()
+    return b"".join(_entry(image, table, number, targets[number] - anchor) if number in targets else empty for number in numbers), ()
 
 
 def _fixups(kind: FixupKind, at: Rva, size: int, targets: Mapping[int, Rva]) -> tuple[Fixup, ...]:
     return tuple(Fixup(kind, Rva(at + number * size), Space.PATCH, target, 0) for number, target in targets.items())
 
 
-def _entry(table: JumpTable, number: int, distance: int) -> bytes:
+def _entry(image: Image, table: JumpTable, number: int, distance: int) -> bytes:
     value, lost = divmod(distance, 1 << table.shift)
     bits = 8 * table.entry_size - table.signed
     if lost == 0 and -(1 << bits) * table.signed <= value < 1 << bits:
         return value.to_bytes(table.entry_size, "little", signed=table.signed)
     reason = f"entry {number} of the jump table at 0x{table.address:x} cannot hold the distance {distance}; build with larger jump tables"
-    evidence = {"table": table.address, "entry": number, "distance": distance, "entry_size": table.entry_size, "shift": table.shift}
+    evidence = {**entry_evidence(image, table, number), "distance": distance, "entry_size": table.entry_size, "shift": table.shift}
     raise OutOfReach([Refusal(Rule.OUT_OF_REACH, None, None, reason, evidence)])

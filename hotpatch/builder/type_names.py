@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.errors import Refusal, Rule
-from hotpatch.image.unnamed import UnnamedNamespaces
+from hotpatch.image.unnamed import HASH_SIZE, UnnamedNamespaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,8 @@ def hashes_of_base(base: Image, fixed: Image, parts: Iterable[Range]) -> tuple[t
                 f"it cannot be told which of the types {several} of unnamed namespaces is which: the two images have several that differ "
                 "in nothing but the namespace's hash; build both in one folder"
             )
-            refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, None, Rva(at), reason, {"image": "fixed", "name": str(several)}))
+            evidence = {"image": "fixed", "rva": at, "bytes": fixed.read(Rva(at), HASH_SIZE).hex(), "name": str(several)}
+            refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, None, Rva(at), reason, evidence))
             continue
         if own is not None:
             found[Rva(at)] = own

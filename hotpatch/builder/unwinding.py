@@ -53,7 +53,8 @@ def carry(image: Image, body: Body) -> tuple[tuple[CarriedUnwind, ...], tuple[Re
         lost = [ref for ref in item.references if ref.meaning is Meaning.INFO and ref.target not in known]
         if lost and not refusals:
             reason = f"its unwind data at 0x{item.entry.range.start:x} continues in another function's; build with one function a section"
-            refusals.append(Refusal(Rule.UNWIND, body.function.name, body.function.entry, reason, {"info": int(lost[0].target)}))
+            evidence = {"info": int(lost[0].target), "bytes": item.info.hex()}
+            refusals.append(Refusal(Rule.UNWIND, body.function.name, body.function.entry, reason, evidence))
     return tuple(carried), tuple(refusals)
 
 

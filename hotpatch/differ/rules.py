@@ -264,7 +264,10 @@ def _texts(base: View, fixed: View, old: int, new: int) -> tuple[str, str] | Non
 
 def _disputes(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
     for dispute in live.disputes:
-        votes = [_vote(pair, sites) for pair, sites in zip(dispute.tie.pairs, dispute.sites, strict=True)]
+        votes = [
+            _vote(pair, sites) | {"sites": [_shown(relation, site) for site in sites]}
+            for pair, sites in zip(dispute.tie.pairs, dispute.sites, strict=True)
+        ]
         base = Rva(min(pair[0] for pair in dispute.tie.pairs))
         reason = (
             f"it cannot be told which live datum of the fixed image is the base's datum at rva 0x{base:x}, "
@@ -301,3 +304,12 @@ def _vote(pair: Pair, sites: tuple[Site, ...]) -> dict[str, object]:
         "fixed_rva": pair[1],
         "sites": [{"base_function": site.base_function, "base_rva": site.base, "fixed_rva": site.fixed} for site in sites],
     }
+
+
+def _shown(relation: Correspondence, site: Site) -> dict[str, object]:
+    """Who votes, with the bytes of both instructions."""
+    shown: dict[str, object] = {"base_function": site.base_function, "base_rva": site.base, "fixed_rva": site.fixed}
+    for side, image, rva in (("base", relation.base.image, site.base), ("fixed", relation.fixed.image, site.fixed)):
+        first = next(iter(image.architecture.disassemble(image.read(Rva(rva), _EVIDENCE_BYTES), rva)), None)
+        shown[f"{side}_bytes"] = "" if first is None else image.read(Rva(rva), first.size).hex()
+    return shown

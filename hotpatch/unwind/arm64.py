@@ -26,6 +26,8 @@ _WORD = struct.Struct("<I")
 _RET = 0xD65F03C0
 _ADD_SP, _SUB_SP, _IMMEDIATE_MASK = 0x910003FF, 0xD10003FF, 0xFFC003FF
 """``add sp, sp, #imm12`` and ``sub sp, sp, #imm12``, and the mask that leaves the immediate out."""
+_SHOWN = 16
+"""Bytes of an ``.xdata`` record that a refusal shows."""
 _KIND = 3
 _FORWARDED = 3
 _PUSHED_COOKIE = 16
@@ -136,7 +138,10 @@ def _moves_before_return(code: bytes) -> int:
 def _refused(image: Image, entry: UnwindEntry, problem: str) -> NotHotpatchable:
     function = image.function_at(entry.range.start)
     reason = f"its function-table entry cannot be carried ({problem}); leave this function out of the patch"
-    return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason)])
+    evidence: dict[str, object] = {"bytes": _ENTRY.pack(*entry.words).hex()}
+    if entry.words[1] & _KIND == 0:
+        evidence |= {"info": entry.words[1], "info_bytes": image.read(entry.words[1], _SHOWN).hex()}
+    return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason, evidence)])
 
 
 def create() -> Unwinder:

@@ -223,7 +223,8 @@ def _carry_chained(image: Image, entry: UnwindEntry, info: UnwindInfo) -> Carrie
 def _refused(image: Image, entry: UnwindEntry, problem: str, evidence: dict[str, object]) -> NotHotpatchable:
     function = image.function_at(entry.range.start)
     reason = f"its function-table entry {problem}; leave this function out of the patch"
-    return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason, evidence)])
+    shown = {"bytes": RUNTIME_FUNCTION.pack(*entry.words).hex(), **evidence}
+    return NotHotpatchable([Refusal(Rule.UNWIND, function.name if function else None, entry.range.start, reason, shown)])
 
 
 def create() -> Unwinder:

@@ -16,10 +16,14 @@ NINE = {X64: "b80900000090c3", ARM64: "20018052c0035fd6"}
 each_machine = pytest.mark.parametrize("machine", Machine)
 
 
-def rules(diff, **options):
+def refusals(diff, **options):
     with pytest.raises(NotHotpatchable) as refused:
         build_patch(diff, **options)
-    return [refusal.rule for refusal in refused.value.refusals]
+    return refused.value.refusals
+
+
+def rules(diff, **options):
+    return [refusal.rule for refusal in refusals(diff, **options)]
 
 
 def result(diff, patch, name, *arguments):
@@ -59,6 +63,17 @@ def test_x64_a_switch_without_a_bound_whose_table_has_zeros():
     diff = told(base, fixed, f="changed")
     patch = build_patch(diff)
     assert [result(diff, patch, "f", number) for number in (0, 2)] == [5, 2]
+
+
+def test_x64_a_table_that_leads_to_code_which_stays_is_refused():
+    """With the entry's place and bytes."""
+    switch = "83f901 771d 4c8d05e4efffff 4863c1 418b8c8038100000 4c01c1 ffe1 b8{:02x}000000c3 b802000000c3 2c100000 60100000"
+    base, fixed = (
+        forge(X64, [Code("f", 16, switch.format(number).replace(" ", "")), Code("g", 80, "90" * 16 + FIVE[X64])]) for number in (1, 5)
+    )
+    (refusal,) = refusals(told(base, fixed, f="changed", g="changed"), only=["f"])
+    assert (refusal.rule, refusal.function, refusal.rva) == (Rule.UNRESOLVED_REFERENCE, "f", 0x1010)
+    assert refusal.evidence == {"image": "fixed", "table": 0x1038, "entry": 1, "rva": 0x103C, "bytes": "60100000", "target": 0x1060}
 
 
 @each_machine
@@ -140,6 +155,23 @@ def test_folded_body_with_two_fates(machine):
     )
     diff = told(base, fixed)
     assert rules(type(diff)(base, fixed, rows, (), ())) == [Rule.FOLDED]
+
+
+@each_machine
+def test_a_listed_function_that_one_which_stays_calls_and_that_only_its_place_matches(machine):
+    """It may be another: refused, with the call and its bytes."""
+    call = {X64: "e8cbffffffc3", ARM64: "f4ffff97c0035fd6"}[machine]
+    base = forge(machine, [Code("f", 16, FIVE[machine]), Code("g", 64, call)])
+    fixed = forge(machine, [Code("h", 16, SIX[machine]), Code("g", 64, NINE[machine])])
+    rows = (
+        FunctionMatch(base.functions[0], fixed.functions[0], Verdict.CHANGED, "order", 0.3),
+        FunctionMatch(base.functions[1], fixed.functions[1], Verdict.CHANGED, "name", 0.3),
+    )
+    (refusal,) = refusals(type(told(base, base))(base, fixed, rows, (), ()), only=["f"])
+    assert (refusal.rule, refusal.function, refusal.rva) == (Rule.UNRESOLVED_REFERENCE, "f", 0x1010)
+    shown = refusal.evidence
+    assert (shown["callers"], shown["fixed_rva"], shown["rva"]) == ([0x1040], 0x1010, 0x1040)
+    assert (shown["bytes"], shown["instruction"].split()[0]) == (call[: 10 if machine is X64 else 8], "call" if machine is X64 else "bl")
 
 
 @each_machine

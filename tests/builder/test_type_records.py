@@ -159,7 +159,9 @@ def test_types_that_the_hash_alone_tells_apart_do_not_travel(machine):
     fixed, _ = image(machine, new, new[:1], changed=True)
     with pytest.raises(NotHotpatchable) as refused:
         build(diff_images(base, fixed))
-    assert any("unnamed namespaces is which" in refusal.reason for refusal in refused.value.refusals)
+    (refusal,) = (refusal for refusal in refused.value.refusals if "unnamed namespaces is which" in refusal.reason)
+    shown = refusal.evidence
+    assert (shown["rva"], bytes.fromhex(shown["bytes"])) == (refusal.rva, b"29384ca7")
     one, _ = image(machine, [*old, "circle"], old)
     same, _ = image(machine, [*reversed(old), "circle"], old, changed=True)
     assert not build(diff_images(one, same)).carried

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hotpatch.errors import NotHotpatchable, Rule
-from hotpatch.image import open_image
+from hotpatch.image import Image, open_image
 from hotpatch.unwind import Meaning, unwinder
 from tests.image.conftest import FIXTURES
 from tests.unwind.test_walk import TARGETS
@@ -69,6 +69,27 @@ def handled(request, tmp_path):
 
 def entry_of(image, name):
     return image.unwind_entry_at(image.function_named(name).entry)
+
+
+@pytest.mark.parametrize("machine", ["x64", "arm64"])
+def test_a_damaged_entry_is_refused_with_its_bytes(machine):
+    """x64: it continues an entry that is not there. Arm64: a version that nobody knows."""
+    good = open_image(FIXTURES / "unwind-data-refused" / machine / "base.dll")
+    entry = entry_of(good, "guarded")
+    info = entry.words[-1]
+    bad, at = bytearray(good.data), good.data.index(good.read(info, 8))
+    if machine == "x64":
+        bad[at] = bad[at] & 7 | 4 << 3  # UNW_FLAG_CHAININFO
+    else:
+        bad[at + 2] |= 1 << 2
+    image = Image.from_bytes(bytes(bad), "damaged.dll")
+    with pytest.raises(NotHotpatchable) as caught:
+        unwinder(image.machine).carry(image, entry_of(image, "guarded"))
+    (refusal,) = caught.value.refusals
+    assert (refusal.rule, refusal.function, refusal.rva) == (Rule.UNWIND, "guarded", entry.range.start)
+    assert refusal.evidence["bytes"] == b"".join(word.to_bytes(4, "little") for word in entry.words).hex()
+    if machine == "arm64":
+        assert refusal.evidence["info_bytes"] == image.read(info, 16).hex()
 
 
 @pytest.mark.compiler
