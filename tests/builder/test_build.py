@@ -14,6 +14,7 @@ from hotpatch.differ import diff_images
 from hotpatch.errors import InputError, NothingToDo, NotHotpatchable, Rule
 from hotpatch.image import Image
 from hotpatch.patch import hot_patch_info, loads
+from tests.builder.applied import Applied
 from tests.builder.forge import Code, forge, told
 from tests.builder.steps import compared, images
 from tests.checksum import checksum
@@ -172,15 +173,50 @@ def test_every_refusal_is_told(machine):
     assert all(item.evidence for item in found)
 
 
+OVERRIDES = {
+    "data-init": ("data-init-refused", (), {"within"}),
+    "contradicting-votes": ("split-datum-refused", ("accepted",), {"accepted"}),
+    "start-up-differs": ("start-up-differs-refused", ("heaviest",), {"heaviest"}),
+    "policy-differs": ("policy-differs-refused", (), {"half"}),
+}
+"""Rule: the case that it refuses, what is listed with --only, and what travels once the rule is overridden."""
+
+
 @each_machine
-def test_an_override_stands_in_the_patch(machine):
+@pytest.mark.parametrize("rule", OVERRIDES)
+def test_an_override_lets_through_what_is_refused_without_and_stands_in_the_patch(rule, machine):
+    name, only, travels = OVERRIDES[rule]
+    diff = compared(name, machine)
+    assert [item.rule for item in refused(diff, only=only)] == [rule]
+    patch = build_patch(diff, only=only, allow=[rule])
+    assert {row.name for row in patch.functions} == travels
+    assert patch.overrides == loads(patch.data, "fix.dll").overrides == (rule,)
+
+
+@each_machine
+def test_live_data_keep_their_value_where_their_new_first_one_is_overridden(machine):
     diff = compared("data-init-refused", machine)
-    assert {item.rule for item in refused(diff)} == {Rule.DATA_INIT}
-    try:
-        patch = build_patch(diff, allow=["data-init"])
-    except NothingToDo:
-        return
-    assert patch.overrides == ("data-init",)
+    applied = Applied(diff.base, build_patch(diff, allow=["data-init"]))
+    assert [applied.call("within", value) for value in (75, 99, 100)] == [1, 1, 0]
+
+
+@each_machine
+def test_contradicting_votes_are_told_with_who_votes_for_what(machine):
+    """Each candidate, and the functions and instructions of both images that name it."""
+    diff = compared("split-datum-refused", machine)
+    votes = next(item for item in refused(diff) if item.rule is Rule.CONTRADICTING_VOTES)
+    datum = votes.evidence["votes"][0]["base_rva"]
+    assert votes.rva == datum
+    assert [(vote["base_rva"], vote["fixed_rva"] - datum) for vote in votes.evidence["votes"]] == [(datum, 0), (datum, 8)]
+    for vote, voter in zip(votes.evidence["votes"], ("local_request", "remote_request"), strict=True):
+        (site,) = vote["sites"]
+        assert diff.base.function_named(voter).entry == site["base_function"]
+        for image, side, target in ((diff.base, "base", datum), (diff.fixed, "fixed", vote["fixed_rva"])):
+            at = site[f"{side}_rva"]
+            function = image.function_at(at)
+            assert function.name == voter
+            assert image.read(at, len(site[f"{side}_bytes"]) // 2).hex() == site[f"{side}_bytes"] != ""
+            assert target in {item.target for part in image.references(function) for item in part}
 
 
 @pytest.mark.parametrize("name", ["self-check", "no-such-rule", "unresolved-reference", ""])

@@ -96,6 +96,22 @@ def test_inspect_shows_callbacks_and_terms(ask: Ask, image, machine, tmp_path: P
     assert "\nterms: state version 3, obligatory, may not be reverted\n" in text
 
 
+@pytest.mark.parametrize(
+    ("rule", "case", "only"),
+    [("start-up-differs", "start-up-differs-refused", "heaviest"), ("contradicting-votes", "split-datum-refused", "accepted")],
+    ids=["start-up-differs", "contradicting-votes"],
+)
+def test_inspect_shows_what_was_overridden(ask: Ask, image, machine, tmp_path: Path, rule: str, case: str, only: str) -> None:
+    path = tmp_path / "fix.dll"
+    command = "build", image(case, machine), image(case, machine, "fixed"), "-o", path, "--only", only
+    answer = ask(*command)
+    assert (answer.code, path.exists()) == (4, False)
+    assert f"refused {rule}" in answer.out
+    assert ask(*command, "--allow", rule).code == 0
+    assert ask("inspect", path, "--json").document("inspect-patch")["overrides"] == [rule]
+    assert f"\noverridden: {rule}\n" in ask("inspect", path).out
+
+
 def test_inspect_of_a_patch_without_them(ask: Ask, patch, machine) -> None:
     path = patch("new-constant", machine)
     found = ask("inspect", path, "--json").document("inspect-patch")
