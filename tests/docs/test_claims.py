@@ -20,6 +20,10 @@ from hotpatch.errors import FaultKind, Rule
 from tests.docs.document import Kind, blocks
 from tests.docs.follow import ROOT
 from tests.docs.test_pages import PAGES
+from tests.fixtures.test_rules import NOT_A_CASE, patchability_rules
+
+CASES_ALONE = {"data-init", "export-abi", "run-once", "start-up-differs", "policy-differs"}
+"""Their examples are cases, which tests/cases runs; the page only names them."""
 
 
 def text(name: str) -> str:
@@ -39,6 +43,16 @@ def test_every_rule_says_what_to_do():
     parts = re.split(r"^### `([a-z-]+)`$", text("docs/limits.md"), flags=re.MULTILINE)
     advice = dict(zip(parts[1::2], parts[2::2], strict=True))
     assert [rule for rule, what in advice.items() if "*Do:*" not in what] == []
+
+
+def test_every_rule_has_an_example():
+    """Those by which two builds are not hot patchable, one that runs: what is refused by them, as it is told."""
+    page = text("docs/limits.md")
+    parts = re.split(r"^### `([a-z-]+)`$", page, flags=re.MULTILINE)
+    told = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert [rule for rule, what in told.items() if not re.search(r"\*Examples?:\*", what)] == []
+    shown = set(re.findall(r"^ *refused:? ([a-z-]+)", page, re.MULTILINE))
+    assert {rule.value for rule in patchability_rules()} - shown - CASES_ALONE == {rule.value for rule in NOT_A_CASE} - {"not-changed"}
 
 
 def test_overridable_rules_are_listed():
