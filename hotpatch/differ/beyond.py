@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import WHOLE_KINDS, Flow, Use
 from hotpatch.differ.distant import FARTHEST, Distant, accesses, address_of, distant, in_base
 from hotpatch.differ.follow import followed, named_data
+from hotpatch.differ.handed import reads_onward
 from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def _beyond(relation: Correspondence, old: Body, new: Body) -> Iterator[Distant]
 def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tuple[int, int, int]]:
     """Instructions, those whose addresses they use, and how far they go from these.
 
-    What a call gets together with where a constant begins, and where that ends, is the end. Without symbols it may be any place up to where
-    something else begins that anything refers to.
+    What a call gets together with where a constant begins, and where that ends, is the end, unless what is called reads there. Without
+    symbols it may be any place up to where something else begins that anything refers to.
     """
     image = view.image
     names = named_data(image, body.function)
@@ -91,7 +92,7 @@ def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tup
         return
     architecture = image.architecture
     arguments = set(architecture.convention.integer_arguments)
-    calls = {one.address for one in instructions if one.flow in (Flow.CALL, Flow.CALL_INDIRECT)}
+    calls = {one.address: one for one in instructions if one.flow in (Flow.CALL, Flow.CALL_INDIRECT)}
     held = [item for item in architecture.held(instructions, names, edges) if not item.moves and item.anchor in naming]
     begun = {(item.at, item.anchor) for item in held if item.at in calls and item.distance == 0}
     for item in held:
@@ -100,7 +101,7 @@ def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tup
             symbol = view.symbol(start)
             end = start + item.distance
             is_end = symbol.end == end if symbol is not None else not image.has_symbols and end <= view.extent(start).end
-            if (item.at, item.anchor) not in begun or not is_end:
+            if (item.at, item.anchor) not in begun or not is_end or reads_onward(view, calls[item.at], item.place):
                 yield item.at, item.anchor, item.distance
     certain = {(item.at, item.anchor) for item in held}
     for reached in architecture.reached(instructions, names, edges):

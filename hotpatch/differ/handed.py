@@ -10,7 +10,7 @@ from hotpatch.differ.follow import followed, named_data
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hotpatch.arch import Instruction
+    from hotpatch.arch import Instruction, Reached
     from hotpatch.differ.view import View
     from hotpatch.image import Function
 
@@ -34,6 +34,15 @@ def steps_back_from(view: View, function: Function, maker: int) -> bool:
     return any(_accesses_before(view, callee, place) for callee, place in sorted(users))
 
 
+def reads_onward(view: View, instruction: Instruction, place: str) -> bool:
+    """Whether what ``instruction`` calls reads or writes what begins at the address in its argument ``place``, or lies behind it.
+
+    Then the address is no end. Only by constant distances, in what is called itself.
+    """
+    items = _accesses_by(view, instruction.target, place) if instruction.flow is Flow.CALL and instruction.target is not None else []
+    return any(item.distance + item.width > 0 for item in items)
+
+
 def _hands_on(instruction: Instruction, inside: Collection[int]) -> bool:
     """Whether it calls a function, or jumps out of its own, whose instructions are those ``inside``."""
     return instruction.flow is Flow.CALL or (instruction.flow in (Flow.JUMP, Flow.BRANCH) and instruction.target not in inside)
@@ -41,11 +50,15 @@ def _hands_on(instruction: Instruction, inside: Collection[int]) -> bool:
 
 def _accesses_before(view: View, entry: int, place: str) -> bool:
     """Whether what the function at ``entry`` accesses through its argument ``place`` lies in front of the address in it."""
-    instructions, edges = _past_thunks(view, entry)
-    if not instructions:
-        return False
-    items = [item for item in view.architecture.reached_from_arguments(instructions, edges)[place] if item.width]
+    items = _accesses_by(view, entry, place)
     return bool(items) and all(item.distance + item.width <= 0 and not item.indexed for item in items)
+
+
+def _accesses_by(view: View, entry: int, place: str) -> list[Reached]:
+    """What the function at ``entry`` accesses from its argument ``place``, before it goes on from what it did first."""
+    instructions, edges = _past_thunks(view, entry)
+    found = view.architecture.reached_from_arguments(instructions, edges)[place] if instructions else ()
+    return [item for item in found if item.width]
 
 
 def _past_thunks(view: View, entry: int) -> tuple[list[Instruction], dict[int, tuple[int, ...]]]:

@@ -30,6 +30,8 @@ TAKERS = {
     "onward": {Machine.X64: "8b01", Machine.ARM64: "000040b9"},  # mov eax, [rcx]; ldr w0, [x0]
     "both": {Machine.X64: "8b41fc0301", Machine.ARM64: "01c05fb8000040b9"},
     "by-an-index": {Machine.X64: "8b0491", Machine.ARM64: "007861b8"},  # mov eax, [rcx + rdx*4]; ldr w0, [x0, x1, lsl #2]
+    "the-second": {Machine.X64: "8b02", Machine.ARM64: "200040b9"},  # mov eax, [rdx]; ldr w0, [x1]
+    "before-the-second": {Machine.X64: "8b42fc", Machine.ARM64: "20c05fb8"},
     "not-at-all": {Machine.X64: "488bc1", Machine.ARM64: "e00300aa"},
 }
 
@@ -204,10 +206,12 @@ def going_on(
     pe: Pe | None = None,
     led: bool = False,
     readers: Sequence[tuple[str, int]] = (),
+    taker: str = "onward",
 ) -> Image:
     """``f`` makes the address of 16 bytes from that of others, ``distance`` before it, and hands it to ``g``: both, if it ``begins``.
 
-    ``led``: ``h`` names the 16 bytes. No ``data``: no symbols. ``readers``: further functions that ``pe`` holds.
+    ``led``: ``h`` names the 16 bytes. No ``data``: no symbols. ``readers``: further functions that ``pe`` holds. ``g`` does what ``taker``
+    says, with the first of both.
     """
     pe, arch = pe or Pe(machine), architecture(machine)
     pe.cursor = RDATA + 0x800
@@ -226,7 +230,7 @@ def going_on(
         code += b"" if begins else struct.pack("<I", 0xD2800000)  # mov x0, #0
         code += struct.pack("<I", 0x94000000 | (0x40 - len(code)) // 4) + RETURNS[machine]
     pe.put(TEXT, code)
-    pe.put(TEXT + 0x40, bytes.fromhex(TAKERS["onward"][machine]) + RETURNS[machine])
+    pe.put(TEXT + 0x40, bytes.fromhex(TAKERS[taker][machine]) + RETURNS[machine])
     entries = [("f", TEXT), ("g", TEXT + 0x40), *readers]
     if led:
         pe.put(TEXT + 0x80, reads(machine, TEXT + 0x80, END + distance, 1))
@@ -271,6 +275,15 @@ def test_a_constant_that_is_reached_from_another_without_names(machine, distance
     diff = diff_images(*(going_on(machine, distance, side, begins=begins, data=None, led=True) for side in sides))
     changed = {row.name for row in diff.functions if row.verdict is Verdict.CHANGED}
     assert changed == (set() if content == "same" else {"h"} if begins else {"f", "h"})
+
+
+@each_machine
+@pytest.mark.parametrize("pdb", [True, False], ids=["named", "nameless"])
+@pytest.mark.parametrize(("taker", "meant"), [("the-second", True), ("before-the-second", False), ("not-at-all", False)])
+def test_what_gets_two_constants_that_touch_tells_whether_the_second_is_an_end(machine, pdb, taker, meant) -> None:
+    symbols = {"first": (END, 12), "second": (END + 12, 16)} if pdb else None
+    sides = (going_on(machine, 12, text, begins=True, data=symbols, led=True, taker=taker) for text in (b"a" * 16, b"b" * 16))
+    assert {row.name for row in diff_images(*sides).functions if row.verdict is Verdict.CHANGED} == ({"f", "h"} if meant else {"h"})
 
 
 @each_machine
