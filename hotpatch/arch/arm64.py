@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import capstone
 
 from hotpatch.arch import (
+    arguments,
+    arm64_arguments,
     arm64_constants,
     arm64_counted,
     arm64_distances,
@@ -156,6 +158,10 @@ class Arm64(Following):
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.arm64_counted` for the forms."""
         return arm64_counted.counted(code)
+
+    def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
+        """See :meth:`Architecture.handed_on`."""
+        return arguments.handed_on(instructions, edges, place, arm64_arguments.FORM)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""

@@ -178,6 +178,10 @@ class Architecture(ABC):
         """
 
     @abstractmethod
+    def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
+        """See :func:`hotpatch.arch.arguments.handed_on`; ``place`` is one of the integer argument registers."""
+
+    @abstractmethod
     def thread_offsets(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
         """At which offsets in the image's thread-local data a function reads or writes, or makes addresses, as far as that is told."""
 

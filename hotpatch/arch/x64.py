@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import (
+    arguments,
     walks,
+    x64_arguments,
     x64_binding,
     x64_constants,
     x64_counted,
@@ -155,6 +157,10 @@ class X64(Following):
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.x64_counted` for the forms."""
         return x64_counted.counted(next(iter(self.disassemble(code, address)), None), code)
+
+    def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
+        """See :meth:`Architecture.handed_on`."""
+        return arguments.handed_on(instructions, edges, place, x64_arguments.FORM)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; all but LEA do."""

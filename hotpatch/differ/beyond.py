@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hotpatch.arch import WHOLE_KINDS, Flow, Use
 from hotpatch.differ.distant import FARTHEST, Distant, accesses, address_of, distant, in_base
 from hotpatch.differ.follow import followed, named_data
-from hotpatch.differ.handed import reads_onward
+from hotpatch.differ.handed import does_nothing_with, reads_onward
 from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def _reached(view: View, body: Body, naming: Mapping[int, Pair]) -> Iterator[tup
             symbol = view.symbol(start)
             end = start + item.distance
             is_end = symbol.end == end if symbol is not None else not image.has_symbols and end <= view.extent(start).end
-            if (item.at, item.anchor) not in begun or not is_end or reads_onward(view, calls[item.at], item.place):
+            is_meant = (item.at, item.anchor) not in begun or not is_end or reads_onward(view, calls[item.at], item.place)
+            if is_meant and not does_nothing_with(view, calls[item.at], item.place):
                 yield item.at, item.anchor, item.distance
     certain = {(item.at, item.anchor) for item in held}
     for reached in architecture.reached(instructions, names, edges):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from hotpatch.differ.view import View
     from hotpatch.image import Function
 
+_MOST_CALLED = 8
+"""Functions that are asked one behind the other what they do with an argument."""
+
 
 def steps_back_from(view: View, function: Function, maker: int) -> bool:
     """Whether the address that the instruction at ``maker`` makes is handed to a function that accesses nothing but what is before it.
@@ -41,6 +44,30 @@ def reads_onward(view: View, instruction: Instruction, place: str) -> bool:
     """
     items = _accesses_by(view, instruction.target, place) if instruction.flow is Flow.CALL and instruction.target is not None else []
     return any(item.distance + item.width > 0 for item in items)
+
+
+def does_nothing_with(view: View, instruction: Instruction, place: str) -> bool:
+    """Whether what ``instruction`` calls for certain does nothing with its argument register ``place``, nor does what that calls.
+
+    Then the register holds what was left there, and is no argument.
+    """
+    pending = [instruction.target] if instruction.flow is Flow.CALL and instruction.target is not None else []
+    if not pending:
+        return False
+    seen: set[int] = set()
+    while pending:
+        entry = pending.pop()
+        if entry in seen:
+            continue
+        seen.add(entry)
+        function = view.functions.get(entry)
+        instructions, edges = followed(view.image, function) if function is not None and len(seen) <= _MOST_CALLED else ([], {})
+        starts = bool(instructions) and instructions[0].address == entry
+        targets = view.architecture.handed_on(instructions, edges, place) if starts else None
+        if targets is None:
+            return False
+        pending += sorted(targets)
+    return True
 
 
 def _hands_on(instruction: Instruction, inside: Collection[int]) -> bool:

@@ -243,6 +243,50 @@ def test_reached_from_arguments(case: str, machine: Machine) -> None:
     assert {place: items for place, items in accessed.items() if items} == expected[machine]
 
 
+# what is done with rdx on x64 and x2 on Arm64, and which functions get it as it was; None: something may read it
+HANDED_ON = {
+    "nothing": ("mov rax, rcx; ret", "mov x1, x0; ret", set()),
+    "read": ("mov rax, rdx; ret", "mov x1, x2; ret", None),
+    "read-as-half": ("mov eax, edx; ret", "mov w1, w2; ret", None),
+    "compared": ("cmp rcx, rdx; ret", "cmp x0, x2; ret", None),
+    "accessed": ("mov eax, dword ptr [rdx]; ret", "ldr w1, [x2]; ret", None),
+    "set": ("mov edx, 5; mov rax, rdx; ret", "mov w2, #5; mov x1, x2; ret", set()),
+    "set-to-zero": ("xor edx, edx; mov rax, rdx; ret", "eor x2, x2, x2; mov x1, x2; ret", set()),
+    "set-by-itself": ("lea rdx, [rdx + 8]; ret", "add x2, x2, #8; ret", None),
+    "set-in-part": ("mov dl, 5; mov rax, rdx; ret", "movk x2, #5; mov x1, x2; ret", None),
+    "loaded": ("mov rdx, qword ptr [rcx]; mov rax, rdx; ret", "ldr x2, [x0]; mov x1, x2; ret", set()),
+    "called-with": ("call 0x3000; mov rax, rdx; ret", "bl 0x3000; mov x1, x2; ret", {0x3000}),
+    "called-with-another": ("mov edx, 1; call 0x3000; ret", "mov w2, #1; bl 0x3000; ret", set()),
+    "jumped-with": ("jmp 0x3000", "b 0x3000", {0x3000}),
+    "called-by-a-pointer": ("call rax; ret", "blr x8; ret", None),
+    "read-on-one-way": ("test ecx, ecx; je 0x{end:x}; xor edx, edx; ret; mov rax, rdx; ret",
+                        "cbz w0, 0x{end:x}; mov w2, #0; ret; mov x1, x2; ret", None),
+    "branched-on": ("jrcxz 0x{start:x}; ret", "cbz x2, 0x{start:x}; ret", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("case", HANDED_ON)
+def test_arguments_that_a_function_does_nothing_with(case: str, machine: Machine) -> None:
+    *sources, expected = HANDED_ON[case]
+    end = START + {X64: 7, ARM64: 12}[machine]
+    code = assemble(machine, sources[machine is ARM64].format(end=end, start=START), START)
+    place = "x2" if machine is ARM64 else "rcx" if case == "branched-on" else "rdx"
+    found = architecture(machine).handed_on(list(architecture(machine).disassemble(code, START)), {}, place)
+    assert found == (None if expected is None else frozenset(expected))
+
+
+@pytest.mark.parametrize(("code", "place"), [("f3a4c3", "rcx"), ("0f05c3", "r8"), ("f7f1c3", "rdx"), ("0fa2c3", "rcx")])
+def test_instructions_that_read_arguments_without_naming_them(code: str, place: str) -> None:
+    instructions = list(architecture(X64).disassemble(bytes.fromhex(code), START))  # rep movsb, syscall, div ecx, cpuid
+    assert architecture(X64).handed_on(instructions, {}, place) is None
+
+
+def test_what_a_function_may_return_is_read_by_its_caller() -> None:
+    instructions = list(architecture(ARM64).disassemble(assemble(ARM64, "ret", START), START))
+    assert [architecture(ARM64).handed_on(instructions, {}, f"x{number}") for number in range(3)] == [None, None, frozenset()]
+
+
 OTHER = {X64: START + 7, ARM64: START + 4}
 TAKES_ANOTHER = {X64: "lea rax, [rip + 0x1000]; ", ARM64: "add x0, x0, #0; "}
 # what is done with the address in rbx or x19 on x64 and Arm64, whether that is only to compare the one in rax or x0 with it

@@ -1,0 +1,88 @@
+"""Which arguments a function does nothing with: their registers hold what its caller happened to leave there."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from hotpatch.arch.model import Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from hotpatch.arch.model import Instruction
+
+_WORD = re.compile(r"[a-z][a-z0-9]*")
+
+
+class Form(NamedTuple):
+    """What an instruction set's texts say of registers.
+
+    Attributes:
+        widest: The 64-bit register that one is a part of.
+        fills: Whether an instruction leaves nothing of what was in the register before that it names first, which it may read by another
+            operand.
+        hidden: Whether an instruction may read a register that it does not name.
+        returned: Registers that what a function returns may be in.
+    """
+
+    widest: Callable[[str], str | None]
+    fills: Callable[[Instruction], bool]
+    hidden: Callable[[Instruction, str], bool]
+    returned: Collection[str]
+
+
+def handed_on(instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str, form: Form) -> frozenset[int] | None:
+    """Where control leaves a function to with the register ``place`` as it was given, which it never reads; ``None`` where it may.
+
+    ``instructions``: the entry first. ``edges``: address of a jump through a table → where it leads.
+    """
+    index = {instruction.address: number for number, instruction in enumerate(instructions)}
+    seen: set[int] = set()
+    found: set[int] = set()
+    pending = [0] if instructions else []
+    while pending:
+        number = pending.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        one = instructions[number]
+        if form.hidden(one, place) or (place in form.returned and one.flow is Flow.RETURN):
+            return None
+        if place in _registers(one.operands, form):
+            if not _overwrites(one, place, form):
+                return None
+            continue
+        for target in _leads_to(one, edges):
+            if target is None:
+                return None
+            if one.flow is Flow.CALL or target not in index:
+                found.add(target)
+            else:
+                pending.append(index[target])
+    return frozenset(found) if instructions else None
+
+
+def _leads_to(one: Instruction, edges: Mapping[int, Collection[int]]) -> Iterator[int | None]:
+    """Where control goes with the register; ``None`` for where that is not known. Behind a call it holds something else."""
+    if one.flow in (Flow.CALL_INDIRECT, Flow.JUMP_INDIRECT):
+        yield from edges.get(one.address, (None,))
+    elif one.flow in (Flow.CALL, Flow.JUMP, Flow.BRANCH):
+        yield one.target
+    if one.flow in (Flow.NEXT, Flow.BRANCH):
+        yield one.address + one.size
+
+
+def _overwrites(one: Instruction, place: str, form: Form) -> bool:
+    """Whether an instruction that names the register puts something else into it, whatever was there."""
+    if one.flow is not Flow.NEXT or not form.fills(one):
+        return False
+    first, _, others = one.operands.partition(", ")
+    if form.widest(first) != place:
+        return False
+    is_zero = one.mnemonic in ("xor", "sub", "eor") and set(others.split(", ")) == {first}
+    return is_zero or place not in _registers(others, form)
+
+
+def _registers(text: str, form: Form) -> frozenset[str]:
+    return frozenset(found for word in _WORD.findall(text) if (found := form.widest(word)) is not None)
