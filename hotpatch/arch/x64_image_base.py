@@ -12,6 +12,7 @@ where the operand that adds the image base has a displacement of its own.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from capstone import x86_const
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 LOWEST_SECTION_RVA = 0x1000
 """Headers take at least one page (PE format, "SectionAlignment")."""
 
+_MAY_BE_RVA = re.compile(rb"(?<!rip) \+ 0x[1-9a-f][0-9a-f]{3}")
+"""In operands: a displacement of :data:`LOWEST_SECTION_RVA` or more. Most functions that take the image base have none."""
 _CALL_CHANGES = frozenset(x64_operands.VOLATILE)
 _WHOLE_REGISTERS = frozenset(PARENTS.values())
 _IMAGE_BASE = -1
@@ -206,6 +209,8 @@ def _met(parts: Sequence[frozenset[int]]) -> frozenset[int]:
 
 def image_relative(rows: Rows, address: int, image_base: int) -> list[Reference]:
     """The displacements that are RVAs in the function ``rows``, which begins at ``address``."""
+    if not rows.hold(_MAY_BE_RVA):
+        return []
     analysis = _ImageBase(Blocks(rows), image_base)
     analysis.run()
     return list(analysis.references(address, image_base))
