@@ -100,17 +100,18 @@ class Positions:
         """Whether what is matched just before or behind ``rva`` has moved as far as it and ``base`` lie apart.
 
         Not where the two have moved differently, so that something came or went, and another that nothing matches lies where the other one
-        tells, and begins alike; nor where it lies inside of what is before it, as the base has that. True, too, where surer evidence than
-        aligned instructions matches ``rva`` itself, where nothing else is matched, where data around it have but changed places, and where
-        what it points to tells it.
+        tells, and begins alike, unless their uses tell them apart; nor where it lies inside of what is before it, as the base has that.
+        True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, where data around
+        it have but changed places, and where what it points to tells it.
         """
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
         if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
             return True
         near = self.displacements_around(rva)
         others = [other for other in near if other != base - rva]
-        is_alone = not self._is_inside_another(rva, base) and not any(self._is_as_likely(rva, base - other, base) for other in others)
-        if not near or (base - rva in near and is_alone):
+        rivals = [base - other for other in others if self._is_as_likely(rva, base - other, base)]
+        is_inside = self._is_inside_another(rva, base)
+        if not near or (base - rva in near and not is_inside and (not rivals or self._rearranged.is_told_by_use(rva, base, rivals))):
             return True
         return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
 

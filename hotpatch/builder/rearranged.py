@@ -20,12 +20,13 @@ from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.correspond import fills
+from hotpatch.differ.follow import ways_from_named
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import PlaceKind
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from hotpatch.builder.novelty import Novelty
     from hotpatch.differ import DatumMatch, ImageDiff
@@ -67,6 +68,20 @@ class Rearranged:
         if parts is None or base not in parts[1] or not self._same_functions(base, rva):
             return False
         return self._told_by_content(rva, base, *parts) or self._used_alike(base, rva)
+
+    def is_told_by_use(self, rva: int, base: int, rivals: Collection[int]) -> bool:
+        """Whether everything that used the base's datum at ``base`` uses the one at ``rva`` now, and it alone, at the same instructions.
+
+        And none of it uses any of ``rivals``, or reaches one of them from other data. What keeps state there goes on with the state.
+        """
+        if not self._same_functions(base, rva) or not self._used_alike(base, rva):
+            return False
+        if not self._pointed[self._fixed].isdisjoint(rivals):
+            return False
+        there, here = self._uses[self._base][base], self._uses[self._fixed][rva]
+        if not self._reaching(self._base, {base}) <= set(there) or not self._reaching(self._fixed, {rva}) <= set(here):
+            return False
+        return self._reaching(self._fixed, rivals).isdisjoint(here)
 
     def is_told_by_pointers(self, rva: int, base: int) -> bool:
         """Whether both begin with the same numbers and pointers to the same things, as nothing else in their sections does."""
@@ -143,6 +158,13 @@ class Rearranged:
             return False
         there, here = self._uses[self._base].get(base, {}), self._uses[self._fixed].get(fixed, {})
         return bool(here) and {self._partners.get(entry) for entry in there} == set(here)
+
+    @staticmethod
+    def _reaching(view: View, places: Collection[int]) -> set[int]:
+        """The functions that name one of ``places``, or reach it from other data at a distance that code tells."""
+        named = {entry for place in places for entry in view.users.get(place, ())}
+        functions = (one for one in view.image.functions if any(view.writable(target) for target in view.body(one.entry).whole_targets))
+        return named.union(one.entry for one in functions if any(at in places for at, _ in ways_from_named(view.image, one)))
 
     def _used_alike(self, base: int, fixed: int) -> bool:
         """Whether every instruction that refers to one aligns with one that refers to the other."""

@@ -8,7 +8,7 @@ from hotpatch import build
 from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.differ import diff_images
 from hotpatch.errors import NotHotpatchable, Rule
-from hotpatch.patch import CarriedKind
+from hotpatch.patch import CarriedKind, Space
 from tests.builder.applied import Applied
 from tests.builder.test_neighbours import RETURN, STEP, adds, takes
 from tests.emulator.pe import DATA, TEXT, Pe
@@ -116,3 +116,32 @@ def test_new_data_where_others_end(machine):
 @each_machine
 def test_new_data_whose_end_may_be_taken_are_refused(machine):
     assert rules(between(machine, walked=True)) == {Rule.UNRESOLVED_REFERENCE}
+
+
+def tied(machine, *, f=("X", "FIRST"), g=("FIRST", "LAST", "N")):
+    """A word that stayed behind its neighbour; what follows it lies further down, and a new word is where that tells the old one to be."""
+    places = [
+        {"FIRST": FIRST, "X": FIRST + 0x10, "LAST": FIRST + 0x18},
+        {"FIRST": FIRST, "X": FIRST + 0x10, "N": FIRST + 0x18, "LAST": FIRST + 0x20},
+    ]
+    images = []
+    for number, (place, one, other) in enumerate(zip(places, (("X", "FIRST"), f), (("FIRST", "LAST"), g), strict=True), 1):
+        functions = {name: ([place[target] for target in taken], number) for name, taken in (("f", one), ("g", other))}
+        functions |= {name: ([place[target]], 0) for name, target in (("first", "FIRST"), ("last", "LAST"))}
+        data = {place["FIRST"]: (1, 2, 3, 4), place["LAST"]: (5, 6)}
+        images.append(image(machine, functions, data, loads))
+    return diff_images(*images)
+
+
+@each_machine
+def test_a_word_that_is_used_at_the_same_instructions_is_no_new_one_that_others_use(machine):
+    patch = build(tied(machine))
+    assert [row.name for row in patch.functions] == ["f", "g"]
+    assert {fixup.target for fixup in patch.fixups if fixup.space is Space.BASE} >= {FIRST, FIRST + 0x10, FIRST + 0x18}
+    assert len([item for item in patch.carried if item.kind is CarriedKind.DATA]) == 1
+
+
+@each_machine
+@pytest.mark.parametrize("changed", [{"f": ("X", "FIRST", "N")}, {"f": ("X", "FIRST", "X")}], ids=["uses-both", "uses-it-more-often"])
+def test_a_word_that_may_be_either_is_refused(machine, changed):
+    assert rules(tied(machine, **changed)) & {Rule.UNRESOLVED_REFERENCE, Rule.CONTRADICTING_VOTES}
