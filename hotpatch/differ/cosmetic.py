@@ -41,6 +41,9 @@ _CALLER_LIMIT = 2_000
 _LITERAL_BYTES = 4
 _COMPILED_BEFORE = 24 * 60 * 60
 """Seconds, at most, from when a function is compiled to when the image is linked, as far as its numbers are believed to be time stamps."""
+_FIRST_TIME = 631_152_000
+"""The first of January 1990, before which no Windows file of this kind was linked: what a header has below that is a number of its maker's,
+and small numbers near it are no times."""
 _PAIR_LIMIT = 4_000
 """Pairs of constants that one reference leads to and that are looked at."""
 
@@ -114,7 +117,7 @@ class _Search:
     def are_times(self, number: Number) -> bool:
         """Whether a number says in both images when the function was compiled."""
         values = (self.base.image.linked_at, number.old), (self.fixed.image.linked_at, number.new)
-        return all(linked is not None and 0 <= linked - value <= _COMPILED_BEFORE for linked, value in values)
+        return all(linked is not None and value >= _FIRST_TIME and 0 <= linked - value <= _COMPILED_BEFORE for linked, value in values)
 
     # one pair ----------------------------------------------------------------------------------------------------------------------------
 

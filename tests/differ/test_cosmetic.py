@@ -131,8 +131,20 @@ def stamped(machine, number, linked, *, is_hash=False):
         (NEXT_LINKED, LINKED, {}, False),
         (LINKED, NEXT_LINKED, {"is_hash": True}, False),
         (0, 5, {"linked": (0, 0)}, False),
+        (5, 6, {"linked": (0x1234, 0x1235)}, False),
     ],
-    ids=["linked", "compiled-before", "after", "fixed-after", "long-before", "fixed-long-before", "other-images", "hash", "no-time"],
+    ids=[
+        "linked",
+        "compiled-before",
+        "after",
+        "fixed-after",
+        "long-before",
+        "fixed-long-before",
+        "other-images",
+        "hash",
+        "no-time",
+        "no-date",
+    ],
 )
 def test_a_time_stamp_is_from_the_day_before_its_own_image_was_linked(machine, old, new, headers, is_cosmetic):
     is_hash, linked = headers.get("is_hash", False), headers.get("linked", (LINKED, NEXT_LINKED))
