@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.emulator.pe import TEXT, Pe
 from tests.verifier import damage
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+WRONG = "scale"
 each_machine = pytest.mark.parametrize("machine", Machine)
 
 
@@ -246,6 +248,36 @@ def test_build_check_rehearses_before_it_writes(files, capsys, machine: Machine,
     assert run(["build", base, fixed, "-o", str(written), "--check", "--json"]) == 4
     assert [item["rule"] for item in document(capsys.readouterr().out, "build")["refused"]] == ["self-check"]
     assert not written.exists()
+
+
+@each_machine
+def test_build_check_finds_what_is_wrongly_said_to_be_only_relocated(
+    files, capsys, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three functions that changed, the comparison calls one relocated: it stays as it is, and the sample that is run shows it."""
+    base, _, fixed = files("short-function", machine)
+    written = tmp_path / "checked.dll"
+    compare = hotpatch.diff
+
+    def mistaken(*images: hotpatch.Image) -> hotpatch.ImageDiff:
+        found = compare(*images)
+        rows = [row for row in found.functions if row.base.name == WRONG]
+        assert [row.verdict for row in rows] == [hotpatch.Verdict.CHANGED]
+        wrong = replace(rows[0], verdict=hotpatch.Verdict.RELOCATED)
+        return replace(found, functions=tuple(wrong if row is rows[0] else row for row in found.functions))
+
+    monkeypatch.setattr("hotpatch.api.diff", mistaken)
+    capsys.readouterr()
+    assert run(["build", base, fixed, "-o", str(written), "--check", "--json"]) == 4
+    refusals = {item["function"]: item for item in document(capsys.readouterr().out, "build")["refused"]}
+    assert {WRONG} <= refusals.keys() <= {WRONG, "all"}, "what calls it may show it too"
+    refusal = refusals[WRONG]
+    assert refusal["rule"] == "micro-execution"
+    assert "only relocated" in refusal["reason"]
+    assert refusal["evidence"]["base"] != refusal["evidence"]["fixed"]
+    assert not written.exists()
+    assert run(["build", base, fixed, "-o", str(written)]) == 0
+    assert WRONG not in {row.name for row in hotpatch.load(written).functions}
 
 
 @each_machine
