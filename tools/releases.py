@@ -121,7 +121,8 @@ def _outcome(paths: tuple[Path, Path]) -> Outcome:
     return Outcome(**{**found, "seconds": time.perf_counter() - start + found["seconds"]})
 
 
-def _row(release: Release, machine: Machine, outcome: Outcome) -> str:
+def row(release: Release, machine: Machine, outcome: Outcome) -> str:
+    """A row of the table."""
     base, fixed = release.base[machine], release.fixed[machine]
     functions = " → ".join(f"{count:,}" for count in outcome.functions)
     verdicts = [f"{outcome.verdicts.get(verdict, 0):,}" for verdict in _VERDICTS]
@@ -187,7 +188,7 @@ def main() -> int:
             except InputError as error:
                 sys.stderr.write(f"{error}\n")
                 return 2
-            rows.append(_row(release, machine, _outcome(paths)))
+            rows.append(row(release, machine, _outcome(paths)))
             sys.stderr.write(f"{rows[-1]}\n")
     page = _HEAD + table(rows)
     if given.write:

@@ -43,6 +43,42 @@ def test_pinned_files_are_fetched_and_open(release: Release, machine: Machine, c
     assert all(image.has_symbols == (release in WITH_PDBS) for image in images)
 
 
+LONG = {
+    *((name, machine) for name in ("pillow", "apsw", "node-pty-compiler") for machine in Machine),
+    *((name, Machine.ARM64) for name in ("node-pty-mutex", "wrapt", "pymongo")),
+    ("zstandard", Machine.X64),
+}
+"""What takes more than ten seconds with its check; ``tools/releases.py`` runs it."""
+SHORT = [(release, machine) for release in RELEASES for machine in Machine if (release.name, machine) not in LONG]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.release
+@pytest.mark.parametrize(("release", "machine"), SHORT, ids=lambda item: getattr(item, "name", str(item)))
+def test_a_pair_comes_out_as_the_page_says(release: Release, machine: Machine, cache) -> None:
+    """Functions by verdict, what is built, refused or not to be done, and what the check says of it; not how long it took."""
+    try:
+        paths = extract(release, machine, cache=cache)
+    except InputError as error:
+        if "could not fetch" in str(error):
+            pytest.skip(str(error))
+        raise
+    outcome = releases_tool.run_pair(*map(str, paths))
+    page = releases_tool.PAGE.read_text(encoding="utf-8").splitlines()
+    row = cells(releases_tool.row(release, machine, outcome))
+    there = [found for found in map(cells, page) if found[:2] == row[:2]]  # the pair and the machine
+    assert there == [row], "write the page anew: python tools/releases.py --write"
+
+
+def cells(line: str) -> list[str]:
+    """Of a row of the page, all but the last two: seconds and memory."""
+    return [cell.strip() for cell in line.strip("|").split("|")][:-2]
+
+
+def test_what_is_left_out_exists() -> None:
+    assert {(release.name, machine) for release in RELEASES for machine in Machine} > LONG
+
+
 def test_another_file_of_that_name_is_refused(tmp_path) -> None:
     package = NODE_PTY.base[Machine.X64]
     (tmp_path / package.file).write_bytes(b"not the pinned file")
