@@ -15,6 +15,7 @@ from hotpatch.builder.redirects import Entrances
 from hotpatch.builder.rules import check, overrides
 from hotpatch.builder.select import select
 from hotpatch.builder.selfcheck import self_check
+from hotpatch.builder.threads import unknown_offsets
 from hotpatch.collection import without_collection
 from hotpatch.errors import InputError, NothingToDo, NotHotpatchable, Refusal
 from hotpatch.patch import Terms
@@ -69,7 +70,8 @@ def build_patch(
     entrances, objections = _entrances(diff.base, selected, redirect)
     callbacks = callback_functions(diff)
     bound, unbound = bind(diff, selected, callbacks.values())
-    _refuse((*refusals, *objections, *unbound))
+    thread = unknown_offsets(diff, selected, (body.function for body in bound.bodies))
+    _refuse((*refusals, *thread, *objections, *unbound))
     layout = place(bound, diff.fixed)
     linked = link(bound, layout, diff.fixed)
     if not isinstance(linked, Linked):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import Use
 from hotpatch.builder.callbacks import callback_functions
-from hotpatch.builder.threads import unknown_offsets
 from hotpatch.differ import Verdict
 from hotpatch.errors import InputError, Refusal, Rule
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY, Moment
@@ -58,7 +57,6 @@ def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rul
         *_run_once(diff, selected),
         *_folded(diff, selected),
         *_callbacks(diff),
-        *unknown_offsets(diff, selected),
     )
     return tuple(refusal for refusal in found if refusal.rule not in allowed)
 

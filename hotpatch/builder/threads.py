@@ -1,7 +1,7 @@
-"""Thread-local data without names: at which offsets in its thread's block changed code uses them, and whether the base has the same there.
+"""Thread-local data without names: whether the base has the same at the offsets in a thread's block that code which travels uses.
 
 Only functions of the same body show what lies at an offset. Where a changed function uses one that neither they nor the base's version
-of it use, data may have changed places, and running threads have theirs.
+of it use, or a new function one that they do not use, data may have changed places, and running threads have theirs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.builder.evidence import advice
-from hotpatch.differ import Verdict
-from hotpatch.differ.follow import followed
+from hotpatch.differ.thread_data import thread_offsets, unchanged_offsets
 from hotpatch.errors import Refusal, Rule
 
 if TYPE_CHECKING:
@@ -18,37 +17,28 @@ if TYPE_CHECKING:
 
     from hotpatch.builder.model import Selected
     from hotpatch.differ import ImageDiff
-    from hotpatch.image import Function, Image
-
-_SAME = (Verdict.IDENTICAL, Verdict.RELOCATED)
+    from hotpatch.image import Function
 
 
-def unknown_offsets(diff: ImageDiff, selected: Iterable[Selected]) -> Iterator[Refusal]:
-    """What speaks against ``selected`` functions that use thread-local data of which nothing tells that the base has them there."""
+def unknown_offsets(diff: ImageDiff, selected: Iterable[Selected], travelling: Iterable[Function]) -> Iterator[Refusal]:
+    """What speaks against functions of the fixed image that use thread-local data of which nothing tells that the base has them there.
+
+    ``travelling`` are those that do, ``selected`` those of them that replace one of the base.
+    """
     base, fixed = diff.base, diff.fixed
     if base.tls is None or fixed.tls is None or (base.has_symbols and fixed.has_symbols):
         return
-    used = {item.fixed.entry: (item, _offsets(fixed, item.fixed)) for item in selected}
-    if not any(offsets for _, offsets in used.values()):
+    used = [(function, offsets) for function in travelling if (offsets := thread_offsets(fixed, function))]
+    if not used:
         return
-    shown: frozenset[int] = frozenset()
-    for row in (row for verdict in _SAME for row in diff.of(verdict)):
-        if row.fixed is not None:
-            shown |= _offsets(fixed, row.fixed)
-    for item, offsets in used.values():
-        for offset in sorted(offsets - shown - _offsets(base, item.base)):
+    shown = unchanged_offsets(diff)
+    replaced = {item.fixed.entry: item.base for item in selected}
+    for function, offsets in used:
+        version = replaced.get(function.entry)
+        who = "neither the base's version nor an unchanged function does" if version else "no unchanged function does, and which is new"
+        for offset in sorted(offsets - shown - (thread_offsets(base, version) if version else frozenset())):
             reason = (
-                f"uses thread-local data at +0x{offset:x} of its thread's block, as neither the base's version nor an unchanged function "
-                f"does, so that what the base has there may be something else; {advice(base, fixed)}"
+                f"uses thread-local data at +0x{offset:x} of its thread's block, as {who}, "
+                f"so that what the base has there may be something else; {advice(base, fixed)}"
             )
-            evidence = {"image": "fixed", "fixed_rva": int(item.fixed.entry), "offset": offset}
-            yield Refusal(Rule.UNRESOLVED_REFERENCE, item.base.name, item.base.entry, reason, evidence)
-
-
-def _offsets(image: Image, function: Function) -> frozenset[int]:
-    """The offsets that a function uses, in the image's thread-local data."""
-    tls = image.tls
-    if tls is None or not any(reference.target == tls.index for part in image.references(function) for reference in part):
-        return frozenset()
-    found = image.architecture.thread_offsets(*followed(image, function))
-    return frozenset(offset for offset in found if 0 <= offset < tls.template.size + tls.zero_fill)
+            yield Refusal(Rule.UNRESOLVED_REFERENCE, function.name, function.entry, reason, {"image": "fixed", "offset": offset})

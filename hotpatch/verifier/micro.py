@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function, Image
     from hotpatch.patch import Patch, PatchedFunction
+    from hotpatch.verifier.micro_thread import ThreadData
 
 SEEDS = 48
 """Seeds tried for each function, fewer where there are many functions or they run long."""
@@ -226,7 +227,7 @@ class MicroExecution:
             runner,
             place,
             theirs,
-            partial(self._there, fixed),
+            partial(self._there, fixed, correlation.thread),
             self._moved_runner,
             correlation,
             fixed,
@@ -238,7 +239,7 @@ class MicroExecution:
         trials = Trials(sides)
         trials.run(self._seed, seeds)
         for mine, other in self._blocks(base, fixed, own, patched=patched) if alike else ():
-            there = partial(self._block_there, fixed, other)
+            there = partial(self._block_there, fixed, correlation.thread, other)
             block = Trials(replace(sides, place=replace(place, call=mine, body=mine), place_in=there))
             block.run(self._seed, min(seeds, _BLOCK_SEEDS))
             trials.add(block, f"block at 0x{other:x} of the fixed image")
@@ -255,12 +256,12 @@ class MicroExecution:
         pairs = zip(mine, theirs, strict=True) if len(mine) == len(theirs) else ()
         return [(Va(start + one), other) for one, other in pairs][:_BLOCKS]
 
-    def _there(self, fixed: Function, runner: Runner) -> Place:
-        return self._plain(fixed, runner.process.load_base, base=False)
+    def _there(self, fixed: Function, thread: ThreadData, runner: Runner) -> Place:
+        return replace(self._plain(fixed, runner.process.load_base, base=False), thread=thread.parts(fixed))
 
-    def _block_there(self, fixed: Function, block: Rva, runner: Runner) -> Place:
+    def _block_there(self, fixed: Function, thread: ThreadData, block: Rva, runner: Runner) -> Place:
         start = Va(runner.process.load_base + block)
-        return replace(self._there(fixed, runner), call=start, body=start)
+        return replace(self._there(fixed, thread, runner), call=start, body=start)
 
     def _moved_runner(self) -> Runner | None:
         """The fixed image where it lies elsewhere; ``None`` if it cannot."""

@@ -11,6 +11,7 @@ from hotpatch.emulator.memory import AccessError
 from hotpatch.errors import FaultKind
 from hotpatch.verifier.micro_model import Difference
 from hotpatch.verifier.micro_run import RUN_BUDGET
+from hotpatch.verifier.micro_thread import meant_in_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _WORD = 8
 _BYTE = 0xFF
+_NOWHERE = 1 << 64
+"""Added to the VA of what only the fixed image's thread has: the other side has nothing there."""
 _SHORT = RUN_BUDGET // 8
 """A run of no more instructions than this has another end than one that exceeds its budget."""
 _LOST = frozenset({FaultKind.BUDGET.value})
@@ -159,7 +162,8 @@ class Comparison:
                 else:
                     others[self._mine.load_base + meant] = va
             else:
-                others[va] = va
+                meant = meant_in_block(va, self._correlation.thread.parts(self._function))
+                others[_NOWHERE + va if meant is None else meant] = va
         for va in sorted(ours.keys() | others.keys()):
             one, other = ours.get(va), others.get(va)
             if one is not None and other is not None and mine.written[one] == theirs.written[other]:

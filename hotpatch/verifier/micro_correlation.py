@@ -17,6 +17,7 @@ from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
 from hotpatch.verifier.micro_carried import CarriedThings
 from hotpatch.verifier.micro_named import Named
 from hotpatch.verifier.micro_reach import Reach, holding
+from hotpatch.verifier.micro_thread import ThreadData, meant_in_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +45,7 @@ class Correlation:
         self.diff = diff
         self.mine, self.theirs = mine, theirs
         self.named = Named(diff.fixed)
+        self.thread = ThreadData(diff)
         patch = None if applied is None else applied.patch
         self.patch, self.patch_va = patch, patch_va
         self._carried = None if patch is None else CarriedThings(patch)
@@ -85,6 +87,8 @@ class Correlation:
         """Whether two values mean the same, in runs of ``function`` of the fixed image, whose counterpart's code is at ``own`` (VAs)."""
         fixed = theirs - self.theirs.load_base
         if not 0 <= fixed < self.diff.fixed.size_of_image:
+            if (parts := self.thread.parts(function)) and meant_in_block(theirs, parts) != theirs:
+                return meant_in_block(theirs, parts) == mine
             if mine == theirs:
                 return True
             one, other = self.mine.guest.system.gates.at(mine), self.theirs.guest.system.gates.at(theirs)

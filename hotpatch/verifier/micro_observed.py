@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hotpatch.address import Va
+    from hotpatch.verifier.micro_thread import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Place:
         inside: Whether code at a VA is the function's own.
         through: Whether code at a VA only leads on (veneers, guard checks), so that a call that comes there goes on.
         leaf: Start and end of the callee at a VA where that is run and not answered, else ``None``.
+        thread: Of the thread's block, what does not lie where the other side has it.
     """
 
     call: Va
@@ -83,3 +85,4 @@ class Place:
     inside: Callable[[int], bool]
     through: Callable[[int], bool]
     leaf: Callable[[int], tuple[int, int] | None]
+    thread: tuple[Part, ...] = ()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Va
 from hotpatch.arch import Flow, architecture
 from hotpatch.emulator import layout
+from hotpatch.emulator.layout import TEB_SIZE
 from hotpatch.emulator.memory import PAGE, AccessError, RegionKind
 from hotpatch.engine import Rights
 from hotpatch.errors import FaultKind
@@ -17,11 +18,13 @@ from hotpatch.verifier.micro_history import History
 from hotpatch.verifier.micro_observed import Observed, Seen
 from hotpatch.verifier.micro_parts import Parts
 from hotpatch.verifier.micro_scenery import Scenery
+from hotpatch.verifier.micro_thread import block_page, environment, index_variable
 
 if TYPE_CHECKING:
     from hotpatch.process import Process
     from hotpatch.verifier.micro_observed import Place
     from hotpatch.verifier.micro_paths import Block, Guide
+    from hotpatch.verifier.micro_thread import Part
 
 RUN_BUDGET = 20_000
 """Instructions of one run; a run that takes more is inconclusive."""
@@ -57,6 +60,7 @@ class Runner:
         self.process = process
         guest = process.guest
         self._scenery = Scenery(0)
+        self._thread: tuple[Part, ...] = ()
         self._supplied: dict[int, bytes] = {}
         # Whatever the process asks holds nothing of this, so that both go at once.
         weak = weakref.proxy(self)
@@ -67,17 +71,21 @@ class Runner:
         if configuration is not None and configuration.security_cookie is not None:
             # The loader draws another one wherever the image lies.
             guest.write_data(Va(process.load_base + configuration.security_cookie), _COOKIE.to_bytes(8, "little"))
+        index = index_variable(process.base)
+        if index is not None:
+            guest.write_data(Va(process.load_base + index[0]), index[1])
         for region in guest.system.memory.regions():
             if region.kind is RegionKind.STACK:
                 # What the start-up left behind differs from image to image, and functions read what they never wrote.
                 guest.write_data(Va(region.va), bytes(region.size))
         self._start = process.snapshot()
+        self._teb = next(thread.teb for thread in guest.system.threads.values() if thread.host)
         self._arch = architecture(process.machine)
         self._convention = self._arch.convention
         self._data = [
             (region.va, guest.read(Va(region.va), region.size))
             for region in guest.system.memory.regions()
-            if Rights.WRITE in region.rights and region.kind is not RegionKind.STACK
+            if Rights.WRITE in region.rights and region.kind is not RegionKind.STACK and region.va != self._teb
         ]
         self._code = Code(process)
         fixed = {self._convention.sp, self._convention.pc, self._convention.link, self._convention.thread}
@@ -95,10 +103,10 @@ class Runner:
             if span:
                 guest.system.cpu.watch(span.start, span.stop - 1, lambda va, size: weak._touched.append((va, size)))
 
-    def _supply(self, page: int) -> bytes | None:
-        content = self._scenery.page(page)
+    def _supply(self, va: int) -> bytes | None:
+        content = block_page(self._scenery, va, self._thread)
         if content is not None:
-            self._supplied[page] = content
+            self._supplied[va] = content
         return content
 
     def run(self, place: Place, scenery: Scenery, guide: Guide | None = None) -> Observed:
@@ -118,7 +126,7 @@ class Runner:
         guest = self.process.guest
         system, cpu, convention = guest.system, guest.system.cpu, self._convention
         self.process.restore(self._start)
-        self._scenery = scenery
+        self._scenery, self._thread = scenery, place.thread
         self._supplied.clear()
         guest.begin_call(place.call, [0] * (len(convention.integer_arguments) + 8))
         for index, name in enumerate(self._registers):
@@ -132,6 +140,8 @@ class Runner:
         for index in range(8):
             system.memory.write(above + 8 * index, scenery.word(100 + index).to_bytes(8, "little"))
         caller = system.memory.read(above, 0x40)
+        surroundings = environment(scenery, system.memory.read(self._teb, TEB_SIZE))
+        system.memory.write(self._teb, surroundings)
         system.memory.write(sp - _STALE, scenery.word(120).to_bytes(8, "little") * (_STALE // 8))
         self._arrive(place)
         seen = Observed()
@@ -143,7 +153,7 @@ class Runner:
             seen.words = tuple(cpu.get(name) for name in (convention.result, *kept))
             seen.float_bits = cpu.get(convention.float_result)
             seen.floats = tuple(cpu.model.read_float(cpu, index) for index in convention.float_preserved)
-        for va, before in [*self._data, *self._supplied.items(), (above, caller)]:
+        for va, before in [*self._data, *self._supplied.items(), (above, caller), (self._teb, surroundings)]:
             seen.written.update(_changes(before, system.memory.read(va, len(before)), va))
         return seen
 

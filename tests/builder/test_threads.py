@@ -9,7 +9,7 @@ import pytest
 from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.arch.assembly import assemble
 from hotpatch.builder import build_patch
-from hotpatch.differ import diff_images
+from hotpatch.differ import Verdict, diff_images
 from hotpatch.errors import NotHotpatchable, Rule
 from hotpatch.image import Image
 from tests.emulator.pe import RDATA, TEXT, Pe
@@ -60,3 +60,32 @@ def test_an_offset_that_only_changed_code_uses(machine: Machine, form: str, ther
         build_patch(diff)
     (refusal,) = refused.value.refusals
     assert (refusal.rule, refusal.evidence["offset"]) == (Rule.UNRESOLVED_REFERENCE, here)
+
+
+def with_new(machine: Machine, form: str, offset: int | None, unchanged: int) -> Image:
+    """``f`` goes on in a new function that reads at ``offset``, where that is given, else in ``g``, the same in both images."""
+    pe = Pe(machine)
+    pe.cursor = RDATA + 0x800
+    index = pe.tls(bytes(0x20), 0, [])
+    calls = {Machine.X64: "mov edx, 7; jmp 0x1100", Machine.ARM64: "mov x1, #7; b 0x1100"}[machine]
+    pe.put(TEXT, assemble(machine, calls.replace("0x1100", "0x1080") if offset is None else calls, TEXT))
+    for at, place in ((TEXT + 0x80, unchanged), *([] if offset is None else [(TEXT + 0x100, offset)])):
+        code = block(machine, at, index)
+        pe.put(at, code + assemble(machine, f"{READS[form][machine].format(offset=place)}; ret", at + len(code)))
+    pe.exports("thread.dll", [("f", TEXT), ("g", TEXT + 0x80), *([] if offset is None else [("new", TEXT + 0x100)])])
+    return pe.build("thread.dll")
+
+
+@each_machine
+@pytest.mark.parametrize("form", READS)
+@pytest.mark.parametrize("known", [True, False])
+def test_an_offset_that_only_new_code_uses(machine: Machine, form: str, known: bool) -> None:
+    diff = diff_images(with_new(machine, form, None, 8), with_new(machine, form, 8 if known else 0x10, 8))
+    assert [row.name for row in diff.of(Verdict.ADDED)] == ["new"]
+    if known:
+        assert [item.name for item in build_patch(diff).carried] == ["new"]
+        return
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff)
+    (refusal,) = refused.value.refusals
+    assert (refusal.rule, refusal.rva, refusal.evidence["offset"]) == (Rule.UNRESOLVED_REFERENCE, TEXT + 0x100, 0x10)
