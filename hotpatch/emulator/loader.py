@@ -181,8 +181,9 @@ def _place(system: System, image: Image, base: Va | None) -> Va:
     size = page_up(image.size_of_image)
     movable = bool(image.relocations) or not _needs_base(image)
     if base is not None:
-        if base % ALLOCATION_GRANULE or not ALLOCATION_GRANULE <= base < (1 << 47) - size:
-            raise InputError(f"0x{base:x}", "is no load base; use a multiple of 0x10000 below 2**47")
+        granule = PAGE if system.settings.any_page else ALLOCATION_GRANULE
+        if base % granule or not ALLOCATION_GRANULE <= base < (1 << 47) - size:
+            raise InputError(f"0x{base:x}", f"is no load base; use a multiple of 0x{granule:x} below 2**47")
         if base != image.preferred_base and not movable:
             raise InputError(image.path, "has no relocations and can only be loaded at its preferred base")
         if system.reserved(base, size):

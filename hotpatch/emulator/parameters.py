@@ -25,6 +25,8 @@ class Settings:
     """Whether more may come after ``stdin``: at its end ReadFile waits instead of telling that it is the end."""
     partial_start: bool = False
     """Whether a DLL's start-up ends where it calls what the emulator does not provide, instead of being a fault."""
+    any_page: bool = False
+    """Whether a load base may begin any page, which Windows does not do."""
 
 
 def map_parameters(memory: Memory, settings: Settings) -> dict[str, int]:

@@ -78,6 +78,7 @@ class Process:
         schedule: Schedule | None = None,
         budget: int = BUDGET,
         partial_start: bool = False,
+        any_page: bool = False,
     ) -> None:
         """Load ``base`` (a DLL or an exe) and ``modules``, and start up the DLLs among them.
 
@@ -96,6 +97,7 @@ class Process:
             schedule: Decides interleavings instead of ``seed``.
             budget: Instructions after which a call or a whole run is given up.
             partial_start: Whether a DLL's start-up ends where it calls what the emulator does not provide, instead of being a fault.
+            any_page: Whether ``load_base`` may be a multiple of 0x1000, where Windows loads nothing.
 
         Raises:
             InputError: An image cannot be loaded, or something given is of another kind.
@@ -112,7 +114,9 @@ class Process:
             raise InputError(repr(args), f"is one text where a list is wanted; write args=[{args!r}]")
         if budget < 1:
             raise InputError(f"budget {budget}", _NO_BUDGET)
-        settings = Settings(join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin), more_input, partial_start)
+        settings = Settings(
+            join_command_line((base.name, *args)), dict(environment or {}), bytes(stdin), more_input, partial_start, any_page
+        )
         self.base = base
         self.consistency = self._consistency(consistency)
         self.budget = budget

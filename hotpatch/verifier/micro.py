@@ -66,6 +66,8 @@ _BLOCKS = 16
 _LEAF_SIZE = 256
 _ELSEWHERE = 0x7FF3_1357_0000
 """Where the fixed image is loaded once more to tell what depends on where it lies."""
+_MOVED = 4
+"""Processes of that kind that are kept at a time."""
 _STRAIGHT = (Flow.NEXT, Flow.BRANCH, Flow.JUMP, Flow.RETURN, Flow.TRAP)
 
 
@@ -79,7 +81,7 @@ class MicroExecution:
         self._leaf = cache(self._is_leaf)
         self._theirs: Runner | None = None
         self._unpatched: tuple[Runner, Correlation] | None = None
-        self._elsewhere: Runner | None = None
+        self._elsewhere: dict[int, Runner | None] = {}
         self._travelling = frozenset() if patch is None else frozenset(function.base_rva for function in patch.functions)
         kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
         rows = [(row.base, row.fixed, row) for row in self.diff.functions if row.base and row.fixed]
@@ -176,7 +178,7 @@ class MicroExecution:
 
     def _process(self, image: Image, load_base: int | None = None) -> Process:
         """A process in which imports have the same addresses as in all others of this pair."""
-        process = Process(image, load_base=load_base, partial_start=True)
+        process = Process(image, load_base=load_base, partial_start=True, any_page=True)
         process.guest.arrange_imports((*self._base.imports, *self._fixed.imports))
         return process
 
@@ -263,14 +265,17 @@ class MicroExecution:
         start = Va(runner.process.load_base + block)
         return replace(self._there(fixed, thread, runner), call=start, body=start)
 
-    def _moved_runner(self) -> Runner | None:
-        """The fixed image where it lies elsewhere; ``None`` if it cannot."""
-        if self._elsewhere is None:
+    def _moved_runner(self, distance: int | None = None) -> Runner | None:
+        """The fixed image where it lies elsewhere, by a certain ``distance`` or far away; ``None`` if it cannot."""
+        va = _ELSEWHERE if distance is None else self.load_base + distance
+        if va not in self._elsewhere:
+            for old in [other for other in self._elsewhere if other != _ELSEWHERE][: max(0, len(self._elsewhere) - _MOVED)]:
+                del self._elsewhere[old]
             try:
-                self._elsewhere = Runner(self._process(self._fixed, _ELSEWHERE))
+                self._elsewhere[va] = Runner(self._process(self._fixed, va))
             except HotpatchError:
-                return None
-        return self._elsewhere
+                self._elsewhere[va] = None
+        return self._elsewhere[va]
 
     def _shape(self, fixed: Function, start: int) -> Shape:
         """The control flow of a function of the fixed image in its process."""

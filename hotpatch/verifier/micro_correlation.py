@@ -34,6 +34,8 @@ _HALF = 1 << 32
 _SMALL = 1 << 16
 """Less is no address."""
 _BYTE = 0xFF
+_PAGES = 4
+"""Distances that are looked at."""
 _SET = frozenset({0, 1, _BYTE})
 
 
@@ -234,6 +236,10 @@ class Correlation:
         """Where the base may have what lies at ``theirs``, by how far from it all else lies that ``function`` refers to; VAs."""
         return frozenset(theirs - self.theirs.load_base + self.mine.load_base + distance for distance in self._distances(function))
 
+    def moved_by_pages(self, function: Function) -> tuple[int, ...]:
+        """By how much what ``function`` refers to lies elsewhere in the base, where that is whole pages, the nearest first."""
+        return tuple(sorted((distance for distance in self._distances(function) if distance and distance % PAGE == 0), key=abs))[:_PAGES]
+
     def is_past_carried(self, mine: int, theirs: int, function: Function) -> bool:
         """Whether the patch carries something that ``function`` refers to just as far from ``mine`` as it lies from ``theirs``, VAs.
 
@@ -252,6 +258,22 @@ class Correlation:
             and self._carried.at(there - distance) is not None
             and self.alike(mine - distance, theirs - distance, _WORD)
             for distance in before
+        )
+
+    def is_in_front_of_carried(self, mine: int, theirs: int, function: Function) -> bool:
+        """Whether an unknown index led to ``mine`` in the patch, at ``theirs`` (VAs), from a constant behind it that ``function`` names.
+
+        The patch carries that constant, and what it has in front of it is something else.
+        """
+        fixed = theirs - self.theirs.load_base
+        if self.patch is None or self.patch_va is None or not self.patch_va <= mine < self.patch_end:
+            return False
+        if fixed in self.named.targets(function) or fixed in self.named.certain(function):
+            return False
+        named = self._named_in_patch(function)
+        behind = (target - fixed for target in self.named.targets(function) if target > fixed)
+        return any(
+            mine - self.patch_va + distance in named and self.alike(mine + distance, theirs + distance, _WORD) for distance in behind
         )
 
     def _is_beside_carried(self, mine: int, theirs: int, function: Function) -> bool:

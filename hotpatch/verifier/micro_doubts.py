@@ -47,7 +47,7 @@ class Doubts:
             return _STRAY
         if not self._repeats:
             return _OFTEN
-        if self._depends(difference):
+        if self._depends(difference) or self._moves_along(difference):
             return _PLACE
         return _CUT if self._is_cut(difference) else None
 
@@ -73,7 +73,7 @@ class Doubts:
 
     @cached_property
     def _moved(self) -> tuple[Observed, int] | None:
-        runner = self._sides.elsewhere()
+        runner = self._sides.elsewhere(None)
         if runner is None:
             return None
         return self._again(runner), runner.process.load_base - self._theirs.process.load_base
@@ -122,10 +122,14 @@ class Doubts:
         return number < len(others) and self._correlation.is_beside_table(others[number][0], va, size, self._fixed)
 
     def _beyond(self, number: int, va: int) -> bool:
-        """Whether an access that a reference explains by its place goes past what is there."""
+        """Whether an access that a reference explains by its place goes past what is there, or comes before it."""
         others = self._mine.touched
-        past = number < len(others) and self._correlation.is_past_carried(others[number][0], va, self._fixed)
-        return past or self._correlation.is_plain_code(va, self._fixed)
+        if number < len(others) and self._correlation.is_past_carried(others[number][0], va, self._fixed):
+            return True
+        # Where a run was led round the check of a length, what is left of it is less than what is taken away from an end that it tells.
+        led = bool(self._runs.forced) and number < len(others)
+        in_front = led and self._correlation.is_in_front_of_carried(others[number][0], va, self._fixed)
+        return in_front or self._correlation.is_plain_code(va, self._fixed)
 
     @cached_property
     def _other_places(self) -> frozenset[tuple[int, int]]:
@@ -156,6 +160,34 @@ class Doubts:
             there = va + distance if self._is_inside(va) else va
             return any(first.written.get(va + at) != moved.written.get(there + at) for at in _differing(*difference.values))
         return value_at(moved, difference.place) != value_at(first, difference.place)
+
+    def _moves_along(self, difference: Difference) -> bool:
+        """Whether the value is the other side's where the fixed image lies so that something is there which the function refers to.
+
+        Of an address taken away from a made-up one the lower bits may be all that is left, which stay the same where the image lies as far
+        away as Windows would load it: what the function refers to may have moved by a page.
+        """
+        if difference.values is None or not difference.place or any(self._is_in_image(value) for value in difference.values):
+            return False
+        mine = difference.values[0]
+        for distance in self._correlation.moved_by_pages(self._fixed):
+            runner = self._sides.elsewhere(distance)
+            if runner is not None and self._has_there(self._again(runner), difference, mine, distance):
+                return True
+        return False
+
+    def _has_there(self, moved: Observed, difference: Difference, value: int, distance: int) -> bool:
+        """Whether a run of the fixed image, ``distance`` bytes from where it was, has ``value`` at the place of ``difference``."""
+        if difference.place[0] != "written":
+            return value_at(moved, difference.place) == value
+        va = int(difference.place[1])
+        there = va + distance if self._is_inside(va) else va
+        differing = _differing(*(difference.values or (0, 0)))
+        return all(moved.written.get(there + at) == value >> 8 * at & 0xFF for at in differing)
+
+    def _is_in_image(self, value: int) -> bool:
+        sides = (self._correlation.mine, self._correlation.theirs)
+        return any(0 <= value - process.load_base < process.base.size_of_image for process in sides)
 
     def _is_cut(self, difference: Difference) -> bool:
         """Whether the bytes that differ come of whole values that mean the same, written to the same places.

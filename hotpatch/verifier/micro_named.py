@@ -20,6 +20,7 @@ class _Found(NamedTuple):
     targets: dict[Rva, frozenset[int]]
     accessed: dict[Rva, frozenset[int]]
     reckoned: dict[Rva, frozenset[int]]
+    certain: dict[Rva, frozenset[int]]
     tables: dict[Rva, tuple[range, ...]]
 
 
@@ -29,7 +30,7 @@ class Named:
     def __init__(self, image: Image) -> None:
         """Begin with nothing looked for."""
         self._image = image
-        self._found = _Found({}, {}, {}, {})
+        self._found = _Found({}, {}, {}, {}, {})
 
     def targets(self, function: Function) -> frozenset[int]:
         """What ``function`` refers to."""
@@ -50,6 +51,13 @@ class Named:
         known = self._found.reckoned
         if function.entry not in known:
             known[function.entry] = frozenset(place for place, _ in ways_from_named(self._image, function))
+        return known[function.entry]
+
+    def certain(self, function: Function) -> frozenset[int]:
+        """The same where no unknown index comes on top."""
+        known = self._found.certain
+        if function.entry not in known:
+            known[function.entry] = frozenset(place for place, indexed in ways_from_named(self._image, function) if not indexed)
         return known[function.entry]
 
     def tables(self, function: Function) -> tuple[range, ...]:

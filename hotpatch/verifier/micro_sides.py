@@ -25,7 +25,7 @@ class Sides:
         place: Where the function is there.
         theirs: Runs the fixed image.
         place_in: Where the function is in a process of the fixed image.
-        elsewhere: Runs the fixed image at another address; gives ``None`` where it can't lie there.
+        elsewhere: Runs the fixed image at another address, as far away as is asked, or anywhere; gives ``None`` where it can't lie there.
         correlation: Of the two processes' addresses.
         fixed: The function in the fixed image.
         shape: Its control flow in the process of ``theirs``.
@@ -38,7 +38,7 @@ class Sides:
     place: Place
     theirs: Runner
     place_in: Callable[[Runner], Place]
-    elsewhere: Callable[[], Runner | None]
+    elsewhere: Callable[[int | None], Runner | None]
     correlation: Correlation
     fixed: Function
     shape: Shape

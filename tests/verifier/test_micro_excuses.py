@@ -16,7 +16,7 @@ from hotpatch.verifier import MicroExecution, MicroOutcome, verify_functions
 from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_observed import Observed, Seen
-from tests.emulator.pe import DATA, RDATA, TEXT, Pe
+from tests.emulator.pe import DATA, RDATA, RW, TEXT, Pe
 from tests.verifier.damage import with_code
 
 each_machine = pytest.mark.parametrize("machine", Machine)
@@ -193,3 +193,62 @@ def test_small_numbers_are_no_addresses_where_an_image_lies_low(machine: Machine
     if distance is not None:
         values = mine.load_base + DATA + 0x100 + distance, theirs.load_base + DATA + 0x280 + distance
     assert correlation.same(*values, function, range(0)) is same
+
+
+TAKEN_AWAY = {
+    Machine.X64: "sub rsp, 0x28; call 0x1100; lea rcx, [rip + {distance}]; sub eax, ecx; movzx eax, ax; add rsp, 0x28; ret",
+    Machine.ARM64: "stp x29, x30, [sp, #-16]!; bl 0x1100; adrp x9, {page}; add x9, x9, #{low}; sub x0, x0, x9; and x0, x0, #0xffff;"
+    " ldp x29, x30, [sp], #16; ret",
+}
+"""Takes an address away from what a call gives and returns the lower bits, as after a search in a text."""
+
+
+@each_machine
+@pytest.mark.parametrize(("place", "same"), [(DATA + 0x200, True), (DATA + 0x240, False), (DATA + 0x340, False)])
+def test_an_address_that_moved_by_a_page_is_taken_away_from_a_made_up_one(machine: Machine, place: int, same: bool) -> None:
+    images = []
+    code = TAKEN_AWAY[machine]
+    ahead = len(assemble(machine, code.partition("; sub eax")[0].format(distance=0), TEXT)) if machine is Machine.X64 else 0
+    for text, other, named in ((RDATA + 0x200, RDATA + 0x240, RDATA + 0x200), (DATA + 0x200, DATA + 0x240, place)):
+        pe = Pe(machine, rdata_flags=RW)
+        given = {"distance": named - TEXT - ahead, "page": named & -0x1000, "low": named & 0xFFF}
+        pe.put(TEXT, assemble(machine, code.format(**given), TEXT))
+        pe.put(TEXT + 0x100, assemble(machine, "ret", TEXT))
+        pe.cursor = RDATA + 0x800
+        pe.exports("walk.dll", [("walk", TEXT), ("callee", TEXT + 0x100), ("text", text), ("other", other), ("end", other + 8)])
+        images.append(pe.build("walk.dll"))
+    report = _relocated(images)
+    assert (report.outcome is not MicroOutcome.DIFFER) == same, report.text
+
+
+LENGTHS = {
+    Machine.X64: "and edx, {mask}; lea rcx, [rip + 0x1236]; test dl, 32; jne 0x1012; xor eax, eax; ret;"
+    " mov rax, qword ptr [rcx + rdx - {back}]; ret",
+    Machine.ARM64: "and x1, x1, #{mask}; adrp x9, 0x2000; add x9, x9, #0x240; and x8, x1, #32; cbnz x8, 0x101c; mov x0, #0; ret;"
+    " sub x1, x1, #{back}; ldr x0, [x9, x1]; ret",
+}
+"""Where a length has one bit set, reads from a new table as far behind its beginning as that is more than a number."""
+
+
+@each_machine
+@pytest.mark.parametrize(("mask", "back", "at", "same"), [(31, 0x20, -0x20, True), (31, 0, 0, False), (63, 0x60, -0x40, False)])
+def test_a_length_that_is_shorter_than_was_checked(machine: Machine, mask: int, back: int, at: int, same: bool) -> None:
+    """Led round the check, which no length of five bits passes, it reads in front of the table. Where it does so by itself, that counts."""
+    images = []
+    table = RDATA + 0x240
+    for code in ("mov eax, 7; ret" if machine is Machine.X64 else "ret", LENGTHS[machine].format(mask=mask, back=back)):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, code, TEXT))
+        if images:
+            pe.put(table - 0x80, bytes(range(0x80, 0x100)) + bytes(range(1, 0x41)))
+        pe.cursor = RDATA + 0x800
+        pe.exports("walk.dll", [("walk", TEXT), ("datum", DATA)])
+        images.append(pe.build("walk.dll"))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    (item,) = (item for item in patch.carried if item.kind is CarriedKind.CONSTANT)
+    there = item.patch_rva + patch.image.read(item.patch_rva, item.size).index(bytes(range(1, 0x41))) + at
+    old = patch.image.read(there, 0x20)
+    other = with_code(patch, there - patch.functions[0].patch_rva, old.hex(), bytes(byte ^ 0x40 for byte in old).hex())
+    (report,) = verify_functions(images[0], other, fixed=images[1]).functions
+    assert (report.outcome is not MicroOutcome.DIFFER) == same, report.text
+    assert report.why or not same
