@@ -199,7 +199,7 @@ class _Search:
         """What points at the same texts, as nothing else in its image does, between matched neighbours that moved by as much."""
         tables = NamingTables(self.base, self.fixed)
         led_to = [Counter(view.image.pointers.values()) for view in (self.base, self.fixed)]
-        for old in [start for start in self.base.boundaries if start not in self.pairs and self.base.pointers_from(start)]:
+        for old in [start for start in self.base.holders if start not in self.pairs]:
             new = self._same_place(old) if self.base.writable(old) else None
             if new is None or not (self._may_pair(old, new) and self._is_between(old, new)):
                 continue
