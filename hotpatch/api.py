@@ -60,6 +60,7 @@ def build(
     diff: ImageDiff,
     *,
     only: Iterable[str] = (),
+    leave_out: Iterable[str] = (),
     sequence: int = 1,
     redirect: Redirect | str = Redirect.HPAT,
     allow: Iterable[str] = (),
@@ -72,6 +73,7 @@ def build(
     Args:
         diff: What :func:`diff` found.
         only: Functions (names, or ``rva:0x…``) to patch; all changed ones when empty.
+        leave_out: Functions of these that stay as they are.
         sequence: The patch's sequence number, from 1.
         redirect: The strategy asked for; a function that it does not fit gets another, and the patch says why.
         allow: Rules to override.
@@ -82,7 +84,7 @@ def build(
     Raises:
         NotHotpatchable: With every refusal in ``.refusals``.
         NothingToDo: There is no functional change.
-        InputError: ``diff`` is none, ``redirect``, ``sequence`` or a name in ``only`` or ``allow`` is none, or one of these two is a text.
+        InputError: ``diff`` is none, ``redirect``, ``sequence`` or a name in ``allow`` is none, or a list is a text.
     """
     from hotpatch.builder import build_patch
     from hotpatch.differ import ImageDiff
@@ -91,9 +93,17 @@ def build(
     expect(diff, ImageDiff, "an ImageDiff", "compare two images first: hotpatch.diff(base, fixed)")
     expect(sequence, int, "an int", "number patches from 1")
     expect(state_version, int, "an int", "number versions from 1; 0 says that there are none")
-    _not_text(only=only, allow=allow)
+    _not_text(only=only, leave_out=leave_out, allow=allow)
     terms = Terms(state_version, obligatory, can_roll_back)
-    return build_patch(diff, only=tuple(only), sequence=sequence, redirect=_one_of(Redirect, redirect), allow=tuple(allow), terms=terms)
+    return build_patch(
+        diff,
+        only=tuple(only),
+        leave_out=tuple(leave_out),
+        sequence=sequence,
+        redirect=_one_of(Redirect, redirect),
+        allow=tuple(allow),
+        terms=terms,
+    )
 
 
 def load(path: str | PathLike[str]) -> Patch:

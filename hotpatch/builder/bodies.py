@@ -49,7 +49,7 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
                 function.name,
                 function.entry,
                 f"code runs on past its end at 0x{block.end:x} of the fixed image into what is no known function; leave this function out "
-                "with --only",
+                "with --except",
                 {"image": "fixed", **instruction_evidence(image, last.address, last.size)},
             )
         falls_into[block.end] = following

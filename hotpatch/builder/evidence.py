@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def advice(base: Image, fixed: Image) -> str:
     """What to do about a reference that is not resolved: symbols can tell more, where they are not known yet."""
-    leave_out = "leave this function out with --only"
+    leave_out = "leave this function out with --except"
     return leave_out if base.has_symbols and fixed.has_symbols else f"build both images with PDBs, or {leave_out}"
 
 

@@ -162,7 +162,7 @@ class _Linker:
             self._refuse(
                 first,
                 Rule.UNRESOLVED_REFERENCE,
-                "one instruction takes the page of several things that lie in different pages now; leave the function out with --only",
+                "one instruction takes the page of several things that lie in different pages now; leave the function out with --except",
                 {"targets": [int(item.site.target) for item in links], "bound": [[space.value, int(rva)] for space, rva in places]},
             )
             return
@@ -231,9 +231,7 @@ class _Linker:
             return
         except KeyError as lost:
             target = int(lost.args[0])
-            reason = (
-                f"the jump table at 0x{table.address:x} leads to 0x{target:x}, which is not part of its function; leave it out with --only"
-            )
+            reason = f"the jump table at 0x{table.address:x} leads to 0x{target:x}, not part of its function; leave it out with --except"
             number = next((number for number, leads_to in enumerate(table.targets) if leads_to == target), 0)
             evidence = {**entry_evidence(self.fixed, table, number), "target": target}
             self.work.refusals.append(Refusal(Rule.UNRESOLVED_REFERENCE, name, entry, reason, evidence))

@@ -38,6 +38,7 @@ def build_patch(
     diff: ImageDiff,
     *,
     only: Iterable[str] = (),
+    leave_out: Iterable[str] = (),
     sequence: int = 1,
     redirect: Redirect = Redirect.HPAT,
     allow: Iterable[str] = (),
@@ -48,6 +49,7 @@ def build_patch(
     Args:
         diff: The comparison.
         only: Functions (names, or ``rva:0x…``) to replace; everything that changed when empty.
+        leave_out: Those of them that stay as they are.
         sequence: The patch's sequence number, from 1.
         redirect: The strategy asked for; a function that it does not fit gets another one, and its ``why`` says so.
         allow: Rules to override (:data:`hotpatch.builder.rules.OVERRIDABLE`).
@@ -63,8 +65,11 @@ def build_patch(
     if not 0 <= terms.state_version <= LARGEST_SEQUENCE:
         raise InputError(f"state version {terms.state_version}", f"a state version is between 0 and {LARGEST_SEQUENCE}")
     allowed = overrides(allow)
-    selected, refusals = select(diff, only)
+    only, leave_out = tuple(only), tuple(leave_out)
+    selected, refusals = select(diff, only, leave_out)
     refusals += check(diff, selected, allowed)
+    if not selected and not refusals and (only or leave_out):
+        raise NothingToDo("every function that changed is left out")
     if not selected and not refusals:
         raise NothingToDo(f"{diff.fixed.path} does not differ from {diff.base.path} in function")
     entrances, objections = _entrances(diff.base, selected, redirect)

@@ -128,7 +128,7 @@ class Entrances:
                     Rule.BRANCH_INTO_DISPLACED,
                     function.name,
                     function.entry,
-                    f"code at 0x{source:x} branches to 0x{target:x}, which the redirect overwrites; leave the function out with --only",
+                    f"code at 0x{source:x} branches to 0x{target:x}, which the redirect overwrites; leave the function out with --except",
                     {"target": target, **instruction_evidence(self._base, source, 16)},
                 )
         return None

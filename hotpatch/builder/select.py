@@ -26,14 +26,24 @@ _ALIKE = 0.5
 """Of a function's two versions; less, and what calls it in both, having changed too, may call two functions."""
 
 
-def select(diff: ImageDiff, only: Iterable[str] = ()) -> tuple[tuple[Selected, ...], tuple[Refusal, ...]]:
-    """The pairs to replace, by base entry, and what is wrong with ``only`` (FUNCTION texts; empty: everything that changed in function)."""
+def select(diff: ImageDiff, only: Iterable[str] = (), leave_out: Iterable[str] = ()) -> tuple[tuple[Selected, ...], tuple[Refusal, ...]]:
+    """The pairs to replace, by base entry, and what is wrong with the lists.
+
+    Args:
+        diff: The comparison.
+        only: FUNCTION texts; empty: everything that changed in function.
+        leave_out: Those of them that stay as they are.
+    """
     rows = tuple(row for row in diff.of(Verdict.CHANGED) if not row.is_cosmetic)
     base, fixed = view_of(diff.base), view_of(diff.fixed)
     refusals: list[Refusal] = []
-    wanted = list(only)
+    wanted, unwanted = list(only), list(leave_out)
     if wanted:
         rows, refusals = _named(diff, wanted)
+    if unwanted:
+        without, unknown = _named(diff, unwanted)
+        rows, refusals = tuple(row for row in rows if row not in without), [*refusals, *unknown]
+    if wanted or unwanted:
         refusals += _left_behind(diff, rows, base)
     changed = frozenset(name for row in diff.of(Verdict.CHANGED) if row.fixed for name in row.fixed.names)
     selected = {

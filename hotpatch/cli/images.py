@@ -111,6 +111,7 @@ def build(
     *,
     output: Annotated[str, Parameter(name=["--output", "-o"], metavar="PATCH")],
     only: Annotated[list[str] | None, Many, Parameter(metavar="FUNCTION")] = None,
+    leave_out: Annotated[list[str] | None, Many, Parameter(name="--except", metavar="FUNCTION")] = None,
     sequence: Integer = 1,
     redirect: Literal["hpat", "direct", "inline"] = "hpat",
     allow: Annotated[list[str] | None, Many, Parameter(metavar="RULE")] = None,
@@ -127,6 +128,7 @@ def build(
         fixed: The build with the fix.
         output: The patch image to write, in the place of a patch that is there (never of a build); nothing is written when it is refused.
         only: Patch only this function, a name or rva:0x… in the base, instead of all that changed (may be given several times).
+        leave_out: Leave this function as it is, though it changed (may be given several times).
         sequence: The patch's sequence number, from 1; a patch that goes on top of another needs a larger one.
         redirect: How calls get to the new functions: by a slot of the hot patch address table, a jump, or a jump over the entry (inline).
         allow: Override this rule (may be given several times; docs/limits.md lists which can be); the patch records it.
@@ -151,6 +153,7 @@ def build(
             patch = build_patch(
                 found,
                 only=only or (),
+                leave_out=leave_out or (),
                 sequence=sequence,
                 redirect=redirect,
                 allow=allow or (),

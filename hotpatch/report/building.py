@@ -23,7 +23,7 @@ _NAMES_SHOWN = 8
 _STAYING = {
     "removed": ("{} not in the fixed build and {} in the process; a call that still gets there runs the old code", "is", "are"),
     "cosmetic": ("{} in line numbers, versions, dates or folders alone and {} as in the base", "differs", "differ"),
-    "left-out": ("{} but {} as in the base, by --only", "changed", "changed"),
+    "left-out": ("{} but {} as in the base, as asked", "changed", "changed"),
 }
 """Why functions of the base stay → how that is said, and its verb for one and for several."""
 

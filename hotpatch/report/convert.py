@@ -188,7 +188,7 @@ def no_build(base: Image, sequence: int, refused: Iterable[Refusal], found: Imag
 
 
 def _with_base_function(refusal: RefusalDocument, found: ImageDiff) -> RefusalDocument:
-    """A refusal about a function of the fixed image also tells which one of the base that is: by that, ``--only`` names it."""
+    """A refusal about a function of the fixed image also tells which one of the base that is: by that, ``--except`` names it."""
     entry = None
     if refusal.evidence.get("image") == "fixed" and refusal.rva is not None:
         entry = found.base_entries.get(Rva(refusal.rva))

@@ -71,7 +71,7 @@ class MicroFunctionDocument(Document, frozen=True, kw_only=True):
 
 
 class StayingDocument(Document, frozen=True, kw_only=True):
-    """A function of the base that differs and is not replaced: gone from the fixed build, cosmetic, or left out by ``--only``."""
+    """A function of the base that differs and is not replaced: gone from the fixed build, cosmetic, or left out as asked."""
 
     name: str | None
     base_rva: int

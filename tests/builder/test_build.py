@@ -143,6 +143,16 @@ def test_only_some(machine):
 
 
 @each_machine
+def test_all_but_some(machine):
+    diff = compared("new-constant", machine)
+    assert [row.name for row in build_patch(diff, leave_out=["describe"]).functions] == ["category"]
+    assert [row.name for row in build_patch(diff, only=["describe", "category"], leave_out=["category"]).functions] == ["describe"]
+    assert [item.rule for item in refused(diff, leave_out=["no_such_thing"])] == [Rule.NO_SUCH_FUNCTION]
+    with pytest.raises(NothingToDo, match="every function that changed is left out"):
+        build_patch(diff, leave_out=["describe", "category"])
+
+
+@each_machine
 def test_only_what_exists_and_changed(machine):
     diff = compared("new-helper", machine)
     unchanged = next(row.name for row in diff.functions if row.verdict in {"identical", "relocated"} and row.name)

@@ -295,6 +295,7 @@ def test_build_tells_what_stays_as_it_is(ask: Ask, image, machine, tmp_path: Pat
     assert "\n1 function is not in the fixed build and stays in the process; " in ask(*build).out
     rows = ask(*build, "--only", "triangle_area", "--json").document("build")["staying"]
     assert {row["name"]: row["why"] for row in rows} == {"as_it_is": "removed", "make_triangle": "left-out"}
+    assert ask(*build, "--except", "make_triangle", "--json").document("build")["staying"] == rows
 
 
 def test_nothing_to_do(ask: Ask, image, machine, tmp_path: Path) -> None:

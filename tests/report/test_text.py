@@ -195,12 +195,12 @@ STAYING = [
         [
             "1 function is not in the fixed build and stays in the process; a call that still gets there runs the old code: old",
             "1 function differs in line numbers, versions, dates or folders alone and stays as in the base: line",
-            "1 function changed but stays as in the base, by --only: rva:0x30",
+            "1 function changed but stays as in the base, as asked: rva:0x30",
         ],
     ),
     (
         [(f"f{number}", number, "left-out") for number in range(10)],
-        ["10 functions changed but stay as in the base, by --only: f0, f1, f2, f3, f4, f5, f6, f7 and 2 more (--json has all)"],
+        ["10 functions changed but stay as in the base, as asked: f0, f1, f2, f3, f4, f5, f6, f7 and 2 more (--json has all)"],
     ),
 ]
 
