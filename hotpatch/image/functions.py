@@ -87,7 +87,8 @@ class _Finder(Followed):
     def _stands_alone(self, target: int, owner: int) -> bool:
         """Whether the code at ``target``, which a branch of ``owner`` leads to, is another function that it ends with a call of.
 
-        Such code stands apart, begins where functions do, returns by itself and never leads back; a cold part fails in one of these.
+        Such code stands apart, begins where functions do and where nothing runs on, returns by itself and never leads back; a cold part
+        fails in one of these.
         What the function table says to be the rest of something else has that one's frame, so that nobody can call it.
         """
         if self._is_rest(target):
@@ -95,7 +96,7 @@ class _Finder(Followed):
         inside = self.containing(target)
         if inside is not None and self._checks_cookie(owner):
             return True
-        if inside is None and target % ALIGNED:
+        if (inside is None and target % ALIGNED) or (inside is not None and self._falls_to(target, inside)):
             return False
         index = bisect_left(self.starts, target) - 1
         previous = self.starts[index] if index >= 0 else None

@@ -226,6 +226,21 @@ def test_the_end_of_a_part_has_a_frame_that_others_made_and_is_no_function():
     assert [function.ranges for function in pe.build("part.dll").functions][1:] == [(Range(start, start + 0x34),)]
 
 
+def test_an_end_that_code_before_it_runs_on_into_is_no_function():
+    """Parts of one function with an entry each: a later one branches to an end in an earlier one's middle, which returns by itself."""
+    pe = Pe(Machine.ARM64)
+    pe.put(TEXT, bytes(0x80))
+    start = TEXT + 0x10
+    code = (0xF81F0FFE, 0x34000060, 0xF84107FE, 0xD65F03C0)  # str lr; cbz: to the first part; ldr lr; ret
+    first = (0x340000A1, 0x52800020, 0x52800140, 0xF84107FE, 0xD65F03C0)  # cbz: to the second; mov, and the end: mov; ldr lr; ret
+    second = (0x34FFFFA3, 0xD65F03C0)  # cbz: to the end; ret
+    pe.put(start, words(*code, *first, *second))
+    pe.exports("part.dll", [("other", TEXT), ("parts", start)])
+    pe.put(TEXT, bytes.fromhex(RETURN))
+    _records(pe, *((start + at, count, "d3c1e4e4") for at, count in ((0, 4), (0x10, 5), (0x24, 2))))
+    assert [function.ranges for function in pe.build("part.dll").functions][1:] == [(Range(start, start + 0x2C),)]
+
+
 @pytest.mark.parametrize(("read", "found"), [(0, [TEXT, TEXT + 24]), (0x10, [TEXT])], ids=["cookie", "another-word"])
 def test_the_check_of_the_cookie_and_what_reports_its_failure(read, found):
     """As Microsoft's C runtime has them on Arm64: the check, which has no frame, branches to a function that never returns."""
