@@ -11,10 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
 from hotpatch.differ.correspond import Ranges
+from hotpatch.differ.last import LastOnes
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.naming_tables import NamingTables, pointer_pairs, same_descriptions
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
@@ -96,6 +98,7 @@ def correlate_data(base: View, fixed: View, matching: Matching, twins: Twins) ->
     search.probable()
     search.reached()
     search.in_place()
+    search.last_ones()
     search.pointed_at()
     search.repeated_names()
     return LiveData(search.stretches(), tuple(search.disputes), tuple(search.shifts))
@@ -293,6 +296,16 @@ class _Search:
             complete = len(places) == len(lost) == len(gained) and all(self._is_used_alike(pair, *item, gained) for item in places.items())
             for base, fixed in places.items():
                 if (complete and self.base.extent(base).size == self.fixed.extent(fixed).size) or self._is_telling(base):
+                    self._pair(base, fixed, Evidence.ORDER)
+
+    def last_ones(self) -> None:
+        """What changed functions refer to, and is the last one left where all others have but changed places."""
+        last = LastOnes(self.base, self.fixed, self.matching, self._users)
+        for pair in self.twins.unlike:
+            lost = open_targets(self.base, pair[0], self.pairs)
+            gained = open_targets(self.fixed, pair[1], self._taken) if lost else ()
+            for base, fixed in product(lost, gained):
+                if self._may_pair(base, fixed) and last.is_last(base, fixed, self.pairs):
                     self._pair(base, fixed, Evidence.ORDER)
 
     def pointed_at(self) -> None:

@@ -145,3 +145,28 @@ def test_a_word_that_is_used_at_the_same_instructions_is_no_new_one_that_others_
 @pytest.mark.parametrize("changed", [{"f": ("X", "FIRST", "N")}, {"f": ("X", "FIRST", "X")}], ids=["uses-both", "uses-it-more-often"])
 def test_a_word_that_may_be_either_is_refused(machine, changed):
     assert rules(tied(machine, **changed)) & {Rule.UNRESOLVED_REFERENCE, Rule.CONTRADICTING_VOTES}
+
+
+def left(machine, x, y):
+    """Two words changed places; unchanged code uses the one, and of the other nothing but what it holds tells where it is."""
+    images = []
+    for number, (one, other) in enumerate(((FIRST + 0x10, FIRST + 0x18), (FIRST + 0x18, FIRST + 0x10)), 1):
+        taken = [one, FIRST] if number == 1 else [FIRST, one]
+        functions = {"f": (taken, number), "g": ([other], 0), "first": ([FIRST], 0), "last": ([FIRST + 0x20], 0)}
+        images.append(image(machine, functions, {FIRST: (1, 2, 3, 4), one: x, other: y, FIRST + 0x20: (5, 6)}, loads))
+    return diff_images(*images)
+
+
+@each_machine
+def test_the_last_one_left_is_told_by_what_it_holds(machine):
+    diff = left(machine, (2, 0), (9, 0))
+    assert diff.findings == ()
+    patch = build(diff)
+    assert [row.name for row in patch.functions] == ["f"]
+    assert Applied(diff.base, patch).call("f") == (1 | 2 << 32) - 2 + 2
+
+
+@each_machine
+@pytest.mark.parametrize(("x", "y"), [((2, 0), (2, 0)), ((0, 0), (9, 0))], ids=["held-by-both", "zeros"])
+def test_the_last_one_left_that_holds_what_others_do_is_refused(machine, x, y):
+    assert rules(left(machine, x, y)) & {Rule.UNRESOLVED_REFERENCE, Rule.CONTRADICTING_VOTES}
