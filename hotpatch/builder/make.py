@@ -100,10 +100,11 @@ def _entrances(base: Image, selected: Sequence[Selected], requested: Redirect) -
 
 
 def _refuse(refusals: Iterable[Refusal]) -> None:
-    """End here where there are refusals, each once."""
-    distinct: list[Refusal] = []
+    """End here where there are refusals, each once, those of one function or datum together."""
+    found: dict[str | int | None, list[Refusal]] = {}
     for refusal in refusals:
-        if refusal not in distinct:
-            distinct.append(refusal)
-    if distinct:
-        raise NotHotpatchable(distinct)
+        together = found.setdefault(refusal.rva if refusal.function is None else refusal.function, [])
+        if refusal not in together:
+            together.append(refusal)
+    if found:
+        raise NotHotpatchable([refusal for together in found.values() for refusal in together])
