@@ -234,6 +234,10 @@ class Reaching:
                 if held is not ANY:
                     distance, indexed = _plus(held, added)
                     yield Reached(at, anchor, distance, 0, indexed)
+        for _, source, added in motion.indexed:
+            for anchor, held in state.get(source, {}).items():
+                if held is not ANY and (distance := _plus(held, added)[0]):
+                    yield Reached(at, anchor, distance, 0, indexed=True)
 
     # the fixed point ---------------------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,11 @@ def index_number(instructions: Sequence[Instruction], number: int) -> int | None
     inside = memory(text) if text else None
     places = {inside.base, inside.scaled} if inside is not None else set()
     for one in reversed(instructions[max(0, number - _FARTHEST) : number]):
+        written = PARENTS.get(one.operands.partition(",")[0])
+        if written not in places or one.mnemonic.startswith(FORM.not_writing):
+            continue
         found = _NUMBER.match(one.operands) if one.mnemonic == "mov" else None
-        if found is not None and PARENTS.get(found[1]) in places:
+        if found is not None:
             return int(found[2], 0)
+        places.discard(written)
     return None

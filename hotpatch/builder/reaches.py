@@ -212,7 +212,7 @@ class Distances:
     def is_end(self, reach: Reach) -> bool:
         """Whether it is the end of an array, of which only the address is made."""
         symbol = self._fixed.symbol(reach.taken)
-        if symbol is None or reach.width or symbol.end != reach.start:
+        if symbol is None or reach.width or reach.indexed or symbol.end != reach.start:
             return False
         return symbol.is_array or (symbol.size or 0) > POINTER_SIZE
 

@@ -186,7 +186,9 @@ class _Check:
         """What is reached at constant distances from data that code names must be there as well; a bare address may be a symbol's end."""
         reckoned, self.reckoned = self.reckoned, []
         for site, items in reaches(self.fixed, body, reckoned).items():
-            for item in (item for item in items if (item.width or not self._is_end(item)) and not self.same.is_own_index(item)):
+            for item in (
+                item for item in items if (item.width or item.indexed or not self._is_end(item)) and not self.same.is_own_index(item)
+            ):
                 found = self.named.get((site.field, site.target))
                 problem = self._reach_problem(item, found) if found is not None else None
                 if problem is not None:

@@ -172,6 +172,18 @@ def test_first_reached(case: str, machine: Machine) -> None:
     assert [(item.distance, item.width) for item in found if item.at != START and item.width] == expected[machine]
 
 
+@pytest.mark.parametrize("machine", Machine)
+def test_an_address_to_which_an_index_is_added_behind_what_is_named(machine: Machine) -> None:
+    """Nothing accesses it here; it is told where something begins, not of the beginning of what is named."""
+    source = {
+        X64: "lea rax, [rbx + 8]; add rax, rcx; lea rdx, [rbx + rcx*4]; ret",
+        ARM64: "add x8, x19, #8; add x8, x8, x0; add x9, x19, x1",
+    }
+    code = assemble(machine, TAKES[machine] + source[machine], START)
+    found = architecture(machine).reached(list(architecture(machine).disassemble(code, START)), [START], {})
+    assert [(item.distance, item.width, item.indexed) for item in found if item.at != START] == [(8, 0, False), (8, 0, True)]
+
+
 WORDS = {
     "ld1 {v0.4s, v1.4s}, [x19]": (0x4C40AA60, [(0, 32)]),
     "st1 {v0.s}[1], [x19]": (0x0D009260, [(0, 4)]),
