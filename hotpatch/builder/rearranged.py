@@ -26,7 +26,7 @@ from hotpatch.differ.parts import PlaceKind
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from hotpatch.builder.novelty import Novelty
     from hotpatch.differ import DatumMatch, ImageDiff
@@ -159,12 +159,14 @@ class Rearranged:
         there, here = self._uses[self._base].get(base, {}), self._uses[self._fixed].get(fixed, {})
         return bool(here) and {self._partners.get(entry) for entry in there} == set(here)
 
-    @staticmethod
-    def _reaching(view: View, places: Collection[int]) -> set[int]:
+    def _reaching(self, view: View, places: Collection[int]) -> set[int]:
         """The functions that name one of ``places``, or reach it from other data at a distance that code tells."""
-        named = {entry for place in places for entry in view.users.get(place, ())}
-        functions = (one for one in view.image.functions if any(view.writable(target) for target in view.body(one.entry).whole_targets))
-        return named.union(one.entry for one in functions if any(at in places for at, _ in ways_from_named(view.image, one)))
+        return {entry for place in places for entry in (*view.users.get(place, ()), *self._reached[view].get(place, ()))}
+
+    @cached_property
+    def _reached(self) -> Mapping[View, Mapping[int, Sequence[int]]]:
+        """Places → the functions, by entry, that reach them from live data that they name."""
+        return {view: _reached_in(view) for view in (self._base, self._fixed)}
 
     def _used_alike(self, base: int, fixed: int) -> bool:
         """Whether every instruction that refers to one aligns with one that refers to the other."""
@@ -255,6 +257,15 @@ def _starts_of_pointers(view: View, near: int, before: int) -> list[int]:
 
 def _whole(kind: FixupKind) -> bool:
     return kind is not FixupKind.PAGEBASE_REL21
+
+
+def _reached_in(view: View) -> Mapping[int, Sequence[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    for function in view.image.functions:
+        if any(view.writable(target) for target in view.body(function.entry).whole_targets):
+            for place in {at for at, _ in ways_from_named(view.image, function)}:
+                found[place].append(function.entry)
+    return found
 
 
 def _uses_of(view: View) -> Mapping[int, Mapping[int, int]]:
