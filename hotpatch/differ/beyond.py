@@ -51,6 +51,8 @@ class Hidden:
 
 def another_reached(relation: Correspondence, old: Body, new: Body) -> Distant | None:
     """The first instruction of two functions of the same body that reaches another datum in each, at the same distance."""
+    if not relation.known.is_disturbed and not relation.hidden.may_reach(old, new):
+        return None
     return next(others_reached(relation, old, new), None)
 
 

@@ -300,13 +300,16 @@ class _Search:
 
     def last_ones(self) -> None:
         """What changed functions refer to, and is the last one left where all others have but changed places."""
-        last = LastOnes(self.base, self.fixed, self.matching, self._users)
         for pair in self.twins.unlike:
             lost = open_targets(self.base, pair[0], self.pairs)
             gained = open_targets(self.fixed, pair[1], self._taken) if lost else ()
             for base, fixed in product(lost, gained):
-                if self._may_pair(base, fixed) and last.is_last(base, fixed, self.pairs):
+                if self._may_pair(base, fixed) and self._last_ones.is_last(base, fixed, self.pairs):
                     self._pair(base, fixed, Evidence.ORDER)
+
+    @cached_property
+    def _last_ones(self) -> LastOnes:
+        return LastOnes(self.base, self.fixed, self.matching, self._users)
 
     def pointed_at(self) -> None:
         """What pointers at the same places of matched data lead to, where nothing else refers to it: tables in tables."""

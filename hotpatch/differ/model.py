@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.address import Rva
 
@@ -46,8 +46,7 @@ class Elsewhere:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionMatch:
+class FunctionMatch(NamedTuple):
     """A function of either image or a pair of both.
 
     Attributes:

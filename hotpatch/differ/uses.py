@@ -26,10 +26,9 @@ def open_targets(view: View, entry: int, matched: Container[int]) -> list[int]:
 def users_of(view: View) -> dict[int, set[int]]:
     """Live data → what refers to them: functions by entry, and places of pointers."""
     found: dict[int, set[int]] = defaultdict(set)
-    for entry in view.functions:
-        for link in view.links(entry):
-            if link.kind is not FixupKind.PAGEBASE_REL21 and view.place(link.target).kind is PlaceKind.WRITABLE:
-                found[link.target].add(entry)
+    for target, entries in view.users.items():
+        if view.place(target).kind is PlaceKind.WRITABLE:
+            found[target].update(entries)
     for site, target in view.image.pointers.items():
         found[target].add(site)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
@@ -100,7 +99,7 @@ def _with_cosmetic_notes(relation: Correspondence, matching: Matching, found: li
     changed = [(row.base.entry, row.fixed.entry) for row in found if row.verdict is Verdict.CHANGED and row.base and row.fixed]
     why = cosmetic_pairs(relation, matching, changed)
     return [
-        replace(row, notes=(COSMETIC, why[row.base.entry, row.fixed.entry], *row.notes))
+        row._replace(notes=(COSMETIC, why[row.base.entry, row.fixed.entry], *row.notes))
         if row.base and row.fixed and (row.base.entry, row.fixed.entry) in why
         else row
         for row in found
@@ -111,7 +110,7 @@ def _with_inline_note(relation: Correspondence, row: FunctionMatch, changes: Cha
     if row.verdict is not Verdict.CHANGED or row.base is None or row.fixed is None:
         return row
     name = explain(relation.base, relation.fixed, row.base, row.fixed, changes)
-    return replace(row, notes=(f"inlines changed code: {name}", *row.notes)) if name else row
+    return row._replace(notes=(f"inlines changed code: {name}", *row.notes)) if name else row
 
 
 def _row(relation: Correspondence, old: Function, new: Function, evidence: Evidence, notes: tuple[str, ...]) -> FunctionMatch:

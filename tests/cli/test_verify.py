@@ -263,7 +263,7 @@ def test_build_check_finds_what_is_wrongly_said_to_be_only_relocated(
         found = compare(*images)
         rows = [row for row in found.functions if row.base.name == WRONG]
         assert [row.verdict for row in rows] == [hotpatch.Verdict.CHANGED]
-        wrong = replace(rows[0], verdict=hotpatch.Verdict.RELOCATED)
+        wrong = rows[0]._replace(verdict=hotpatch.Verdict.RELOCATED)
         return replace(found, functions=tuple(wrong if row is rows[0] else row for row in found.functions))
 
     monkeypatch.setattr("hotpatch.api.diff", mistaken)
