@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from hotpatch.arch import Machine, Redirect, architecture
-from hotpatch.errors import InputError, expect
+from hotpatch.errors import InputError, InputRule, expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -217,7 +217,7 @@ def expect_builds(base: Image, fixed: Image) -> None:
         expect(image, Image, "an Image", "hotpatch.open reads one from a file")
     for image, wanted in ((base, "build that runs"), (fixed, "build with the fix")):
         if is_patch(image.data):
-            raise InputError(image.path, f"is a hot patch, not a build; give the {wanted}")
+            raise InputError(image.path, f"is a hot patch, not a build; give the {wanted}", InputRule.NO_IMAGE)
 
 
 def _not_text(**given: object) -> None:

@@ -52,7 +52,7 @@ def parse_argument(text: str) -> Argument:
     except (ValueError, OverflowError) as error:
         raise InputError(subject, f"{kind}: wants {_WANTED[kind]}; {_FORMS}") from error
     except InputError as error:
-        raise InputError(subject, error.problem) from error
+        raise InputError(subject, error.problem, error.rule) from error
     raise InputError(subject, f"unknown kind; {_FORMS}")
 
 
@@ -62,7 +62,7 @@ def _integer(text: str, subject: str) -> int:
     except ValueError as error:
         raise InputError(subject, f"is no integer; {_FORMS}") from error
     if not _SMALLEST <= value < _LIMIT:
-        raise InputError(subject, "does not fit 64 bits")
+        raise InputError(subject, "does not fit 64 bits; give a number from -2**63 to 2**64 - 1")
     return value
 
 

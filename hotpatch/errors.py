@@ -113,18 +113,43 @@ class HotpatchError(Exception):
     """Root of everything that this package raises on purpose."""
 
 
+class InputRule(StrEnum):
+    """Names of what makes an input unusable (exit code 2); ``docs/interface.md`` explains each."""
+
+    USAGE = "bad-usage"
+    ARGUMENT = "bad-argument"
+    NO_FILE = "no-such-file"
+    NOT_A_FILE = "not-a-file"
+    UNREADABLE = "unreadable-file"
+    DAMAGED = "damaged-file"
+    NO_IMAGE = "not-an-image"
+    UNSUPPORTED = "unsupported-image"
+    MACHINE = "other-machine"
+    NO_PATCH = "not-a-patch"
+    PATCH_VERSION = "patch-version"
+    WRONG_PDB = "wrong-pdb"
+    LOAD = "cannot-be-loaded"
+    OUTPUT = "cannot-be-written"
+    DOCUMENT = "malformed-document"
+    PACKAGE = "package-unavailable"
+    INSTALLATION = "incomplete-installation"
+
+
 class InputError(HotpatchError):
     """A file or an argument that cannot be used (exit code 2).
 
     Attributes:
         subject: The file or argument as the user gave it.
+        problem: What is wrong with it, and what to do.
+        rule: The name of what is wrong.
     """
 
-    def __init__(self, subject: str, problem: str) -> None:
-        """Say which input (``subject``) and what is wrong with it (``problem``)."""
+    def __init__(self, subject: str, problem: str, rule: InputRule = InputRule.ARGUMENT) -> None:
+        """Say which input (``subject``), what is wrong with it and what to do (``problem``), and how that is called (``rule``)."""
         super().__init__(f"{printable(subject) or repr(subject)}: {problem}")
         self.subject = subject
         self.problem = problem
+        self.rule = rule
 
 
 def expect(value: object, kind: type | tuple[type, ...], what: str, do: str) -> None:

@@ -79,7 +79,7 @@ def trampoline(code: bytes, source_va: int, trampoline_va: int, displaced: int, 
         raise InputError("displaced", f"{displaced} bytes cannot be displaced; give the size of the redirect")
     for name, value in (("source_va", source_va), ("trampoline_va", trampoline_va)):
         if value % a64.WORD:
-            raise InputError(name, f"0x{value:x} is no multiple of {a64.WORD}, where Arm64 instructions stand")
+            raise InputError(name, f"0x{value:x} is no multiple of {a64.WORD}; give where an Arm64 instruction stands")
     count = -(-displaced // a64.WORD)
     if len(code) < count * a64.WORD:
         reason = (

@@ -56,12 +56,14 @@ def _one(machine: Machine, text: str, va: int) -> bytes:
     try:
         made, _count = engine.asm(text, va)
     except Exception as error:
-        raise InputError(text, f"cannot be assembled: {error}") from error
+        raise InputError(text, f"cannot be assembled: {error}; write it as the manuals do") from error
     code = bytes(made or ())
     read = [f"{name} {rest}".strip() for _, _, name, rest in _capstone(machine).disasm_lite(code, va)]
     if len(read) != 1 or _canonical(read[0]) != _canonical(text):
         raise InputError(
-            text, f"was assembled to {code.hex()}, which is {'; '.join(read) or 'nothing'}: out of range, or not known to the assembler"
+            text,
+            f"was assembled to {code.hex()}, which is {', '.join(read) or 'nothing'}: out of range, or not known to the assembler; "
+            "write another instruction",
         )
     return code
 

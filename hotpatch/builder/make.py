@@ -61,9 +61,9 @@ def build_patch(
         InputError: ``sequence`` or ``allow`` cannot be used.
     """
     if not 1 <= sequence <= LARGEST_SEQUENCE:
-        raise InputError(f"sequence {sequence}", f"a sequence number is between 1 and {LARGEST_SEQUENCE}")
+        raise InputError(f"sequence {sequence}", f"is no sequence number; give one between 1 and {LARGEST_SEQUENCE}")
     if not 0 <= terms.state_version <= LARGEST_SEQUENCE:
-        raise InputError(f"state version {terms.state_version}", f"a state version is between 0 and {LARGEST_SEQUENCE}")
+        raise InputError(f"state version {terms.state_version}", f"is no state version; give one between 0 and {LARGEST_SEQUENCE}")
     allowed = overrides(allow)
     only, leave_out = tuple(only), tuple(leave_out)
     selected, refusals = select(diff, only, leave_out)

@@ -44,7 +44,7 @@ def overrides(allow: Iterable[str]) -> tuple[Rule, ...]:
     for name in allow:
         rule = next((rule for rule in OVERRIDABLE if rule.value == name), None)
         if rule is None:
-            raise InputError(name, f"not a rule that can be overridden; these can: {', '.join(sorted(OVERRIDABLE))}")
+            raise InputError(name, f"is no rule that can be overridden; these can: {', '.join(sorted(OVERRIDABLE))}")
         found.add(rule)
     return tuple(sorted(found))
 

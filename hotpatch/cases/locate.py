@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from hotpatch.cases.model import MANIFEST, Case, read_case
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 
 PACKAGED = "_fixtures"
 """Folder inside the package that a wheel's ``force-include`` puts the fixtures into."""
@@ -24,7 +24,8 @@ def fixtures_folder() -> Path:
     for folder in (package / PACKAGED, package.parent / CHECKOUT):
         if folder.is_dir():
             return folder
-    raise InputError(CHECKOUT, f"no shipped cases in {package / PACKAGED} nor {package.parent / CHECKOUT}; install the package again")
+    what = f"no shipped cases in {package / PACKAGED} nor {package.parent / CHECKOUT}; install the package again"
+    raise InputError(CHECKOUT, what, InputRule.INSTALLATION)
 
 
 def case_names(folder: Path | None = None) -> tuple[str, ...]:

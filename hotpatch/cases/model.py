@@ -103,7 +103,7 @@ import msgspec
 
 from hotpatch.arch import Machine, Redirect
 from hotpatch.differ.model import Verdict
-from hotpatch.errors import InputError, Rule
+from hotpatch.errors import InputError, InputRule, Rule
 from hotpatch.image import read_file
 
 if TYPE_CHECKING:
@@ -440,5 +440,5 @@ def read_case(folder: Path) -> Case:
     try:
         manifest = msgspec.toml.decode(read_file(path), type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(str(path), str(error)) from error
+        raise InputError(str(path), f"{error}; mend the manifest", InputRule.DOCUMENT) from error
     return Case(folder, manifest)

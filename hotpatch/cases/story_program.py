@@ -195,7 +195,7 @@ class _Watch:
                 if prefix is None:
                     return
                 break
-        raise InputError(self._process.base.name, f"the program ended before it wrote {prefix!r}")
+        raise InputError(self._process.base.name, f"the program ended before it wrote {prefix!r}; tell of it with another seed")
 
     def threads(self) -> Iterator[Step]:
         """Where each thread stands."""

@@ -9,7 +9,7 @@ from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
 from hotpatch.cli.outcome import Exit, exit_of, one_line
-from hotpatch.errors import EmulatedFault, HotpatchError, Refused
+from hotpatch.errors import EmulatedFault, HotpatchError, InputRule, Refused
 
 if TYPE_CHECKING:
     from hotpatch.cli.console import Options
@@ -33,7 +33,7 @@ def _fill_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the number, which a file that we write would get otherwise
     sys.stdin, sys.stderr = sys.stdin or StringIO(), sys.stderr or StringIO()
     if not sys.stdout:
-        _complain("standard output: is closed; where nobody is to read it, let it go to /dev/null")
+        _complain("standard output: is closed; where nobody is to read it, let it go to /dev/null", InputRule.OUTPUT)
         sys.exit(Exit.USAGE)
 
 
@@ -49,7 +49,10 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit:  # rich's word for the same
         return Exit.DONE
     except OSError as error:  # of a file that is read or written, it is an InputError
-        _complain(f"{error.filename or 'standard output'}: {error.strerror or one_line(error)}")
+        _complain(
+            f"{error.filename or 'standard output'}: {error.strerror or one_line(error)}; let it go to where it can be written",
+            InputRule.OUTPUT,
+        )
         return Exit.USAGE
     except KeyboardInterrupt:
         return 130
@@ -80,12 +83,12 @@ def _answer(arguments: list[str] | None) -> int:
     except EmulatedFault as error:
         return _faulted(error, options)
     except HotpatchError as error:
-        _complain(one_line(error))
+        _complain(one_line(error), getattr(error, "rule", None))
         return exit_of(error)
     except CycloptsError as error:
         from hotpatch.cli.usage import usage
 
-        _complain(usage(error))
+        _complain(usage(error), InputRule.USAGE)
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
 
@@ -118,7 +121,8 @@ def _faulted(error: EmulatedFault, options: Options) -> int:
     return exit_of(error)
 
 
-def _complain(what: str) -> None:
+def _complain(what: str, rule: InputRule | None = None) -> None:
+    """The one line that stands for a traceback; the rule's name ends it."""
     from hotpatch.cli.console import say
 
-    say(f"error: {what}")
+    say(f"error: {what} [{rule}]" if rule else f"error: {what}")

@@ -56,7 +56,7 @@ def parse_arguments(texts: Sequence[str]) -> list[Argument]:
     for text in texts:
         if is_at(text):
             problem = "is no argument; a count of instructions stands right behind its patch, as in --patch fix.dll" + text
-            raise InputError(text, f"{problem}, and without one the patch goes in before the call")
+            raise InputError(text, f"{problem}; without one the patch goes in before the call")
     return [parse_argument(text) for text in texts]
 
 
@@ -87,4 +87,4 @@ def load_base_of(typed: str | None) -> Iterator[int | None]:
     except InputError as error:
         if va is None or error.subject != f"0x{va:x}":
             raise
-        raise InputError(f"--load-base {typed}", error.problem) from error
+        raise InputError(f"--load-base {typed}", error.problem, error.rule) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 
 if TYPE_CHECKING:
     from hotpatch.cli.console import Output
@@ -61,7 +61,9 @@ def load_for(path: str, image: Image, image_path: str) -> Patch:
 
 def _for_one_machine(opened: _Opened, path: str, what: str, image: Image, image_path: str) -> _Opened:
     if opened.machine is not image.machine:
-        raise InputError(path, f"{what} for {opened.machine}, but {image_path} is for {image.machine}; take files for one machine")
+        raise InputError(
+            path, f"{what} for {opened.machine}, but {image_path} is for {image.machine}; take files for one machine", InputRule.MACHINE
+        )
     return opened
 
 
@@ -83,5 +85,5 @@ def path_of(text: str) -> Path:
         InputError: It is empty.
     """
     if not text:
-        raise InputError(text, "names no file")
+        raise InputError(text, "names no file; give a path", InputRule.NO_FILE)
     return Path(text)

@@ -96,7 +96,7 @@ def _calls(texts: list[str] | None, case: str | None) -> list[Call]:
         InputError: Both ``--call`` and ``--case``, or one that cannot be used.
     """
     if texts and case is not None:
-        raise InputError("verify", "takes its calls from one place: give --call once or more, or --case, or neither")
+        raise InputError("verify", "takes its calls from one place; give --call once or more, or --case, or neither")
     if not texts and case is None:
         return []
     return [_call(text) for text in texts] if texts else _case_calls(case or "")

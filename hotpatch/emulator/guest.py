@@ -18,7 +18,7 @@ from hotpatch.emulator.snapshots import put_back, take
 from hotpatch.emulator.system import System
 from hotpatch.emulator.threads import ThreadState
 from hotpatch.engine.target import Module, Region, Rights, Thread
-from hotpatch.errors import ApplyRefused, EmulatedFault, FaultKind, HotpatchError, InputError, Refusal, Rule
+from hotpatch.errors import ApplyRefused, EmulatedFault, FaultKind, HotpatchError, InputError, InputRule, Refusal, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -109,9 +109,9 @@ class Guest:
         """
         image = self.module.image
         if image.is_dll or not image.entry_point:
-            raise InputError(image.path, "is no program: it has no entry point to start; call one of its functions instead")
+            raise InputError(image.path, "is no program: it has no entry point to start; call one of its functions instead", InputRule.LOAD)
         if self.system.counters.main:
-            raise InputError(image.path, "has been started in this process before; make a new process")
+            raise InputError(image.path, "has been started in this process before; make a new process", InputRule.LOAD)
         thread = self.system.new_thread(self.module.va + image.entry_point, layout.PEB_VA, stack=stack)
         self.system.counters.main = thread.id
         self.system.event("spawn", thread=thread.id, start=thread.start)
@@ -423,7 +423,11 @@ class Guest:
             module = system.module_at(va)
             is_entry = module is not None and module.image.entry_point == va - module.va
             if is_entry and module is not None and not done.value & 0xFFFF_FFFF:
-                raise InputError(module.image.path, "refuses to be loaded: its entry point returned FALSE")
+                raise InputError(
+                    module.image.path,
+                    "refuses to be loaded: its entry point returned FALSE; give the modules that it needs, too",
+                    InputRule.LOAD,
+                )
         system.counters.instructions = system.counters.skipped = 0
         for thread in system.threads.values():
             thread.executed = 0

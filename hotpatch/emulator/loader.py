@@ -10,7 +10,7 @@ from hotpatch.emulator.libraries import is_system, library_name
 from hotpatch.emulator.memory import PAGE, AccessError, RegionKind, page_up
 from hotpatch.emulator.schedule import splitmix
 from hotpatch.engine.target import Module, Rights
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 from hotpatch.image.model import SectionFlags
 
 if TYPE_CHECKING:
@@ -50,11 +50,15 @@ def by_name(system: System, images: Sequence[Image]) -> dict[str, Image]:
     for image in images:
         name = library_name(image.name)
         if image.machine is not system.machine:
-            raise InputError(image.path, f"is an image for {image.machine}, the process runs {system.machine}")
+            raise InputError(
+                image.path, f"is an image for {image.machine}, the process runs {system.machine}; give one for that", InputRule.MACHINE
+            )
         if not image.is_dll:
-            raise InputError(image.path, "is no DLL, so no program can load it")
+            raise InputError(image.path, "is no DLL, so that no program can load it; give a DLL", InputRule.LOAD)
         if name in found or is_system(name):
-            raise InputError(image.path, f"is called {name}, as another one; a process tells its modules apart by their names")
+            raise InputError(
+                image.path, f"is called {name}, as another one; a process tells its modules apart by their names", InputRule.LOAD
+            )
         found[name] = image
     return found
 
@@ -69,8 +73,8 @@ def bind(system: System, module: Module, *, delayed: bool = False) -> None:
         _bind(system, module, module.image.imports if delayed else bound_at_load(module.image))
         _initialise_data(system, module)
     except AccessError as error:
-        problem = f"tells the loader to use 0x{error.address:x}, where nothing is mapped; the file is damaged"
-        raise InputError(module.image.path, problem) from error
+        problem = f"tells the loader to use 0x{error.address:x}, where nothing is mapped; the file is damaged: get it anew"
+        raise InputError(module.image.path, problem, InputRule.DAMAGED) from error
 
 
 def entry_calls(system: System, module: Module, reason: int, reserved: int = 0) -> list[tuple[int, tuple[int, ...]]]:
@@ -140,13 +144,15 @@ def place(system: System, image: Image, base: Va | None = None) -> Module:
         InputError: It cannot be placed, is of another machine, or has pages both writable and executable.
     """
     if image.machine is not system.machine:
-        raise InputError(image.path, f"is an image for {image.machine}, the process runs {system.machine}")
+        raise InputError(
+            image.path, f"is an image for {image.machine}, the process runs {system.machine}; give one for that", InputRule.MACHINE
+        )
     pages = _pages(image)
     va = _place(system, image, base)
     content = _relocated(image, va)
     name = library_name(image.name)
     if any(module.name == name for module in system.modules()):
-        raise InputError(image.path, f"a module called {name} is in the process already")
+        raise InputError(image.path, f"a module called {name} is in the process already; leave this one out", InputRule.LOAD)
     for start, end, rights in pages:
         system.memory.map(va + start, end - start, rights, RegionKind.IMAGE, name, content[start:end])
     module = Module(name, va, image.size_of_image, image)
@@ -183,20 +189,26 @@ def _place(system: System, image: Image, base: Va | None) -> Va:
     if base is not None:
         granule = PAGE if system.settings.any_page else ALLOCATION_GRANULE
         if base % granule or not ALLOCATION_GRANULE <= base < (1 << 47) - size:
-            raise InputError(f"0x{base:x}", f"is no load base; use a multiple of 0x{granule:x} below 2**47")
+            raise InputError(f"0x{base:x}", f"is no load base; use a multiple of 0x{granule:x} below 2**47", InputRule.LOAD)
         if base != image.preferred_base and not movable:
-            raise InputError(image.path, "has no relocations and can only be loaded at its preferred base")
+            raise InputError(image.path, "has no relocations and can only be loaded at its preferred base; give no other", InputRule.LOAD)
         if system.reserved(base, size):
-            raise InputError(f"0x{base:x}", f"lies where the emulated system keeps its own; load {image.name} below 0x1000000000, say")
+            raise InputError(
+                f"0x{base:x}", f"lies where the emulated system keeps its own; load {image.name} below 0x1000000000, say", InputRule.LOAD
+            )
         if not system.memory.free(base, size):
-            raise InputError(f"0x{base:x}", f"is taken by another module of the process; load {image.name} somewhere else")
+            raise InputError(f"0x{base:x}", f"is taken by another module of the process; load {image.name} somewhere else", InputRule.LOAD)
         return base
     if image.preferred_base % ALLOCATION_GRANULE or not ALLOCATION_GRANULE <= image.preferred_base < (1 << 47) - size:
-        raise InputError(image.path, f"wants to be loaded at 0x{image.preferred_base:x}, which no process has; give it another load base")
+        raise InputError(
+            image.path, f"wants to be loaded at 0x{image.preferred_base:x}, which no process has; give it another load base", InputRule.LOAD
+        )
     if system.memory.free(image.preferred_base, size) and not system.reserved(image.preferred_base, size):
         return image.preferred_base
     if not movable:
-        raise InputError(image.path, "has no relocations and its preferred base is taken")
+        raise InputError(
+            image.path, "has no relocations and its preferred base is taken; load the other module somewhere else", InputRule.LOAD
+        )
     va = MODULE_VA
     while not system.memory.free(va, size):
         va += MODULE_GRANULE
@@ -211,10 +223,14 @@ def _needs_base(image: Image) -> bool:
 def _pages(image: Image) -> list[tuple[int, int, Rights]]:
     """The image cut into runs of pages: headers, then each section up to the next one."""
     if image.section_alignment < PAGE:
-        raise InputError(image.path, f"has sections aligned to {image.section_alignment} bytes; only images with whole pages can be loaded")
+        raise InputError(
+            image.path,
+            f"has sections aligned to {image.section_alignment} bytes; only images with whole pages can be loaded",
+            InputRule.LOAD,
+        )
     sections = sorted(image.sections, key=lambda section: section.rva)
     if any(section.rva % PAGE for section in sections):
-        raise InputError(image.path, "has a section that does not begin on a page; the file is damaged")
+        raise InputError(image.path, "has a section that does not begin on a page; the file is damaged: get it anew", InputRule.DAMAGED)
     starts = [0, *(section.rva for section in sections), page_up(image.size_of_image)]
     rights = [Rights.READ, *(_rights(image, section) for section in sections)]
     return [(start, end, right) for start, end, right in zip(starts, starts[1:], rights, strict=False) if end > start]
@@ -228,7 +244,9 @@ def _rights(image: Image, section: Section) -> Rights:
     if flags & SectionFlags.WRITE:
         rights |= Rights.WRITE | Rights.READ
     if rights & Rights.WRITE and rights & Rights.EXECUTE:
-        raise InputError(image.path, f"section {section.name} is both writable and executable; such images cannot be loaded")
+        raise InputError(
+            image.path, f"section {section.name} is both writable and executable; such images cannot be loaded", InputRule.LOAD
+        )
     return rights
 
 

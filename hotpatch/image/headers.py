@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 
 from hotpatch.arch import Machine
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 
 MAX_IMAGE_SIZE = 1 << 30
 """Largest ``SizeOfImage`` taken, in bytes."""
@@ -75,7 +75,7 @@ class Headers:
 
 def damaged(subject: str, problem: str) -> InputError:
     """A file that contradicts itself or ends too early: what is wrong with it, and what to do."""
-    return InputError(subject, f"{problem}; the file is damaged or incomplete: {_GET_ANEW}")
+    return InputError(subject, f"{problem}; the file is damaged or incomplete: {_GET_ANEW}", InputRule.DAMAGED)
 
 
 def check(data: bytes, subject: str) -> Headers:
@@ -85,15 +85,15 @@ def check(data: bytes, subject: str) -> Headers:
         InputError: It is not a PE32+ image, is for another machine, is truncated, or its headers contradict each other.
     """
     if not data:
-        raise InputError(subject, f"the file is empty; {_GET_ANEW}")
+        raise InputError(subject, f"the file is empty; {_GET_ANEW}", InputRule.DAMAGED)
     if len(data) < _DOS.size or data[:2] != b"MZ":
-        raise InputError(subject, f"not a PE file (it does not begin with an MZ header); {_GIVE}")
+        raise InputError(subject, f"not a PE file (it does not begin with an MZ header); {_GIVE}", InputRule.NO_IMAGE)
     at = _DOS.unpack_from(data)[1]
     if at + _COFF.size > len(data):
         raise damaged(subject, f"truncated, or not a PE file: the PE header would stand at 0x{at:x}, the file has 0x{len(data):x} bytes")
     signature, machine, section_count, _, _, _, optional_size, characteristics = _COFF.unpack_from(data, at)
     if signature != b"PE\0\0":
-        raise InputError(subject, f"not a PE file (signature {signature.hex()}, expected 50450000); {_GIVE}")
+        raise InputError(subject, f"not a PE file (signature {signature.hex()}, expected 50450000); {_GIVE}", InputRule.NO_IMAGE)
     _check_machine(machine, subject)
     at += _COFF.size
     if optional_size < _OPTIONAL.size:
@@ -103,7 +103,7 @@ def check(data: bytes, subject: str) -> Headers:
     optional = _OPTIONAL.unpack_from(data, at)
     if optional[0] != _PE32_PLUS:
         what = {_PE32: "a 32-bit image (PE32)", _ROM: "a ROM image"}.get(optional[0], f"an image of unknown kind (magic 0x{optional[0]:x})")
-        raise InputError(subject, f"{what}; only 64-bit images (PE32+) are taken")
+        raise InputError(subject, f"{what}; only 64-bit images (PE32+) are taken", InputRule.UNSUPPORTED)
     section_alignment, size_of_image, size_of_headers, directory_count = optional[9], optional[18], optional[19], optional[-1]
     subsystem, dll_characteristics = optional[21], optional[22]
     if not 0 < section_count <= MAX_SECTIONS:
@@ -136,7 +136,7 @@ def check(data: bytes, subject: str) -> Headers:
 def _check_machine(machine: int, subject: str) -> None:
     if machine not in MACHINES and machine not in HYBRID_MACHINES:
         name = _OTHER_MACHINES.get(machine, "an unknown machine")
-        raise InputError(subject, f"an image for {name} (0x{machine:x}); only x64 and Arm64 are taken")
+        raise InputError(subject, f"an image for {name} (0x{machine:x}); only x64 and Arm64 are taken", InputRule.UNSUPPORTED)
 
 
 def _directories(data: bytes, at: int, size: int, count: int, size_of_image: int, subject: str) -> tuple[tuple[int, int], ...]:

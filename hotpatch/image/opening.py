@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 from hotpatch.image import pdb as pdb_files
 from hotpatch.image.files import read_file
 from hotpatch.image.image import Image, refuse_hybrid
@@ -41,5 +41,7 @@ def open_image(path: str | PathLike[str], *, pdb: str | PathLike[str] | None = A
         found = str(pdb)
         symbols = pdb_files.load(found, parsed.pdb, parsed.size_of_image)
         if symbols is None:
-            raise InputError(found, f"is not the PDB of {subject} (its GUID or age differs); give the one of that build")
+            raise InputError(
+                found, f"is not the PDB of {subject} (its GUID or age differs); give the one of that build", InputRule.WRONG_PDB
+            )
     return Image(subject, data, parsed, symbols or Symbols(), found, other)

@@ -9,7 +9,7 @@ import purepdb
 from purepdb import codeview
 
 from hotpatch.address import Rva
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 from hotpatch.image.model import Datum, DatumSource, InlineSite, Range, Symbols
 from hotpatch.image.pdb_types import TypeSizes
 
@@ -54,7 +54,9 @@ def load(path: str, reference: PdbReference | None, size_of_image: int) -> Symbo
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(path, f"{error.strerror or error}; make it readable, or take it away from beside the image") from error
+        raise InputError(
+            path, f"{error.strerror or error}; make it readable, or take it away from beside the image", InputRule.UNREADABLE
+        ) from error
     try:
         with purepdb.PDB.from_bytes(data) as pdb:
             if not _matches(pdb, reference):
@@ -66,7 +68,7 @@ def load(path: str, reference: PdbReference | None, size_of_image: int) -> Symbo
 
 def _damaged(path: str, error: Exception) -> InputError:
     what = f"damaged or unsupported PDB ({error or type(error).__name__})"
-    return InputError(path, f"{what}; get it anew, or take it away from beside the image")
+    return InputError(path, f"{what}; get it anew, or take it away from beside the image", InputRule.DAMAGED)
 
 
 def source_lines(path: str, size_of_image: int) -> tuple[tuple[Rva, int], ...]:

@@ -15,7 +15,7 @@ import msgspec
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind, Machine, Redirect
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 from hotpatch.image.model import BaseIdentity
 from hotpatch.patch.headers import CHECKSUM_AT, DIRECTORY, SECTION_NAME, SECURITY_AT, TIME_DATE_STAMP_AT
 from hotpatch.patch.model import (
@@ -202,7 +202,7 @@ def time_stamp(digest: bytes) -> int:
 
 def damaged(name: str, problem: str) -> InputError:
     """A patch file that is not as it was written: what is wrong with it, and what to do."""
-    return InputError(name, f"damaged patch: {problem}; get it anew, or build it anew")
+    return InputError(name, f"damaged patch: {problem}; get it anew, or build it anew", InputRule.DAMAGED)
 
 
 def read_section(section: bytes, name: str) -> Container:
@@ -217,7 +217,8 @@ def read_section(section: bytes, name: str) -> Container:
     if magic != MAGIC:
         raise damaged(name, f"{SECTION_NAME} begins with {magic.hex()}, expected {MAGIC.hex()}")
     if version != VERSION:
-        raise InputError(name, f"patch format version {version}; this program reads version {VERSION}: build the patch anew")
+        what = f"patch format version {version}, and this program reads version {VERSION}; build the patch anew"
+        raise InputError(name, what, InputRule.PATCH_VERSION)
     if header_size != HEADER_SIZE or header_size + body_size > len(section):
         raise damaged(name, f"{SECTION_NAME} needs {header_size} + {body_size} bytes and has {len(section)}")
     return Container(content_size, digest, section[header_size : header_size + body_size])

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError, expect, printable
+from hotpatch.errors import InputError, InputRule, expect, printable
 from hotpatch.image import read_file
 from hotpatch.patch.recognise import FileKind, kind_of
 
@@ -24,15 +24,17 @@ def check_output(path: str | PathLike[str], *, replaces: FileKind | None = None)
     expect(path, (str, PathLike), "a path", "give a str or a Path")
     subject, target = str(path), Path(path)
     if not subject:
-        raise InputError("", "names no file")
+        raise InputError("", "names no file; give a path", InputRule.OUTPUT)
     with _unwritable_where_it_fails(subject):
         if target.is_dir():
-            raise InputError(subject, "cannot be written: is a folder; name a file")
+            raise InputError(subject, "cannot be written: is a folder; name a file", InputRule.OUTPUT)
         if not target.parent.is_dir():
-            raise InputError(subject, f"cannot be written: there is no folder {printable(str(target.parent))}; make it first")
+            raise InputError(
+                subject, f"cannot be written: there is no folder {printable(str(target.parent))}; make it first", InputRule.OUTPUT
+            )
         found = kind_of(read_file(target)) if target.is_file() else None
     if found not in (None, replaces):
-        raise InputError(subject, f"is a {found} and stays as it is; write to another file")
+        raise InputError(subject, f"is a {found} and stays as it is; write to another file", InputRule.OUTPUT)
     return target
 
 
@@ -50,14 +52,16 @@ def write_file(path: str | PathLike[str], data: bytes, *, replaces: FileKind | N
 def writing(path: str | PathLike[str], data: bytes, *, replaces: FileKind | None = None) -> Iterator[None]:
     """Write a file whole once the block has ended well; where that raises, for an interrupt too, all stays as it was.
 
+    What goes to a device or into a pipe cannot be taken back, so that it is written before the block tells of it.
+
     Raises:
         InputError: As :func:`check_output`, or it cannot be written.
     """
     target = check_output(path, replaces=replaces)
     if target.exists() and not target.is_file():  # a device or a pipe, which a file must not take the place of
-        yield
         with _unwritable_where_it_fails(str(path)):
             target.write_bytes(data)
+        yield
         return
     partial = target.parent / f"{target.name}.partial"
     try:
@@ -76,4 +80,5 @@ def _unwritable_where_it_fails(subject: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise InputError(subject, f"cannot be written: {getattr(error, 'strerror', None) or error}; name a file that can be") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(subject, f"cannot be written: {why}; name a file that can be", InputRule.OUTPUT) from error

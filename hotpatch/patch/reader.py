@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hotpatch.errors import InputError, Refused
+from hotpatch.errors import InputError, InputRule, Refused
 from hotpatch.image import Image, read_file
 from hotpatch.image.headers import check as check_headers
 from hotpatch.patch.checks import objections
@@ -66,7 +66,7 @@ def _own_section(data: bytes, name: str) -> tuple[int, bytes]:
     sections = check_headers(data, name).sections
     own = next((section for section in sections if section.name == SECTION_NAME), None)
     if own is None:
-        raise InputError(name, f"is no hot patch (it has no section {SECTION_NAME}); give what hotpatch build wrote")
+        raise InputError(name, f"is no hot patch (it has no section {SECTION_NAME}); give what hotpatch build wrote", InputRule.NO_PATCH)
     if int.from_bytes(data[0x3C:0x40], "little") != LFANEW:
         raise damaged(name, f"its PE header is not at 0x{LFANEW:x}")
     return own.offset, data[own.offset : own.offset + min(own.virtual_size, own.raw_size)]

@@ -35,7 +35,7 @@ class Buffer:
         """
         expect(size, int, "a number of bytes", "Buffer(64) has 64; bytes can be passed as they are")
         if not 0 <= size <= 1 << 30:
-            raise InputError(f"buffer of {size} bytes", "a buffer has 0 to 2**30 bytes")
+            raise InputError(f"buffer of {size} bytes", "is no size of a buffer; give 0 to 2**30 bytes")
         self.data = bytes(size)
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ def passed(guest: Guest, args: Sequence[Argument]) -> tuple[list[int | float], l
         match argument:
             case bool() | int():
                 if not -_INTEGER_LIMIT // 2 <= argument < _INTEGER_LIMIT:
-                    raise InputError(str(argument), "does not fit 64 bits")
+                    raise InputError(str(argument), "does not fit 64 bits; give a number from -2**63 to 2**64 - 1")
                 words.append(int(argument))
             case float():
                 words.append(argument)

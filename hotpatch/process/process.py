@@ -203,7 +203,7 @@ class Process:
         try:
             return Va(module.va + module.image.function_named(name).entry)
         except InputError as error:
-            raise InputError(function, error.problem) from error
+            raise InputError(function, error.problem, error.rule) from error
 
     # running -----------------------------------------------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Process:
         """
         words, _ = passed(self.guest, (argument,))
         if isinstance(words[0], float):
-            raise InputError(repr(argument), "a thread takes an integer or a pointer")
+            raise InputError(repr(argument), "cannot be passed; a thread takes an integer or a pointer")
         return self.guest.spawn(self.address_of(function), words[0])
 
     def start(self, args: Sequence[str] | None = None) -> int:

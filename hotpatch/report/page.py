@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from hotpatch.differ import Listings, Verdict
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 from hotpatch.report.page_parts import page_function
 
 _FEW = 50
@@ -26,7 +26,7 @@ def diff_page(found: ImageDiff, document: DiffDocument) -> str:
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
-        raise InputError("--html", "needs jinja2; from the checkout: python -m pip install '.[html]'") from error
+        raise InputError("--html", "needs jinja2; from the checkout: python -m pip install '.[html]'", InputRule.INSTALLATION) from error
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("hotpatch.report").joinpath("templates/diff.html.j2").read_text(encoding="utf-8"))
     listings = Listings(found)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from hotpatch.arch import Machine
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 from hotpatch.servicing.reading import Table, read_table
 from hotpatch.servicing.values import Build, Month
 
@@ -95,13 +95,15 @@ def read_devices(folder: Path) -> tuple[Device, ...]:
         InputError: There is no such folder, no device in it, two with one name, or one that cannot be read.
     """
     if not folder.is_dir():
-        raise InputError(str(folder), "is no folder; give one with a file for each device")
+        raise InputError(str(folder), "is no folder; give one with a file for each device", InputRule.NO_FILE)
     found: dict[str, Device] = {}
     for path in sorted(folder.glob("*.toml")):
         device = read_device(path)
         if device.name in found:
-            raise InputError(str(path), f'key "name": another device of {folder} is called {device.name}; expected a name of its own')
+            raise InputError(
+                str(path), f'key "name": another device of {folder} is called {device.name}; expected a name of its own', InputRule.DOCUMENT
+            )
         found[device.name] = device
     if not found:
-        raise InputError(str(folder), "holds no device; expected files such as ada.toml")
+        raise InputError(str(folder), "holds no device; expected files such as ada.toml", InputRule.NO_FILE)
     return tuple(found[name] for name in sorted(found))

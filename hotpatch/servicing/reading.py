@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from hotpatch.errors import InputError
+from hotpatch.errors import InputError, InputRule
 from hotpatch.image import read_file
 from hotpatch.servicing.values import Build, Month
 
@@ -78,14 +78,16 @@ def _parse(path: Path) -> _Text:
         text = read_file(path).decode()
         return _Text(tuple(text.splitlines()), tomllib.loads(text))
     except UnicodeDecodeError as error:
-        raise InputError(str(path), f"is no text: byte {error.start} is not UTF-8") from error
+        raise InputError(str(path), f"is no text: byte {error.start} is not UTF-8; save it as such", InputRule.DOCUMENT) from error
     except tomllib.TOMLDecodeError as error:
         place = _TOML_PLACE.search(str(error))
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
         what = _TOML_PLACE.sub("", str(error))
         where = _KEY.match(text.splitlines()[line - 1]) if line <= len(text.splitlines()) else None
         key = f'key "{where[1]}": ' if where else ""
-        raise InputError(f"{path}:{line}", f"{key}no TOML: {what[:1].lower()}{what[1:]}; expected key = value, text in quotes") from error
+        raise InputError(
+            f"{path}:{line}", f"{key}no TOML: {what[:1].lower()}{what[1:]}; expected key = value, text in quotes", InputRule.DOCUMENT
+        ) from error
 
 
 def _decode(kind: type, value: object) -> object:
@@ -130,7 +132,7 @@ def _complaint(path: Path, text: _Text, key: tuple[Step, ...], problem: str) -> 
     name = "".join(f"[{step + 1}]" if isinstance(step, int) else f".{step}" for step in key).lstrip(".")
     sentence = problem if problem.startswith("is ") else f": {problem}"
     words = f'key "{name}"{sentence if sentence.startswith(":") else f" {sentence}"}' if name else problem
-    return InputError(f"{path}:{line_of(text.lines, key)}", words)
+    return InputError(f"{path}:{line_of(text.lines, key)}", words, InputRule.DOCUMENT)
 
 
 def _steps(path: str) -> tuple[Step, ...]:

@@ -112,7 +112,7 @@ def test_a_lone_count_is_told_where_it_belongs(ask: Ask, image, patch, patched: 
     options = [fix if word == "PATCH" else word for word in patched]
     answer = ask("call", image("basic", Machine.X64), "clamp", "11", "10", *options, "@4")
     assert answer.code == 2
-    assert answer.error.startswith("@4: is no argument; a count of instructions stands right behind its patch, as in --patch fix.dll@4, ")
+    assert answer.error.startswith("@4: is no argument; a count of instructions stands right behind its patch, as in --patch fix.dll@4; ")
 
 
 def test_refusals_and_faults_fold(ask: Ask, image, patch, machine) -> None:

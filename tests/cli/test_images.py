@@ -348,7 +348,7 @@ def test_pdb_of_an_input_is_not_written_over(ask: Ask, image, machine, tmp_path:
         for command in (("build", *pair, "-o", pdb), ("diff", *pair, "--html", pdb)):
             answer = ask(*command)
             assert answer.code == 2
-            assert answer.error == f"{pdb}: is a PDB and stays as it is; write to another file"
+            assert answer.error == f"{pdb}: is a PDB and stays as it is; write to another file [cannot-be-written]"
         assert pdb.read_bytes() == before
 
 
@@ -365,7 +365,10 @@ def test_what_is_read_is_not_written_over(ask: Ask, image, patch, machine, tmp_p
         for path in kept:
             answer = ask(verb, *pair, command, path)
             assert (answer.code, path.read_bytes()) == (2, before[path])
-            assert answer.error == f"{path}: is a {'patch' if path is fix else 'build'} and stays as it is; write to another file"
+            assert (
+                answer.error
+                == f"{path}: is a {'patch' if path is fix else 'build'} and stays as it is; write to another file [cannot-be-written]"
+            )
         for path in (text, page):
             assert ask(verb, *pair, command, path, "-q").code == 0
             path.write_text("older")

@@ -164,7 +164,8 @@ def test_case_that_is_not_there(ask: Ask) -> None:
 def test_release_from_an_empty_folder(ask: Ask, tmp_path: Path, machine) -> None:
     answer = ask("demo", CVE_2025_69277.name, "--arch", machine, "--from", tmp_path)
     assert answer.code == 2
-    assert answer.error == f"{tmp_path}: does not hold {CVE_2025_69277.base[machine].file}"
+    what = f"does not hold {CVE_2025_69277.base[machine].file}; put it there, or name another folder"
+    assert answer.error == f"{tmp_path}: {what} [package-unavailable]"
 
 
 def test_release_from_no_folder(ask: Ask, tmp_path: Path, machine) -> None:

@@ -26,8 +26,8 @@ def _shell(command: str, folder: Path, **names: str) -> tuple[int, str, str]:
     return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
 
 
-_CLOSED = "hotpatch: error: standard output: is closed; where nobody is to read it, let it go to /dev/null\n"
-_FULL = "hotpatch: error: standard output: No space left on device\n"
+_CLOSED = "hotpatch: error: standard output: is closed; where nobody is to read it, let it go to /dev/null [cannot-be-written]\n"
+_FULL = "hotpatch: error: standard output: No space left on device; let it go to where it can be written [cannot-be-written]\n"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,16 @@ def test_nowhere_to_put_a_result(image, verb: str, to: str, told: str, tmp_path:
     base, fixed = (image("basic", Machine.X64, side) for side in ("base", "fixed"))
     assert _shell(f"hotpatch {verb} {to}", tmp_path, BASE=base, FIXED=fixed) == (2, "", told)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["build $BASE $FIXED -o", "diff $BASE $FIXED --html"])
+def test_a_device_that_cannot_be_written_gets_no_success_told(image, verb: str, tmp_path: Path) -> None:
+    base, fixed = (image("basic", Machine.X64, side) for side in ("base", "fixed"))
+    told = "hotpatch: error: /dev/full: cannot be written: No space left on device; name a file that can be [cannot-be-written]\n"
+    assert _shell(f"hotpatch {verb} /dev/full", tmp_path, BASE=base, FIXED=fixed) == (2, "", told)
+    code, out, err = _shell(f"hotpatch {verb} /dev/null", tmp_path, BASE=base, FIXED=fixed)
+    assert (code, err) == (0, "hotpatch: wrote /dev/null\n" if "--html" in verb else "")
+    assert "clamp" in out
 
 
 @pytest.mark.parametrize("to", ["2>&-", "2>/dev/full"])
@@ -108,7 +118,7 @@ def test_pipes_are_no_files(ask: Ask, image, patch, machine, tmp_path: Path) -> 
         ["verify", good, pipe, "--fixed", good],
     ):
         answer = ask(*command)
-        assert (answer.code, answer.error) == (2, f"{pipe}: is a pipe, not a regular file; give a copy of it as a file")
+        assert (answer.code, answer.error) == (2, f"{pipe}: is a pipe, not a regular file; give a copy of it as a file [not-a-file]")
 
 
 def test_a_program_may_be_fed_from_a_pipe(image, machine, tmp_path: Path) -> None:

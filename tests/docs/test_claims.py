@@ -16,7 +16,7 @@ from hotpatch.builder.rules import OVERRIDABLE
 from hotpatch.cases.story import StepKind
 from hotpatch.cli.app import app
 from hotpatch.cli.outcome import Exit
-from hotpatch.errors import FaultKind, Rule
+from hotpatch.errors import FaultKind, InputRule, Rule
 from tests.docs.document import Kind, blocks
 from tests.docs.follow import ROOT
 from tests.docs.test_pages import PAGES
@@ -68,6 +68,11 @@ def test_every_verb_is_listed_and_no_other(page):
 
 def test_every_exit_code_is_listed():
     assert re.findall(r"^\| (\d) \|", section("docs/interface.md", "Exit codes"), re.MULTILINE) == [str(int(code)) for code in Exit]
+
+
+def test_every_name_of_unusable_input_is_listed_and_no_other():
+    listed = re.findall(r"^\| `([a-z-]+)`", section("docs/interface.md", "Exit codes"), re.MULTILINE)
+    assert listed == [rule.value for rule in InputRule]
 
 
 def test_every_schema_is_named():
