@@ -147,6 +147,14 @@ class Arm64(Following):
         """See :func:`hotpatch.arch.arm64_reach.motion`."""
         return arm64_reach.motion(instruction, names=names)
 
+    def index_of(self, instruction: Instruction) -> str | None:
+        """See :meth:`Following.index_of`."""
+        return arm64_reach.index_of(instruction)
+
+    def zeroed(self, instruction: Instruction) -> str | None:
+        """See :meth:`Following.zeroed`."""
+        return arm64_reach.zeroed(instruction)
+
     def thread_blocks(self, instructions: Sequence[Instruction]) -> Mapping[int, str]:
         """See :func:`hotpatch.arch.thread_block.thread_blocks`."""
         return thread_blocks(instructions, arm64_thread.FORM)

@@ -37,6 +37,18 @@ def motion(instruction: Instruction, *, names: bool) -> Motion:
     return _motion(instruction.mnemonic, instruction.operands, names=names) if instruction.flow is Flow.NEXT else _NOTHING
 
 
+def index_of(instruction: Instruction) -> str | None:
+    """The register that an operand in memory adds to its base."""
+    found = _INDEXED.search(instruction.operands)
+    return None if found is None else whole_register(found[2])
+
+
+def zeroed(instruction: Instruction) -> str | None:
+    """The register that gets zero."""
+    first, _, other = instruction.operands.partition(", ")
+    return whole_register(first) if instruction.mnemonic == "mov" and other in ("#0", "xzr", "wzr") else None
+
+
 def _signed(text: str) -> int:
     """A number of an address, which Capstone writes without a sign where it is added behind the access."""
     number = int(text, 0)

@@ -178,6 +178,13 @@ class Architecture(ABC):
         """
 
     @abstractmethod
+    def index_never_rises(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], at: int) -> bool:
+        """Whether the index by which the instruction at ``at`` accesses memory is zero at first and only ever counted down.
+
+        All that writes its register in the function, whose ``instructions`` these are, makes it zero or takes a number from it.
+        """
+
+    @abstractmethod
     def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
         """See :func:`hotpatch.arch.arguments.handed_on`; ``place`` is one of the integer argument registers."""
 

@@ -41,6 +41,35 @@ class Following(Architecture):
         del instructions, number
         return None
 
+    @abstractmethod
+    def index_of(self, instruction: Instruction) -> str | None:
+        """The register (64 bits) that counts what an instruction with an indexed operand accesses; ``None`` where it has none."""
+
+    @abstractmethod
+    def zeroed(self, instruction: Instruction) -> str | None:
+        """The register (64 bits) of which an instruction makes zero, if it does."""
+
+    def index_never_rises(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], at: int) -> bool:
+        """See :meth:`Architecture.index_never_rises`."""
+        index = next((self.index_of(one) for one in instructions if one.address == at), None)
+        if index is None or index in self.convention.preserved:
+            return False
+        if index in self.convention.integer_arguments and self.handed_on(instructions, edges, index) is None:
+            return False
+        begins = False
+        for one, motion in zip(instructions, self._motions(instructions, ()), strict=True):
+            steps = [(source, added) for place, source, added in motion.sums if place == index]
+            is_lost = one.flow in (Flow.CALL, Flow.CALL_INDIRECT) or (not steps and self._writes(motion, index))
+            if self.zeroed(one) == index:
+                begins = True
+            elif is_lost or any(source != index or added >= 0 for source, added in steps):
+                return False
+        return begins
+
+    @staticmethod
+    def _writes(motion: Motion, place: str) -> bool:
+        return place in motion.writes or place == motion.takes or any(to == place for to, _, _ in motion.indexed)
+
     def thread_offsets(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
         """See :meth:`Architecture.thread_offsets`."""
         blocks = self.thread_blocks(instructions)

@@ -142,6 +142,14 @@ class X64(Following):
         """See :func:`hotpatch.arch.x64_reach.motion`."""
         return x64_reach.motion(instruction, names=names)
 
+    def index_of(self, instruction: Instruction) -> str | None:
+        """See :meth:`Following.index_of`."""
+        return x64_reach.index_of(instruction)
+
+    def zeroed(self, instruction: Instruction) -> str | None:
+        """See :meth:`Following.zeroed`."""
+        return x64_reach.zeroed(instruction)
+
     def thread_blocks(self, instructions: Sequence[Instruction]) -> Mapping[int, str]:
         """See :func:`hotpatch.arch.thread_block.thread_blocks`."""
         return thread_blocks(instructions, x64_thread.FORM)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "fword": 6, "tbyte": 10, "xword": 10, "xmmword": 16, "ymmword": 32, "zmmword": 64}
 _SIZE = re.compile(r"(\w+) ptr \[")
 _NUMBER = re.compile(r"-?(0x[0-9a-f]+|\d+)$")
+_WIDE = re.compile(r"(?:r[a-z]{2}|e[a-z]{2}|r\d+d?)$")
+"""Registers of 64 and of 32 bits."""
 _WORDS = re.compile(r"[a-z0-9]+")
 _NO_ACCESS = ("lea", "nop", "prefetch")
 _NOT_WRITING = ("cmp", "test", "push", "bt", "nop", "mul", "div", "idiv", "vptest", "ptest", "ucomis", "comis", "prefetch")
@@ -35,6 +37,19 @@ _NOTHING = Motion()
 def motion(instruction: Instruction, *, names: bool) -> Motion:
     """What one instruction does; ``names``: one that names a whole address of data."""
     return _motion(instruction.mnemonic, instruction.operands, names=names) if instruction.flow is Flow.NEXT else _NOTHING
+
+
+def index_of(instruction: Instruction) -> str | None:
+    """The register that an operand in memory scales or, where none is scaled, adds to its base."""
+    text = next((operand for operand in instruction.operands.split(", ") if operand.endswith("]")), "")
+    inside = memory(text) if text else None
+    return None if inside is None else inside.scaled
+
+
+def zeroed(instruction: Instruction) -> str | None:
+    """The register that an instruction combines with itself, which makes zero of it."""
+    first, _, other = instruction.operands.partition(", ")
+    return PARENTS.get(first) if instruction.mnemonic in ("xor", "sub") and first == other and _WIDE.match(first) else None
 
 
 @lru_cache(maxsize=1 << 12)

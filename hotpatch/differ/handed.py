@@ -8,7 +8,7 @@ from hotpatch.arch import Flow
 from hotpatch.differ.follow import followed, named_data
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from hotpatch.arch import Instruction, Reached
     from hotpatch.differ.view import View
@@ -22,7 +22,8 @@ def steps_back_from(view: View, function: Function, maker: int) -> bool:
     """Whether the address that the instruction at ``maker`` makes is handed to a function that accesses nothing but what is before it.
 
     Then what ends there is meant, not what begins there. Only where the argument certainly holds that address, and what is called reads or
-    writes through it in front of it, and nowhere else by constant distances or an index, before it goes on from what it did first.
+    writes through it in front of it, and nowhere else by constant distances or an index that may rise, before it goes on from what it did
+    first.
     """
     image, architecture = view.image, view.architecture
     names = named_data(image, function)
@@ -42,8 +43,9 @@ def reads_onward(view: View, instruction: Instruction, place: str) -> bool:
 
     Then the address is no end. Only by constant distances, in what is called itself.
     """
-    items = _accesses_by(view, instruction.target, place) if instruction.flow is Flow.CALL and instruction.target is not None else []
-    return any(item.distance + item.width > 0 for item in items)
+    if instruction.flow is not Flow.CALL or instruction.target is None:
+        return False
+    return any(item.distance + item.width > 0 for item in _accesses_by(view, *_past_thunks(view, instruction.target), place))
 
 
 def does_nothing_with(view: View, instruction: Instruction, place: str) -> bool:
@@ -77,13 +79,16 @@ def _hands_on(instruction: Instruction, inside: Collection[int]) -> bool:
 
 def _accesses_before(view: View, entry: int, place: str) -> bool:
     """Whether what the function at ``entry`` accesses through its argument ``place`` lies in front of the address in it."""
-    items = _accesses_by(view, entry, place)
-    return bool(items) and all(item.distance + item.width <= 0 and not item.indexed for item in items)
-
-
-def _accesses_by(view: View, entry: int, place: str) -> list[Reached]:
-    """What the function at ``entry`` accesses from its argument ``place``, before it goes on from what it did first."""
     instructions, edges = _past_thunks(view, entry)
+    items = _accesses_by(view, instructions, edges, place)
+    falls = view.architecture.index_never_rises
+    return bool(items) and all(
+        item.distance + item.width <= 0 and (not item.indexed or falls(instructions, edges, item.at)) for item in items
+    )
+
+
+def _accesses_by(view: View, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> list[Reached]:
+    """What a function accesses from its argument ``place``, before it goes on from what it did first."""
     found = view.architecture.reached_from_arguments(instructions, edges)[place] if instructions else ()
     return [item for item in found if item.width]
 

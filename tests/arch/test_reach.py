@@ -299,6 +299,31 @@ def test_what_a_function_may_return_is_read_by_its_caller() -> None:
     assert [architecture(ARM64).handed_on(instructions, {}, f"x{number}") for number in range(3)] == [None, None, frozenset()]
 
 
+# what is done with the index by which the last instruction accesses memory on x64 and Arm64, whether it never rises above zero
+COUNTED_DOWN = {
+    "from-zero": ("xor r10d, r10d; add r10, -1; {access}", "mov x10, #0; sub x10, x10, #1; {access}", True),
+    "of-an-argument": ("xor r8d, r8d; {access8}", "mov x2, xzr; {access8}", True),
+    "up": ("xor r10d, r10d; add r10, 1; {access}", "mov x10, #0; add x10, x10, #1; {access}", False),
+    "from-one": ("mov r10d, 1; {access}", "mov x10, #1; {access}", False),
+    "given": ("add r8, -1; {access8}", "sub x2, x2, #1; {access8}", False),
+    "copied": ("xor r10d, r10d; mov r10, rdx; {access}", "mov x10, #0; mov x10, x1; {access}", False),
+    "loaded": ("xor r10d, r10d; mov r10, qword ptr [rdx]; {access}", "mov x10, #0; ldr x10, [x1]; {access}", False),
+    "lost-by-a-call": ("xor r10d, r10d; call 0x3000; {access}", "mov x10, #0; bl 0x3000; {access}", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("case", COUNTED_DOWN)
+def test_an_index_that_never_rises(case: str, machine: Machine) -> None:
+    *sources, falls = COUNTED_DOWN[case]
+    form = {X64: "mov eax, dword ptr [rcx + {}*4 - 4]", ARM64: "ldr w0, [x0, {}]"}[machine]
+    used = {"access": form.format({X64: "r10", ARM64: "x10"}[machine]), "access8": form.format({X64: "r8", ARM64: "x2"}[machine])}
+    code = assemble(machine, sources[machine is ARM64].format(**used), START)
+    instructions = list(architecture(machine).disassemble(code, START))
+    assert architecture(machine).index_never_rises(instructions, {}, instructions[-1].address) == falls
+    assert not architecture(machine).index_never_rises(instructions, {}, START)
+
+
 OTHER = {X64: START + 7, ARM64: START + 4}
 TAKES_ANOTHER = {X64: "lea rax, [rip + 0x1000]; ", ARM64: "add x0, x0, #0; "}
 # what is done with the address in rbx or x19 on x64 and Arm64, whether that is only to compare the one in rax or x0 with it

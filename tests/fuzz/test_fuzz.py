@@ -85,6 +85,7 @@ ONCE_WRONG = (
     200393,
     220005,
     330043,
+    330089,
 )
 """Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data in
 the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on; ends of
@@ -93,7 +94,8 @@ where nothing is known, functions called under another's name; merged globals of
 them that an index reaches from another's address; ends of those without a name, and the first of a group that another became; an end that
 the self-check took for what begins there; a pointer to what no code names; merged globals that changed places, or that end where others
 begin; functions that stand where those of another name were; what begins where a datum
-ends that is no array, or where one ends and to which an index is added."""
+ends that is no array, or where one ends and to which an index is added; ends from which an index counts
+down."""
 
 
 WITHOUT_NAMES = {Machine.ARM64: (41044, 200686, 210036, 210040, 210145, 210254, 500010), Machine.X64: (7015, 900088, 932009, 941082)}
