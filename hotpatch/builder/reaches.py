@@ -220,12 +220,14 @@ class Distances:
         """Whether both images have the two places in one datum, as far as anything tells.
 
         Without symbols the base must access both in such a way, too: what seems to be a datum of the base may be shorter, with padding
-        behind it. An address may be its end.
+        behind it. An address may be its end, but behind that of a datum with a name it is another's, which may have lost its name.
         """
         sides = (self._fixed, reach.taken, point), (self._base, base, wanted)
         symbols = [view.symbol(one) for view, one, _ in sides]
         if all(symbol is not None and symbol is view.symbol(other) for symbol, (view, _, other) in zip(symbols, sides, strict=True)):
             return True
+        if not reach.width and any(symbol is not None and other > symbol.end for symbol, (_, _, other) in zip(symbols, sides, strict=True)):
+            return False
         return all(self._is_run(*side) for side in sides) and (not reach.width or self._is_reached_in_base(base, wanted))
 
     def _is_run(self, view: View, one: int, other: int) -> bool:

@@ -86,6 +86,7 @@ ONCE_WRONG = (
     220005,
     330043,
     330089,
+    331016,
 )
 """Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data in
 the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on; ends of
@@ -95,7 +96,7 @@ them that an index reaches from another's address; ends of those without a name,
 the self-check took for what begins there; a pointer to what no code names; merged globals that changed places, or that end where others
 begin; functions that stand where those of another name were; what begins where a datum
 ends that is no array, or where one ends and to which an index is added; ends from which an index counts
-down."""
+down; what lies behind the end of a named datum, without a name."""
 
 
 WITHOUT_NAMES = {Machine.ARM64: (41044, 200686, 210036, 210040, 210145, 210254, 500010), Machine.X64: (7015, 900088, 932009, 941082)}
