@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 _SCALED = frozenset({FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L})
 """Kinds of fields that hold a multiple of what is accessed."""
 _LOADS = frozenset((FixupKind.PAGEOFFSET_12L, FixupKind.IMAGEREL_LOW12L, FixupKind.LITERAL19))
-_STORES = frozenset({"str", "stur", "strh", "sturh", "strb", "sturb"})
+_STORES = {
+    **dict.fromkeys(("str", "stur", "strh", "sturh", "strb", "sturb", "stlr", "stlrh", "stlrb", "stlur", "stlurh", "stlurb"), 1),
+    **dict.fromkeys(("stp", "stnp"), 2),
+}
+"""Of how many registers they store."""
 _UNUSED = Use.UNUSED
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
@@ -179,12 +183,10 @@ class Arm64(Following):
         """See :meth:`Architecture.alignment`; fields of loads and stores count in steps of what is accessed."""
         return 1 << a64.access_scale(int.from_bytes(code[: a64.WORD], "little")) if kind in _SCALED else 1
 
-    def stored_in_part(self, instruction: Instruction) -> str | None:
+    def stored_in_part(self, instruction: Instruction) -> tuple[str, ...]:
         """See :meth:`Architecture.stored_in_part`."""
-        source = instruction.operands.partition(",")[0]
-        if instruction.mnemonic not in _STORES or not source.startswith("w") or source == "wzr":
-            return None
-        return f"x{source[1:]}"
+        sources = instruction.operands.split(", ")[: _STORES.get(instruction.mnemonic, 0)]
+        return tuple(f"x{source[1:]}" for source in sources if source.startswith("w") and source != "wzr")
 
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""

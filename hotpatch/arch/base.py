@@ -235,8 +235,8 @@ class Architecture(ABC):
         return False
 
     @abstractmethod
-    def stored_in_part(self, instruction: Instruction) -> str | None:
-        """The register (64 bits) of which ``instruction`` stores the lower bytes alone, and nothing else; ``None`` where it does not."""
+    def stored_in_part(self, instruction: Instruction) -> tuple[str, ...]:
+        """The registers (64 bits) of which ``instruction`` stores the lower bytes alone, and nothing else, as they come in memory."""
 
     @abstractmethod
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:

@@ -187,7 +187,7 @@ class X64(Following):
         """See :meth:`Architecture.repeats`."""
         return instruction.flow is Flow.NEXT and instruction.mnemonic.startswith("rep")
 
-    def stored_in_part(self, instruction: Instruction) -> str | None:
+    def stored_in_part(self, instruction: Instruction) -> tuple[str, ...]:
         """See :meth:`Architecture.stored_in_part`."""
         return x64_operands.stored_in_part(instruction.mnemonic, instruction.operands)
 

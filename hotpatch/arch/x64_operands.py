@@ -138,9 +138,10 @@ def stack_slot(operand: Memory | None) -> str | None:
     return operand.place
 
 
-def stored_in_part(mnemonic: str, operands: str) -> str | None:
+def stored_in_part(mnemonic: str, operands: str) -> tuple[str, ...]:
     """See :meth:`hotpatch.arch.base.Architecture.stored_in_part`."""
     place, _, source = operands.partition(", ")
     if mnemonic != "mov" or not place.endswith("]") or source == PARENTS.get(source) or source in _UPPER:
-        return None
-    return PARENTS.get(source)
+        return ()
+    whole = PARENTS.get(source)
+    return () if whole is None else (whole,)

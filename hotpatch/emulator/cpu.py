@@ -273,11 +273,11 @@ class Cpu:
         self._uc.ctl_flush_tb()
         self._hooks.append(self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, told, None, first, last))
 
-    def watch_stores(self, stored: Callable[[int, int], None]) -> None:
-        """Tell ``stored`` VA and size of whatever the program writes from now on; slow."""
+    def watch_stores(self, stored: Callable[[int, int, int], None]) -> None:
+        """Tell ``stored`` VA, size and value (without sign) of whatever the program writes from now on; slow."""
 
-        def told(_uc: Engine, _access: int, address: int, size: int, _value: int, _data: object) -> None:
-            stored(address, size)
+        def told(_uc: Engine, _access: int, address: int, size: int, value: int, _data: object) -> None:
+            stored(address, size, value & (1 << 8 * size) - 1)
 
         self._uc.ctl_flush_tb()
         self._hooks.append(self._uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, told))

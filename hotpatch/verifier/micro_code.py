@@ -23,7 +23,7 @@ class Code:
         """Begin with nothing decoded."""
         self._memory, self._arch = process.guest.system.memory, architecture(process.machine)
         self._blocks: dict[int, Block | None] = {}
-        self._sources: dict[int, str | None] = {}
+        self._sources: dict[int, tuple[str, ...]] = {}
 
     def block(self, va: int) -> Block | None:
         """The block that begins at ``va``; ``None`` where no instruction does."""
@@ -39,11 +39,11 @@ class Code:
         code = self._memory.read(va, max(block.addresses[-1] - va, 0))
         return next((item.address for item in self._arch.disassemble(code, va) if item.mnemonic != "nop"), block.addresses[-1])
 
-    def source(self, va: int) -> str | None:
-        """The register (64 bits) of which the instruction at ``va`` stores the lower bytes, if it does that."""
+    def sources(self, va: int) -> tuple[str, ...]:
+        """The registers (64 bits) of which the instruction at ``va`` stores the lower bytes, if it does that."""
         if va not in self._sources:
             item = next(iter(self._arch.disassemble(self._code(va, LONGEST_INSTRUCTION), va)), None)
-            self._sources[va] = None if item is None else self._arch.stored_in_part(item)
+            self._sources[va] = () if item is None else self._arch.stored_in_part(item)
         return self._sources[va]
 
     def _decode(self, va: int) -> Block | None:

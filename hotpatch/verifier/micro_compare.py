@@ -63,12 +63,17 @@ class Comparison:
         ):
             yield from islice(self._places(what, place, ours, others, whole=not lost and mine.end == theirs.end), 1)
 
+        for number, (first, second) in enumerate(zip(mine.stores, theirs.stores, strict=False)):
+            if first[2] != second[2] and not self._same(first[2], second[2]):
+                shown = self._shown(first[2]), self._shown(second[2])
+                yield Difference(f"store {number + 1}, value", shown[0], shown[1], (first[2], second[2]), ("stores", number, 2))
+
     def _places(
-        self, what: str, field: str, mine: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]], *, whole: bool
+        self, what: str, field: str, mine: Sequence[tuple[int, ...]], theirs: Sequence[tuple[int, ...]], *, whole: bool
     ) -> Iterator[Difference]:
         """Where the two came to in turn; where the runs are compared as a ``whole``, also how often."""
         for number, (first, second) in enumerate(zip(mine, theirs, strict=False)):
-            (one, size), (other, width) = first, second
+            (one, size), (other, width) = first[:2], second[:2]
             if size != width or not self._same_place(one, other, size):
                 yield Difference(what.format(number + 1), self._shown(one), self._shown(other), (one, other), (field, number, 0))
         number = min(len(mine), len(theirs))

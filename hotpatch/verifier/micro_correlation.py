@@ -16,6 +16,7 @@ from hotpatch.image import Range
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY
 from hotpatch.verifier.micro_carried import CarriedThings
 from hotpatch.verifier.micro_named import Named
+from hotpatch.verifier.micro_origins import Origins
 from hotpatch.verifier.micro_reach import Reach, holding
 from hotpatch.verifier.micro_thread import ThreadData, meant_in_block
 
@@ -51,6 +52,7 @@ class Correlation:
         patch = None if applied is None else applied.patch
         self.patch, self.patch_va = patch, patch_va
         self._carried = None if patch is None else CarriedThings(patch)
+        self._origins = None if patch is None or self._carried is None else Origins(diff, patch, self._carried)
         self._new = {} if patch is None else {function.patch_rva: function.base_rva for function in patch.functions}
         self._originals = {} if applied is None else {applied.original(each.base_rva): each.name for each in applied.patch.functions}
         self.patch_end = 0 if patch is None or patch_va is None else patch_va + patch.image.size_of_image
@@ -109,7 +111,10 @@ class Correlation:
             rva = mine - self.patch_va
             if rva in self._new:
                 return (self._new[Rva(rva)], fixed) in self.diff.pairs
-            return self._may_be_copy(rva, fixed, function) if self._constant(self.patch.image, rva) else meant is None
+            if self._constant(self.patch.image, rva):
+                return self._may_be_copy(rva, fixed, function)
+            named = fixed in self.named.targets(function)
+            return meant is None and (not named or self._origins is None or self._origins.agree(rva, fixed))
         base = mine - self.mine.load_base
         if not 0 <= base < self.diff.base.size_of_image:
             return self._is_beside_carried(mine, theirs, function)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _WORD = 8
 _OFTEN = "the function does not do the same twice"
-_PLACE = "values depend on where the image lies"
+PLACE = "values depend on where the image lies"
 _CUT = "made-up pointers lead into each other's words, so that addresses are cut"
 _STRAY = "made-up indices lead out of the data that the function refers to, or the images hold something else there"
 
@@ -48,7 +48,7 @@ class Doubts:
         if not self._repeats:
             return _OFTEN
         if self._depends(difference) or self._moves_along(difference):
-            return _PLACE
+            return PLACE
         return _CUT if self._is_cut(difference) else None
 
     def _is_stray(self, difference: Difference) -> bool:

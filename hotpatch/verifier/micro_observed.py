@@ -39,7 +39,7 @@ class Observed:
         visited: Their addresses, of the function's own.
         touched: VAs and sizes of what it read and wrote in the module and the patch, callees that were run included.
         own: Of these, what the function's own instructions did.
-        stores: VAs and sizes of what the function's own instructions wrote, wherever that is.
+        stores: VAs, sizes and values of what the function's own instructions wrote, wherever that is.
         turns: At each of its conditional branches, whether it would have branched had nobody led it.
         after: By field (``calls``, ``turns``, ``own``, ``stores``), of each of it how many of ``touched`` there were by then.
         parts: Of each address that it read in part, where it was, what, and that part of it: where parts of addresses are made up.
@@ -56,7 +56,7 @@ class Observed:
     visited: set[int] = field(default_factory=set)
     touched: list[tuple[int, int]] = field(default_factory=list)
     own: list[tuple[int, int]] = field(default_factory=list)
-    stores: list[tuple[int, int]] = field(default_factory=list)
+    stores: list[tuple[int, int, int]] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     parts: list[tuple[int, int, bytes]] = field(default_factory=list)
     after: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ("calls", "turns", "own", "stores")})

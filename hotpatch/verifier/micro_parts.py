@@ -28,15 +28,15 @@ class Parts:
     that is stored is made up as soon as it has been.
     """
 
-    def __init__(self, memory: Memory, scenery: Scenery, images: Sequence[range], source: Callable[[], int | None]) -> None:
+    def __init__(self, memory: Memory, scenery: Scenery, images: Sequence[range], sources: Callable[[], tuple[int, ...]]) -> None:
         """The bytes are those of ``scenery``; an address is what leads into one of the ``images`` (VAs).
 
-        ``source`` gives all of the register of which the current instruction stores the lower bytes, if it does that.
+        ``sources`` gives all of each register of which the current instruction stores the lower bytes.
         """
         self.history = History()
         self.found: list[tuple[int, int, bytes]] = []
         """Of each address that was read or stored in part, in order: where it was, or a part of it, what, and that part of it."""
-        self._memory, self._scenery, self._images, self._source = memory, scenery, images, source
+        self._memory, self._scenery, self._images, self._sources = memory, scenery, images, sources
         self._next: tuple[int, bytes] | None = None
 
     def read(self, va: int, size: int, value: int) -> None:
@@ -53,15 +53,17 @@ class Parts:
         self._next = va, before
         self._memory.write(va, bytes(self._scenery.part(va + at) if at in parts else byte for at, byte in enumerate(before)))
 
-    def written(self, va: int, size: int, value: int) -> None:
-        """``value`` is about to be written."""
+    def written(self, va: int, size: int, value: int) -> int:
+        """``value`` is about to be written; what will be there in its place."""
         self.go_on()
-        whole = None if size >= _WORD or self._is_inside(va) else self._source()
-        if whole is not None and self._is_inside(whole) and not (whole ^ value) & (1 << 8 * size) - 1:
+        sources = () if size >= _WORD or self._is_inside(va) else self._sources()
+        whole = next((each for each in sources if self._is_inside(each) and not (each ^ value) & (1 << 8 * size) - 1), None)
+        if whole is not None:
             self.found.append((va, whole, value.to_bytes(size, "little")))
             made_up = bytes(map(self._scenery.part, range(va, va + size)))
             self._next, value = (va, made_up), int.from_bytes(made_up, "little")
         self.history.written(va, size, value)
+        return value
 
     def go_on(self) -> None:
         """Do what was to be done once the last access was over."""

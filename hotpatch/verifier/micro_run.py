@@ -95,8 +95,8 @@ class Runner:
         self._volatile = [name for name in self._registers if name not in kept]
         self._sentinel = guest.system.gates.callback
         self._touched: list[tuple[int, int]] = []
-        self._stores: list[tuple[int, int]] = []
-        guest.system.cpu.watch_stores(lambda va, size: weak._stores.append((va, size)))
+        self._stores: list[tuple[int, int, int]] = []
+        guest.system.cpu.watch_stores(lambda va, size, value: weak._store(va, size, value))
         self._parts: Parts | None = None
         self._images = (range(guest.module.va, guest.module.va + guest.module.size), patch)
         for span in self._images:
@@ -108,6 +108,15 @@ class Runner:
         if content is not None:
             self._supplied[va] = content
         return content
+
+    def _store(self, va: int, size: int, value: int) -> None:
+        if self._parts is None:
+            self._stores.append((va, size, value))
+
+    def _store_in_part(self, va: int, size: int, value: int) -> None:
+        """Note a store where parts of addresses are made up."""
+        if self._parts is not None:
+            self._stores.append((va, size, self._parts.written(va, size, value)))
 
     def run(self, place: Place, scenery: Scenery, guide: Guide | None = None) -> Observed:
         """Run the function once, from the process's own state.
@@ -171,18 +180,17 @@ class Runner:
         cpu, memory = self.process.guest.system.cpu, self.process.guest.system.memory
         self._parts = parts = Parts(memory, scenery, self._images, self._stored_in_part)
         try:
-            with cpu.traced(parts.read, parts.written):
+            with cpu.traced(parts.read, self._store_in_part):
                 seen = self._run(place, scenery, guide)
         finally:
             self._parts = None
         seen.parts = parts.found
         return seen, parts.history
 
-    def _stored_in_part(self) -> int | None:
-        """All of the register of which the current instruction stores the lower bytes, if it does that."""
+    def _stored_in_part(self) -> tuple[int, ...]:
+        """All of each register of which the current instruction stores the lower bytes, if it does that."""
         cpu = self.process.guest.system.cpu
-        source = self._code.source(cpu.pc)
-        return None if source is None else cpu.get(source)
+        return tuple(map(cpu.get, self._code.sources(cpu.pc)))
 
     def _arrive(self, place: Place) -> None:
         """Follow the redirect."""

@@ -252,3 +252,37 @@ def test_a_length_that_is_shorter_than_was_checked(machine: Machine, mask: int, 
     (report,) = verify_functions(images[0], other, fixed=images[1]).functions
     assert (report.outcome is not MicroOutcome.DIFFER) == same, report.text
     assert report.why or not same
+
+
+@each_machine
+@pytest.mark.parametrize("wrong", [None, "f", "g"])
+def test_one_new_datum_is_not_another(machine: Machine, wrong: str | None) -> None:
+    """Each of two functions returns the address of a new datum of its own; both data are writable and of the same size."""
+    images = []
+    for names in ((), ("f", "g")):
+        pe = Pe(machine)
+        for number, start in enumerate((TEXT, TEXT + 0x80)):
+            place = 0x100 + 0x40 * number
+            address = {
+                Machine.X64: f"lea rax, [rip + {DATA + place - start - 7}]; nop; nop; ret",
+                Machine.ARM64: f"adrp x0, 0x3000; add x0, x0, #{place}; ret",
+            }
+            code = (
+                address[machine]
+                if names
+                else {Machine.X64: "mov eax, 7; nop; nop; nop; ret", Machine.ARM64: "mov w0, #7; nop; ret"}[machine]
+            )
+            pe.put(start, assemble(machine, code, start))
+        pe.exports("new.dll", [("f", TEXT), ("g", TEXT + 0x80), *([("one", DATA + 0x100), ("two", DATA + 0x140)] if names else [])])
+        images.append(pe.build("new.dll"))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    assert {item.kind for item in patch.carried} == {CarriedKind.DATA}
+    if wrong is not None:
+        own, other = patch.functions if wrong == "f" else reversed(patch.functions)
+        offset, size = (3, 4) if machine is Machine.X64 else (4, 4)
+        field, there = patch.image.read(own.patch_rva + offset, size), patch.image.read(other.patch_rva + offset, size)
+        if machine is Machine.X64:
+            there = struct.pack("<i", struct.unpack("<i", there)[0] + other.patch_rva - own.patch_rva)
+        patch = with_code(patch, own.patch_rva - patch.functions[0].patch_rva + offset, field.hex(), there.hex())
+    reports = verify_functions(images[0], patch, fixed=images[1], seeds=4).functions
+    assert (MicroOutcome.DIFFER in {report.outcome for report in reports}) == (wrong is not None), [report.text for report in reports]

@@ -51,7 +51,11 @@ STORES = {
         "byte": "mov byte ptr [rsp + 0x38], bl; movzx eax, byte ptr [rsp + 0x38]",
         "word": "mov word ptr [rsp + 0x38], bx; movzx eax, word ptr [rsp + 0x38]",
     },
-    Machine.ARM64: {"byte": "strb w19, [sp, #0x28]; ldrb w0, [sp, #0x28]", "word": "strh w19, [sp, #0x28]; ldrh w0, [sp, #0x28]"},
+    Machine.ARM64: {
+        "byte": "strb w19, [sp, #0x28]; ldrb w0, [sp, #0x28]",
+        "word": "strh w19, [sp, #0x28]; ldrh w0, [sp, #0x28]",
+        "pair": "mov w20, #1; stp w20, w19, [sp, #0x28]; ldr w0, [sp, #0x2c]",
+    },
 }
 WAYS = [(machine, what) for machine in Machine for what in (*READS[machine], *STORES[machine])]
 each_way = pytest.mark.parametrize(("machine", "way"), WAYS)

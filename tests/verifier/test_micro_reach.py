@@ -665,7 +665,8 @@ def test_what_is_left_of_an_address_that_another_store_has_cut(machine: Machine,
     rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions]
     (report,) = execution.unpatched(rows, seeds=8)
     assert (report.outcome is MicroOutcome.DIFFER) == (taken == "two"), report.text
-    assert taken == "two" or "addresses are cut" in report.text
+    # On x64 the number that is counted up is the first of what is stored; where parts of addresses are made up, all is the same.
+    assert taken == "two" or machine is Machine.X64 or "addresses are cut" in report.text
 
 
 CUT_FIRST = {
