@@ -25,6 +25,7 @@ from hotpatch.arch import (
     walks,
 )
 from hotpatch.arch import arm64_words as a64
+from hotpatch.arch.arm64_references import LITERAL_BYTES
 from hotpatch.arch.common import LiteDecoder
 from hotpatch.arch.following import Following
 from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Instruction, Machine, Step, Use
@@ -182,6 +183,10 @@ class Arm64(Following):
     def alignment(self, kind: FixupKind, code: bytes, address: int) -> int:
         """See :meth:`Architecture.alignment`; fields of loads and stores count in steps of what is accessed."""
         return 1 << a64.access_scale(int.from_bytes(code[: a64.WORD], "little")) if kind in _SCALED else 1
+
+    def literal_size(self, code: bytes) -> int:
+        """See :meth:`Architecture.literal_size`."""
+        return LITERAL_BYTES.get(code[3], 0)
 
     def stored_in_part(self, instruction: Instruction) -> tuple[str, ...]:
         """See :meth:`Architecture.stored_in_part`."""

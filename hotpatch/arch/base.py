@@ -234,6 +234,11 @@ class Architecture(ABC):
         """Whether the processor may stop between rounds of ``instruction``, each of which counts as one (x64: repeated string ones)."""
         return False
 
+    def literal_size(self, code: bytes) -> int:
+        """Bytes of the literal among code that the instruction ``code`` loads; 0 where it loads none."""
+        del code
+        return 0
+
     @abstractmethod
     def stored_in_part(self, instruction: Instruction) -> tuple[str, ...]:
         """The registers (64 bits) of which ``instruction`` stores the lower bytes alone, and nothing else, as they come in memory."""

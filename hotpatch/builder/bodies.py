@@ -31,7 +31,7 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
     spans = [Range(Rva(table.address), Rva(table.address + table.size)) for table in tables]
     spans += [Range(Rva(table.index[0]), Rva(sum(table.index))) for table in tables if table.index]
     sites = _sites(image, function, spans)
-    literals = {site.target for site in sites if site.kind is FixupKind.LITERAL19 and any(site.target in part for part in function.ranges)}
+    literals = [literal for site in sites if (literal := _literal(image, site)) is not None]
     blocks = _blocks(image, function, spans)
     falls_into = {}
     led = [reference for part in image.references(function) for reference in part]
@@ -97,7 +97,7 @@ def pointer_site(image: Image, owner: Rva, rva: Rva) -> Site:
     return Site(owner, POINTER_SIZE, rva, FixupKind.ADDR64, Use.DATA, Rva(image.u64(rva) - image.preferred_base), 0)
 
 
-def _decode(image: Image, function: Function, block: Range, spans: list[Range], literals: set[Rva]) -> _Ending | Refusal:
+def _decode(image: Image, function: Function, block: Range, spans: list[Range], literals: list[Range]) -> _Ending | Refusal:
     """How the block ends, or a refusal for bytes that are neither instruction nor known data."""
     arch = image.architecture
     at: Rva = block.start
@@ -110,12 +110,12 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
         stop = min([block.end, *(span.start for span in spans if at < span.start < block.end)])
         for instruction in arch.disassemble(image.read(at, stop - at), at):
             at = Rva(instruction.address + instruction.size)
-            if instruction.address in literals:
+            if any(instruction.address in literal for literal in literals):
                 continue
             if instruction.flow is not Flow.NEXT or image.read(instruction.address, instruction.size) not in arch.padding_bytes:
                 before, last = last, instruction
         if at < stop:
-            is_literal = any(0 <= at - literal < _LONGEST_LITERAL for literal in literals)
+            is_literal = any(0 <= at - literal.start < _LONGEST_LITERAL for literal in literals)  # and what aligns the next one
             if not is_literal and not _is_behind_all(image, function, at, (before, last)):
                 return Refusal(
                     Rule.UNDECODABLE,
@@ -126,6 +126,12 @@ def _decode(image: Image, function: Function, block: Range, spans: list[Range], 
                 )
             at, before, last = Rva(at + arch.instruction_alignment), None, None
     return before, last
+
+
+def _literal(image: Image, site: Site) -> Range | None:
+    """What the instruction of ``site`` loads from among code, if it does."""
+    size = image.architecture.literal_size(image.read(site.instruction, site.size)) if site.kind is FixupKind.LITERAL19 else 0
+    return Range(site.target, Rva(site.target + size)) if size else None
 
 
 def _is_behind_all(image: Image, function: Function, at: int, ending: _Ending) -> bool:
