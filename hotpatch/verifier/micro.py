@@ -8,8 +8,8 @@ as long as that does not take long.
 Compared are the calls in order, with callee, argument registers, the first words of the stack and what pointers into the function's own
 frame point to; how the run ended; result registers and the registers that a callee keeps; and all memory outside of the stack whose content
 has changed, and the caller's words on the stack; where the code should be the same instruction by instruction, also which data of the image
-each instruction came upon (globals are as the loader leaves them, so often all zero), where it stored to, and which way each branch would
-have gone.
+each instruction came upon (globals are as the loader leaves them, so often all zero), where it stored to, and what, and which way each
+branch would have gone. A thread's own data are made up, too (:mod:`micro_thread`).
 Addresses that lie in an image are mapped through the correlation of the two images; parts of them are made up (:mod:`micro_parts`).
 
 What is not seen: paths that no seed takes (``coverage`` says which share of the instructions ran); that a store leaves memory as it was,
