@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -25,7 +24,7 @@ each_machine = pytest.mark.parametrize("machine", Machine)
 def _relocated(images: list[hotpatch.Image]) -> hotpatch.verifier.MicroReport:
     """Of a function said to be only relocated."""
     execution = MicroExecution(*images)
-    rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions if row.name == "walk"]
+    rows = [row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions if row.name == "walk"]
     (report,) = execution.unpatched(rows, seeds=8)
     return report
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 import hotpatch
@@ -73,7 +71,7 @@ def _report(machine: Machine, codes: tuple[str, str], places: tuple[int, int] = 
         pe.exports("parts.dll", [("walk", TEXT), ("callee", callee), ("one", ONE[at]), ("two", TWO[at]), ("behind", DATA + 0x300)])
         images.append(pe.build("parts.dll"))
     execution = MicroExecution(*images)
-    rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions if row.name == "walk"]
+    rows = [row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions if row.name == "walk"]
     (report,) = execution.unpatched(rows, seeds=8)
     return report
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -112,7 +111,7 @@ def _relocated(machine: Machine, codes: tuple[str, str]) -> hotpatch.verifier.Mi
         images.append(pe.build("walk.dll"))
     execution = MicroExecution(*images)
     (row,) = execution.diff.functions
-    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED)])
+    (report,) = execution.unpatched([row._replace(verdict=hotpatch.Verdict.RELOCATED)])
     return report
 
 
@@ -149,7 +148,7 @@ def test_another_member_that_holds_the_same_is_a_difference(machine: Machine) ->
         images.append(pe.build("walk.dll"))
     execution = MicroExecution(*images)
     (row,) = execution.diff.functions
-    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED)])
+    (report,) = execution.unpatched([row._replace(verdict=hotpatch.Verdict.RELOCATED)])
     assert report.outcome is MicroOutcome.DIFFER, report.text
     assert report.difference is not None
     assert report.difference.what == "access 2 of data"
@@ -212,7 +211,7 @@ def test_a_truth_value_in_the_lowest_byte_of_an_address(at: int, outcome: MicroO
         )
         images.append(pe.build("walk.dll"))
     execution = MicroExecution(*images)
-    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
+    (report,) = execution.unpatched([row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
     assert report.outcome is outcome, report.text
 
 
@@ -238,7 +237,7 @@ def test_the_lowest_byte_of_what_an_earlier_call_got(sets: str, outcome: MicroOu
         pe.exports("walk.dll", [("walk", TEXT), ("one", DATA + datum), ("two", DATA + datum + 0x10), ("end", DATA + 0x400)])
         images.append(pe.build("walk.dll"))
     execution = MicroExecution(*images)
-    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
+    (report,) = execution.unpatched([row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions])
     assert report.outcome is outcome, report.text
 
 
@@ -662,7 +661,7 @@ def test_what_is_left_of_an_address_that_another_store_has_cut(machine: Machine,
         pe.exports("walk.dll", [("walk", TEXT), *places.items(), ("behind", DATA + 0xC0)])
         images.append(pe.build("walk.dll"))
     execution = MicroExecution(*images)
-    rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions]
+    rows = [row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions]
     (report,) = execution.unpatched(rows, seeds=8)
     assert (report.outcome is MicroOutcome.DIFFER) == (taken == "two"), report.text
     # On x64 the number that is counted up is the first of what is stored; where parts of addresses are made up, all is the same.
@@ -690,7 +689,7 @@ def test_a_store_that_by_chance_changes_nothing_or_has_been_read_is_missed(machi
         pe.exports("walk.dll", [("walk", TEXT), ("one", datum), ("behind", DATA + 0xC0)])
         images.append(pe.build("walk.dll"))
     execution = MicroExecution(*images)
-    rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions]
+    rows = [row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions]
     (report,) = execution.unpatched(rows, seeds=8)
     assert report.outcome is MicroOutcome.DIFFER, report.text
     assert report.difference is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 import hotpatch
@@ -44,6 +42,6 @@ def test_a_store_that_leaves_memory_as_it_was(machine: Machine, first: str, stor
         pe.exports("stores.dll", [("walk", TEXT), ("one", DATA), ("behind", DATA + 0x10)])
         images.append(pe.build("stores.dll"))
     execution = MicroExecution(*images)
-    (report,) = execution.unpatched([replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions], seeds=8)
+    (report,) = execution.unpatched([row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions], seeds=8)
     assert (report.outcome is MicroOutcome.DIFFER) == (kept != "both"), report.text
     assert report.difference is None or report.difference.what.startswith(("store", "access"))

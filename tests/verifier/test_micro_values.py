@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 import hotpatch
@@ -58,7 +56,7 @@ def _report(machine: Machine, codes: tuple[str, str]) -> MicroReport:
         pe.exports("values.dll", [("walk", TEXT), ("callee", TEXT + 0x100), *data])
         images.append(pe.build("values.dll"))
     execution = MicroExecution(*images)
-    rows = [replace(row, verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions if row.name == "walk"]
+    rows = [row._replace(verdict=hotpatch.Verdict.RELOCATED) for row in execution.diff.functions if row.name == "walk"]
     (report,) = execution.unpatched(rows, seeds=8)
     return report
 
