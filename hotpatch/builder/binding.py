@@ -419,7 +419,7 @@ class _Binder:
         if equal is not None and self._is_aligned(function, target, equal):
             return BaseAddress(equal)
         if section.writable and (self.view.symbol(target) is None or not (self.fixed.has_symbols and self.base.has_symbols)):
-            return self.live.nameless(usage, target)
+            return self.live.as_end(function, usage, site, self.live.nameless(usage, target))
         objection = self.novelty.objection(target)
         return CarriedAddress(target) if objection is None else objection
 

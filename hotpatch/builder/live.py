@@ -104,10 +104,11 @@ class Live:
 
     def as_end(self, function: Function | None, usage: Usage | None, site: Site, found: Destination | str) -> Destination | str:
         """The same, or why not: an address that is handed to a function which only goes back from it is the end of what is before it."""
-        if function is None or usage is None or not isinstance(found, BaseAddress) or site.kind in PAGES or site.target not in usage.taken:
+        if function is None or usage is None or isinstance(found, str) or site.kind in PAGES or site.target not in usage.taken:
             return found
         moved = self._ownership.displacement_before(site.target)
-        if moved == found.rva - site.target or not steps_back_from(self._view, function, site.instruction):
+        is_there = isinstance(found, BaseAddress) and moved == found.rva - site.target
+        if is_there or not steps_back_from(self._view, function, site.instruction):
             return found
         where = "not known to be in the base" if moved is None else f"at 0x{site.target + moved:x} of the base"
         return f"0x{site.target:x} is handed on as the end of what is before it, as what gets it goes back from there, and that is {where}"

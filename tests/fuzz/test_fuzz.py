@@ -99,10 +99,13 @@ ends that is no array, or where one ends and to which an index is added; ends fr
 down; what lies behind the end of a named datum, without a name."""
 
 
-WITHOUT_NAMES = {Machine.ARM64: (41044, 200686, 210036, 210040, 210145, 210254, 500010), Machine.X64: (7015, 900088, 932009, 941082)}
+WITHOUT_NAMES = {
+    Machine.ARM64: (41044, 200686, 210036, 210040, 210145, 210254, 500010),
+    Machine.X64: (7015, 340025, 900088, 932009, 941082),
+}
 """Seeds whose patches without PDBs were wrong once: numbers encoded anew for what nothing proves, members of groups that begin where others
 did, copies of what the base reaches at a distance, texts cut where others begin, a new function in the place of a rewritten one,
-parts of arrays that changed places; or refused by the self-check for live data of another section."""
+parts of arrays that changed places, an end where new data begin; or refused by the self-check for live data of another section."""
 
 
 @each_machine
