@@ -56,7 +56,7 @@ def handed_on(instructions: Sequence[Instruction], edges: Mapping[int, Collectio
         for target in _leads_to(one, edges):
             if target is None:
                 return None
-            if one.flow is Flow.CALL or target not in index:
+            if target not in index or (one.flow is Flow.CALL and target == one.target):
                 found.add(target)
             else:
                 pending.append(index[target])
@@ -64,12 +64,16 @@ def handed_on(instructions: Sequence[Instruction], edges: Mapping[int, Collectio
 
 
 def _leads_to(one: Instruction, edges: Mapping[int, Collection[int]]) -> Iterator[int | None]:
-    """Where control goes with the register; ``None`` for where that is not known. Behind a call it holds something else."""
+    """Where control goes with the register; ``None`` for where that is not known.
+
+    Behind a call it may hold the same: what grows the stack (``__chkstk``) keeps it, and so do functions of which compilers know what they
+    change.
+    """
     if one.flow in (Flow.CALL_INDIRECT, Flow.JUMP_INDIRECT):
         yield from edges.get(one.address, (None,))
     elif one.flow in (Flow.CALL, Flow.JUMP, Flow.BRANCH):
         yield one.target
-    if one.flow in (Flow.NEXT, Flow.BRANCH):
+    if one.flow in (Flow.NEXT, Flow.BRANCH, Flow.CALL):
         yield one.address + one.size
 
 

@@ -33,7 +33,7 @@ def _fills(instruction: Instruction) -> bool:
 
 
 def _is_silent(instruction: Instruction, place: str) -> bool:
-    return _SILENT[place].match(instruction.mnemonic) is not None
+    return any(_SILENT[place].match(word) for word in instruction.mnemonic.split())  # prefixes are words of their own
 
 
 FORM = Form(widest=PARENTS.get, fills=_fills, hidden=_is_silent, returned=())
