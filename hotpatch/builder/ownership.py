@@ -133,10 +133,10 @@ class Ownership:
         return None if there is None else there - start
 
     def displacement_before(self, rva: int) -> int | None:
-        """How much further the base has what ends at ``rva``, or else the last live datum before that both images have."""
+        """How much further the base has what ends at ``rva``; ``None`` where that is nothing that both images have."""
         at = bisect_left(self._live_starts, rva) - 1
         found = self._live[at] if at >= 0 and self._same_section(self._live[at].fixed, rva) else None
-        return None if found is None else found.base - found.fixed
+        return None if found is None or found.fixed + found.size < rva else found.base - found.fixed
 
     def live_owner(self, usage: Usage | None, site: Site) -> Datum | str | None:
         """The datum that an address of writable memory belongs to, why that is unknown, or ``None`` where symbols say nothing else.
