@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hotpatch.differ.votes import Pair
 
 _LEAVING = frozenset({Flow.RETURN, Flow.JUMP, Flow.TRAP})
+_CALLS = frozenset({Flow.CALL, Flow.CALL_INDIRECT})
 _GOES = frozenset({Use.CALL, Use.JUMP, Use.BRANCH})
 
 
@@ -83,7 +84,9 @@ class _Tails:
                 return None
             following += zip(*arms, strict=True)
         elif flow not in _LEAVING:
-            following.append((base + old.size, fixed + new.size))
+            behind = base + old.size, fixed + new.size
+            if not (flow in _CALLS and self.base.is_last(base, behind[0]) and self.fixed.is_last(fixed, behind[1])):
+                following.append(behind)
         return following
 
 
@@ -107,6 +110,11 @@ class _Reader:
         ranges = self.view.functions[entry].ranges
         for line, flow in zip(self.view.lines(entry), flows(self.view, entry), strict=True):
             yield ranges[line.position.part].start + line.position.offset, (line, flow)
+
+    def is_last(self, rva: int, behind: int) -> bool:
+        """Whether no code of the function stands at ``behind``, but its end or data: a call before that, at ``rva``, never returns."""
+        function = self.view.place(rva).function
+        return function is not None and (self.view.place(behind).function is not function or self.at(behind) is None)
 
     def links(self, rva: int, line: Line) -> list[Link]:
         function = self.view.place(rva).function
