@@ -10,7 +10,7 @@ from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.differ.thread_data import thread_offsets, unchanged_offsets
+from hotpatch.differ.thread_data import named_parts, thread_offsets, unchanged_offsets
 from hotpatch.emulator.layout import TEB, TEB_SIZE, THREAD_FLAGS, TLS_SLOTS
 from hotpatch.emulator.memory import PAGE
 
@@ -67,7 +67,7 @@ class ThreadData:
     def parts(self, function: Function) -> tuple[Part, ...]:
         """What of the block does not lie where the base has it, for ``function`` of the fixed image; sorted."""
         if function.entry not in self._known:
-            self._known[function.entry] = tuple(self._parts(function))
+            self._known[function.entry] = tuple(sorted(self._parts(function), key=lambda part: part.start))
         return self._known[function.entry]
 
     def _parts(self, function: Function) -> Iterator[Part]:
@@ -75,14 +75,14 @@ class ThreadData:
         used = thread_offsets(fixed, function)
         if not used or base.tls is None or fixed.tls is None:
             return
-        if base.has_symbols and fixed.has_symbols:
-            yield from self._named
-            return
+        yield from self._named
         match = self._diff.base_entries.get(function.entry)
         before = None if match is None else base.function_of_entry(match)
         known = self._unchanged | (frozenset() if before is None else thread_offsets(base, before))
-        edges = sorted(known | used | {fixed.tls.template.size + fixed.tls.zero_fill})
-        yield from (Part(offset, edges[bisect_right(edges, offset)], None) for offset in sorted(used - known))
+        named = [*named_parts(self._diff), *(range(part.start, part.end) for part in self._named)]
+        edges = sorted({*known, *used, *(part.start for part in named), fixed.tls.template.size + fixed.tls.zero_fill})
+        unknown = sorted(offset for offset in used - known if not any(offset in part for part in named))
+        yield from (Part(offset, edges[bisect_right(edges, offset)], None) for offset in unknown)
 
     @cached_property
     def _unchanged(self) -> frozenset[int]:
@@ -90,19 +90,21 @@ class ThreadData:
 
     @cached_property
     def _named(self) -> tuple[Part, ...]:
-        """Of names alone."""
+        """Of names alone: of what the base names, too."""
         base, fixed = self._diff.base.tls, self._diff.fixed.tls
         if base is None or fixed is None:
             return ()
-        found = []
+        named = [range(datum.rva, datum.rva + (datum.size or 1)) for datum in self._diff.base.data_symbols if datum.rva in base.template]
+        found = set()
         for datum in self._diff.fixed.data_symbols:
             size = datum.size or _WORD
             if fixed.template.start <= datum.rva and datum.rva + size <= fixed.template.end:
                 meant = self._diff.base_datum(datum.rva)
                 here, there = datum.rva - fixed.template.start, None if meant is None else meant - base.template.start
-                if here != there:
-                    found.append(Part(here, here + size, there))
-        return tuple(sorted(found))
+                place = base.template.start + (here if there is None else there)
+                if here != there and any(place in part for part in named):
+                    found.add(Part(here, here + size, there))
+        return tuple(found)
 
 
 def meant_in_block(va: int, parts: tuple[Part, ...]) -> int | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.arch.assembly import assemble
 from hotpatch.builder import build_patch
+from hotpatch.cases import find_case
 from hotpatch.differ import Verdict, diff_images
 from hotpatch.errors import NotHotpatchable, Rule
-from hotpatch.image import Image
+from hotpatch.image import Image, open_image
 from tests.emulator.pe import RDATA, TEXT, Pe
 
 each_machine = pytest.mark.parametrize("machine", Machine)
@@ -89,3 +91,30 @@ def test_an_offset_that_only_new_code_uses(machine: Machine, form: str, known: b
         build_patch(diff)
     (refusal,) = refused.value.refusals
     assert (refusal.rule, refusal.rva, refusal.evidence["offset"]) == (Rule.UNRESOLVED_REFERENCE, TEXT + 0x100, 0x10)
+
+
+def named(machine: Machine, side: str, kept: frozenset[str]) -> Image:
+    """A side of the case whose thread-local data are in another order, of which the PDB names no more than ``kept``."""
+    found = open_image(find_case("tls-layout-refused").image(machine, side))
+    symbols = found.symbols
+    data = tuple(datum for datum in symbols.data if datum.rva not in found.tls.template or datum.name in kept)
+    return Image(found.path, found.data, found.parsed, replace(symbols, data=data), found.pdb_path)
+
+
+@each_machine
+@pytest.mark.parametrize(("there", "here"), [((), ()), (("calls",), ()), ((), ("calls",)), (("failures",), ("attempts",))])
+def test_a_pdb_that_names_no_thread_local_data(machine: Machine, there: tuple[str, ...], here: tuple[str, ...]) -> None:
+    images = named(machine, "base", frozenset(there)), named(machine, "fixed", frozenset(here))
+    assert all(side.has_symbols for side in images)
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff_images(*images))
+    (refusal,) = refused.value.refusals
+    assert (refusal.rule, refusal.evidence["offset"]) == (Rule.UNRESOLVED_REFERENCE, 0x10)
+
+
+@each_machine
+def test_names_on_both_sides_decide(machine: Machine) -> None:
+    images = [named(machine, side, frozenset({"calls"})) for side in ("base", "fixed")]
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff_images(*images))
+    assert [refusal.rule for refusal in refused.value.refusals] == [Rule.DATA_LAYOUT]

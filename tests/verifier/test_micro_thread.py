@@ -14,7 +14,7 @@ from hotpatch.arch.assembly import assemble
 from hotpatch.builder import make
 from hotpatch.cases import find_case
 from hotpatch.verifier import MicroExecution, MicroOutcome, verify_functions
-from tests.builder.test_threads import READS, block, image
+from tests.builder.test_threads import READS, block, image, named
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ def test_a_variable_that_moved_within_the_block(
     judges = [hotpatch.open(path) for path in named.values()] if with_names else bare
     found = {report.name: report.outcome for report in verify_functions(judges[0], patch, fixed=judges[1], seeds=8).functions}
     assert list(found.values()) == [MicroOutcome.DIFFER if with_names else MicroOutcome.AGREE, MicroOutcome.DIFFER]
+
+
+@each_machine
+@pytest.mark.parametrize(("there", "here"), [((), ()), (("calls",), ()), ((), ("calls",))])
+def test_a_pdb_that_names_no_thread_local_data(
+    machine: Machine, there: tuple[str, ...], here: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "unknown_offsets", lambda *_: ())
+    images = named(machine, "base", frozenset(there)), named(machine, "fixed", frozenset(here))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    found = {report.name: report.outcome for report in verify_functions(images[0], patch, fixed=images[1], seeds=8).functions}
+    assert found == {"check": MicroOutcome.AGREE, "counted": MicroOutcome.DIFFER}
 
 
 @each_machine
