@@ -8,7 +8,7 @@ from hotpatch.address import Rva
 from hotpatch.builder.model import PAGES, BaseAddress, CarriedAddress
 from hotpatch.builder.reaches import Reach
 from hotpatch.builder.unclaimed import Unclaimed
-from hotpatch.differ.handed import steps_back_from
+from hotpatch.differ.handed import goes_onward_from, steps_back_from
 from hotpatch.differ.view import view_of
 from hotpatch.image import Range
 
@@ -103,12 +103,20 @@ class Live:
         return BaseAddress(matched)
 
     def as_end(self, function: Function | None, usage: Usage | None, site: Site, found: Destination | str) -> Destination | str:
-        """The same, or why not: an address that is handed to a function which only goes back from it is the end of what is before it."""
+        """The same, or why not: an address that is handed to a function which only goes back from it is the end of what is before it.
+
+        One that is handed to a function which goes on from it is none.
+        """
         if function is None or usage is None or isinstance(found, str) or site.kind in PAGES or site.target not in usage.taken:
             return found
         moved = self._ownership.displacement_before(site.target)
         is_there = isinstance(found, BaseAddress) and moved == found.rva - site.target
-        if is_there or not steps_back_from(self._view, function, site.instruction):
+        if is_there:
+            begins_there = self._ownership.displacement(site.target) == moved
+            if begins_there or not goes_onward_from(self._view, function, site.instruction):
+                return found
+            return f"what gets 0x{site.target:x} goes on from there, and nothing shows where the base has what begins there"
+        if not steps_back_from(self._view, function, site.instruction):
             return found
         where = "not known to be in the base" if moved is None else f"at 0x{site.target + moved:x} of the base"
         return f"0x{site.target:x} is handed on as the end of what is before it, as what gets it goes back from there, and that is {where}"

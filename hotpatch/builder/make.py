@@ -58,7 +58,7 @@ def build_patch(
     Raises:
         NotHotpatchable: With every refusal that was found.
         NothingToDo: There is no functional change.
-        InputError: ``sequence`` or ``allow`` cannot be used.
+        InputError: ``sequence`` or ``allow`` cannot be used, or ``only`` and ``leave_out`` contradict each other.
     """
     if not 1 <= sequence <= LARGEST_SEQUENCE:
         raise InputError(f"sequence {sequence}", f"is no sequence number; give one between 1 and {LARGEST_SEQUENCE}")
@@ -66,6 +66,8 @@ def build_patch(
         raise InputError(f"state version {terms.state_version}", f"is no state version; give one between 0 and {LARGEST_SEQUENCE}")
     allowed = overrides(allow)
     only, leave_out = tuple(only), tuple(leave_out)
+    for name in [name for name in only if name in leave_out]:
+        raise InputError(name, "is both to travel and to stay as it is; leave it out of one of the two lists")
     selected, refusals = select(diff, only, leave_out)
     refusals += check(diff, selected, allowed)
     if not selected and not refusals and (only or leave_out):

@@ -240,8 +240,22 @@ class Novelty:
         """
         bodies = (body_of(self._base.image, function) for function in self._changed_base)
         reached = (several for body in bodies if isinstance(body, Body) for several in reaches(self._base.image, body).values())
-        starts = {item.start for several in reached for item in several if item.width and (not item.indexed or item.start >= item.taken)}
-        return frozenset(start for start in starts if self._base.writable(start) and self._is_left_over(start))
+        items = {item for several in reached for item in several if item.width and (not item.indexed or item.start >= item.taken)}
+        return frozenset(
+            item.start
+            for item in items
+            if self._base.writable(item.start) and (self._is_left_over(item.start) or self._is_behind_unsized(item.start, item.taken))
+        )
+
+    def _is_behind_unsized(self, base: int, taken: int) -> bool:
+        """Whether it lies behind the start of a datum with a name whose size no symbol tells, and is reached from before that.
+
+        Up to where the next begins, others may follow it that have lost their names.
+        """
+        index = bisect_right(self._matched_starts, base) - 1
+        start = self._matched_starts[index] if index >= 0 else base
+        named = self._diff.base.has_symbols and self._base.symbol(start) is None
+        return named and taken < start < base < self._matched[start]
 
     @cached_property
     def _left_over_constants(self) -> frozenset[int]:

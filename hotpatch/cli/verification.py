@@ -11,7 +11,7 @@ from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import contents, load_for, open_for, open_pair
 from hotpatch.cli.numbers import Integer, Positive
 from hotpatch.cli.outcome import Exit
-from hotpatch.errors import InputError, counted
+from hotpatch.errors import FaultKind, InputError, counted
 
 if TYPE_CHECKING:
     from hotpatch.verifier import Call
@@ -84,6 +84,11 @@ def verify(
         out.warn(f"{fixed} is not the build that {patch} was made from ({loaded.provenance.fixed_name}): other contents")
     for missed in sorted({item.call for item in report.calls} - {item.call for item in report.calls if item.entries}):
         out.warn(f"{missed} enters none of the patched functions, so it shows nothing about the patch")
+    for ended, fault in sorted({(item.call, item.fault) for item in report.calls if item.fault is not None}):
+        if fault is FaultKind.BUDGET:
+            out.warn(f"{ended} was given up when its budget was used up, so that the patch was not tried in the rest of it")
+        else:
+            out.warn(f"{ended} does not return ({fault.value}), so it shows nothing about the patch but up to there")
     if options.json or not options.quiet or not report.ok:
         out.result(document, report_of.render(report), page=True)
     return Exit.DONE if report.ok else Exit.COUNTEREXAMPLE

@@ -25,17 +25,31 @@ def steps_back_from(view: View, function: Function, maker: int) -> bool:
     writes through it in front of it, and nowhere else by constant distances or an index that may rise, before it goes on from what it did
     first.
     """
+    return any(_accesses_before(view, callee, place) for callee, place in _handed(view, function, maker))
+
+
+def goes_onward_from(view: View, function: Function, maker: int) -> bool:
+    """Whether the address that the instruction at ``maker`` makes is handed to a function that accesses what begins there.
+
+    Then what ends there is not meant. Only by constant distances, before it goes on from what it did first.
+    """
+    users = ((_past_thunks(view, callee), place) for callee, place in _handed(view, function, maker))
+    found = (item for code, place in users for item in _accesses_by(view, *code, place))
+    return any(not item.indexed and item.distance + item.width > 0 for item in found)
+
+
+def _handed(view: View, function: Function, maker: int) -> list[tuple[int, str]]:
+    """To which functions, and in which of their arguments, the address goes that the instruction at ``maker`` makes."""
     image, architecture = view.image, view.architecture
     names = named_data(image, function)
     instructions, edges = followed(image, function) if len(names.get(maker, ())) == 1 else ([], {})
     if not instructions or instructions[0].address != function.entry:
-        return False
+        return []
     inside = {one.address for one in instructions}
     calls = {one.address: one.target for one in instructions if one.target is not None and _hands_on(one, inside)}
     arguments = architecture.convention.integer_arguments
     handed = (item for item in architecture.held(instructions, names, edges) if item.anchor == maker and item.distance == 0)
-    users = {(calls[item.at], item.place) for item in handed if item.at in calls and item.place in arguments}
-    return any(_accesses_before(view, callee, place) for callee, place in sorted(users))
+    return sorted({(calls[item.at], item.place) for item in handed if item.at in calls and item.place in arguments})
 
 
 def reads_onward(view: View, instruction: Instruction, place: str) -> bool:

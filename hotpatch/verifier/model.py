@@ -128,6 +128,7 @@ class CallReport:
         outcomes: How many runs ended how.
         refused: At how many boundaries the engine refused.
         exhaustive: Whether ``tried`` are all boundaries.
+        fault: Why that run did not return, if it did not; one that was given up has more boundaries, of which nothing is known.
     """
 
     call: str
@@ -138,6 +139,7 @@ class CallReport:
     outcomes: Mapping[Kind, int]
     refused: int
     exhaustive: bool
+    fault: FaultKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

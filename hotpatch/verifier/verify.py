@@ -131,7 +131,9 @@ class _Verification:
             ]
         refused = len(boundaries) - len(trials)
         began = entries if entries is not None else max((trial.begun for trial in trials), default=0)
-        self._reports.append(CallReport(text, action, count, began, len(boundaries), outcomes, refused, len(boundaries) == count))
+        ended = (old if action is Action.APPLY else new).fault
+        every = len(boundaries) == count and ended is not FaultKind.BUDGET
+        self._reports.append(CallReport(text, action, count, began, len(boundaries), outcomes, refused, every, ended))
 
     def report(self) -> VerifyReport:
         """Everything found."""
@@ -151,8 +153,11 @@ class _Verification:
 
     def _covered(self, calls: int, *, exhaustive: bool) -> str:
         what = f"{counted(calls, 'call')} on one thread each, the patch applied and reverted"
+        given_up = sorted({report.call for report in self._reports if report.fault is FaultKind.BUDGET})
         if exhaustive:
             return f"{what} at every instruction boundary"
+        if given_up and all(report.tried == report.instructions for report in self._reports):
+            return f"{what} at every instruction boundary up to where {counted(len(given_up), 'call')} had used up the budget"
         return (
             f"{what} at up to {self._bound} instruction boundaries a call: the first {(self._bound + 1) // 2}, and a sample "
             f"(seed {self._surroundings.seed}) spread evenly over the rest of its first {HORIZON} (of an endless one, {ENDLESS_HORIZON})"

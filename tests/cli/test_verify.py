@@ -200,13 +200,22 @@ def test_bad_usage_is_one_line_and_exit_2(files, capsys, options: tuple[str, ...
 
 @each_machine
 def test_budget_is_used(files, capsys, machine: Machine) -> None:
-    """With less than the call takes, it ends by that in every run alike."""
+    """With less than the call takes, it ends by that in every run alike, and the rest of it was not tried."""
     base, patch, fixed = files("basic", machine)
-    code, out, _ = verify(capsys, base, patch, fixed, "--call", "total 1 2 10", "--budget", "2", "--json")
+    code, out, err = verify(capsys, base, patch, fixed, "--call", "total 1 2 10", "--budget", "2", "--json")
+    few = document(out)
+    assert (code, few["exhaustive"]) == (0, False)
+    assert few["bound"].endswith("at every instruction boundary up to where 1 call had used up the budget")
+    assert "total(1, 2, 10) was given up when its budget was used up, so that the patch was not tried in the rest of it" in err
+    code, out, err = verify(capsys, base, patch, fixed, "--call", "total 1 2 10", "--json")
+    assert (code, document(out)["boundaries"] > few["boundaries"], document(out)["exhaustive"], err) == (0, True, True, "")
+
+
+@each_machine
+def test_a_call_that_ends_in_a_fault_is_told(files, capsys, machine: Machine) -> None:
+    code, _, err = verify(capsys, *files("image-parser", machine), "--call", "parse 16 1000")
     assert code == 0
-    few = document(out)["boundaries"]
-    code, out, _ = verify(capsys, base, patch, fixed, "--call", "total 1 2 10", "--json")
-    assert (code, document(out)["boundaries"] > few) == (0, True)
+    assert "does not return (access-violation), so it shows nothing about the patch but up to there" in err
 
 
 @each_machine
