@@ -136,6 +136,9 @@ class Distances:
             return (
                 None if self._same_constant(reach, place) else f"the base has something else than the constant at 0x{reach.start:x} there"
             )
+        ended = None if reach.width else self._end_there(reach.start)
+        if ended is not None and ended != place + reach.start - reach.taken:
+            return f"what ends at 0x{reach.start:x} ends at 0x{ended:x} there"
         for point in self._points(reach):
             wanted = place + point - reach.taken
             there = self._place(point)
@@ -152,6 +155,12 @@ class Distances:
             if not (self._in_one(reach, place, point, wanted) or self._is_shown(reach.taken, place, point, wanted)):
                 return f"nothing shows that the base has what is at 0x{point:x} there"
         return None
+
+    def _end_there(self, end: int) -> int | None:
+        """Where the live datum ends in the base that ends at ``end`` in the fixed image, if both have it."""
+        at = bisect_left(self._diff.data, end, key=_fixed_start) - 1
+        match = self._diff.data[at] if at >= 0 else None
+        return match.base + match.size if match is not None and match.writable and match.fixed + match.size == end else None
 
     def _indexed_problem(self, reach: Reach, place: int) -> str | None:
         """The same where an index comes on top: what begins next counts too, since the lowest index need not be zero."""

@@ -90,6 +90,7 @@ ONCE_WRONG = (
     218412,
     219131,
     219280,
+    219331,
 )
 """Seeds whose patches were wrong once: ends of small and of moved arrays, texts that end as others, vectors of other numbers, live data in
 the place of lost ones; data that the compiler splits into parts without names; pages kept on the stack; ends that are handed on; ends of
