@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import capstone
 
 from hotpatch.arch import (
-    arguments,
-    arm64_arguments,
     arm64_constants,
     arm64_counted,
     arm64_distances,
@@ -22,6 +20,8 @@ from hotpatch.arch import (
     arm64_tables,
     arm64_thread,
     arm64_trampoline,
+    arm64_unread,
+    unread,
     walks,
 )
 from hotpatch.arch import arm64_words as a64
@@ -174,7 +174,7 @@ class Arm64(Following):
 
     def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
         """See :meth:`Architecture.handed_on`."""
-        return arguments.handed_on(instructions, edges, place, arm64_arguments.FORM)
+        return unread.handed_on(instructions, edges, place, arm64_unread.SPELLING)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""

@@ -186,7 +186,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
-        """See :func:`hotpatch.arch.arguments.handed_on`; ``place`` is one of the integer argument registers."""
+        """See :func:`hotpatch.arch.unread.handed_on`; ``place`` is one of the integer argument registers."""
 
     @abstractmethod
     def thread_offsets(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> frozenset[int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import (
-    arguments,
+    unread,
     walks,
-    x64_arguments,
     x64_binding,
     x64_constants,
     x64_counted,
@@ -20,6 +19,7 @@ from hotpatch.arch import (
     x64_tables,
     x64_thread,
     x64_trampoline,
+    x64_unread,
 )
 from hotpatch.arch.following import Following
 from hotpatch.arch.model import CallingConvention, FixupKind, Flow, Machine
@@ -168,7 +168,7 @@ class X64(Following):
 
     def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
         """See :meth:`Architecture.handed_on`."""
-        return arguments.handed_on(instructions, edges, place, x64_arguments.FORM)
+        return unread.handed_on(instructions, edges, place, x64_unread.SPELLING)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; all but LEA do."""

@@ -5,7 +5,7 @@ Without, all numbers that reach one parameter of one function are looked at toge
 their order, move by the same amount between two insertions, and rise with the addresses of the code. A handful of sizes or limits does not
 do that, and a single number never shows it.
 
-A number is a time stamp where in either image it is a time, in seconds since 1970, of at most a day before the image was linked.
+A number is a time stamp where in both images it is a time, in seconds since 1970, of at most a day before the image was linked.
 """
 
 from __future__ import annotations

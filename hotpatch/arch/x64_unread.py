@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.arguments import Form
+from hotpatch.arch.unread import Spelling
 from hotpatch.arch.x64_operands import PARENTS
 
 if TYPE_CHECKING:
@@ -36,4 +36,4 @@ def _is_silent(instruction: Instruction, place: str) -> bool:
     return any(_SILENT[place].match(word) for word in instruction.mnemonic.split())  # prefixes are words of their own
 
 
-FORM = Form(widest=PARENTS.get, fills=_fills, hidden=_is_silent, returned=())
+SPELLING = Spelling(widest=PARENTS.get, fills=_fills, hidden=_is_silent, returned=())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.arguments import Form
 from hotpatch.arch.arm64_constants import whole_register
 from hotpatch.arch.model import Flow
+from hotpatch.arch.unread import Spelling
 
 if TYPE_CHECKING:
     from hotpatch.arch.model import Instruction
@@ -27,4 +27,4 @@ def _is_silent(instruction: Instruction, place: str) -> bool:
     return instruction.flow is not Flow.TRAP and instruction.mnemonic in ("svc", "hvc", "smc")
 
 
-FORM = Form(widest=whole_register, fills=_fills, hidden=_is_silent, returned=("x0", "x1"))
+SPELLING = Spelling(widest=whole_register, fills=_fills, hidden=_is_silent, returned=("x0", "x1"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[a-z][a-z0-9]*")
 
 
-class Form(NamedTuple):
+class Spelling(NamedTuple):
     """What an instruction set's texts say of registers.
 
     Attributes:
@@ -32,7 +32,9 @@ class Form(NamedTuple):
     returned: Collection[str]
 
 
-def handed_on(instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str, form: Form) -> frozenset[int] | None:
+def handed_on(
+    instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str, spelling: Spelling
+) -> frozenset[int] | None:
     """Where control leaves a function to with the register ``place`` as it was given, which it never reads; ``None`` where it may.
 
     ``instructions``: the entry first. ``edges``: address of a jump through a table → where it leads.
@@ -47,10 +49,10 @@ def handed_on(instructions: Sequence[Instruction], edges: Mapping[int, Collectio
             continue
         seen.add(number)
         one = instructions[number]
-        if form.hidden(one, place) or (place in form.returned and one.flow is Flow.RETURN):
+        if spelling.hidden(one, place) or (place in spelling.returned and one.flow is Flow.RETURN):
             return None
-        if place in _registers(one.operands, form):
-            if not _overwrites(one, place, form):
+        if place in _registers(one.operands, spelling):
+            if not _overwrites(one, place, spelling):
                 return None
             continue
         for target in _leads_to(one, edges):
@@ -77,16 +79,16 @@ def _leads_to(one: Instruction, edges: Mapping[int, Collection[int]]) -> Iterato
         yield one.address + one.size
 
 
-def _overwrites(one: Instruction, place: str, form: Form) -> bool:
+def _overwrites(one: Instruction, place: str, spelling: Spelling) -> bool:
     """Whether an instruction that names the register puts something else into it, whatever was there."""
-    if one.flow is not Flow.NEXT or not form.fills(one):
+    if one.flow is not Flow.NEXT or not spelling.fills(one):
         return False
     first, _, others = one.operands.partition(", ")
-    if form.widest(first) != place:
+    if spelling.widest(first) != place:
         return False
     is_zero = one.mnemonic in ("xor", "sub", "eor") and set(others.split(", ")) == {first}
-    return is_zero or place not in _registers(others, form)
+    return is_zero or place not in _registers(others, spelling)
 
 
-def _registers(text: str, form: Form) -> frozenset[str]:
-    return frozenset(found for word in _WORD.findall(text) if (found := form.widest(word)) is not None)
+def _registers(text: str, spelling: Spelling) -> frozenset[str]:
+    return frozenset(found for word in _WORD.findall(text) if (found := spelling.widest(word)) is not None)
