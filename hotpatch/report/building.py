@@ -108,6 +108,8 @@ def _in_part(item: MicroFunctionDocument) -> bool:
 
 
 def _name(item: StayingDocument | MicroFunctionDocument) -> str:
+    if item.base_rva is None:
+        return f"{item.name or f'fixed:0x{item.fixed_rva:x}'} (carried)"
     return item.name or f"rva:0x{item.base_rva:x}"
 
 

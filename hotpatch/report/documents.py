@@ -56,10 +56,13 @@ class CarriedDocument(Document, frozen=True, kw_only=True):
 
 
 class MicroFunctionDocument(Document, frozen=True, kw_only=True):
-    """A function that was run on made-up state: ``patched`` with the patch, or as the base is, against the fixed image's."""
+    """A function that was run on made-up state: ``patched`` with the patch, or as the base is, against the fixed image's.
+
+    ``base_rva`` is null of one that the patch carries and that replaces none.
+    """
 
     name: str | None
-    base_rva: int
+    base_rva: int | None
     fixed_rva: int
     patched: bool
     verdict: Literal["agree", "differ", "inconclusive"]

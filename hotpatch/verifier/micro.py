@@ -1,10 +1,10 @@
 """Micro-execution: a function of the patched base and the same function of the fixed image, run on the same made-up state and compared.
 
 Both images are loaded at the same address into processes of their own. The patched side is called at the base's entry and gets to the new
-function through its redirect; then both run from the same registers, stack words and memory, which a seed gives (:mod:`micro_scenery`):
-pages come into being when the function touches them. A call out of the function is not run: callee and arguments are noted, and the caller
-goes on with a result that the seed gives; only small callees without calls, the same in both images, are run (stack probes, cookie checks),
-as long as that does not take long.
+function through its redirect; one that only the patch has is called where it lies there. Then both run from the same registers, stack words
+and memory, which a seed gives (:mod:`micro_scenery`): pages come into being when the function touches them. A call out of the function is
+not run: callee and arguments are noted, and the caller goes on with a result that the seed gives; only small callees without calls, the
+same in both images, are run (stack probes, cookie checks), as long as that does not take long.
 Compared are the calls in order, with callee, argument registers, the first words of the stack and what pointers into the function's own
 frame point to; how the run ended; result registers and the registers that a callee keeps; and all memory outside of the stack whose content
 has changed, and the caller's words on the stack; where the code should be the same instruction by instruction, also which data of the image
@@ -33,7 +33,7 @@ from hotpatch.differ import Verdict, diff_images
 from hotpatch.emulator.memory import PAGE
 from hotpatch.errors import HotpatchError
 from hotpatch.image import Range
-from hotpatch.patch import CarriedKind
+from hotpatch.patch import CarriedKind, PatchedFunction
 from hotpatch.process import Process
 from hotpatch.verifier.micro_blocks import entered_by_unwinding
 from hotpatch.verifier.micro_correlation import Correlation
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function, Image
-    from hotpatch.patch import Patch, PatchedFunction
+    from hotpatch.patch import Carried, Patch
     from hotpatch.verifier.micro_thread import ThreadData
 
 SEEDS = 48
@@ -64,6 +64,7 @@ _BLOCK_SEEDS = 4
 _BLOCKS = 16
 """Of a function that are run."""
 _LEAF_SIZE = 256
+_UNTOLD = "neither its name nor a reference tells which function of the fixed image it is"
 _ELSEWHERE = 0x7FF3_1357_0000
 """Where the fixed image is loaded once more to tell what depends on where it lies."""
 _MOVED = 4
@@ -86,6 +87,7 @@ class MicroExecution:
         kept = (Verdict.IDENTICAL, Verdict.RELOCATED)
         rows = [(row.base, row.fixed, row) for row in self.diff.functions if row.base and row.fixed]
         self._by_base = {base.entry: row for base, _, row in rows}
+        self._by_fixed = {row.fixed.entry: row for row in self.diff.functions if row.fixed}
         unlike = {fixed.entry for base, fixed, row in rows if row.verdict not in kept or base.entry in self._travelling}
         alike = [(base, fixed) for base, fixed, row in rows if fixed.entry not in unlike]
         self._leaves_base = {base.entry: fixed for base, fixed in alike}
@@ -97,10 +99,12 @@ class MicroExecution:
         return Va(self._fixed_runner().process.load_base)
 
     def travelling(self, only: Collection[Rva] | None = None, *, seeds: int | None = None) -> tuple[MicroReport, ...]:
-        """Functions of the patch, patched base against fixed image, by base RVA: all, or ``only`` those.
+        """Functions of the patch, patched base against fixed image: all, or ``only`` those.
+
+        Those that replace one come first, by base RVA, then those that it carries, by patch RVA.
 
         Args:
-            only: Entries in the base.
+            only: Entries in the base; no carried function runs where they are given.
             seeds: Tried for each; fewer where the function has run long enough or nothing new is found.
 
         Raises:
@@ -113,24 +117,27 @@ class MicroExecution:
         stand_in(process, self._patch)
         applied = process.apply(self._patch)
         status = process.status().patches[-1]
-        theirs = self._fixed_runner()
-        correlation = Correlation(self.diff, process, theirs.process, applied, status.image)
-        runner = Runner(process, range(status.image, status.image + status.size))
-        entries = {item.patch_rva for item in self._patch.functions}
-        entries |= {item.patch_rva for item in self._patch.carried if item.kind is CarriedKind.FUNCTION}
-        known = frozenset(status.image + rva for rva in entries)
+        correlation = Correlation(self.diff, process, self._fixed_runner().process, applied, status.image)
         span = range(status.image, status.image + status.size)
-        reports = []
+        runner = Runner(process, span)
+        carried = [item for item in self._patch.carried if item.kind is CarriedKind.FUNCTION]
+        entries = [function.patch_rva for function in self._patch.functions] + [item.patch_rva for item in carried]
+        known = frozenset(status.image + rva for rva in entries)
         functions = [function for function in self._patch.functions if only is None or function.base_rva in only]
-        count = self._count(len(functions)) if seeds is None else seeds
-        for function in functions:
-            row = self._by_base.get(function.base_rva)
+        along = carried if only is None else []
+        count = self._count(len(functions) + len(along)) if seeds is None else seeds
+        reports = []
+        wanted: tuple[PatchedFunction | Carried, ...] = (*functions, *along)
+        for function in wanted:
+            base_rva = function.base_rva if isinstance(function, PatchedFunction) else None
+            row = self._row(base_rva, function.patch_rva, correlation)
             if row is None or row.fixed is None:
-                reports.append(_nothing(function, "the correlation of the two images does not know the function"))
+                why = "the correlation of the two images does not know the function" if base_rva is not None else _UNTOLD
+                reports.append(MicroReport(function.name, base_rva, Rva(0), True, MicroOutcome.INCONCLUSIVE, 0, 0, 0, 0.0, ((why, 0),)))
                 continue
             body = status.image + function.patch_rva
             place = Place(
-                Va(process.load_base + function.base_rva),
+                Va(body if base_rva is None else process.load_base + base_rva),
                 Va(body),
                 _own_code(span, known, body),
                 lambda va: leads_on(va) or (va in span and va not in known),
@@ -171,6 +178,17 @@ class MicroExecution:
         return tuple(sorted(drawn, key=lambda row: row.base.entry if row.base else 0))
 
     # inside ------------------------------------------------------------------------------------------------------------------------------
+
+    def _row(self, base_rva: Rva | None, patch_rva: Rva, correlation: Correlation) -> FunctionMatch | None:
+        """The row of the function that replaces the base's at ``base_rva``, or of one that is carried, at ``patch_rva`` of the patch image.
+
+        What the base may have of that (blocks that unwinding enters travel with their functions) is not what runs, and left out.
+        """
+        if base_rva is not None:
+            return self._by_base.get(base_rva)
+        fixed = None if correlation.origins is None else correlation.origins.function(patch_rva)
+        row = None if fixed is None else self._by_fixed.get(fixed.entry)
+        return None if row is None else row._replace(base=None)
 
     @staticmethod
     def _count(functions: int) -> int:
@@ -221,7 +239,7 @@ class MicroExecution:
         self, runner: Runner, place: Place, correlation: Correlation, row: FunctionMatch, own: range, seeds: int, *, patched: bool
     ) -> MicroReport:
         base, fixed = row.base, row.fixed
-        if base is None or fixed is None:
+        if fixed is None or (base is None and not patched):
             raise HotpatchError("a function that only one image has cannot be compared; give rows that have both")
         theirs = self._fixed_runner()
         alike = patched or row.verdict is not Verdict.CHANGED
@@ -236,24 +254,31 @@ class MicroExecution:
             self._shape(fixed, theirs.process.load_base),
             own,
             alike,
-            _constants(self._fixed, fixed) if alike else _parting(_constants(self._base, base), _constants(self._fixed, fixed)),
+            _constants(self._fixed, fixed)
+            if alike or base is None
+            else _parting(_constants(self._base, base), _constants(self._fixed, fixed)),
         )
         trials = Trials(sides)
         trials.run(self._seed, seeds)
-        for mine, other in self._blocks(base, fixed, own, patched=patched) if alike else ():
+        for mine, other in self._blocks(base, fixed, own, correlation.patch_va if patched else None) if alike else ():
             there = partial(self._block_there, fixed, correlation.thread, other)
             block = Trials(replace(sides, place=replace(place, call=mine, body=mine), place_in=there))
             block.run(self._seed, min(seeds, _BLOCK_SEEDS))
             trials.add(block, f"block at 0x{other:x} of the fixed image")
-        return trials.report(row, base, patched=patched)
+        return trials.report(row, patched=patched)
 
-    def _blocks(self, base: Function, fixed: Function, own: range, *, patched: bool) -> list[tuple[Va, Rva]]:
-        """The blocks of a function that unwinding alone enters, in the process of the base (VA) and in the fixed image (RVA)."""
-        image, parts, start = self._base, base.ranges, own.start - base.entry
-        if patched and self._patch is not None:
-            image, function = self._patch.image, next(item for item in self._patch.functions if item.base_rva == base.entry)
-            parts = (Range(function.patch_rva, Rva(function.patch_rva + function.size)),)
-            start = own.start - function.patch_rva
+    def _blocks(self, base: Function | None, fixed: Function, own: range, patch_va: Va | None) -> list[tuple[Va, Rva]]:
+        """The blocks of a function that unwinding alone enters, in the process of the base (VA) and in the fixed image (RVA).
+
+        Its code is at ``own`` in the patch image at ``patch_va`` where that is given, else it is the ``base`` image's.
+        """
+        if patch_va is not None and self._patch is not None:
+            image, start = self._patch.image, int(patch_va)
+            parts: tuple[Range, ...] = (Range(Rva(own.start - start), Rva(own.stop - start)),)
+        elif base is not None:
+            image, parts, start = self._base, base.ranges, own.start - base.entry
+        else:
+            return []
         mine, theirs = entered_by_unwinding(image, parts), entered_by_unwinding(self._fixed, fixed.ranges)
         pairs = zip(mine, theirs, strict=True) if len(mine) == len(theirs) else ()
         return [(Va(start + one), other) for one, other in pairs][:_BLOCKS]
@@ -317,8 +342,3 @@ def _is_amid(image: Image, rva: int) -> bool:
     """Whether ``rva`` lies in the middle of a function."""
     function = image.function_at(rva)
     return function is not None and function.entry != rva
-
-
-def _nothing(function: PatchedFunction, why: str) -> MicroReport:
-    rva = function.base_rva
-    return MicroReport(function.name, rva, Rva(0), True, MicroOutcome.INCONCLUSIVE, 0, 0, 0, 0.0, ((why, 0),))

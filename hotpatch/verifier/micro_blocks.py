@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 def entered_by_unwinding(image: Image, parts: Iterable[Range]) -> tuple[Rva, ...]:
     """Where the blocks begin, sorted, among the ``parts`` of a function, that its own exception data lead to."""
-    rows, parts = image.kept(_by_start), tuple(parts)
-    found: set[Rva] = set()
-    for part in parts:
-        for start, entries in rows[bisect_left(rows, (part.start,)) :]:
-            if start >= part.end:
-                break
-            found.update(entry for entry in entries if any(entry in each for each in parts))
-    return tuple(sorted(found))
+    parts = tuple(parts)
+    entries = (entry for part in parts for found in led_to_by_unwinding(image, part).values() for entry in found)
+    return tuple(sorted({entry for entry in entries if any(entry in each for each in parts)}))
+
+
+def led_to_by_unwinding(image: Image, part: Range) -> dict[int, tuple[Rva, ...]]:
+    """What exception data of the code in ``part`` leads to, wherever that is, by how far behind the start of ``part`` the code is."""
+    rows, found = image.kept(_by_start), {}
+    for start, entries in rows[bisect_left(rows, (part.start,)) :]:
+        if start >= part.end:
+            break
+        found[start - part.start] = entries
+    return found
 
 
 def _by_start(image: Image) -> list[tuple[int, tuple[Rva, ...]]]:

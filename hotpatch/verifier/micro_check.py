@@ -36,7 +36,7 @@ class MicroCheck:
     """What the check of a patch has run.
 
     Attributes:
-        travelling: Its functions, patched base against fixed image, by base RVA.
+        travelling: Its functions, patched base against fixed image: those that replace one by base RVA, then those carried by patch RVA.
         relocated: A sample of functions said to be only relocated, base against fixed image, by base RVA.
         alike: Entries in the base of travelling functions that did the same in the base as it is (:data:`NO_DIFFERENCE`).
     """
@@ -58,10 +58,12 @@ def check_patch(base: Image, fixed: Image, patch: Patch, diff: ImageDiff | None 
     refusals = [_refusal(report) for report in (*travelling, *relocated) if report.difference is not None]
     if refusals:
         raise ApplyRefused(refusals)
-    entries = {report.base_rva for report in travelling}
+    entries = {report.base_rva for report in travelling if report.base_rva is not None}
     rows = [row for row in execution.diff.functions if row.base and row.base.entry in entries][:_NOTED]
     alike = frozenset(
-        report.base_rva for report in execution.unpatched(rows) if report.outcome is MicroOutcome.AGREE and report.coverage >= _NOTEWORTHY
+        report.base_rva
+        for report in execution.unpatched(rows)
+        if report.base_rva is not None and report.outcome is MicroOutcome.AGREE and report.coverage >= _NOTEWORTHY
     )
     return MicroCheck(travelling, relocated, alike)
 
@@ -107,7 +109,7 @@ def verify_functions(
     if not functions:
         reports += tuple(report for report in execution.unpatched(execution.left_out()) if report.difference is not None)
     violations = tuple(
-        Violation(0, 0, Va(execution.load_base + report.base_rva), report.name, _counterexample(report), Kind.WRONG)
+        Violation(0, 0, Va(execution.load_base + report.rva), report.name, _counterexample(report), Kind.WRONG)
         for report in reports
         if report.difference is not None
     )

@@ -52,7 +52,7 @@ class Correlation:
         patch = None if applied is None else applied.patch
         self.patch, self.patch_va = patch, patch_va
         self._carried = None if patch is None else CarriedThings(patch)
-        self._origins = None if patch is None or self._carried is None else Origins(diff, patch, self._carried)
+        self.origins = None if patch is None or self._carried is None else Origins(diff, patch, self._carried)
         self._new = {} if patch is None else {function.patch_rva: function.base_rva for function in patch.functions}
         self._originals = {} if applied is None else {applied.original(each.base_rva): each.name for each in applied.patch.functions}
         self.patch_end = 0 if patch is None or patch_va is None else patch_va + patch.image.size_of_image
@@ -114,7 +114,7 @@ class Correlation:
             if self._constant(self.patch.image, rva):
                 return self._may_be_copy(rva, fixed, function)
             named = fixed in self.named.targets(function)
-            return meant is None and (not named or self._origins is None or self._origins.agree(rva, fixed))
+            return meant is None and (not named or self.origins is None or self.origins.agree(rva, fixed))
         base = mine - self.mine.load_base
         if not 0 <= base < self.diff.base.size_of_image:
             return self._is_beside_carried(mine, theirs, function)
@@ -344,7 +344,9 @@ class Correlation:
         if self.patch is None:
             return []
         image, base = self.patch.image, self.diff.base_entries.get(function.entry)
-        own = (image.function_at(rva) for rva, replaced in self._new.items() if replaced == base)
+        new = None if self.origins is None else self.origins.of(function)
+        own = [image.function_at(rva) for rva, replaced in self._new.items() if replaced == base]
+        own += [] if new is None else [image.function_at(new)]
         return [(image, each) for each in own if each is not None]
 
     def is_plain_code(self, theirs: int, function: Function) -> bool:

@@ -52,7 +52,7 @@ class MicroReport:
 
     Attributes:
         name: If known.
-        base_rva: Its entry in the base.
+        base_rva: Its entry in the base; ``None`` of one that replaces none and is carried.
         fixed_rva: Its entry in the fixed image.
         patched: Whether the patched base ran, or the base as it is.
         outcome: What was found.
@@ -67,7 +67,7 @@ class MicroReport:
     """
 
     name: str | None
-    base_rva: Rva
+    base_rva: Rva | None
     fixed_rva: Rva
     patched: bool
     outcome: MicroOutcome
@@ -78,6 +78,11 @@ class MicroReport:
     left_out: tuple[tuple[str, int], ...] = ()
     seed: int | None = None
     difference: Difference | None = None
+
+    @property
+    def rva(self) -> Rva:
+        """Its entry in the base, or of one that is carried in the fixed image."""
+        return self.fixed_rva if self.base_rva is None else self.base_rva
 
     @property
     def why(self) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from hotpatch.verifier.micro_sides import Runs
 
 if TYPE_CHECKING:
     from hotpatch.differ import FunctionMatch
-    from hotpatch.image import Function
     from hotpatch.verifier.micro_sides import Sides
 
 FUNCTION_BUDGET = 200_000
@@ -67,14 +66,14 @@ class Trials:
         self._executed += block._executed
         self._left_out += block._left_out
 
-    def report(self, row: FunctionMatch, base: Function, *, patched: bool) -> MicroReport:
-        """What the runs have shown of ``base``, whose row in the comparison is ``row``."""
+    def report(self, row: FunctionMatch, *, patched: bool) -> MicroReport:
+        """What the runs have shown of the function whose row in the comparison is ``row``."""
         outcome = MicroOutcome.AGREE if self._agreed > self._doubted else MicroOutcome.INCONCLUSIVE
         ran = self._visited if self._found else self._compared
         seed, difference = self._found or (None, None)
         return MicroReport(
             row.name,
-            base.entry,
+            row.base.entry if row.base else None,
             self._sides.fixed.entry,
             patched,
             MicroOutcome.DIFFER if self._found else outcome,

@@ -15,9 +15,9 @@ LOOPING = {Machine.X64: "ebfe", Machine.ARM64: "00000014"}
 """A jump to itself."""
 
 
-def with_code(patch: Patch, offset: int, old: str, new: str) -> Patch:
-    """The patch with other bytes (hexadecimal) at an offset of its first function."""
-    rva = patch.functions[0].patch_rva + offset
+def with_code(patch: Patch, offset: int, old: str, new: str, entry: int | None = None) -> Patch:
+    """The patch with other bytes (hexadecimal) at an offset of its first function, or of what it has at ``entry``."""
+    rva = (patch.functions[0].patch_rva if entry is None else entry) + offset
     before, after = bytes.fromhex(old), bytes.fromhex(new)
     assert len(before) == len(after)
     assert patch.image.read(rva, len(before)) == before

@@ -11,7 +11,7 @@ import hotpatch
 from hotpatch.address import Va
 from hotpatch.arch import Machine
 from hotpatch.arch.assembly import assemble
-from hotpatch.patch import Space
+from hotpatch.patch import CarriedKind, Space
 from hotpatch.verifier import MicroExecution, MicroOutcome, check_patch
 from hotpatch.verifier.micro import SEEDS
 from hotpatch.verifier.micro_observed import Place
@@ -49,7 +49,8 @@ CASES = (
 def test_patched_function_does_what_the_fixed_one_does(built, case: str, machine: Machine) -> None:
     given = built(case, machine)
     reports = check_patch(given.base, given.fixed, given.patch).travelling
-    assert [report.base_rva for report in reports] == [function.base_rva for function in given.patch.functions]
+    carried = [None for item in given.patch.carried if item.kind is CarriedKind.FUNCTION]
+    assert [report.base_rva for report in reports] == [*(function.base_rva for function in given.patch.functions), *carried]
     assert {report.outcome for report in reports} == {MicroOutcome.AGREE}
     assert all(report.agreed and report.coverage > 0.5 for report in reports)
 
