@@ -17,7 +17,7 @@ from hotpatch.report import building, verify
 from hotpatch.verifier import MicroOutcome, check_patch, verify_functions
 from hotpatch.verifier.micro_carried import CarriedThings
 from hotpatch.verifier.micro_origins import Origins
-from tests.emulator.pe import TEXT, Pe
+from tests.emulator.pe import RDATA, TEXT, Pe
 from tests.verifier.damage import with_code
 
 if TYPE_CHECKING:
@@ -101,3 +101,39 @@ def test_what_a_new_function_is(machine: Machine, with_names: bool, tmp_path: Pa
     found = [origins.function(item.patch_rva) for item in patch.carried]
     assert [names.function_of_entry(one.entry).name for one in found if one is not None] == ["mix", "rotate"]
     assert [origins.of(one) for one in found if one is not None] == [item.patch_rva for item in patch.carried]
+
+
+LED = {Machine.X64: "mov edx, 7; jmp qword ptr [rip + {distance}]", Machine.ARM64: "adrp x16, 0x2000; ldr x16, [x16, #0xf00]; br x16"}
+"""Goes on where a new constant leads."""
+
+
+@each_machine
+def test_a_new_function_that_data_alone_lead_to(machine: Machine) -> None:
+    images = []
+    for text in (CODE["f"][machine].format(next="0x1080" if machine is Machine.X64 else "#0x1080"), LED[machine]):
+        pe = Pe(machine)
+        if text is LED[machine]:
+            pe.pointer(RDATA + 0xF00, TEXT + 0x180)
+            pe.put(TEXT + 0x180, assemble(machine, CODE["inner"][machine], TEXT + 0x180))
+        pe.put(TEXT, assemble(machine, text.format(distance=RDATA + 0xF00 - TEXT - 11), TEXT))
+        pe.put(TEXT + 0x80, assemble(machine, CODE["kept"][machine], TEXT + 0x80))
+        pe.exports("led.dll", [("f", TEXT), ("kept", TEXT + 0x80), *([(None, TEXT + 0x180)] if text is LED[machine] else [])])
+        images.append(pe.build("led.dll"))
+    patch = hotpatch.build(hotpatch.diff(*images))
+    new = [item for item in patch.carried if item.kind == "function"]
+    assert [item.name for item in new] == [None]
+    _, report = verify_functions(images[0], patch, fixed=images[1], seeds=4).functions
+    assert (report.fixed_rva, report.outcome) == (TEXT + 0x180, MicroOutcome.AGREE), report.text
+
+
+@each_machine
+def test_new_blocks_that_unwinding_enters(machine: Machine, tmp_path: Path) -> None:
+    """Exception data lead to them, at the same place in the same code."""
+    base, fixed = (
+        hotpatch.open(shutil.copyfile(find_case("exception").image(machine, side), tmp_path / side)) for side in ("base", "fixed")
+    )
+    diff = hotpatch.diff(base, fixed)
+    patch = hotpatch.build(diff)
+    new = [item.patch_rva for item in patch.carried if item.kind == "function"]
+    origins = Origins(diff, patch, CarriedThings(patch))
+    assert len({origins.function(rva) for rva in new} - {None}) == len(new) > 1
