@@ -14,6 +14,7 @@ from hotpatch.differ.exports import export_findings
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import TextDatum
 from hotpatch.differ.parts import PlaceKind
+from hotpatch.differ.retyped import retyped
 from hotpatch.differ.startup import policy_findings, startup_findings
 from hotpatch.differ.texts import whole_text
 from hotpatch.errors import Refusal, Rule
@@ -47,6 +48,7 @@ def findings(relation: Correspondence, live: LiveData, twins: Twins) -> Findings
     values, texts = initial_values(relation, live)
     refusals = (
         *_layouts(relation.base, relation.fixed, live),
+        *retyped(relation.base, relation.fixed, live),
         *_growth(relation, live, twins),
         *_thread_local(relation.base, relation.fixed),
         *values,

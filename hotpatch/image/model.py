@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hotpatch.address import FileOffset
+    from hotpatch.image.pdb_layouts import DatumType
 
 
 class SectionFlags(IntFlag):
@@ -160,6 +161,7 @@ class Datum:
         size: In bytes, where the source knows it.
         scope: The function that a static local belongs to.
         is_array: Whether its type is known to be one.
+        type: Where a PDB tells it, to ask for what lies where in the datum.
     """
 
     rva: Rva
@@ -168,6 +170,7 @@ class Datum:
     source: DatumSource
     scope: str | None = None
     is_array: bool = False
+    type: DatumType | None = field(default=None, compare=False, repr=False)
 
     @property
     def end(self) -> Rva:

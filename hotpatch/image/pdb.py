@@ -11,6 +11,7 @@ from purepdb import codeview
 from hotpatch.address import Rva
 from hotpatch.errors import InputError, InputRule
 from hotpatch.image.model import Datum, DatumSource, InlineSite, Range, Symbols
+from hotpatch.image.pdb_layouts import DatumType, TypeLayouts
 from hotpatch.image.pdb_types import TypeSizes
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class _Provider:
 
     def _data(self) -> tuple[Datum, ...]:
         types = TypeSizes(self.pdb.msf.read_stream(_TYPE_STREAM) if self.pdb.msf.is_valid_stream(_TYPE_STREAM) else b"")
+        layouts = TypeLayouts(types)
         scopes = self._scopes()
         found: dict[tuple[Rva, str], Datum] = {}
         for symbol in self.pdb.data_symbols():
@@ -130,13 +132,14 @@ class _Provider:
                 if size is not None and not 0 < size <= self.size_of_image - rva:
                     size = None
                 scope = scopes.get((symbol.segment, symbol.offset, symbol.name))
-                found.setdefault(
-                    (rva, symbol.name), Datum(rva, size, symbol.name, DatumSource.PDB, scope, types.is_array(symbol.type_index))
-                )
+                kind = DatumType(layouts, symbol.type_index)
+                is_array = types.is_array(symbol.type_index)
+                found.setdefault((rva, symbol.name), Datum(rva, size, symbol.name, DatumSource.PDB, scope, is_array, kind))
         for variable in self.pdb.thread_locals():
             rva = self._rva(variable.segment, variable.offset)
             if rva is not None and variable.name:
-                found.setdefault((rva, variable.name), Datum(rva, types.size(variable.type_index), variable.name, DatumSource.PDB))
+                size, kind = types.size(variable.type_index), DatumType(layouts, variable.type_index)
+                found.setdefault((rva, variable.name), Datum(rva, size, variable.name, DatumSource.PDB, type=kind))
         for public in self.pdb.public_symbols():
             rva = self._rva(public.segment, public.offset)
             if rva is not None and public.name and not public.is_function:

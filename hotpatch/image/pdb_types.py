@@ -1,4 +1,4 @@
-"""Sizes of types from a PDB's type stream (TPI), for the sizes of global variables.
+"""Records of types in a PDB's type stream (TPI), and the sizes that they give global variables.
 
 Layouts after microsoft/microsoft-pdb ``include/cvinfo.h`` and LLVM's "The PDB TPI and IPI Streams".
 """
@@ -6,6 +6,7 @@ Layouts after microsoft/microsoft-pdb ``include/cvinfo.h`` and LLVM's "The PDB T
 from __future__ import annotations
 
 import struct
+from enum import IntEnum
 from functools import cached_property
 
 _HEADER = struct.Struct("<IIIII")
@@ -14,12 +15,31 @@ _RECORD = struct.Struct("<HH")
 _FIRST_INDEX = 0x1000
 _DEPTH_LIMIT = 16
 
-_LF_MODIFIER = 0x1001
-_LF_POINTER = 0x1002
-_LF_ARRAY = 0x1503
-_LF_CLASSES = frozenset({0x1504, 0x1505, 0x1519})
-_LF_UNION = 0x1506
-_LF_ENUM = 0x1507
+
+class Leaf(IntEnum):
+    """What a record, or an entry of a list of fields, says (``LEAF_ENUM_e``)."""
+
+    MODIFIER = 0x1001
+    POINTER = 0x1002
+    FIELD_LIST = 0x1203
+    BIT_FIELD = 0x1205
+    BASE_CLASS = 0x1400
+    MORE = 0x1404
+    VTABLE = 0x1409
+    ARRAY = 0x1503
+    CLASS = 0x1504
+    STRUCTURE = 0x1505
+    UNION = 0x1506
+    ENUM = 0x1507
+    MEMBER = 0x150D
+    STATIC_MEMBER = 0x150E
+    METHODS = 0x150F
+    NESTED = 0x1510
+    METHOD = 0x1511
+    INTERFACE = 0x1519
+
+
+_CLASSES = frozenset({Leaf.CLASS, Leaf.STRUCTURE, Leaf.INTERFACE})
 
 _WORD = struct.Struct("<I")
 _POINTER = struct.Struct("<II")
@@ -81,8 +101,8 @@ class TypeSizes:
                 if index < _FIRST_INDEX:
                     return False
                 kind, body = self._record(index)
-                if kind != _LF_MODIFIER:
-                    return kind == _LF_ARRAY
+                if kind != Leaf.MODIFIER:
+                    return kind == Leaf.ARRAY
                 (index,) = _WORD.unpack_from(body)
         except (struct.error, IndexError):
             pass
@@ -90,24 +110,46 @@ class TypeSizes:
 
     def _size(self, index: int, depth: int) -> int | None:
         if index < _FIRST_INDEX:
-            mode = index >> 8 & 0xF
-            return _POINTER_MODES.get(mode) if mode else _SIMPLE_SIZE.get(index & 0xFF)
+            return simple_size(index)
         if not depth or index - _FIRST_INDEX >= len(self._offsets):
             return None
         kind, body = self._record(index)
-        if kind == _LF_MODIFIER:
+        if kind == Leaf.MODIFIER:
             return self._size(_WORD.unpack_from(body)[0], depth - 1)
-        if kind == _LF_POINTER:
+        if kind == Leaf.POINTER:
             return int(_POINTER.unpack_from(body)[1] >> 13 & 0x3F)
-        if kind == _LF_ENUM:
+        if kind == Leaf.ENUM:
             return self._size(_ENUM.unpack_from(body)[2], depth - 1)
-        if kind == _LF_ARRAY:
-            return _numeric(body, _ARRAY.size)[0]
+        if kind == Leaf.ARRAY:
+            return numeric(body, _ARRAY.size)[0]
         fields = _compound(kind, body)
         if fields is None:
             return None
         size, name, forward = fields
-        return self._definitions.get(name) if forward else size
+        if not forward:
+            return size
+        return next((found for one in self._definitions.get(name, ()) if (found := self._size(one, depth - 1)) is not None), None)
+
+    def record(self, index: int) -> tuple[int, bytes] | None:
+        """Kind and body of the record of type ``index``; ``None`` for a simple type, which has none.
+
+        Raises:
+            IndexError: There is no such type.
+            struct.error: The stream is damaged.
+        """
+        return None if index < _FIRST_INDEX else self._record(index)
+
+    def definitions_of(self, index: int) -> tuple[int, ...]:
+        """The type itself where it is a complete structure, class or union; those of its name where it is only declared.
+
+        Raises:
+            IndexError: There is no such type.
+            struct.error: The stream is damaged.
+        """
+        fields = _compound(*self._record(index)) if index >= _FIRST_INDEX else None
+        if fields is None:
+            return ()
+        return tuple(self._definitions.get(fields[1], ())) if fields[2] else (index,)
 
     def _record(self, index: int) -> tuple[int, bytes]:
         at = self._offsets[index - _FIRST_INDEX]
@@ -115,35 +157,41 @@ class TypeSizes:
         return kind, self._stream[at + _RECORD.size : at + 2 + length]
 
     @cached_property
-    def _definitions(self) -> dict[bytes, int]:
-        """Unique (or plain) names of complete structures → size; variables often name the forward declaration."""
-        found: dict[bytes, int] = {}
+    def _definitions(self) -> dict[bytes, list[int]]:
+        """Unique (or plain) names of complete structures → their indices; variables often name the forward declaration."""
+        found: dict[bytes, list[int]] = {}
         for index in range(_FIRST_INDEX, _FIRST_INDEX + len(self._offsets)):
             try:
                 fields = _compound(*self._record(index))
             except (struct.error, IndexError):
                 continue
             if fields is not None and not fields[2] and fields[0] is not None:
-                found.setdefault(fields[1], fields[0])
+                found.setdefault(fields[1], []).append(index)
         return found
+
+
+def simple_size(index: int) -> int | None:
+    """Bytes of the type that ``index`` itself tells, as those below 0x1000 do."""
+    mode = index >> 8 & 0xF
+    return _POINTER_MODES.get(mode) if mode else _SIMPLE_SIZE.get(index & 0xFF)
 
 
 def _compound(kind: int, body: bytes) -> tuple[int | None, bytes, bool] | None:
     """Size, name and whether it is only declared, of a structure, class or union."""
-    if kind in _LF_CLASSES:
+    if kind in _CLASSES:
         layout = _CLASS
-    elif kind == _LF_UNION:
+    elif kind == Leaf.UNION:
         layout = _UNION
     else:
         return None
     properties = layout.unpack_from(body)[1]
-    size, at = _numeric(body, layout.size)
+    size, at = numeric(body, layout.size)
     names = body[at:].split(b"\0")
     unique = bool(properties & _HAS_UNIQUE_NAME) and len(names) > 1
     return size, names[1] if unique else names[0], bool(properties & _FORWARD)
 
 
-def _numeric(body: bytes, at: int) -> tuple[int | None, int]:
+def numeric(body: bytes, at: int) -> tuple[int | None, int]:
     """A number leaf at ``at`` and where it ends."""
     value = int.from_bytes(body[at : at + 2], "little")
     if value < 0x8000:

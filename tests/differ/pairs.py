@@ -227,6 +227,34 @@ PAIRS: dict[str, Pair] = {
         rules=("data-layout",),
         rules_without=(),
     ),
+    "live-data-of-other-types": Pair(
+        """
+        struct range { u32 «low|high»; u32 «high|low»; };
+        struct pair { «u32 half[2]|u64 whole»; };
+        struct row { u32 «a; u32 b|b; u32 a»; u64 c; };
+        struct bits { u32 «on : 4; u32 off : 4|off : 4; u32 on : 4»; u32 rest : 24; };
+        struct link { u64 key; «struct row *next|u64 next»; };
+        typedef struct «old|new» { u32 «x|left»; «u32 y|__INT32_TYPE__ y»; «u32 rest[2]|struct { u32 one, two; } rest»; } renamed;
+        enum state { IDLE, BUSY };
+        static struct range swapped;
+        static struct pair joined;
+        static «u64|double» real;
+        static struct row many[100];
+        static struct bits flags;
+        static struct link address;
+        static renamed same;
+        static volatile «u32|enum state» state;
+        static «const|» u32 *volatile list[4];
+        struct seen { «u32|__INT32_TYPE__» *«first|begin»; «volatile|» u64 count; union { u64 all; u32 «part[2]|parts[2]»; }; };
+        static struct seen seen;
+        #define SHOWN(name) EXPORT NOINLINE void *at_##name(void) { return (void *)&name; }
+        SHOWN(swapped) SHOWN(joined) SHOWN(real) SHOWN(many) SHOWN(flags) SHOWN(address) SHOWN(same) SHOWN(state) SHOWN(list) SHOWN(seen)
+        EXPORT NOINLINE u64 f(u64 x) { return x * «3|5»; }
+        """,
+        {"f": "changed"},
+        rules=("data-layout",),
+        rules_without=(),
+    ),
     "new-globals-before-the-others": Pair(
         """
         «|static u64 fresh = 9; static u32 newer;»
