@@ -70,5 +70,5 @@ def test_an_import_that_is_called_through_a_thunk(machine: Machine, fixed: list[
     assert (process.call("g"), process.call("h")) == untouched
     process.revert(applied)
     assert process.call("f") == 7
-    (report,) = hotpatch.verify(base, patch, fixed=image, seeds=4).functions
-    assert report.outcome is hotpatch.verifier.MicroOutcome.AGREE, report.text
+    for report in hotpatch.verify(base, patch, fixed=image, seeds=4).functions:  # with a thunk that comes along
+        assert report.outcome is hotpatch.verifier.MicroOutcome.AGREE, report.text

@@ -96,6 +96,8 @@ def test_the_jump_table_case_has_one():
 def entries():
     seen = set()
     for path in IMAGES:
+        if path.parts[-3] == "entry-refused":  # its entries are those that cannot be moved
+            continue
         base, content, functions = load(path)
         for start, end in functions:
             if content[start:end] not in seen:
