@@ -84,7 +84,8 @@ def build(
     Raises:
         NotHotpatchable: With every refusal in ``.refusals``.
         NothingToDo: There is no functional change.
-        InputError: ``diff`` is none, ``redirect``, ``sequence`` or a name in ``allow`` is none, or a list is a text.
+        InputError: ``diff`` is none, ``redirect``, ``sequence`` or a name in ``allow`` is none, a list is a text, or a
+            function is both in ``only`` and in ``leave_out``.
     """
     from hotpatch.builder import build_patch
     from hotpatch.differ import ImageDiff

@@ -55,7 +55,7 @@ def _handed(view: View, function: Function, maker: int) -> list[tuple[int, str]]
 def reads_onward(view: View, instruction: Instruction, place: str) -> bool:
     """Whether what ``instruction`` calls reads or writes what begins at the address in its argument ``place``, or lies behind it.
 
-    Then the address is no end. Only by constant distances, in what is called itself.
+    Then the address is no end. Only by constant distances, with an index on top or without, in what is called itself.
     """
     if instruction.flow is not Flow.CALL or instruction.target is None:
         return False
