@@ -31,11 +31,9 @@ def steps_back_from(view: View, function: Function, maker: int) -> bool:
 def goes_onward_from(view: View, function: Function, maker: int) -> bool:
     """Whether the address that the instruction at ``maker`` makes is handed to a function that accesses what begins there.
 
-    Then what ends there is not meant. Only by constant distances, before it goes on from what it did first.
+    Then what ends there is not meant. An index proves nothing: it may be negative, so that it counts down from an end.
     """
-    users = ((_past_thunks(view, callee), place) for callee, place in _handed(view, function, maker))
-    found = (item for code, place in users for item in _accesses_by(view, *code, place))
-    return any(not item.indexed and item.distance + item.width > 0 for item in found)
+    return any(_accesses_onward(view, callee, place, by_index=False) for callee, place in _handed(view, function, maker))
 
 
 def _handed(view: View, function: Function, maker: int) -> list[tuple[int, str]]:
@@ -53,13 +51,13 @@ def _handed(view: View, function: Function, maker: int) -> list[tuple[int, str]]
 
 
 def reads_onward(view: View, instruction: Instruction, place: str) -> bool:
-    """Whether what ``instruction`` calls reads or writes what begins at the address in its argument ``place``, or lies behind it.
+    """Whether what ``instruction`` calls may read or write what begins at the address in its argument ``place``, or lies behind it.
 
-    Then the address is no end. Only by constant distances, with an index on top or without, in what is called itself.
+    Then the address may be no end. With an index on top, too, as far as the constant distances tell: what it goes over counts.
     """
     if instruction.flow is not Flow.CALL or instruction.target is None:
         return False
-    return any(item.distance + item.width > 0 for item in _accesses_by(view, *_past_thunks(view, instruction.target), place))
+    return _accesses_onward(view, instruction.target, place, by_index=True)
 
 
 def does_nothing_with(view: View, instruction: Instruction, place: str) -> bool:
@@ -99,6 +97,12 @@ def _accesses_before(view: View, entry: int, place: str) -> bool:
     return bool(items) and all(
         item.distance + item.width <= 0 and (not item.indexed or falls(instructions, edges, item.at)) for item in items
     )
+
+
+def _accesses_onward(view: View, entry: int, place: str, *, by_index: bool) -> bool:
+    """Whether the function at ``entry`` accesses what begins at the address in its argument ``place``; ``by_index``: that counts as well."""
+    found = _accesses_by(view, *_past_thunks(view, entry), place)
+    return any((by_index or not item.indexed) and item.distance + item.width > 0 for item in found)
 
 
 def _accesses_by(view: View, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> list[Reached]:
