@@ -37,6 +37,8 @@ from hotpatch.builder.novelty import Novelty
 from hotpatch.builder.ownership import Ownership, Usage
 from hotpatch.builder.place import LARGEST_DATA_ALIGNMENT
 from hotpatch.builder.positions import Positions
+from hotpatch.builder.proofs import Proofs
+from hotpatch.builder.reached import Reached
 from hotpatch.builder.reaches import Distances
 from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.stretches import Stretches
@@ -87,19 +89,22 @@ class _Binder:
         self.base_view = view_of(diff.base)
         self.novelty = Novelty(diff, self.view, self.base_view)
         self.table_rows = TableRows(diff.fixed)
-        self.ownership = Ownership(diff, self.view, self.base_view)
+        there = Reached(self.base_view, [row.base for row in diff.functions])
+        here = Reached(self.view, [row.fixed for row in diff.functions])
+        proofs = Proofs(diff, self.view, self.base_view, there, here)
+        self.ownership = Ownership(diff, self.view, self.base_view, proofs)
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
         self.groups = Groups(self.view, self.base_view)
-        distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions)
-        self.witnesses = Witnesses(diff, self.view, self.base_view, distances, self.novelty)
+        distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions, proofs)
+        self.witnesses = Witnesses(diff, self.view, there, here, distances, self.novelty)
         self.neighbours = Neighbours(diff, distances, self.witnesses, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
-        self.live = Live(diff, self.view, self.ownership, self.novelty, self.positions, self.doubts, self.groups, self.witnesses)
+        self.live = Live(diff, self.view, self.ownership, self.novelty, self.positions, self.doubts, self.groups, self.witnesses, proofs)
         self.rows = _rows_by_fixed(diff)
         self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}
         self.bodies: dict[Rva, Body] = {}

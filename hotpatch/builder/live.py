@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.novelty import Novelty
     from hotpatch.builder.ownership import Ownership, Usage
     from hotpatch.builder.positions import Positions
+    from hotpatch.builder.proofs import Proofs
     from hotpatch.builder.witnesses import Witnesses
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
@@ -42,12 +43,13 @@ class Live:
         doubts: Doubts,
         groups: Groups,
         witnesses: Witnesses,
+        proofs: Proofs,
     ) -> None:
         """Judge by ``diff``, whose fixed image is seen as ``view``, and by what the others tell of it."""
         self._fixed, self._view = diff.fixed, view
         self._named = diff.fixed.has_symbols and diff.base.has_symbols
         self._ownership, self._novelty, self._positions = ownership, novelty, positions
-        self._doubts, self._groups, self._witnesses = doubts, groups, witnesses
+        self._doubts, self._groups, self._witnesses, self._proofs = doubts, groups, witnesses, proofs
         self._unclaimed = Unclaimed(diff, view, view_of(diff.base))
         self.outside: dict[Rva, Range] = {}
 
@@ -127,4 +129,5 @@ class Live:
             return None
         why = self._witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
         why = why or self._witnesses.unused(site.target, matched) or self._witnesses.divided(site.target, matched)
+        why = why or self._proofs.objection(site.target, matched)
         return None if why is None else f"0x{site.target:x} may be another datum than the one at 0x{matched:x} of the base, for {why}"

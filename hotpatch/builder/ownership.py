@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hotpatch.builder.counterparts import Counterparts
     from hotpatch.builder.model import Site
+    from hotpatch.builder.proofs import Proofs
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Datum, Image, Range
@@ -102,9 +103,9 @@ class Usage:
 class Ownership:
     """Finds the data that an address may belong to, by the symbols of the fixed image."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, base: View) -> None:
-        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
-        self._diff, self._fixed, self._base = diff, fixed, base
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, proofs: Proofs) -> None:
+        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``, and by ``proofs``."""
+        self._diff, self._fixed, self._base, self._proofs = diff, fixed, base, proofs
 
     @cached_property
     def _sized(self) -> tuple[Datum, ...]:
@@ -217,6 +218,11 @@ class Ownership:
                     f"no symbol covers 0x{rva:x}, near {owner.name}, and it may belong to what is at 0x{rival.fixed:x}, whose size no "
                     f"symbol tells, and which the base has at 0x{rival.base:x}"
                 )
+        is_shown = displacement is not None and self._proofs.objection(rva, rva + displacement) is None
+        if not there and not is_shown and not owner.rva < rva <= owner.end:
+            return f"no symbol covers 0x{rva:x}, near {owner.name}, and something else, whose name is lost, may be there"
+        if there and displacement is None:
+            return f"no symbol covers 0x{rva:x}, near {owner.name}, and the base's version of the function has 0x{min(there):x} there"
         if there and displacement is not None:
             known = range(owner.rva + displacement - _BIAS, owner.end + displacement + _BIAS)
             if not any(place in known for place in there) or (rva < owner.rva and rva + displacement not in there):

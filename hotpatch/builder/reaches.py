@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Site
     from hotpatch.builder.novelty import Novelty
     from hotpatch.builder.positions import Positions
+    from hotpatch.builder.proofs import Proofs
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Function, Image
@@ -93,10 +94,10 @@ def _is_data(image: Image, body: Body, target: Rva) -> bool:
 class Distances:
     """Whether the base has what is reached at the same distance from what it is reached from."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty, positions: Positions) -> None:
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty, positions: Positions, proofs: Proofs) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
         self._diff, self._fixed, self._base = diff, fixed, base
-        self._novelty, self._positions = novelty, positions
+        self._novelty, self._positions, self._proofs = novelty, positions, proofs
         self._there: dict[Rva, frozenset[tuple[int, int, int]]] = {}
         self._shown: dict[tuple[int, int], frozenset[tuple[int, int]]] = {}
 
@@ -125,9 +126,12 @@ class Distances:
     def problem(self, reach: Reach, place: int) -> str | None:
         """Why the base may not have what ``reach`` needs, where what it is reached from is at ``place``; ``None`` where it has."""
         if self._ends_section(reach):
-            there, wanted = self._place(reach.start - 1), place + reach.start - reach.taken
-            elsewhere = there is not None and there + 1 != wanted
-            return f"what ends at 0x{reach.start:x} does not end at 0x{wanted:x} there" if elsewhere else None
+            wanted = place + reach.start - reach.taken
+            shown = self._has_same_end(reach, place, wanted)
+            return None if shown else f"nothing shows that what ends at 0x{reach.start:x} ends at 0x{wanted:x} there"
+        unproven = self._proofs.objection(reach.start, place + reach.start - reach.taken)
+        if unproven is not None:
+            return f"nothing shows that the base has what is at 0x{reach.start:x} there: {unproven}"
         if reach.indexed and not self.is_constant(reach.start):
             return self._indexed_problem(reach, place)
         if self.is_constant(reach.start):
@@ -155,6 +159,14 @@ class Distances:
             if not (self._in_one(reach, place, point, wanted) or self._is_shown(reach.taken, place, point, wanted)):
                 return f"nothing shows that the base has what is at 0x{point:x} there"
         return None
+
+    def _has_same_end(self, reach: Reach, place: int, wanted: int) -> bool:
+        """Whether the base has at ``wanted`` the end of what ``reach`` ends with its section: by the last byte, or as its own section's."""
+        last = self._place(reach.start - 1)
+        if last is not None:
+            return last + 1 == wanted
+        ends = self._base.section(wanted) is not self._base.section(wanted - 1) is self._base.section(place)
+        return ends and self._in_one(reach, place, reach.start - 1, wanted - 1)
 
     def _end_there(self, end: int) -> int | None:
         """Where the live datum ends in the base that ends at ``end`` in the fixed image, if both have it."""

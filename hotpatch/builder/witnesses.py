@@ -7,47 +7,43 @@ there tells.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.builder.counterparts import match_at_or_before
-from hotpatch.builder.ownership import FARTHEST
 from hotpatch.builder.reaches import Reach
 from hotpatch.differ import Verdict
-from hotpatch.differ.follow import ways_from_named
 from hotpatch.differ.matching import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from hotpatch.builder.model import Site
     from hotpatch.builder.novelty import Novelty
+    from hotpatch.builder.reached import Reached, Users
     from hotpatch.builder.reaches import Distances
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
-    from hotpatch.image import Function
 
-_Users = frozenset[int]
-"""Functions by their number among the rows of the comparison."""
 _UNCHANGED = frozenset({Verdict.IDENTICAL, Verdict.RELOCATED})
 
 
 class Witnesses:
     """Hears the functions of both images about what lies at distances."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, base: View, distances: Distances, novelty: Novelty) -> None:
-        """Judge by ``diff``, with its images seen as ``fixed`` and ``base``; ``distances`` tells what the comparison says of places.
+    def __init__(self, diff: ImageDiff, fixed: View, there: Reached, here: Reached, distances: Distances, novelty: Novelty) -> None:
+        """Judge by ``diff``, whose fixed image is seen as ``fixed``.
 
-        ``novelty`` tells which live data of the base nothing matches.
+        Args:
+            diff: The comparison.
+            fixed: Its fixed image.
+            there: What the functions of the base reach, by the number of their rows.
+            here: What those of the fixed image do.
+            distances: What the comparison says of places.
+            novelty: Which live data of the base nothing matches.
         """
         self._diff, self._rows, self._distances = diff, diff.functions, distances
         self._fixed, self._novelty = fixed, novelty
-        self._there = Reached(base, [row.base for row in diff.functions])
-        self._here = Reached(fixed, [row.fixed for row in diff.functions])
+        self._there, self._here = there, here
         self._heard: dict[tuple[Rva, bool, int, Rva | None], str | None] = {}
 
     def objection(self, reach: Reach, place: int) -> str | None:
@@ -174,102 +170,12 @@ class Witnesses:
                 return f"the functions that used what is there use what the fixed image has at 0x{other:x}"
         return None
 
-    def _label(self, numbers: _Users) -> str:
+    def _label(self, numbers: Users) -> str:
         """The first of them; none where but a pointer in data leads to what no code names."""
         rows = [self._rows[number] for number in sorted(numbers)]
         return next((function.label for row in rows for function in (row.base, row.fixed) if function is not None), "nothing")
 
 
-class Reached:
-    """What the functions of one image reach; a function is followed when something near what it names is first asked about."""
-
-    def __init__(self, view: View, functions: Iterable[Function | None]) -> None:
-        self._view, self._functions = view, tuple(functions)
-        self._found: dict[int, frozenset[int]] = {}
-        self._reaching: dict[int, list[int]] = defaultdict(list)
-        """Place → the functions followed so far that reach it."""
-        self._places: list[int] = []
-        """The places, sorted."""
-        self._ahead: list[int] = []
-        """Of each address in ``_named``, the next whose function may not have been followed yet, itself or one behind it."""
-        self._users: dict[int, _Users] = {}
-        self._ways: dict[int, frozenset[tuple[int, bool]]] = {}
-        """What each function followed so far reaches, and whether by an index."""
-
-    def users(self, rva: int, *, indexed: bool | None = None) -> _Users:
-        """The functions that reach it from something near: all, or those that do so with or without an index on top."""
-        found = self._users.get(rva)
-        if found is None:
-            self._follow_near(rva)
-            found = self._users[rva] = frozenset(number for number in self._reaching.get(rva, ()) if self._names_near(number, rva))
-        return found if indexed is None else frozenset(number for number in found if (rva, indexed) in self._ways[number])
-
-    def before(self, rva: int) -> int | None:
-        """The last live datum before it that any function reaches."""
-        self._follow_near(rva)
-        places = (place for place in reversed(self._around(rva)) if place < rva and self._view.writable(place))
-        return next((place for place in places if any(self._names_near(number, rva) for number in self._reaching[place])), None)
-
-    def near(self, numbers: _Users, rva: int) -> list[int]:
-        """Live data that any of the functions ``numbers`` reaches near ``rva``, sorted."""
-        for number in numbers:
-            self._of(number)
-        places = (place for place in self._around(rva) if self._view.writable(place))
-        return [place for place in places if not numbers.isdisjoint(self._reaching[place])]
-
-    def _around(self, rva: int) -> list[int]:
-        """The places near ``rva`` that any function followed so far reaches."""
-        if len(self._places) < len(self._reaching):
-            self._places = sorted(self._reaching)
-        return self._places[bisect_left(self._places, rva - FARTHEST) : bisect_right(self._places, rva + FARTHEST)]
-
-    def _of(self, number: int) -> frozenset[int]:
-        found, function = self._found.get(number), self._functions[number]
-        if found is None:
-            self._ways[number] = frozenset() if function is None else ways_from_named(self._view.image, function)
-            found = self._found[number] = frozenset(place for place, _ in self._ways[number])
-            for place in found:
-                self._reaching[place].append(number)
-        return found
-
-    def _follow_near(self, rva: int) -> None:
-        """Follow all functions that name something near ``rva``."""
-        first, last = (bisect_left(self._named, (rva + far, 0)) for far in (-FARTHEST, FARTHEST))
-        at = self._not_followed(first)
-        while at < last:
-            self._of(self._named[at][1])
-            self._ahead[at] = at + 1
-            at = self._not_followed(at)
-
-    def _not_followed(self, at: int) -> int:
-        """The first address from ``at`` on whose function may not have been followed; what is passed over is so only once."""
-        if not self._ahead:
-            self._ahead = list(range(len(self._named) + 1))
-        passed = []
-        while self._ahead[at] != at:
-            passed.append(at)
-            at = self._ahead[at]
-        for one in passed:
-            self._ahead[one] = at
-        return at
-
-    def _names_near(self, number: int, rva: int) -> bool:
-        """Whether the function ``number`` names something from which ``rva`` is near."""
-        targets = self._targets[number]
-        return bisect_left(targets, rva - FARTHEST) < bisect_left(targets, rva + FARTHEST)
-
-    @cached_property
-    def _named(self) -> list[tuple[int, int]]:
-        """The addresses that functions name, each with the function's number."""
-        return sorted((target, number) for number, targets in self._targets.items() for target in targets)
-
-    @cached_property
-    def _targets(self) -> Mapping[int, Sequence[int]]:
-        """The addresses that each function names, sorted, by the function's number."""
-        functions = [(number, function.entry) for number, function in enumerate(self._functions) if function is not None]
-        return {number: sorted(set(self._view.body(entry).whole_targets)) for number, entry in functions}
-
-
-def _likeness(there: _Users, here: _Users) -> Fraction:
+def _likeness(there: Users, here: Users) -> Fraction:
     """How many of those who use one or the other use both."""
     return Fraction(len(there & here), len(there | here) or 1)

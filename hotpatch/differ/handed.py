@@ -100,7 +100,7 @@ def _accesses_before(view: View, entry: int, place: str) -> bool:
 
 
 def _accesses_onward(view: View, entry: int, place: str, *, by_index: bool) -> bool:
-    """Whether the function at ``entry`` accesses what begins at the address in its argument ``place``; ``by_index``: that counts as well."""
+    """Whether the function at ``entry`` accesses what begins at the address in its argument ``place``, ``by_index`` or else."""
     found = _accesses_by(view, *_past_thunks(view, entry), place)
     return any((by_index or not item.indexed) and item.distance + item.width > 0 for item in found)
 

@@ -36,14 +36,14 @@ class Alike(NamedTuple):
     made: tuple[Pair, ...]
 
 
-def reached_alike(base: View, fixed: View, functions: Pair) -> Alike:
-    """What two functions reach alike.
+def reached_alike(base: View, fixed: View, functions: Pair, *, indexed: bool = False) -> Alike:
+    """What two functions reach alike; ``indexed``: also where an index that is unknown comes on top.
 
     A pair is left out where an instruction that reaches one of the two aligns with one that reaches something else.
     """
     lines = base.lines(functions[0]), fixed.lines(functions[1])
     aligned = [(lines[0][b].position, lines[1][f].position) for b, f in loosely_aligned_lines(*lines)]
-    there, here = _reached(base, functions[0]), _reached(fixed, functions[1])
+    there, here = _reached(base, functions[0], indexed=indexed), _reached(fixed, functions[1], indexed=indexed)
     accessed, made = (_clear((old.get(b), new.get(f)) for b, f in aligned) for old, new in zip(there, here, strict=True))
     return Alike(accessed, made)
 
@@ -62,7 +62,7 @@ def _clear(places: Iterable[tuple[_Place | None, _Place | None]]) -> tuple[Pair,
     return tuple(pair for pair in alone if pair is not None and len(claims[pair[1]]) == 1)
 
 
-def _reached(view: View, entry: int) -> tuple[Mapping[_Place, _Place], Mapping[_Place, _Place]]:
+def _reached(view: View, entry: int, *, indexed: bool) -> tuple[Mapping[_Place, _Place], Mapping[_Place, _Place]]:
     """What each instruction of a function, by its position, accesses and makes the address of; several places are left out."""
     function, image = view.functions[entry], view.image
     names = named_data(image, function)
@@ -70,7 +70,7 @@ def _reached(view: View, entry: int) -> tuple[Mapping[_Place, _Place], Mapping[_
     accessed: dict[int, set[_Place]] = defaultdict(set)
     made: dict[int, set[_Place]] = defaultdict(set)
     for item in view.architecture.first_reached(instructions, names, edges):
-        if not item.indexed:
+        if indexed or not item.indexed:
             (accessed if item.width else made)[item.at].update((name + item.distance, item.width) for name in names[item.anchor])
     found = []
     for places in (accessed, made):

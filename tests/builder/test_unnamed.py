@@ -158,7 +158,7 @@ def test_the_end_of_the_last_datum_of_a_section(machine, place, built) -> None:
     if built:
         assert [row.name for row in build_patch(diff).functions] == ["f"]
     else:
-        assert f"what ends at 0x{end:x} does not end at 0x{end:x} there" in refused(diff)
+        assert f"nothing shows that what ends at 0x{end:x} ends at 0x{end:x} there" in refused(diff)
 
 
 @pytest.mark.parametrize("machine", Machine)

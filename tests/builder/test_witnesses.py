@@ -11,7 +11,7 @@ import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.builder import build_patch
 from hotpatch.builder.ownership import FARTHEST
-from hotpatch.builder.witnesses import Reached
+from hotpatch.builder.reached import Reached
 from hotpatch.cases import find_case
 from hotpatch.differ import ImageDiff, diff_images
 from hotpatch.differ.follow import ways_from_named
