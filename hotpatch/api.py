@@ -161,7 +161,8 @@ def verify(
     if calls is None:
         return verify_functions(base, patch, fixed=fixed, functions=functions, seeds=seeds, seed=seed)
     if functions or seeds is not None:
-        raise InputError("functions and seeds", "belong to verification without calls; leave either them or the calls out")
+        typed = "functions" if seeds is None else "seeds" if not functions else "functions and seeds"
+        raise InputError(typed, "can only be used without calls; leave either out")
     _not_text(calls=calls)
     expect(calls, Sequence, "a list of calls", 'write calls=[("function", 1, …)]')
     for call in calls:

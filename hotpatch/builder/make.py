@@ -52,7 +52,7 @@ def build_patch(
         leave_out: Those of them that stay as they are.
         sequence: The patch's sequence number, from 1.
         redirect: The strategy asked for; a function that it does not fit gets another one, and its ``why`` says so.
-        allow: Rules to override (:data:`hotpatch.builder.rules.OVERRIDABLE`).
+        allow: Rules to override (:data:`hotpatch.builder.rules.OVERRIDABLE`); the patch records those that had something to object.
         terms: How the patch may be stacked and taken back.
 
     Raises:
@@ -69,7 +69,8 @@ def build_patch(
     for name in [name for name in only if name in leave_out]:
         raise InputError(name, "is both to travel and to stay as it is; leave it out of one of the two lists")
     selected, refusals = select(diff, only, leave_out)
-    refusals += check(diff, selected, allowed)
+    objected, overridden = check(diff, selected, allowed)
+    refusals += objected
     if not selected and not refusals and (only or leave_out):
         raise NothingToDo("every function that changed is left out")
     if not selected and not refusals:
@@ -83,7 +84,9 @@ def build_patch(
     linked = link(bound, layout, diff.fixed)
     if not isinstance(linked, Linked):
         raise NotHotpatchable(linked)
-    patch = emit(diff, selected, entrances, bound, layout.placement, linked, callbacks, sequence=sequence, overrides=allowed, terms=terms)
+    patch = emit(
+        diff, selected, entrances, bound, layout.placement, linked, callbacks, sequence=sequence, overrides=overridden, terms=terms
+    )
     _refuse(self_check(patch, diff, bound, layout.placement))
     return patch
 

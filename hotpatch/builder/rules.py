@@ -49,8 +49,8 @@ def overrides(allow: Iterable[str]) -> tuple[Rule, ...]:
     return tuple(sorted(found))
 
 
-def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rule]) -> tuple[Refusal, ...]:
-    """Every objection to replacing ``selected``."""
+def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rule]) -> tuple[tuple[Refusal, ...], tuple[Rule, ...]]:
+    """Every objection to replacing ``selected`` that is not ``allowed``, and the rules, sorted, of those that are."""
     found = (
         *_findings(diff),
         *_texts(diff, selected),
@@ -58,7 +58,8 @@ def check(diff: ImageDiff, selected: Sequence[Selected], allowed: Collection[Rul
         *_folded(diff, selected),
         *_callbacks(diff),
     )
-    return tuple(refusal for refusal in found if refusal.rule not in allowed)
+    overridden = {refusal.rule for refusal in found if refusal.rule in allowed}
+    return tuple(refusal for refusal in found if refusal.rule not in allowed), tuple(sorted(overridden))
 
 
 def _findings(diff: ImageDiff) -> Iterator[Refusal]:

@@ -115,11 +115,16 @@ def _call(image: Image, caller: Function, callee: Rva) -> dict[str, object]:
 
 def _added(diff: ImageDiff, text: str) -> Refusal | None:
     """What to say of a listed function that only the fixed image has."""
-    row = next((row for row in diff.of(Verdict.ADDED) if row.fixed and text in (*row.fixed.names, f"rva:0x{row.fixed.entry:x}")), None)
+    row = next((row for row in diff.of(Verdict.ADDED) if row.fixed and text in _spelt(row.fixed)), None)
     if row is None or row.fixed is None:
         return None
     reason = f"{text} is new, so there is nothing to replace; list a function that calls it, and it comes along"
     return Refusal(Rule.NOT_CHANGED, text, None, reason, {"function": text, "fixed_rva": int(row.fixed.entry)})
+
+
+def _spelt(added: Function) -> tuple[str, ...]:
+    """What a function of the fixed image alone may be called in a list."""
+    return *added.names, f"rva:0x{added.entry:x}", f"fixed:0x{added.entry:x}"
 
 
 def _why(row: FunctionMatch, base: View, fixed: View, changed: Collection[str]) -> str:

@@ -86,9 +86,9 @@ def _answer(arguments: list[str] | None) -> int:
         _complain(one_line(error), getattr(error, "rule", None))
         return exit_of(error)
     except CycloptsError as error:
-        from hotpatch.cli.usage import usage
+        from hotpatch.cli.usage import rule_of, usage
 
-        _complain(usage(error), InputRule.USAGE)
+        _complain(usage(error), rule_of(error))
         return Exit.USAGE
     return code if isinstance(code, int) else Exit.DONE
 
@@ -102,11 +102,11 @@ def _behind_dashes(arguments: list[str] | None) -> int:
 def _refused(error: Refused, options: Options) -> int:
     """What a verb says that could not begin."""
     from hotpatch.cli.console import Output
-    from hotpatch.report import convert, text
+    from hotpatch.report import convert, refused
     from hotpatch.report.documents import RefusedDocument
 
     document = RefusedDocument(refused=convert.refusals(error.refusals))
-    Output(options).result(document, text.refusals(document.refused))
+    Output(options).result(document, refused.refusals(document.refused))
     return exit_of(error)
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 100_000
 """Columns when standard output is no terminal: one line stays one line, whatever reads them."""
-_PAGE_WIDTH = 80
-"""The same for what is a page to be read: tables and sentences."""
 
 
 @Parameter(name="*")
@@ -100,12 +98,12 @@ class Output:
             markup=False,
         )
 
-    def result(self, document: Document, text: RenderableType, *, page: bool = False) -> None:
+    def result(self, document: Document, text: RenderableType) -> None:
         """Print ``document`` where JSON was asked for, else ``text``."""
         if self.options.json:
             self.document(document)
         else:
-            self.text(text, page=page)
+            self.text(text)
 
     def document(self, document: Document) -> None:
         """Print one JSON document."""
@@ -114,14 +112,14 @@ class Output:
         sys.stdout.write(encode(document) + "\n")
         sys.stdout.flush()
 
-    def text(self, text: RenderableType, *, page: bool = False) -> None:
-        """Print text; a ``page`` has 80 columns where there is no terminal."""
+    def text(self, text: RenderableType) -> None:
+        """Print text: folded to the terminal's width, never where there is none."""
         clean = _Clean(text)
         if sys.stdout.isatty():
             self.stdout.print(clean, crop=False)
             return
         with self.stdout.capture() as captured:
-            self.stdout.print(clean, crop=False, width=_PAGE_WIDTH if page else None)
+            self.stdout.print(clean, crop=False)
         lines = captured.get().split("\n")[:-1]
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
         sys.stdout.flush()

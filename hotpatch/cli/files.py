@@ -48,6 +48,34 @@ def open_for(path: str, image: Image, image_path: str) -> Image:
     return _for_one_machine(open(path), path, "is", image, image_path)
 
 
+def open_program(path: str) -> Image:
+    """The image at ``path``, of which a process is made.
+
+    Raises:
+        InputError: The file cannot be used, or is a patch.
+    """
+    from hotpatch.api import open
+
+    return _no_patch(open(path), path, "give the build that it is for, and the patch with --patch")
+
+
+def open_module(path: str, image: Image, image_path: str) -> Image:
+    """The image at ``path``, another module of the process of ``image``, which was typed as ``image_path``.
+
+    Raises:
+        InputError: The file cannot be used, is for another machine, or is a patch.
+    """
+    return _no_patch(open_for(path, image, image_path), path, "give DLLs of the program")
+
+
+def _no_patch(image: Image, path: str, advice: str) -> Image:
+    from hotpatch.patch import is_patch
+
+    if is_patch(image.data):
+        raise InputError(path, f"is a hot patch, which goes into a process and makes none; {advice}", InputRule.NO_IMAGE)
+    return image
+
+
 def load_for(path: str, image: Image, image_path: str) -> Patch:
     """The patch at ``path``, which must be for the machine of ``image``, typed as ``image_path``.
 

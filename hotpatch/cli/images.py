@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +17,8 @@ from hotpatch.errors import NothingToDo, Refused
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hotpatch.image import Image
+    from hotpatch.patch import Patch
     from hotpatch.report.documents import Document
 
 Many = Parameter(negative=(), consume_multiple=False)
@@ -69,8 +72,10 @@ def diff(
     Args:
         base: The build that runs.
         fixed: The build with the fix.
-        function: Show both versions of this function (a name, or rva:0x… in the base) side by side: the basic blocks that differ.
-        html: Also write one self-contained page to this file, over what is there (never a build or a patch); with --quiet nothing else.
+        function: Show both versions of this function side by side, the basic blocks that differ: a name, rva:0x… in the base, or
+            fixed:0x… of one that only the fixed image has.
+        html: Also write one self-contained page to this file, over what is there (never a build or a patch); with --function of that
+            function alone, with --quiet nothing else.
         all: List identical and relocated functions too; of one function, all blocks.
         options: Of every verb.
     """
@@ -86,11 +91,11 @@ def diff(
         found = diff_images(*images)
         listing = None if function is None else comparison.listing_of(found, function)
         document = comparison.diff(found, listing)
-    if listing is not None and function is not None:
+    row = None if function is None else comparison.row_of(found, function)
+    if listing is not None and function is not None and row is not None:
         from hotpatch.report.side_text import SideBySide
 
-        verdict = comparison.row_of(found, function).verdict
-        shown: RenderableType = SideBySide(listing, function, verdict=verdict, everything=all)
+        shown: RenderableType = SideBySide(listing, function, verdict=row.verdict, everything=all)
     else:
         shown = text.diff(document, everything=all)
     if html is None:
@@ -98,7 +103,7 @@ def diff(
         return Exit.DONE
     from hotpatch.report.page import diff_page
 
-    with writing(html, diff_page(found, document).encode("utf-8", "backslashreplace")):
+    with writing(html, diff_page(found, document, row).encode("utf-8", "backslashreplace")):
         _print(out, document, shown)
     out.tell(f"wrote {html}")
     return Exit.DONE
@@ -179,8 +184,19 @@ def build(
         return Exit.REFUSED
     document = convert.build(patch, output, found, checked, rehearsal)
     with writing(output, patch.data, replaces=FileKind.PATCH):
-        _print(out, document, building.build(document))
+        _print(out, document, building.build(document, _next_command(images[0], base, output, patch)))
+    for rule in sorted(set(allow or ()) - set(patch.overrides)):
+        out.warn(f"--allow {rule} overrode nothing, as that rule objects to nothing here; leave it out")
     return Exit.DONE
+
+
+def _next_command(image: Image, base: str, output: str, patch: Patch) -> str:
+    """What a user may type next: the command that applies the patch as it was written to ``output``."""
+    if image.is_dll or not image.entry_point:
+        words = ["hotpatch", "call", base, patch.functions[0].label, "[ARG …]", "--patch", output]
+    else:
+        words = ["hotpatch", "run", base, "--patch", output]
+    return " ".join(word if word == "[ARG …]" else shlex.quote(word) for word in words)
 
 
 def _print(out: Output, document: Document, shown: RenderableType) -> None:

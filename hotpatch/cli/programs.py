@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
-from hotpatch.cli.files import contents, load_for, open_for
+from hotpatch.cli.files import contents, load_for, open_module, open_program
 from hotpatch.cli.numbers import Count, Integer
 from hotpatch.cli.outcome import Exit
 from hotpatch.errors import EmulatedFault, Refusal, Refused, Rule, counted
@@ -108,7 +108,7 @@ def call(
         applied += patches.typed(process.applied)
         refused = (*process.refused, *refused, *missed)
     document = running.call(result, process, applied, refused, fault)
-    out.result(document, running.call_text(document), page=True)
+    out.result(document, running.call_text(document))
     return _ended(document)
 
 
@@ -172,7 +172,7 @@ def run(
         missed = [*_missed(process, (*applies, *reverts)), *_still_waiting(process)] if ended else []
         _warn_of_pending(out, process, told=ended)
         document = running.run(process, None if stop is None else process.stop_view(), missed)
-    out.result(document, running.run_text(document), page=True)
+    out.result(document, running.run_text(document))
     return _ended(document)
 
 
@@ -283,19 +283,18 @@ def _process(
     budget: str | None,
     arguments: Sequence[str] = (),
 ) -> Process:
-    from hotpatch.api import open
     from hotpatch.cli.arguments import load_base_of, parse_budget
     from hotpatch.engine import Consistency
     from hotpatch.process import Process
 
-    program = open(image)
+    program = open_program(image)
     with load_base_of(load_base) as base:
         return Process(
             program,
             load_base=base,
             seed=seed,
-            modules=[open_for(path, program, image) for path in modules or ()],
-            available=[open_for(path, program, image) for path in available or ()],
+            modules=[open_module(path, program, image) for path in modules or ()],
+            available=[open_module(path, program, image) for path in available or ()],
             stdin=contents(stdin),
             args=arguments,
             consistency=Consistency(consistency),

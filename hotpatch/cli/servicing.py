@@ -38,7 +38,7 @@ def calendar(
     if other:
         raise InputError(f"--unplanned {other[0]}", f"is no month of {year}; name one of the year that is shown, or show {other[0].year}")
     document = report.calendar(year, months.year(year))
-    Output(options).result(document, text.calendar(document), page=True)
+    Output(options).result(document, text.calendar(document))
     return Exit.DONE
 
 
@@ -75,7 +75,7 @@ def eligible(
     when = Month.parse(month) if month is not None else months.next_hotpatch(known.updated)
     verdict = judge(known, when, rules=read_rules(rules), calendar=months, policy=chosen)
     document = report.eligible(verdict, chosen)
-    Output(options).result(document, text.eligible(document), page=True)
+    Output(options).result(document, text.eligible(document))
     return Exit.DONE if verdict.eligible else Exit.REFUSED
 
 
@@ -111,7 +111,7 @@ def offer(
     months, said = _calendar(unplanned), read_rules(rules)
     offers = decide(chosen, known, when, rules=said, calendar=months)
     document = report.offer(chosen, months.row(when), said.name, offers)
-    Output(options).result(document, text.offer(document), page=True)
+    Output(options).result(document, text.offer(document))
     return Exit.DONE
 
 
@@ -133,7 +133,7 @@ def simulate(scenario: str = "january-to-april", /, *, seed: Integer = 0, option
     with out.progress(f"living through {scenario}"):
         result = live(read_scenario(scenario, fixtures_folder() / "servicing"), seed=seed)
     document = report.simulate(result)
-    out.result(document, text.simulate(document), page=True)
+    out.result(document, text.simulate(document))
     return Exit.DONE if result.equivalent else Exit.COUNTEREXAMPLE
 
 

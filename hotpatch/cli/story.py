@@ -42,7 +42,7 @@ def cases(*, options: Options = DEFAULT) -> int:
             for case in load_cases()
         ]
     )
-    Output(options).result(document, text.cases(document), page=True)
+    Output(options).result(document, text.cases(document))
     return Exit.DONE
 
 

@@ -17,6 +17,7 @@ from cyclopts.exceptions import (
 
 from hotpatch.cli.app import SERVICING, VERBS
 from hotpatch.cli.outcome import one_line
+from hotpatch.errors import InputRule
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -50,6 +51,11 @@ def usage(error: CycloptsError) -> str:
             return one_line(error)
 
 
+def rule_of(error: CycloptsError) -> InputRule:
+    """A value that cannot be is a bad argument, whoever finds that out; words that make no command are bad usage."""
+    return InputRule.ARGUMENT if isinstance(error, CoercionError) else InputRule.USAGE
+
+
 def _name(error: CycloptsError) -> str:
     return error.argument.name if error.argument else "argument"
 
@@ -65,7 +71,7 @@ def _no_value(error: CoercionError, see: str) -> str:
     """Numbers have said what is wrong themselves; else there are a few words to choose from."""
     kinds = (error.target_type, *get_args(error.target_type))  # a choice that may be left out is one of several kinds
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    return f"is none of {', '.join(choices)}" if choices else str(error.msg or f"cannot be used; {see}")
+    return f"is none of {', '.join(choices)}; use one of these" if choices else str(error.msg or f"cannot be used; {see}")
 
 
 def _dash_follows(error: MissingArgumentError) -> bool:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
-from hotpatch.cli.files import contents, load_for, open_for, open_pair
+from hotpatch.cli.files import contents, load_for, open_module, open_pair
 from hotpatch.cli.numbers import Integer, Positive
 from hotpatch.cli.outcome import Exit
 from hotpatch.errors import FaultKind, InputError, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hotpatch.image import Image
+    from hotpatch.patch import Patch
     from hotpatch.verifier import Call
 
 _BOUND = 100_000
@@ -57,7 +61,8 @@ def verify(
         bound: Largest number of boundaries tried for each call, once for applying and once for reverting; by default 100000.
         budget: Instructions after which a call is given up; by default a thousand million.
         function: Without calls: run only this function, a name or rva:0x… in the base (may be given several times).
-        seeds: Without calls: how many made-up states each function is run on; by default 48, fewer where many functions travel.
+        seeds: Without calls: how many made-up states each function is run on; by default 48, fewer where many functions travel;
+            a function that has run 200,000 instructions is run on no more.
         options: Of every verb.
     """
     from hotpatch.cli.arguments import load_base_of, parse_budget
@@ -66,12 +71,14 @@ def verify(
 
     out = Output(options)
     calls = _calls(call, case)
-    _check_mode(with_calls=bool(calls), calls_only=(module, load_base, stdin, budget, bound), functions_only=(function, seeds))
+    of_calls = {"--module": module, "--load-base": load_base, "--stdin": stdin, "--budget": budget, "--bound": bound}
+    _check_mode(with_calls=bool(calls), of_calls=of_calls, of_functions={"--function": function, "--seeds": seeds})
     images = open_pair(base, fixed, out)
     loaded = load_for(patch, images[0], base)
+    _warn_of_other_build(out, images, fixed, loaded, patch)
     with out.progress(f"verifying {patch}" + (f" with {counted(len(calls), 'call')}" if calls else "")):
         if calls:
-            modules = tuple(open_for(path, images[0], base) for path in module or ())
+            modules = tuple(open_module(path, images[0], base) for path in module or ())
             with load_base_of(load_base) as va:
                 surroundings = Surroundings(va, modules, contents(stdin), seed, parse_budget(budget))
                 report = verify_calls(
@@ -80,8 +87,6 @@ def verify(
         else:
             report = verify_functions(images[0], loaded, fixed=images[1], functions=function or (), seeds=seeds, seed=seed)
         document = report_of.document(report)
-    if images[1].sha256 != loaded.provenance.fixed_sha256:
-        out.warn(f"{fixed} is not the build that {patch} was made from ({loaded.provenance.fixed_name}): other contents")
     for missed in sorted({item.call for item in report.calls} - {item.call for item in report.calls if item.entries}):
         out.warn(f"{missed} enters none of the patched functions, so it shows nothing about the patch")
     for ended, fault in sorted({(item.call, item.fault) for item in report.calls if item.fault is not None}):
@@ -90,8 +95,24 @@ def verify(
         else:
             out.warn(f"{ended} does not return ({fault.value}), so it shows nothing about the patch but up to there")
     if options.json or not options.quiet or not report.ok:
-        out.result(document, report_of.render(report), page=True)
+        out.result(document, report_of.render(report))
     return Exit.DONE if report.ok else Exit.COUNTEREXAMPLE
+
+
+def _warn_of_other_build(out: Output, images: tuple[Image, Image], fixed: str, loaded: Patch, patch: str) -> None:
+    """Say that ``--fixed`` is another build than the patch was made from, and what tells them apart.
+
+    It is no mistake by itself: whether a patch does what a later build does, or a rebuild from the same sources, is a question, and the
+    exit code answers it.
+    """
+    made_from = loaded.provenance
+    if images[1].sha256 == made_from.fixed_sha256:
+        return
+    which = "is the base itself, and not" if images[1].sha256 == images[0].sha256 else "is not"
+    out.warn(
+        f"{fixed} {which} the build that {patch} was made from ({made_from.fixed_name}): its SHA-256 begins with {images[1].sha256[:12]}, "
+        f"that one's with {made_from.fixed_sha256[:12]}; what differs below may be between these two, not in the patch"
+    )
 
 
 def _calls(texts: list[str] | None, case: str | None) -> list[Call]:
@@ -101,22 +122,23 @@ def _calls(texts: list[str] | None, case: str | None) -> list[Call]:
         InputError: Both ``--call`` and ``--case``, or one that cannot be used.
     """
     if texts and case is not None:
-        raise InputError("verify", "takes its calls from one place; give --call once or more, or --case, or neither")
+        raise InputError("--call and --case", "exclude each other; give --call once or more, or --case, or neither")
     if not texts and case is None:
         return []
     return [_call(text) for text in texts] if texts else _case_calls(case or "")
 
 
-def _check_mode(*, with_calls: bool, calls_only: tuple[object, ...], functions_only: tuple[object, ...]) -> None:
-    """Refuse options that mean nothing in the mode asked for.
+def _check_mode(*, with_calls: bool, of_calls: Mapping[str, object], of_functions: Mapping[str, object]) -> None:
+    """Refuse options (by what is typed for them, to their values) that mean nothing in the mode asked for.
 
     Raises:
-        InputError: There are some.
+        InputError: There are some; it names those, and no others.
     """
-    if with_calls and any(value is not None for value in functions_only):
-        raise InputError("--function and --seeds", "belong to verification without calls; leave either them or the calls out")
-    if not with_calls and any(value is not None for value in calls_only):
-        raise InputError("--module, --load-base, --stdin, --budget and --bound", "belong to verification with calls; give --call or --case")
+    typed = [name for name, value in (of_functions if with_calls else of_calls).items() if value is not None]
+    if typed:
+        verb, it = ("belongs", "it") if len(typed) == 1 else ("belong", "them")
+        mode, advice = ("without", f"leave {it} or the calls out") if with_calls else ("with", f"give --call or --case, or leave {it} out")
+        raise InputError(" and ".join(typed), f"{verb} to verification {mode} calls; {advice}")
 
 
 def _call(text: str) -> Call:

@@ -108,8 +108,11 @@ class Guest:
             InputError: The image is a DLL or has no entry point, or the program was started before.
         """
         image = self.module.image
-        if image.is_dll or not image.entry_point:
-            raise InputError(image.path, "is no program: it has no entry point to start; call one of its functions instead", InputRule.LOAD)
+        if image.is_dll:
+            problem = "is a DLL, and no program to run; call one of its functions, or run a program that loads it"
+            raise InputError(image.path, problem, InputRule.LOAD)
+        if not image.entry_point:
+            raise InputError(image.path, "has no entry point to start at; call one of its functions instead", InputRule.LOAD)
         if self.system.counters.main:
             raise InputError(image.path, "has been started in this process before; make a new process", InputRule.LOAD)
         thread = self.system.new_thread(self.module.va + image.entry_point, layout.PEB_VA, stack=stack)

@@ -189,7 +189,7 @@ def _place(system: System, image: Image, base: Va | None) -> Va:
     if base is not None:
         granule = PAGE if system.settings.any_page else ALLOCATION_GRANULE
         if base % granule or not ALLOCATION_GRANULE <= base < (1 << 47) - size:
-            raise InputError(f"0x{base:x}", f"is no load base; use a multiple of 0x{granule:x} below 2**47", InputRule.LOAD)
+            raise InputError(f"0x{base:x}", f"is no load base; use a multiple of 0x{granule:x} below 2**47")
         if base != image.preferred_base and not movable:
             raise InputError(image.path, "has no relocations and can only be loaded at its preferred base; give no other", InputRule.LOAD)
         if system.reserved(base, size):

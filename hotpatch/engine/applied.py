@@ -86,7 +86,7 @@ class AppliedPatch:
         for patched in self.patch.functions:
             if function in (patched.name, patched.base_rva) or _rva(function) == patched.base_rva:
                 return patched.base_rva
-        names = sorted(patched.name or f"rva:0x{patched.base_rva:x}" for patched in self.patch.functions)
+        names = sorted(patched.label for patched in self.patch.functions)
         raise Refused(
             [
                 Refusal(

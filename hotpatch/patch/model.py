@@ -58,6 +58,11 @@ class PatchedFunction:
     entry_bytes: bytes
     padding_bytes: bytes
 
+    @property
+    def label(self) -> str:
+        """The name, or ``rva:0x…``, as FUNCTION arguments are spelt."""
+        return self.name or f"rva:0x{self.base_rva:x}"
+
 
 @dataclass(frozen=True, slots=True)
 class Carried:
@@ -169,7 +174,7 @@ class Patch:
         fixups: By site.
         imports: By slot.
         provenance: Inputs and builder.
-        overrides: Rules that the builder was told to override.
+        overrides: Rules that the builder was told to override, and that objected to something.
         data: The patch image file's bytes.
         image: The same, read as an image.
         callbacks: By moment, at most one each.
@@ -192,7 +197,7 @@ class Patch:
 
     def __repr__(self) -> str:
         """What it is for, and what it replaces."""
-        names = ", ".join(row.name or f"rva:0x{row.base_rva:x}" for row in self.functions[:4])
+        names = ", ".join(row.label for row in self.functions[:4])
         more = f" and {len(self.functions) - 4} more" if len(self.functions) > 4 else ""
         return f"<Patch {self.sequence} for {self.provenance.base_name} [{self.machine}]: {names}{more}>"
 

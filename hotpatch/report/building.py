@@ -9,7 +9,11 @@ from rich.padding import Padding
 from rich.text import Text
 
 from hotpatch.errors import counted, printable
-from hotpatch.report.text import INDENT, carried, hexadecimal, overridden, patched, refusals, share, table
+from hotpatch.report.refused import refusals
+from hotpatch.report.rows import share
+from hotpatch.report.tables import INDENT, hexadecimal, table
+from hotpatch.report.text import carried, overridden, patched
+from hotpatch.verifier import NO_DIFFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 _NAMES_SHOWN = 8
 """Functions that a line names; ``--json`` has all."""
+_NO_DIFFERENCE_MEANS = "the base's own code did what the fixed one does, in runs that the columns do not count, of 80% of it at least"
 _STAYING = {
     "removed": ("{} not in the fixed build and {} in the process; a call that still gets there runs the old code", "is", "are"),
     "cosmetic": ("{} in line numbers, versions, dates or folders alone and {} as in the base", "differs", "differ"),
@@ -28,8 +33,8 @@ _STAYING = {
 """Why functions of the base stay → how that is said, and its verb for one and for several."""
 
 
-def build(document: BuildDocument) -> RenderableType:
-    """What was built, or why not."""
+def build(document: BuildDocument, then: str = "") -> RenderableType:
+    """What was built, and the command to type ``then``; or why nothing was."""
     if document.refused:
         closing = "no patch was written"
         alone = [Text(closing)] if len(document.refused) == 1 else []
@@ -47,6 +52,7 @@ def build(document: BuildDocument) -> RenderableType:
             for label in document.start_ended_at
         ),
         Text(f"{path}: sequence {document.sequence}, {counted(len(document.functions), 'function')}, {document.bytes} bytes"),
+        *([Text(f"to apply it: {printable(then)}", no_wrap=True, overflow="ignore")] if then else []),
     )
 
 
@@ -80,6 +86,8 @@ def micro(functions: Sequence[MicroFunctionDocument]) -> RenderableType:
         if item.notes:
             notes.append(Padding(Text(f"{_name(item)}: {'; '.join(item.notes)}"), INDENT))
     parts: list[RenderableType] = [rows, *notes]
+    if any(NO_DIFFERENCE in item.notes for item in functions):
+        parts.append(Text(f"{NO_DIFFERENCE}: {_NO_DIFFERENCE_MEANS}"))
     if any(map(_in_part, functions)):
         parts.append(Text("in part: only the covered share of the function's instructions ran; the rest was not compared"))
     return Group(*parts)

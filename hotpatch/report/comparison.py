@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from hotpatch.differ import Listings
-from hotpatch.errors import Refusal, Refused, Rule
+from hotpatch.errors import InputError, Refusal, Refused, Rule
 from hotpatch.report import convert
 from hotpatch.report.diff_documents import (
     BlockDocument,
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from hotpatch.differ import FunctionMatch, ImageDiff, Listing, ListingBlock, ListingExit
     from hotpatch.image import Image
+
+
+_FIXED = "fixed:"
+"""Before the address of a function that only the fixed image has, and so no address in the base names."""
 
 
 def diff(value: ImageDiff, listing: Listing | None = None) -> DiffDocument:
@@ -95,7 +99,7 @@ def _exits(values: Iterable[ListingExit]) -> list[BlockExitDocument]:
 
 
 def listing_of(found: ImageDiff, function: str) -> Listing:
-    """Both versions of ``function`` (a name, or ``rva:0x…`` in the base; for an added one, in the fixed image).
+    """Both versions of ``function``: a name, ``rva:0x…`` in the base (for an added one, in the fixed image), or ``fixed:0x…`` in that.
 
     Raises:
         Refused: Neither image has it (rule no-such-function).
@@ -109,6 +113,13 @@ def row_of(found: ImageDiff, function: str) -> FunctionMatch:
     Raises:
         Refused: Neither image has it (rule no-such-function).
     """
+    if function.startswith(_FIXED):
+        try:
+            entry = found.fixed.function_named(f"rva:{function.removeprefix(_FIXED)}").entry
+        except InputError as error:
+            raise InputError(function, "is no address of the fixed image; write one as fixed:0x1234") from error
+        row = next((row for row in found.functions if row.fixed and row.fixed.entry == entry), None)
+        return _known(row, function)
     try:
         entry = found.base.function_named(function).entry
     except Refused as error:
@@ -119,6 +130,10 @@ def row_of(found: ImageDiff, function: str) -> FunctionMatch:
         row = next((row for row in found.functions if row.fixed and row.fixed.entry == added), None)
     else:
         row = next((row for row in found.functions if row.base and row.base.entry == entry), None)
+    return _known(row, function)
+
+
+def _known(row: FunctionMatch | None, function: str) -> FunctionMatch:
     if row is None:
         raise Refused(
             [Refusal(Rule.NO_SUCH_FUNCTION, function, None, "the comparison has no such function; list them with hotpatch diff --all")]

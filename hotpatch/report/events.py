@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotpatch.engine.quiescence import SHOWN
 from hotpatch.errors import counted
-from hotpatch.report.text import told
+from hotpatch.report.refused import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from hotpatch.differ import Listings, Verdict
 from hotpatch.errors import InputError, InputRule
 from hotpatch.report.page_parts import page_function
+from hotpatch.report.rows import alike, label_of, sizes
 
 _FEW = 50
 """Changed functions that are shown with all their blocks, but for very long rows of unchanged ones."""
 
 if TYPE_CHECKING:
-    from hotpatch.differ import ImageDiff
-    from hotpatch.report.diff_documents import DiffDocument, FunctionVerdict
+    from hotpatch.differ import FunctionMatch, ImageDiff
+    from hotpatch.report.diff_documents import DiffDocument
 
 
-def diff_page(found: ImageDiff, document: DiffDocument) -> str:
-    """The page: totals, findings, the rows that differ, and every changed function side by side.
+def diff_page(found: ImageDiff, document: DiffDocument, only: FunctionMatch | None = None) -> str:
+    """The page: totals, findings, the rows that differ, and every changed function side by side; or the totals and ``only`` one row.
 
     Raises:
         InputError: jinja2 is not installed.
@@ -30,16 +31,24 @@ def diff_page(found: ImageDiff, document: DiffDocument) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("hotpatch.report").joinpath("templates/diff.html.j2").read_text(encoding="utf-8"))
     listings = Listings(found)
-    lean = sum(match.verdict is Verdict.CHANGED for match in found.functions) > _FEW
+    both = list(zip(document.functions, found.functions, strict=True))
+    wanted = [match.verdict is Verdict.CHANGED if only is None else match is only for _, match in both]
+    lean = sum(wanted) > _FEW
     functions = [
-        page_function(f"f{number}", _label(row), row, listings.of(match), lean=lean)
-        for number, (row, match) in enumerate(zip(document.functions, found.functions, strict=True))
-        if match.verdict is Verdict.CHANGED
+        page_function(f"f{number}", label_of(row), row, listings.of(match), lean=lean)
+        for number, ((row, match), shown) in enumerate(zip(both, wanted, strict=True))
+        if shown
     ]
     anchors = {id(function.row): function.anchor for function in functions}
-    rows = [(row, _label(row), anchors.get(id(row))) for row in document.functions if row.verdict not in ("identical", "relocated")]
-    return template.render(document=document, rows=rows, functions=functions, lean=lean)
-
-
-def _label(row: FunctionVerdict) -> str:
-    return row.name or f"rva:0x{row.base_rva if row.base_rva is not None else row.fixed_rva:x}"
+    listed = [row for row, match in both if (row.verdict not in ("identical", "relocated") if only is None else match is only)]
+    rows = [(row, label_of(row), anchors.get(id(row))) for row in listed]
+    return template.render(
+        document=document,
+        findings=document.findings if only is None else [],
+        rows=rows,
+        functions=functions,
+        lean=lean,
+        one=only is not None,
+        alike=alike,
+        sizes=sizes,
+    )

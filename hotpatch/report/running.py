@@ -13,7 +13,8 @@ from hotpatch.errors import EmulatedFault, Refused, counted, printable
 from hotpatch.report import convert, events
 from hotpatch.report.convert import facts
 from hotpatch.report.documents import AppliedDocument, CallDocument, FrameDocument, RunDocument, ThreadStopDocument
-from hotpatch.report.text import Noted, hexadecimal, refusals
+from hotpatch.report.refused import refusals
+from hotpatch.report.tables import Noted, hexadecimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

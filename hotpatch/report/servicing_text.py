@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hotpatch.errors import counted
-from hotpatch.report.text import table
+from hotpatch.report.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,10 +9,11 @@ from rich.padding import Padding
 from rich.text import Text
 
 from hotpatch.errors import counted
-from hotpatch.report import text
 from hotpatch.report.building import micro
 from hotpatch.report.convert import refusals
 from hotpatch.report.documents import MicroFunctionDocument, OutcomesDocument, VerifyDocument, ViolationDocument
+from hotpatch.report.refused import refusals as told_refusals
+from hotpatch.report.tables import INDENT, hexadecimal, table
 from hotpatch.verifier import NO_DIFFERENCE
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def render(report: VerifyReport) -> RenderableType:
     numbers = ("boundaries", "entered", "old", "new", "per call", "mixed", "wrong", *refused)
     if report.functions:
         return Group(micro([micro_function(item) for item in report.functions]), *_violations(report), Text(_closing(report)))
-    rows = text.table("call", "patch", *numbers, right=numbers, fold=("call",), least=_LEAST_CALL)
+    rows = table("call", "patch", *numbers, right=numbers, fold=("call",), least=_LEAST_CALL)
     for item in report.calls:
         rows.add_row(
             item.call,
@@ -85,7 +86,7 @@ def render(report: VerifyReport) -> RenderableType:
         )
     parts: list[RenderableType] = [rows, *_violations(report)]
     if report.refused:
-        parts.append(text.refusals(refusals(report.refused)))
+        parts.append(told_refusals(refusals(report.refused)))
     parts.append(Text(_closing(report)))
     return Group(*parts)
 
@@ -93,14 +94,14 @@ def render(report: VerifyReport) -> RenderableType:
 def _violations(report: VerifyReport) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for violation in report.violations[:_VIOLATIONS_SHOWN]:
-        place = f"{text.hexadecimal(violation.pc)} {violation.function or ''}".rstrip()
+        place = f"{hexadecimal(violation.pc)} {violation.function or ''}".rstrip()
         parts.append(
             Text.assemble(
                 (violation.kind.value, "bold red"),
                 f"  boundary {violation.boundary}, thread {violation.thread}, pc {place}",
             )
         )
-        parts.append(Padding(Text(violation.what), text.INDENT))
+        parts.append(Padding(Text(violation.what), INDENT))
     if len(report.violations) > _VIOLATIONS_SHOWN:
         parts.append(Text(f"and {len(report.violations) - _VIOLATIONS_SHOWN} violations more; --json lists them all"))
     return parts

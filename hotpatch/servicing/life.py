@@ -189,7 +189,7 @@ class Life:
             return
         self._hotpatches += 1
         self._server.answers()
-        names = [function.name or f"rva:0x{function.base_rva:x}" for function in patch.functions]
+        names = [function.label for function in patch.functions]
         self._device = device.with_update(build=scenario.catalogue.release(month).build, updated=month)
         self._tell(
             What.HOTPATCH,

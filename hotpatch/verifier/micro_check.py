@@ -9,6 +9,7 @@ from hotpatch.address import Va
 from hotpatch.errors import ApplyRefused, InputError, Refusal, Rule, counted
 from hotpatch.verifier.micro import MicroExecution
 from hotpatch.verifier.micro_model import MicroOutcome
+from hotpatch.verifier.micro_trials import FUNCTION_BUDGET
 from hotpatch.verifier.model import Kind, VerifyReport, Violation
 
 if TYPE_CHECKING:
@@ -117,8 +118,15 @@ def verify_functions(
     inconclusive = sum(report.outcome is MicroOutcome.INCONCLUSIVE for report in reports)
     what = f"{counted(len(reports), 'function')} run in the patched base and in the fixed image"
     doubtful = f"; {inconclusive} inconclusive" if inconclusive else ""
-    covered = f"{what} from up to {tried} made-up states (seed {seed}), calls answered, not followed{doubtful}"
+    covered = f"{what} from up to {tried} made-up states (seed {seed}), calls answered, not followed{doubtful}{_cut(reports, seeds)}"
     return VerifyReport(0, 0, dict.fromkeys(Kind, 0), violations, False, covered, (), (), reports)
+
+
+def _cut(reports: Sequence[MicroReport], asked: int | None) -> str:
+    """That functions were run on fewer states than were ``asked`` for."""
+    fewer = 0 if asked is None else sum(item.patched and item.difference is None and 0 < item.seeds < asked for item in reports)
+    why = f"a function is given {FUNCTION_BUDGET} instructions, of both builds together"
+    return f"; {fewer} on fewer than the {asked} asked for: {why}" if fewer else ""
 
 
 def _counterexample(report: MicroReport) -> str:

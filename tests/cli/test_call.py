@@ -115,12 +115,16 @@ def test_a_lone_count_is_told_where_it_belongs(ask: Ask, image, patch, patched: 
     assert answer.error.startswith("@4: is no argument; a count of instructions stands right behind its patch, as in --patch fix.dll@4; ")
 
 
-def test_refusals_and_faults_fold(ask: Ask, image, patch, machine) -> None:
-    refused = ask("call", image("parameters", machine), "call_small", "12", "10", "--patch", patch("basic", machine))
-    faulted = ask("call", image("basic", machine), "clamp", "11", "10", "--budget", "1")
-    assert (refused.code, faulted.code) == (4, 1)
-    for answer in (refused, faulted):
-        assert max(map(len, answer.out.splitlines())) <= 80
+def test_refusals_and_faults_are_not_folded_in_a_pipe(ask: Ask, image, patch, machine) -> None:
+    commands = {
+        4: ("call", image("parameters", machine), "call_small", "12", "10", "--patch", patch("basic", machine)),
+        1: ("call", image("basic", machine), "clamp", "11", "10", "--budget", "1"),
+    }
+    answers = {code: ask(*command) for code, command in commands.items()}
+    assert [answer.code for answer in answers.values()] == list(commands)
+    reason = ask(*commands[4], "--json").document("call")["refused"][0]["reason"]
+    assert f"    {reason}" in answers[4].out.splitlines()
+    assert answers[1].out.startswith("fault instruction-budget at pc 0x") and len(answers[1].out.splitlines()[0]) > 80
 
 
 def test_function_by_address(ask: Ask, image, machine) -> None:

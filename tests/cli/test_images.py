@@ -242,6 +242,40 @@ def test_html_page_shows_blocks_and_their_flow(ask: Ask, image, machine, tmp_pat
     assert "added" in page.text
 
 
+def test_html_page_of_one_function(ask: Ask, image, machine, tmp_path: Path) -> None:
+    """With ``--function`` the page has that function alone, whatever became of it."""
+    pair = image("callback-outlives", machine), image("callback-outlives", machine, "fixed")
+    rows = {row["verdict"]: row["name"] for row in ask("diff", *pair, "--json").document("diff")["functions"] if row["name"]}
+    assert {"changed", "added"} <= rows.keys()
+    for verdict, name in rows.items():
+        target = tmp_path / f"{verdict}.html"
+        assert ask("diff", *pair, "--function", name, "--html", target, "-q").code == 0
+        page = _page(target)
+        assert [part for part in page.ids if part.endswith("-name")] == [f"{page.ids[0]}-name"]
+        assert verdict in page.text
+        assert name in page.text
+
+
+def test_what_only_one_build_has_is_not_alike_to_anything(ask: Ask, image, machine) -> None:
+    pair = image("callback-outlives", machine), image("callback-outlives", machine, "fixed")
+    lines = [line for line in ask("diff", *pair, "--all").out.splitlines() if line.startswith(("added", "removed"))]
+    assert lines
+    assert not [line for line in lines if " 0.00" in line]
+
+
+def test_a_function_without_a_name_that_only_the_fixed_build_has_is_named_as_it_is_typed(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = [shutil.copy(image("callback-outlives", machine, side), tmp_path / f"{side}.dll") for side in ("base", "fixed")]
+    added = [line.split()[1] for line in ask("diff", *pair).out.splitlines() if line.startswith("added")]
+    nameless = [name for name in added if name.startswith("fixed:0x")]
+    assert nameless
+    answer = ask("diff", *pair, "--function", nameless[0])
+    assert answer.code == 0
+    assert f"{nameless[0]} in the fixed image (added)" in answer.out
+    refused = ask("build", *pair, "-o", tmp_path / "fix.dll", "--only", nameless[0], "--json").document("build")["refused"]
+    assert [item["rule"] for item in refused] == ["not-changed"]
+    assert ask("diff", *pair, "--function", "fixed:0x1").code == 4
+
+
 def test_html_page_escapes_names(ask: Ask, image, machine, tmp_path: Path) -> None:
     hostile = b"<u>&"
     paths = []
@@ -256,6 +290,36 @@ def test_html_page_escapes_names(ask: Ask, image, machine, tmp_path: Path) -> No
     page = _page(target)
     assert "<u>&x" in page.text
     assert "u" not in page.seen
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("basic", "to apply it: hotpatch call {base} clamp '[ARG …]' --patch '{out}'"),
+        ("many-threads", "to apply it: hotpatch run {base} --patch '{out}'"),
+    ],
+)
+def test_build_ends_with_the_command_to_apply_the_patch(ask: Ask, image, machine, tmp_path: Path, case: str, expected: str) -> None:
+    base, out = image(case, machine), tmp_path / "a fix.dll"
+    command = "build", base, image(case, machine, "fixed"), "-o", out
+    last = ask(*command).out.splitlines()[-1]
+    assert last == expected.format(base=base, out=out).replace("'[ARG …]'", "[ARG …]")
+    assert ask(*command, "-q").out == ""
+    assert "to apply it" not in ask(*command, "--json").out
+
+
+def test_an_allowed_rule_that_objects_to_nothing_overrides_nothing(ask: Ask, image, machine, tmp_path: Path) -> None:
+    """And the patch is the one without it, byte for byte."""
+    plain, allowed = tmp_path / "plain.dll", tmp_path / "allowed.dll"
+    command = "build", image("basic", machine), image("basic", machine, "fixed"), "-o"
+    assert ask(*command, plain).err == ""
+    answer = ask(*command, allowed, "--allow", "data-init", "--allow", "data-layout")
+    assert (answer.code, "overridden" in answer.out) == (0, False)
+    assert answer.err.splitlines() == [
+        f"hotpatch: warning: --allow {rule} overrode nothing, as that rule objects to nothing here; leave it out"
+        for rule in ("data-init", "data-layout")
+    ]
+    assert allowed.read_bytes() == plain.read_bytes()
 
 
 def test_build_writes_the_patch(ask: Ask, image, machine, tmp_path: Path) -> None:

@@ -78,22 +78,20 @@ def test_stop_at(ask: Ask, image, patch, machine) -> None:
     others = [thread["thread"] for thread in found["stopped"][1:]]
     assert main["waits_for"] == "all of " + ", ".join(f"thread {number}" for number in others)
     text = ask(*command).out
-    assert f"in WaitForMultipleObjects, waits for {main['waits_for']}" in text.replace("\n", " ")
+    assert f"in WaitForMultipleObjects, waits for {main['waits_for']}\n" in text
     stopped = text[text.index("thread 2, ") :]
-    assert max(map(len, stopped.splitlines())) <= 80
     patched = next(line for line in text.splitlines() if line.startswith("price "))
     assert patched.split()[2:4] == ["applied", "hpat"]
     assert f"{Path(fix).name}, sequence 1, in base.exe" in " ".join(stopped.split())
     assert text.endswith("still running after 2500 instructions, 7 threads\n")
 
 
-def test_what_is_patched_fits_the_page_however_long_the_name(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
+def test_what_is_patched_is_not_folded_in_a_pipe_however_long_the_name(ask: Ask, image, patch, machine, tmp_path: Path) -> None:
     fix = tmp_path / "the-fix-of-the-price-that-was-too-high.dll"
     fix.write_bytes(Path(patch("many-threads", machine)).read_bytes())
     text = ask("run", image("many-threads", machine), "--patch", fix, "--stop-at", "2500").out
     table = text[text.index("patched  ") :].splitlines()
-    assert table[2] == f"    {fix.name}, sequence 1, in base.exe"
-    assert max(map(len, table)) <= 80
+    assert table[1].startswith("price ") and table[1].endswith(f"  {fix.name}, sequence 1, in base.exe")
 
 
 def test_stop_at_the_start_and_after_the_end(ask: Ask, image, machine) -> None:

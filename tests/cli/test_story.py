@@ -23,9 +23,7 @@ def test_cases(ask: Ask) -> None:
     found = ask("cases", "--json").document("cases")
     assert tuple(case["name"] for case in found["cases"]) == case_names()
     text = ask("cases").out
-    assert max(map(len, text.splitlines())) <= 80
-    lines = text.splitlines()[1:]
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(case_names())
+    assert [line.split()[0] for line in text.splitlines()[1:]] == list(case_names())
     told = " ".join(text.split())
     assert all(f"{find_case(name).manifest.expect.outcome} {find_case(name).manifest.title}" in told for name in case_names())
 

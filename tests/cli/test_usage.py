@@ -71,6 +71,10 @@ def test_file_of_another_machine(ask: Ask, files, command: str, named: str) -> N
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        ("run BASE", "BASE: is a DLL, and no program to run; call one of its functions, or run a program that loads it"),
+        ("run PATCH", "PATCH: is a hot patch, which goes into a process and makes none; give the build that it is for, and the patch with"),
+        ("call PATCH clamp 1 2", "PATCH: is a hot patch, which goes into a process and makes none; give the build that it is for"),
+        ("diff BASE FIXED --function fixed:zz", "fixed:zz: is no address of the fixed image; write one as fixed:0x1234"),
         ("inspect EMPTY", "'': names no file"),
         ("inspect .", ".: is a folder, not a file"),
         ("inspect nowhere.dll", "nowhere.dll: No such file or directory"),

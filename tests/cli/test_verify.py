@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -64,11 +65,9 @@ def test_calls_are_split_like_a_shell_does(files, capsys, machine: Machine) -> N
     calls = ("--call", "run hex:010503020644 6 9", "--call", "'execute' 0xc -1 \"0\"")
     code, out, _ = verify(capsys, *files("jump-table", machine), *calls)
     assert code == 0
-    lines = out.splitlines()
-    assert all(len(line) <= 80 for line in lines)
-    told = "".join(line.split("  ")[0].replace(" ", "") for line in lines[1:-2])
-    assert told == 2 * "run(hex:010503020644,6,9)" + 2 * "execute(12,-1,0)"
-    assert " ".join(lines[-2:]) == "no violation: 2 calls on one thread each, the patch applied and reverted at every instruction boundary"
+    _, *rows, last = out.splitlines()
+    assert [line.split("  ")[0] for line in rows] == 2 * ["run(hex:010503020644, 6, 9)"] + 2 * ["execute(12, -1, 0)"]
+    assert last == "no violation: 2 calls on one thread each, the patch applied and reverted at every instruction boundary"
 
 
 @each_machine
@@ -97,8 +96,8 @@ def test_functions_are_verified_without_calls(files, capsys, machine: Machine) -
     assert all(item["verdict"] == "agree" and item["patched"] and item["agreed"] and item["covered"] == 1 for item in found["functions"])
     code, out, _ = verify(capsys, base, patch, fixed, "--function", "read_item", "--seeds", "4")
     assert code == 0
-    assert out.splitlines()[1].split()[:2] == ["agree", "read_item"] and len(out.splitlines()) == 4
-    assert "no violation: 1 function run in the patched base and in the fixed image from up\nto 4 made-up states" in out
+    assert out.splitlines()[1].split()[:2] == ["agree", "read_item"] and len(out.splitlines()) == 3
+    assert "no violation: 1 function run in the patched base and in the fixed image from up to 4 made-up states" in out
 
 
 @each_machine
@@ -157,7 +156,9 @@ def test_check_notes_a_change_in_which_it_sees_no_difference(tmp_path, capsys, m
     }
     assert run(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if "no-difference-found" in line] == ["    same: no-difference-found"]
+    note, legend = (line for line in lines if "no-difference-found" in line)
+    assert note == "    same: no-difference-found"
+    assert "runs that the columns do not count" in legend
 
 
 @each_machine
@@ -171,12 +172,20 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--call", "clamp 1 2", "--case", "basic"), "give --call once or more, or --case, or neither"),
-        (("--call", "clamp 1 2", "--function", "clamp"), "belong to verification without calls"),
-        (("--call", "clamp 1 2", "--seeds", "3"), "belong to verification without calls"),
-        (("--load-base", "0x10000"), "belong to verification with calls"),
-        (("--bound", "3"), "belong to verification with calls"),
-        (("--budget", "100"), "belong to verification with calls"),
+        (
+            ("--call", "clamp 1 2", "--case", "basic"),
+            "--call and --case: exclude each other; give --call once or more",
+        ),
+        (
+            ("--call", "clamp 1 2", "--function", "clamp"),
+            "error: --function: belongs to verification without calls; leave it or",
+        ),
+        (("--case", "basic", "--seeds", "3"), "error: --seeds: belongs to verification without calls; leave it or the calls out"),
+        (("--load-base", "0x10000"), "error: --load-base: belongs to verification with calls; give --call or --case, or leave it out"),
+        (("--bound", "3"), "error: --bound: belongs to verification with calls"),
+        (("--bound", "3", "--budget", "100"), "error: --budget and --bound: belong to verification with calls"),
+        (("--module", "x.dll"), "error: --module: belongs to verification with calls"),
+        (("--call", "clamp 1 2", "--module", "PATCH"), "fix.dll: is a hot patch, which goes into a process and makes none; give DLLs of"),
         (("--call", "clamp 1 2", "--budget", "few"), "--budget 'few': is no integer"),
         (("--seeds", "0"), "--seeds '0': is less than 1; write a number from 1"),
         (("--seeds", "1.5"), "--seeds '1.5': is no integer"),
@@ -193,7 +202,8 @@ def test_patch_for_another_build_is_refused(files, capsys, machine: Machine) -> 
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(files, capsys, options: tuple[str, ...], problem: str) -> None:
-    code, out, err = verify(capsys, *files("basic", Machine.X64), *options)
+    base, patch, fixed = files("basic", Machine.X64)
+    code, out, err = verify(capsys, base, patch, fixed, *(patch if word == "PATCH" else word for word in options))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("hotpatch: error: ") and problem in err
 
@@ -294,6 +304,26 @@ def test_a_call_that_misses_the_patch_and_another_fixed_image_are_told(files, ca
     base, patch, fixed = files("state-kept", machine)
     code, _, err = verify(capsys, base, patch, base, "--call", "balance 1")
     assert code == 0
-    assert f"{base} is not the build that {patch} was made from (fixed.dll): other contents" in err
+    sums = {side: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12] for side, path in (("base", base), ("fixed", fixed))}
+    assert f"{base} is the base itself, and not the build that {patch} was made from (fixed.dll)" in err
+    assert f"its SHA-256 begins with {sums['base']}, that one's with {sums['fixed']}" in err
     assert "balance(1) enters none of the patched functions" in err
+    foreign = str(find_case("leaf").image(machine, "fixed"))
+    code, _, err = verify(capsys, base, patch, foreign, "--call", "withdraw 1 30")
+    assert code == 4, "a call that the other build does not have"
+    assert f"{foreign} is not the build that {patch} was made from" in err, "also where it ends in a refusal"
     assert verify(capsys, base, patch, fixed, "--call", "withdraw 1 30")[2] == ""
+
+
+@each_machine
+def test_fewer_states_than_asked_for_are_told(files, capsys, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function is given so many instructions; what ``--seeds`` asks for beyond that is not cut in silence."""
+    paths = files("basic", machine)
+    for module in ("micro_trials", "micro_check"):
+        monkeypatch.setattr(f"hotpatch.verifier.{module}.FUNCTION_BUDGET", 40)
+    told = "; 1 on fewer than the 30 asked for: a function is given 40 instructions, of both builds together"
+    found = document(verify(capsys, *paths, "--seeds", "30", "--json")[1])
+    assert found["bound"].endswith(told)
+    assert found["functions"][0]["runs"] < 30
+    assert "asked for" not in verify(capsys, *paths, "--seeds", "2")[1]
+    assert "asked for" not in verify(capsys, *paths)[1]

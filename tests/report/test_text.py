@@ -13,7 +13,7 @@ from hotpatch.address import Rva, Va
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
 from hotpatch.errors import Refusal, Rule
-from hotpatch.report import building, comparison, convert, events, running, text, verify
+from hotpatch.report import building, comparison, convert, events, refused, running, tables, text, verify
 from hotpatch.report.documents import (
     CallDocument,
     FaultDocument,
@@ -132,7 +132,7 @@ TOLD = [
     ("near", [], "none"),
     ("near", ["a", "b"], "a, b"),
     ("sites", [16, 32], "0x10, 0x20"),
-    ("base_function", 4096, "0x1000"),
+    ("base_function", 4096, "rva:0x1000"),
     ("function", "clamp", "clamp"),
     ("functions", 4096, "4096"),
     ("base_data", [16, 32], "0x10, 0x20"),
@@ -144,7 +144,7 @@ TOLD = [
 
 @pytest.mark.parametrize(("key", "value", "expected"), TOLD)
 def test_detail(key: str, value: object, expected: str) -> None:
-    assert text.told(key, value) == expected
+    assert refused.told(key, value) == expected
 
 
 def test_counts() -> None:
@@ -155,20 +155,75 @@ def test_refusal_folds_under_its_indent() -> None:
     refusal = RefusalDocument(
         rule="data-layout", function="entries", rva=0x10, reason="word " * 30 + "end.", evidence={"base_rva": 16, "long": "x" * 100}
     )
-    lines = shown(text.refusals([refusal]), 60)
+    lines = shown(refused.refusals([refusal]), 60)
     assert lines[0] == "refused data-layout  entries  0x10"
     assert all(line.startswith("    ") and len(line) <= 60 for line in lines[1:])
     assert "    base rva  0x10" in lines
-    wide = shown(text.refusals([refusal]), 10_000)
+    wide = shown(refused.refusals([refusal]), 10_000)
     assert wide == [lines[0], f"    {refusal.reason}", "    base rva  0x10", f"    long      {'x' * 100}"]
 
 
 def test_several_refusals_are_counted_by_rule() -> None:
     made = [RefusalDocument(rule=rule, function=None, rva=None, reason="no", evidence={}) for rule in ("b", "c", "a", "c")]
-    assert shown(text.refusals(made))[-1] == "refused: 2 × c, 1 × a, 1 × b"
-    findings = shown(text.refusals(made, called="finding", closing="findings"))
+    assert shown(refused.refusals(made))[-1] == "refused: 2 × c, 1 × a, 1 × b"
+    findings = shown(refused.refusals(made, called="finding", closing="findings"))
     assert findings[::2] == [*(f"finding {item.rule}" for item in made), "findings: 2 × c, 1 × a, 1 × b"]
-    assert shown(text.refusals(made[:1])) == ["refused b", "    no"]
+    assert shown(refused.refusals(made[:1])) == ["refused b", "    no"]
+
+
+def _unresolved(function: str | None, rva: int, at: int, *, target: int = 0x3000, base: int | None = None) -> RefusalDocument:
+    evidence = {"image": "fixed", "rva": at, "bytes": f"{at:04x}", "instruction": f"mov eax, {at}", "kind": "rel32", "target": target}
+    evidence |= {} if base is None else {"base_function": base}
+    return RefusalDocument(
+        rule="unresolved-reference", function=function, rva=rva, reason=f"what is at 0x{target:x} may be new; leave it", evidence=evidence
+    )
+
+
+def test_what_is_refused_of_several_functions_for_one_datum_is_told_once() -> None:
+    """With the functions below, each as it is typed; the last line still counts all refusals."""
+    made = [
+        _unresolved("f", 0x1010, 0x1018, base=0x1000),
+        _unresolved("g", 0x1100, 0x1104, target=0x4000),
+        _unresolved(None, 0x1030, 0x1038, base=0x1020),
+        _unresolved(None, 0x1200, 0x1201),
+    ]
+    assert shown(refused.refusals(made), 200) == [
+        "refused unresolved-reference  3 functions",
+        "    what is at 0x3000 may be new; leave it",
+        "    target  0x3000",
+        "    f  0x1010 of the fixed image           0x1018: mov eax, 4120",
+        "    rva:0x1020  0x1030 of the fixed image  0x1038: mov eax, 4152",
+        "    0x1200 of the fixed image              0x1201: mov eax, 4609",
+        "refused unresolved-reference  g  0x1100 of the fixed image",
+        "    what is at 0x4000 may be new; leave it",
+        *("    image        fixed", "    rva          0x1104", "    bytes        1104", "    instruction  mov eax, 4356"),
+        *("    kind         rel32", "    target       0x4000"),
+        "refused: 4 × unresolved-reference",
+    ]
+
+
+def test_a_function_without_a_name_is_called_as_it_is_typed() -> None:
+    item = RefusalDocument(rule="entry-not-patchable", function=None, rva=0x1010, reason="no", evidence={})
+    assert shown(refused.refusals([item]))[0] == "refused entry-not-patchable  rva:0x1010"
+
+
+def test_votes_stand_on_lines_of_their_own_and_no_more_than_a_few() -> None:
+    sites = [{"base_function": 0x1000 + at, "base_rva": 0x1008 + at} for at in range(6)]
+    votes = [{"base_rva": 0x3000, "fixed_rva": 0x3000 + at, "sites": sites[: 6 - at]} for at in range(7)]
+    item = RefusalDocument(
+        rule="contradicting-votes", function=None, rva=0x3000, reason="no", evidence={"votes": votes, "near": list("abcdef")}
+    )
+    lines = shown(refused.refusals([item]), 10_000)
+    more = "(--json has all)"
+    assert lines[2:9] == [
+        "    votes  base rva 0x3000, fixed rva 0x3000",
+        *(f"               base function rva:0x{0x1000 + at:x}, base rva 0x{0x1008 + at:x}" for at in range(4)),
+        f"               and 2 more {more}",
+        "           base rva 0x3000, fixed rva 0x3001",
+    ]
+    assert lines[-1] == f"           and 3 more {more}"
+    item.evidence["gone"] = list(range(6))
+    assert shown(refused.refusals([item]), 10_000)[-1] == f"    gone   0, 1, 2, 3 and 2 more {more}"
 
 
 @pytest.mark.parametrize("machine", Machine)
@@ -178,13 +233,13 @@ def test_a_refusal_in_the_fixed_image_tells_the_function_of_the_base(machine: Ma
     found = hotpatch.diff(*(hotpatch.open(case.image(machine, side)) for side in ("base", "fixed")))
     row = next(row for row in found.functions if row.base and row.fixed and row.base.entry != row.fixed.entry)
     places = [(row.fixed.entry, {"image": "fixed"}), (row.fixed.entry, {}), (Rva(1), {"image": "fixed"})]
-    made = [Refusal(Rule.UNRESOLVED_REFERENCE, "f", rva, "no", evidence) for rva, evidence in places]
+    made = [Refusal(Rule.UNRESOLVED_REFERENCE, "f", rva, f"no {at}", evidence) for at, (rva, evidence) in enumerate(places)]
     told = convert.no_build(found.base, 1, made, found)
     assert [item.evidence.get("base_function") for item in told.refused] == [row.base.entry, None, None]
     assert told.staying == []
     lines = shown(building.build(told), 100)
     assert lines[0] == f"refused unresolved-reference  f  0x{row.fixed.entry:x} of the fixed image"
-    assert f"    base function  0x{row.base.entry:x}" in lines
+    assert f"    base function  rva:0x{row.base.entry:x}" in lines
     assert f"refused unresolved-reference  f  0x{row.fixed.entry:x}" in lines
 
 
@@ -233,7 +288,7 @@ def test_agreement_says_whether_all_of_a_function_ran(verdict: str, covered: flo
 
 
 def test_table_keeps_names_whole_and_folds_sentences() -> None:
-    rows = text.table("name", "size", "why", right=("size",), fold=("why",))
+    rows = tables.table("name", "size", "why", right=("size",), fold=("why",))
     rows.add_row("a_function_with_a_long_name", "7", "because " * 12)
     lines = shown(rows, 50)
     assert lines[0].split() == ["name", "size", "why"]
