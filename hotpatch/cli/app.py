@@ -115,11 +115,23 @@ _COLUMNS = {
 }
 """What the columns of a verb's text mean."""
 
+_EXITS = "".join(
+    f"\n- {line}"
+    for line in (
+        "0: done",
+        "1: the emulated program faulted",
+        "2: bad usage, or an input that cannot be read",
+        "3: nothing to do: no functional change",
+        "4: refused",
+        "5: verification found a counterexample",
+    )
+)
+
 app = App(
     name="hotpatch",
     help="See, try and prove restart-free patching of Windows programs: diff two builds, build a hot patch, apply it to running code.",
     help_format="plaintext",
-    help_epilogue="Start with: hotpatch demo",
+    help_epilogue=f"Exit codes:{_EXITS}\n\nStart with: hotpatch demo",
     version=f"hotpatch {__version__}",
     version_flags=["--version"],
     result_action="return_value",

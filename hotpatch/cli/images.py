@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from hotpatch.cli.console import DEFAULT, Options, Output
 from hotpatch.cli.files import open_pair, warn_of_other_pdb
-from hotpatch.cli.numbers import Integer
+from hotpatch.cli.numbers import SequenceNumber, StateVersion
 from hotpatch.cli.outcome import Exit, one_line
 from hotpatch.errors import NothingToDo, Refused
 
@@ -72,10 +73,8 @@ def diff(
     Args:
         base: The build that runs.
         fixed: The build with the fix.
-        function: Show both versions of this function side by side, the basic blocks that differ: a name, rva:0x… in the base, or
-            fixed:0x… of one that only the fixed image has.
-        html: Also write one self-contained page to this file, over what is there (never a build or a patch); with --function of that
-            function alone, with --quiet nothing else.
+        function: Show both versions of this function (a name, rva:0x…, or fixed:0x… in the fixed image alone) side by side.
+        html: Also write one self-contained page (of --function) to this file, not over a build or a patch; with --quiet nothing else.
         all: List identical and relocated functions too; of one function, all blocks.
         options: Of every verb.
     """
@@ -89,6 +88,7 @@ def diff(
         if html is not None:
             check_output(html)
         found = diff_images(*images)
+        _warn_of_strangers(out, base, fixed, known=any(row.base and row.fixed for row in found.functions))
         listing = None if function is None else comparison.listing_of(found, function)
         document = comparison.diff(found, listing)
     row = None if function is None else comparison.row_of(found, function)
@@ -117,10 +117,10 @@ def build(
     output: Annotated[str, Parameter(name=["--output", "-o"], metavar="PATCH")],
     only: Annotated[list[str] | None, Many, Parameter(metavar="FUNCTION")] = None,
     leave_out: Annotated[list[str] | None, Many, Parameter(name="--except", metavar="FUNCTION")] = None,
-    sequence: Integer = 1,
+    sequence: SequenceNumber = 1,
     redirect: Literal["hpat", "direct", "inline"] = "hpat",
     allow: Annotated[list[str] | None, Many, Parameter(metavar="RULE")] = None,
-    state_version: Integer = 0,
+    state_version: StateVersion = 0,
     obligatory: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     no_roll_back: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     check: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -155,6 +155,7 @@ def build(
     try:
         with out.progress(f"building {output}"):
             found = diff_images(*images)
+            _warn_of_strangers(out, base, fixed, known=any(row.base and row.fixed for row in found.functions))
             patch = build_patch(
                 found,
                 only=only or (),
@@ -190,8 +191,16 @@ def build(
     return Exit.DONE
 
 
+def _warn_of_strangers(out: Output, base: str, fixed: str, *, known: bool) -> None:
+    """Say that two images have nothing in common, where no function is ``known`` again: they are hardly two builds of one file."""
+    if not known:
+        out.warn(f"no function of {base} is found again in {fixed}; are these two builds of one file?")
+
+
 def _next_command(image: Image, base: str, output: str, patch: Patch) -> str:
-    """What a user may type next: the command that applies the patch as it was written to ``output``."""
+    """What a user may type next: the command that applies the patch as it was written to ``output``; empty where no file was."""
+    if Path(output).exists() and not Path(output).is_file():
+        return ""
     if image.is_dll or not image.entry_point:
         words = ["hotpatch", "call", base, patch.functions[0].label, "[ARG …]", "--patch", output]
     else:

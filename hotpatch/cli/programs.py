@@ -81,6 +81,7 @@ def call(
     from hotpatch.report import running
 
     out = Output(options)
+    _warn_of_wait(out, wait, consistency)
     values = parse_arguments(arguments)
     wanted = [parse_patch(text) for text in patch or ()]
     patches = _Patches(image)
@@ -151,6 +152,7 @@ def run(
     from hotpatch.report import running
 
     out = Output(options)
+    _warn_of_wait(out, wait, consistency)
     _warn_of_options(out, arguments[: len(arguments) - options.verbatim], (*(patch or ()), *(revert or ())))
     stop = None if stop_at is None else parse_count(stop_at, "--stop-at")
     applies = [parse_patch(text) for text in patch or ()]
@@ -187,6 +189,12 @@ def _warn_of_options(out: Output, arguments: Sequence[str], patches: Sequence[st
         near = get_close_matches(word.partition("=")[0], _OPTIONS, 1, 0.8) if word.startswith("--") else ()
         if near:
             out.warn(f"{word} goes to the program; did you mean {near[0]}?")
+
+
+def _warn_of_wait(out: Output, wait: int | None, consistency: ConsistencyName) -> None:
+    """Say that ``--wait`` bounds nothing where nothing is waited for."""
+    if wait is not None and consistency == "immediate":
+        out.warn("--wait bounds nothing, as nothing is waited for; give --consistency quiescent or per-thread with it")
 
 
 def _ended(document: CallDocument | RunDocument) -> Exit:

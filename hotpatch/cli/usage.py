@@ -69,6 +69,8 @@ def _no_option(error: UnknownOptionError, see: str) -> str:
 
 def _no_value(error: CoercionError, see: str) -> str:
     """Numbers have said what is wrong themselves; else there are a few words to choose from."""
+    if error.target_type is bool:
+        return f"takes no value; write {error.token.keyword if error.token else ''} alone, or leave it out"
     kinds = (error.target_type, *get_args(error.target_type))  # a choice that may be left out is one of several kinds
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     return f"is none of {', '.join(choices)}; use one of these" if choices else str(error.msg or f"cannot be used; {see}")
@@ -84,7 +86,8 @@ def _dash_follows(error: MissingArgumentError) -> bool:
 
 def _no_verb(typed: str, *, servicing: bool) -> str:
     verbs = list(SERVICING) if servicing else [*VERBS, "servicing"]
+    if typed.startswith("-"):
+        return f"{typed}: is no option here; write it behind the verb: hotpatch VERB … {typed}"
     near = [f"--{typed}"] if typed in ("help", "version") else get_close_matches(typed, verbs, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(verbs)}"
-    what = "is no option here; options follow the verb" if typed.startswith("-") else "no such verb"
-    return f"{typed}: {what}; {hint}"
+    return f"{typed}: no such verb; {hint}"

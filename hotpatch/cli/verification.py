@@ -61,8 +61,7 @@ def verify(
         bound: Largest number of boundaries tried for each call, once for applying and once for reverting; by default 100000.
         budget: Instructions after which a call is given up; by default a thousand million.
         function: Without calls: run only this function, a name or rva:0x… in the base (may be given several times).
-        seeds: Without calls: how many made-up states each function is run on; by default 48, fewer where many functions travel;
-            a function that has run 200,000 instructions is run on no more.
+        seeds: Without calls: how many made-up states each function is run on; by default 48, fewer where many functions travel.
         options: Of every verb.
     """
     from hotpatch.cli.arguments import load_base_of, parse_budget

@@ -17,6 +17,7 @@ import hotpatch
 from hotpatch import __version__
 from hotpatch.arch import Machine
 from hotpatch.cli.app import EXAMPLES, VERBS
+from hotpatch.cli.outcome import Exit
 from tests.cli.front import Ask, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +111,7 @@ def test_help_and_version(ask: Ask) -> None:
     answer = ask("--help")
     assert (answer.code, answer.err) == (0, "")
     assert all(f" {verb} " in answer.out for verb in VERBS)
+    assert all(f"\n- {code.value}: " in answer.out for code in Exit)
     assert ask("--version").out == f"hotpatch {__version__}\n"
     assert ask("-h").out == answer.out
 

@@ -306,6 +306,15 @@ def test_build_ends_with_the_command_to_apply_the_patch(ask: Ask, image, machine
     assert last == expected.format(base=base, out=out).replace("'[ARG …]'", "[ARG …]")
     assert ask(*command, "-q").out == ""
     assert "to apply it" not in ask(*command, "--json").out
+    assert "to apply it" not in ask(*command[:4], "/dev/null").out
+
+
+def test_images_that_have_nothing_in_common_are_warned_of(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = image("basic", machine), image("many-threads", machine)
+    told = f"hotpatch: warning: no function of {pair[0]} is found again in {pair[1]}; are these two builds of one file?\n"
+    for command in (("diff", *pair), ("build", *pair, "-o", tmp_path / "fix.dll")):
+        assert ask(*command).err == told
+        assert ask(*command, "-q").err == ""
 
 
 def test_an_allowed_rule_that_objects_to_nothing_overrides_nothing(ask: Ask, image, machine, tmp_path: Path) -> None:

@@ -140,7 +140,11 @@ def test_file_of_another_machine(ask: Ask, files, command: str, named: str) -> N
         ("inspect BASE more", "more: is one argument too many; see hotpatch inspect --help"),
         ("verify BASE PATCH --fixed FIXED --call clamp 10", '10: is one argument too many; quote each call as one word: --call "FUNCTION'),
         ("inspekt BASE", "inspekt: no such verb; did you mean inspect?"),
-        ("--json inspect BASE", "--json: is no option here; options follow the verb"),
+        ("--json inspect BASE", "--json: is no option here; write it behind the verb: hotpatch VERB … --json"),
+        ("build BASE FIXED -o out.dll --check=maybe", "--check 'maybe': takes no value; write --check alone, or leave it out"),
+        ("build BASE FIXED -o out.dll --sequence 0", "--sequence '0': is less than 1; write a number from 1"),
+        ("build BASE FIXED -o out.dll --sequence 0x100000000", "--sequence '0x100000000': is more than 4294967295; write a number up to"),
+        ("build BASE FIXED -o out.dll --state-version -1", "--state-version '-1': is less than 0; write a number from 0"),
         ("servicing nosuch", "nosuch: no such verb; there are: calendar, eligible, offer, simulate"),
         ("servicing eligible EMPTY", "'': names no file"),
         ("servicing offer --policy EMPTY --devices FOLDER", "'': names no file"),
@@ -194,6 +198,13 @@ def test_a_count_apart_from_its_patch_goes_to_the_program_with_a_warning(ask: As
     answer = ask("run", files["EXE"], "--patch", path, "@300")
     assert answer.err.splitlines()[0] == "hotpatch: warning: @300 goes to the program; did you mean fix.dll@300, without a blank?"
     assert ask("run", files["EXE"], "@300", "@x").err == ""
+
+
+@pytest.mark.parametrize("command", ["call BASE clamp 11 10", "run EXE"])
+def test_a_wait_without_anything_to_wait_for_is_warned_of(ask: Ask, files, command: str) -> None:
+    words = _command(command, files)
+    assert "warning: --wait bounds nothing" in ask(*words, "--wait", "9").err
+    assert ask(*words, "--wait", "9", "--consistency", "quiescent").err == ""
 
 
 def test_every_option_of_run_is_known_to_that_warning() -> None:
