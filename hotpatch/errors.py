@@ -105,7 +105,7 @@ class Refusal:
 
     def __str__(self) -> str:
         """The refusal as one line: rule, place, reason."""
-        place = self.function or (f"rva 0x{self.rva:x}" if self.rva is not None else "")
+        place = self.function or (f"rva:0x{self.rva:x}" if self.rva is not None else "")
         return f"{self.rule}: {place}: {self.reason}" if place else f"{self.rule}: {self.reason}"
 
 

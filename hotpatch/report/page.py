@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hotpatch.differ import Listings, Verdict
 from hotpatch.errors import InputError, InputRule
 from hotpatch.report.page_parts import page_function
+from hotpatch.report.refused import place_of
 from hotpatch.report.rows import alike, label_of, sizes
 
 _FEW = 50
@@ -50,5 +51,6 @@ def diff_page(found: ImageDiff, document: DiffDocument, only: FunctionMatch | No
         lean=lean,
         one=only is not None,
         alike=alike,
+        place=place_of,
         sizes=sizes,
     )

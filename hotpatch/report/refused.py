@@ -67,7 +67,7 @@ def refusals(
     parts: list[RenderableType] = []
     for group in _alike(items):
         rule, reason = group[0].rule, group[0].reason
-        where = _place(group[0]) if len(group) == 1 else f"{len(group)} {'functions' if 'instruction' in group[0].evidence else 'places'}"
+        where = place_of(group[0]) if len(group) == 1 else f"{len(group)} {'functions' if 'instruction' in group[0].evidence else 'places'}"
         when = f"[{at}] " if at is not None else ""
         parts.append(Text.assemble(when, (f"{called} ", "red"), (rule, "bold red"), f"  {where}" if where else ""))
         parts.append(Padding(Text(printable(reason)), INDENT))
@@ -87,12 +87,12 @@ def _alike(items: Iterable[RefusalDocument]) -> Iterable[list[RefusalDocument]]:
     groups: dict[object, list[RefusalDocument]] = {}
     for item in items:
         facts = sorted((key, repr(value)) for key, value in item.evidence.items() if key not in _AT_PLACES)
-        alone = None if _place(item) else len(groups)
+        alone = None if place_of(item) else len(groups)
         groups.setdefault((item.rule, item.reason, tuple(facts), alone), []).append(item)
     return groups.values()
 
 
-def _place(item: RefusalDocument) -> str:
+def place_of(item: RefusalDocument) -> str:
     """Function and address; a function without a name as it is typed, which is by its address in the base."""
     of_fixed = item.evidence.get("image") == "fixed"
     in_base = item.evidence.get("base_function") if of_fixed else item.rva
@@ -108,7 +108,7 @@ def _places(group: Sequence[RefusalDocument]) -> RenderableType:
     for item in group:
         instruction = item.evidence.get("instruction")
         site = f"{told('rva', item.evidence.get('rva'))}: {instruction}" if instruction else ""
-        rows.add_row(_place(item), Text(site, style="dim"))
+        rows.add_row(place_of(item), Text(site, style="dim"))
     return rows
 
 
