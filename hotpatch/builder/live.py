@@ -99,7 +99,7 @@ class Live:
         doubt = self._doubts.live(usage, site, matched) if nameless else None
         if doubt is not None or matched is None:
             return doubt
-        objection = self._groups.objection(target, matched) or self._gainsaid(site, matched)
+        objection = self._groups.objection(target, matched) or self._gainsaid(site, matched) or self._only_ends(usage, target, matched)
         if objection is not None:
             return objection
         return BaseAddress(matched)
@@ -123,11 +123,21 @@ class Live:
         where = "not known to be in the base" if moved is None else f"at 0x{site.target + moved:x} of the base"
         return f"0x{site.target:x} is handed on as the end of what is before it, as what gets it goes back from there, and that is {where}"
 
-    def _gainsaid(self, site: Site, matched: Rva) -> str | None:
-        """Why a live datum without a name, though both images have PDBs, may not be the one at ``matched``."""
-        if not self._named:
+    def _only_ends(self, usage: Usage | None, target: Rva, matched: Rva) -> str | None:
+        """Why what the function reads or writes at ``target`` may be new: nothing of the base is known to begin at ``matched``."""
+        if self._named or usage is None or target not in usage.begun or self._view.symbol(target) is not None:
             return None
-        why = self._witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
-        why = why or self._witnesses.unused(site.target, matched) or self._witnesses.divided(site.target, matched)
-        why = why or self._proofs.objection(site.target, matched)
+        is_told = any(self._view.bare(target, self._view.extent(target).size)) and self._positions.alike(target, matched)
+        if is_told or any(section.range.start == target for section in self._fixed.sections) or self._witnesses.begins(target, matched):
+            return None
+        return f"0x{target:x} may be new, for nothing in the base reads or writes at 0x{matched:x}, where what is before it may end"
+
+    def _gainsaid(self, site: Site, matched: Rva) -> str | None:
+        """Why a live datum without a name may not be the one at ``matched``, where both images have PDBs or changed code alone says so."""
+        if not self._named:
+            why = None if self._positions.is_told_by_more(site.target) else self._witnesses.exchanged(site.target, matched)
+        else:
+            why = self._witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
+            why = why or self._witnesses.unused(site.target, matched) or self._witnesses.divided(site.target, matched)
+            why = why or self._proofs.objection(site.target, matched)
         return None if why is None else f"0x{site.target:x} may be another datum than the one at 0x{matched:x} of the base, for {why}"

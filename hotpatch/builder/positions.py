@@ -104,8 +104,7 @@ class Positions:
         True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, where data around
         it have but changed places, and where what it points to tells it.
         """
-        at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
-        if at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT:
+        if self.is_told_by_more(rva):
             return True
         near = self.displacements_around(rva)
         others = [other for other in near if other != base - rva]
@@ -114,6 +113,11 @@ class Positions:
         if not near or (base - rva in near and not is_inside and (not rivals or self._rearranged.is_told_by_use(rva, base, rivals))):
             return True
         return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
+
+    def is_told_by_more(self, rva: int) -> bool:
+        """Whether other evidence than aligned instructions matches what lies at ``rva``, or nothing does."""
+        at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
+        return at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT
 
     def _is_inside_another(self, rva: int, base: int) -> bool:
         """Whether what is matched before ``rva`` goes on in the base, past the place that is as far from its start, and is alike there."""

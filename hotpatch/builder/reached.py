@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.builder.ownership import FARTHEST
-from hotpatch.differ.follow import ways_from_named
+from hotpatch.differ.follow import accessed_from_named, ways_from_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +43,17 @@ class Reached:
             self._follow_near(rva)
             found = self._users[rva] = frozenset(number for number in self._reaching.get(rva, ()) if self._names_near(number, rva))
         return found if indexed is None else frozenset(number for number in found if (rva, indexed) in self._ways[number])
+
+    def accessing(self, rva: int) -> Users:
+        """The functions that read or write what begins at it, by its own address or from something near, an index on top apart."""
+        self._follow_near(rva)
+        near = [number for number in self._reaching.get(rva, ()) if self._names_near(number, rva)]
+        found = []
+        for number in near:
+            function = self._functions[number]
+            if function is not None and rva in accessed_from_named(self._view.image, function):
+                found.append(number)
+        return frozenset(found)
 
     def before(self, rva: int) -> int | None:
         """The last live datum before it that any function reaches."""

@@ -96,6 +96,18 @@ class Witnesses:
             return None
         return f"it would be in what begins at 0x{start:x}, which none of those who used it has there"
 
+    def exchanged(self, fixed: Rva, base: Rva) -> str | None:
+        """Why what lies at the two may be different data: those that use one use another place in the other image, more than these two."""
+        users = self._there.users(base) & self._here.users(fixed)
+        if any(self._rows[number].verdict in _UNCHANGED for number in users):
+            return None
+        return self._used_before(fixed, base - fixed) or self._used_now(fixed, base - fixed)
+
+    def begins(self, fixed: Rva, base: Rva) -> bool:
+        """Whether a datum is known to begin at the two, and not only to end there: code of the base, or unchanged, reads or writes it."""
+        unchanged = any(self._rows[number].verdict in _UNCHANGED for number in self._here.accessing(fixed))
+        return unchanged or bool(self._there.accessing(base))
+
     def divided(self, fixed: Rva, base: Rva) -> str | None:
         """Why what lies at the two, without a name, may be different data: a function that did not change uses only one of them."""
         if self._fixed.symbol(fixed) is not None:

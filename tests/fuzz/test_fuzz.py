@@ -104,7 +104,7 @@ down; what lies behind the end of a named datum, without a name."""
 
 
 WITHOUT_NAMES = {
-    Machine.ARM64: (41044, 200686, 210036, 210040, 210145, 210254, 500010),
+    Machine.ARM64: (41044, 200686, 210036, 210040, 210145, 210254, 410589, 411388, 500010),
     Machine.X64: (7015, 340025, 900088, 932009, 941082),
 }
 """Seeds whose patches without PDBs were wrong once: numbers encoded anew for what nothing proves, members of groups that begin where others
