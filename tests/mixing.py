@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from copy import deepcopy
 from itertools import groupby
 from typing import NamedTuple
 
@@ -65,6 +66,14 @@ class Watch:
         self._patches.clear()
         self._going_in = False
         self.entries = 0
+
+    def noted(self) -> tuple[object, ...]:
+        """What there is of what :meth:`reset` forgets, for :meth:`put_back`."""
+        return deepcopy((self.mixed, self._entered_by, self._inside, self._patches, self._going_in, self.entries))
+
+    def put_back(self, noted: tuple[object, ...]) -> None:
+        """The process was restored as it was when that was noted."""
+        self.mixed, self._entered_by, self._inside, self._patches, self._going_in, self.entries = deepcopy(noted)
 
     def pause(self) -> None:
         """Begin :attr:`sides` anew."""

@@ -90,6 +90,19 @@ class Run:
         self.process.guest.kernel.schedule = SeededSchedule(seed)
         return random.Random(repr((self.given.case.name, self.given.machine.value, seed)))
 
+    def reach(self, seed: int) -> None:
+        """Run to the point that a seed draws, where :meth:`again` begins: before it nothing depends on the model, or what is done then."""
+        rng = self.begin(seed)
+        self.seed, self.point, self.later = seed, rng.randrange(self.total), rng.choice((50, 400, 3000))
+        self.process.run_until(self.point)
+        self.there = self.process.snapshot(), self.watch.noted()
+
+    def again(self, *, stepping: bool = False) -> None:
+        moment, noted = self.there
+        self.process.restore(moment)
+        self.watch.put_back(noted)
+        self.steps.reset(on=stepping)
+
     def check(self, model: Consistency, changes: int) -> None:
         """No fault; no mixing unless ``immediate``; no thread changes sides more often than it was asked to."""
         assert self.process.fault is None
@@ -99,9 +112,9 @@ class Run:
             assert all(len(sides) <= changes + 1 for sides in self.watch.sides.values()), dict(self.watch.sides)
 
 
-def apply_somewhere(run: Run, model: Consistency, seed: int) -> None:
-    point = run.begin(seed).randrange(run.total)
-    run.process.apply_at(point, run.given.patch, model)
+def apply_somewhere(run: Run, model: Consistency) -> None:
+    run.again()
+    run.process.apply_at(run.point, run.given.patch, model)
     result = run.process.run()
     if model is not Consistency.IMMEDIATE and not run.all_hpat:
         assert {refusal.rule for refusal in run.process.refused} == {Rule.CONSISTENCY_NEEDS_HPAT}
@@ -110,40 +123,41 @@ def apply_somewhere(run: Run, model: Consistency, seed: int) -> None:
     run.check(model, 1)
     consistent = model is not Consistency.IMMEDIATE
     problem = run.program.problem_anywhere(result.exit_code, result.output, consistent=consistent)
-    assert problem is None, f"seed {seed}, after {point} instructions: {problem}"
+    assert problem is None, f"{model}, seed {run.seed}, after {run.point} instructions: {problem}"
 
 
-def change_twice(run: Run, model: Consistency, seed: int, *, stepping: bool = False) -> None:
+def change_twice(run: Run, model: Consistency, *, stepping: bool = False) -> None:
     """Applied, and taken back at a later point, which may be in the middle of waiting or of the transition."""
-    rng = run.begin(seed, stepping=stepping)
-    first = rng.randrange(run.total)
-    run.process.apply_at(first, run.given.patch, model)
-    run.process.revert_at(first + rng.choice((50, 400, 3000)), run.given.patch)
+    run.again(stepping=stepping)
+    run.process.apply_at(run.point, run.given.patch, model)
+    run.process.revert_at(run.point + run.later, run.given.patch)
     run.process.run()
     assert {refusal.rule for refusal in run.process.refused} <= {Rule.NOT_QUIESCENT, Rule.CONSISTENCY_NEEDS_HPAT, Rule.NOT_APPLIED}
     run.check(model, 2)
 
 
-@each_model
 @each_machine
 @each_program
-def test_programs(given, name, number, machine, model) -> None:
+def test_programs(given, name, number, machine) -> None:
     run = Run(given(name, machine, True), number)
     for seed in FEW:
-        apply_somewhere(run, model, seed)
-        change_twice(run, model, seed)
+        run.reach(seed)
+        for model in Consistency:
+            apply_somewhere(run, model)
+            change_twice(run, model)
 
 
 @pytest.mark.exhaustive
-@each_model
 @each_machine
 @each_program
-def test_programs_under_every_seed(given, name, number, machine, model) -> None:
+def test_programs_under_every_seed(given, name, number, machine) -> None:
     """At every step while there are two versions, but with ``immediate``, which may mix them."""
     run = Run(given(name, machine, True), number)
     for seed in all_seeds(name, number):
-        apply_somewhere(run, model, seed)
-        change_twice(run, model, seed, stepping=model is not Consistency.IMMEDIATE)
+        run.reach(seed)
+        for model in Consistency:
+            apply_somewhere(run, model)
+            change_twice(run, model, stepping=model is not Consistency.IMMEDIATE)
 
 
 @each_machine
@@ -153,7 +167,8 @@ def test_immediate_mixes_and_that_is_seen(given, name, machine) -> None:
     run = Run(given(name, machine, True), 0)
     mixed = 0
     for seed in range(12):
-        apply_somewhere(run, Consistency.IMMEDIATE, seed)
+        run.reach(seed)
+        apply_somewhere(run, Consistency.IMMEDIATE)
         mixed += bool(run.watch.mixed)
     assert mixed
 
