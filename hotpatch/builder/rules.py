@@ -173,5 +173,5 @@ def _folded(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
                 entry,
                 f"the base has one body for {', '.join(names)} (identical code folding) and the fixed image has several; "
                 "callers cannot be told apart: build the base without /OPT:ICF",
-                {"names": list(base.names), "fixed": sorted(int(target) for target in targets if target is not None)},
+                {"names": names, "fixed_rvas": sorted(int(target) for target in targets if target is not None)},
             )

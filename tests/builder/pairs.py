@@ -50,6 +50,22 @@ TRIALS: dict[str, Trial] = {
         travels=("g",),
         carried=("function abroad",),
     ),
+    "two-folded-functions-that-become-others": Trial(
+        """
+        static u64 last, frozen;
+        static NOINLINE u64 reads(u64 amount) { «|if (frozen) return 0; »last = amount; return amount / «50 + 3|20»; }
+        static NOINLINE u64 writes(u64 amount) { «|if (frozen) return 0; »last = amount; return amount / «50 + 3|30»; }
+        static NOINLINE u64 moves(u64 amount) { if (frozen) return 0; last = amount; return amount / 20; }
+        static NOINLINE u64 erases(u64 amount) { if (frozen) return 0; last = amount; return amount / 30; }
+        EXPORT NOINLINE u64 f(u64 amount) { return reads(OPAQUE(amount)) + 2 * writes(OPAQUE(amount)); }
+        EXPORT NOINLINE u64 g(u64 amount) { frozen = amount == 7; return moves(OPAQUE(amount)) + 3 * erases(OPAQUE(amount)); }
+        """,
+        build='ldflags = ["/opt:icf"]\ncflags = ["-ffunction-sections"]',
+        calls=(("f", 1000), ("g", 1000), ("g", 7), ("f", 1000)),
+        travels=("f",),
+        refused="folded-function",
+        refused_without=BUILT,
+    ),
     "line-numbers-do-not-travel": Trial(
         """
         static u64 seen;

@@ -15,6 +15,7 @@ from hotpatch.builder.place import Layout, place
 from hotpatch.builder.select import select
 from hotpatch.builder.selfcheck import self_check
 from hotpatch.differ import ImageDiff, diff_images
+from hotpatch.errors import Refusal
 from hotpatch.image import Image, open_image
 from hotpatch.patch import Terms
 
@@ -54,9 +55,13 @@ class Steps:
         assert isinstance(found, Linked)
         return found
 
-    def objections(self, linked: Linked) -> list[str]:
+    def refusals(self, linked: Linked) -> list[Refusal]:
         """What the self-check says of the patch made from it."""
         selected, _ = select(self.diff)
         entrances, _ = _entrances(self.diff.base, selected, Redirect.HPAT)
         patch = emit(self.diff, selected, entrances, self.bound, self.layout.placement, linked, {}, sequence=1, overrides=(), terms=Terms())
-        return [str(refusal) for refusal in self_check(patch, self.diff, self.bound, self.layout.placement)]
+        return list(self_check(patch, self.diff, self.bound, self.layout.placement))
+
+    def objections(self, linked: Linked) -> list[str]:
+        """The same as text."""
+        return [str(refusal) for refusal in self.refusals(linked)]

@@ -145,8 +145,8 @@ def test_reference_to_where_nothing_is(machine):
     assert set(rules(diff)) == {Rule.UNRESOLVED_REFERENCE}
 
 
-@each_machine
-def test_folded_body_with_two_fates(machine):
+def two_fates(machine):
+    """A comparison in which the base's one function becomes two."""
     base = forge(machine, [Code("one", 16, FIVE[machine])])
     fixed = forge(machine, [Code("one", 16, FIVE[machine]), Code("two", 64, SIX[machine])])
     rows = (
@@ -154,7 +154,15 @@ def test_folded_body_with_two_fates(machine):
         FunctionMatch(base.functions[0], fixed.functions[1], Verdict.CHANGED, "folded", 0.5),
     )
     diff = told(base, fixed)
-    assert rules(type(diff)(base, fixed, rows, (), ())) == [Rule.FOLDED]
+    return type(diff)(base, fixed, rows, (), ())
+
+
+@each_machine
+def test_folded_body_with_two_fates(machine):
+    diff = two_fates(machine)
+    (refusal,) = refusals(diff)
+    assert (refusal.rule, refusal.function, refusal.rva) == (Rule.FOLDED, "one", diff.base.functions[0].entry)
+    assert refusal.evidence == {"names": ["one", "two"], "fixed_rvas": [function.entry for function in diff.fixed.functions]}
 
 
 @each_machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import permutations
 
 import pytest
 from hypothesis import HealthCheck, assume, example, settings
@@ -117,10 +118,13 @@ def test_a_listing_holds_every_instruction_once_in_blocks_that_lead_to_blocks(na
             assert any(block.differs for block in blocks), row.name
 
 
-def test_two_machines_are_refused() -> None:
+@pytest.mark.parametrize(("first", "second"), list(permutations(Machine, 2)))
+def test_two_machines_are_refused(first: Machine, second: Machine) -> None:
     with pytest.raises(Refused) as caught:
-        diff_images(_image("basic", Machine.X64, "base", None), _image("basic", Machine.ARM64, "fixed", None))
-    assert caught.value.refusals[0].rule is Rule.MACHINE_DIFFERS
+        diff_images(_image("basic", first, "base", None), _image("basic", second, "fixed", None))
+    (refusal,) = caught.value.refusals
+    assert (refusal.rule, refusal.evidence) == (Rule.MACHINE_DIFFERS, {"base": first.value, "fixed": second.value})
+    assert refusal.reason == f"base.dll is for {first} and fixed.dll for {second}; compare two builds for one machine"
 
 
 # a byte of the file is another: never overlooked ------------------------------------------------------------------------------------------
