@@ -35,6 +35,11 @@ class Rows(Table):
                 lines = [*str(column.header).split("\n"), *str(cell or "").split("\n")]
                 column.min_width = max(column.min_width or 0, *map(cell_len, lines))
 
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, wider than the terminal rather than without what has no room."""
+        least = Measurement.get(console, options.update(width=_WIDEST), self).minimum
+        yield from super().__rich_console__(console, options.update(width=max(options.max_width, least)))
+
 
 def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = (), least: int = _LEAST_FOLDED) -> Rows:
     """A table of ``columns``: those in ``right`` are numbers, those in ``fold`` may fold to ``least`` columns, others keep their width."""

@@ -299,6 +299,16 @@ def test_table_keeps_names_whole_and_folds_sentences() -> None:
     assert wide.count("because") == 12
 
 
+@pytest.mark.parametrize("width", [1, 20, 30, 40])
+def test_table_loses_no_column_however_narrow_the_terminal(width: int) -> None:
+    rows = tables.table("call", "boundaries", "old", right=("boundaries", "old"), fold=("call",), least=14)
+    rows.add_row("total(11, 12, 10)", "29 of 29", "19")
+    lines = shown(rows, width)
+    assert lines[0].split() == ["call", "boundaries", "old"]
+    told = "".join(line.removesuffix(" 19").replace("29 of 29", "") for line in lines[1:])
+    assert told.replace(" ", "") == "total(11,12,10)"
+
+
 def _call(**values) -> CallDocument:
     nothing = {
         "return_": None,
