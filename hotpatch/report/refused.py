@@ -67,7 +67,8 @@ def refusals(
     parts: list[RenderableType] = []
     for group in _alike(items):
         rule, reason = group[0].rule, group[0].reason
-        where = place_of(group[0]) if len(group) == 1 else f"{len(group)} {'functions' if 'instruction' in group[0].evidence else 'places'}"
+        several = f"{len(group)} {'data' if rule.startswith('data-') else 'functions'}"
+        where = place_of(group[0]) if len(group) == 1 else several
         when = f"[{at}] " if at is not None else ""
         parts.append(Text.assemble(when, (f"{called} ", "red"), (rule, "bold red"), f"  {where}" if where else ""))
         parts.append(Padding(Text(printable(reason)), INDENT))

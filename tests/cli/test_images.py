@@ -309,6 +309,18 @@ def test_build_ends_with_the_command_to_apply_the_patch(ask: Ask, image, machine
     assert "to apply it" not in ask(*command[:4], "/dev/null").out
 
 
+def test_one_datum_for_which_several_functions_are_refused_is_told_once(ask: Ask, image, machine, tmp_path: Path) -> None:
+    """Without PDBs: in the text one refusal with the functions below, in the document each of its own."""
+    pair = [shutil.copy(image("data-layout-refused", machine, side), tmp_path / f"{side}.dll") for side in ("base", "fixed")]
+    command = "build", *pair, "-o", tmp_path / "fix.dll"
+    found = [item for item in ask(*command, "--json").document("build")["refused"] if item["evidence"].get("target") == 0x3090]
+    assert [item["function"] for item in found] == ["insert", "lookup", "last_written"]
+    lines = ask(*command).out.splitlines()
+    at = lines.index("refused unresolved-reference  3 functions")
+    assert lines[at + 1 : at + 3] == [f"    {found[0]['reason']}", "    target  0x3090"]
+    assert [line.split()[0] for line in lines[at + 3 : at + 6]] == [item["function"] for item in found]
+
+
 def test_images_that_have_nothing_in_common_are_warned_of(ask: Ask, image, machine, tmp_path: Path) -> None:
     pair = image("basic", machine), image("many-threads", machine)
     told = f"hotpatch: warning: no function of {pair[0]} is found again in {pair[1]}; are these two builds of one file?\n"
