@@ -43,9 +43,13 @@ class Proofs:
         self._places: dict[int, frozenset[tuple[int, int]]] = {}
         """By number of an unchanged function: what it names and reaches in the fixed image, and the place of the same in the base."""
 
+    def is_needed(self, fixed: int) -> bool:
+        """Whether live data lie at ``fixed`` that lost their name."""
+        return self._is_asked and self._fixed.writable(fixed) and self._fixed.symbol(fixed) is None
+
     def objection(self, fixed: int, base: int) -> str | None:
         """Why the live datum at ``fixed`` may be another than the base's at ``base``; ``None`` where it has a name or is certain."""
-        if not self._is_asked or not self._fixed.writable(fixed) or self._fixed.symbol(fixed) is not None:
+        if not self.is_needed(fixed):
             return None
         shown = self._shown(fixed)
         if shown == {base}:

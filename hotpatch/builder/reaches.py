@@ -120,8 +120,11 @@ class Distances:
         return self._novelty.extent(fixed).end
 
     def is_own(self, reach: Reach) -> bool:
-        """Whether an index goes over the datum that is named: one that begins at the distance, or in front of the datum, may."""
-        return reach.indexed and reach.start < self.end(reach.taken)
+        """Whether an index goes over the datum that is named: one that begins at the distance, or in front of the datum, may.
+
+        What has lost its name may be short, or another's end.
+        """
+        return reach.indexed and reach.start < self.end(reach.taken) and not self._proofs.is_needed(reach.taken)
 
     def problem(self, reach: Reach, place: int) -> str | None:
         """Why the base may not have what ``reach`` needs, where what it is reached from is at ``place``; ``None`` where it has."""
