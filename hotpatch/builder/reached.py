@@ -7,8 +7,11 @@ from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hotpatch.builder.ownership import FARTHEST
-from hotpatch.differ.follow import accessed_from_named, ways_from_named
+from hotpatch.address import Rva
+from hotpatch.builder.bodies import body_of
+from hotpatch.builder.model import Body
+from hotpatch.builder.ownership import FARTHEST, Usage
+from hotpatch.differ.follow import Way, every_way, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +38,10 @@ class Reached:
         self._users: dict[int, Users] = {}
         self._ways: dict[int, frozenset[tuple[int, bool]]] = {}
         """What each function followed so far reaches, and whether by an index."""
+        self._begun: dict[int, frozenset[int]] = {}
+        """Where each of them reads or writes."""
+        self._accessed: dict[int, frozenset[int]] = {}
+        """The same, and what it reads or writes by its own address."""
 
     def users(self, rva: int, *, indexed: bool | None = None) -> Users:
         """The functions that reach it from something near: all, or those that do so with or without an index on top."""
@@ -45,15 +52,22 @@ class Reached:
         return found if indexed is None else frozenset(number for number in found if (rva, indexed) in self._ways[number])
 
     def accessing(self, rva: int) -> Users:
-        """The functions that read or write what begins at it, by its own address or from something near, an index on top apart."""
-        self._follow_near(rva)
-        near = [number for number in self._reaching.get(rva, ()) if self._names_near(number, rva)]
-        found = []
-        for number in near:
-            function = self._functions[number]
-            if function is not None and rva in accessed_from_named(self._view.image, function):
-                found.append(number)
-        return frozenset(found)
+        """The functions that read or write what begins at it, by its own address or from something near."""
+        return frozenset(number for number in self.users(rva) | self._naming(rva) if rva in self._accessed_by(number))
+
+    def _naming(self, rva: int) -> Users:
+        """The functions that name it."""
+        return frozenset(number for _, number in self._named[bisect_left(self._named, (rva, 0)) : bisect_left(self._named, (rva + 1, 0))])
+
+    def _accessed_by(self, number: int) -> frozenset[int]:
+        """What a function reads or writes, by its own address or from something near."""
+        found, function = self._accessed.get(number), self._functions[number]
+        if found is None:
+            self._of(number)
+            body = None if function is None else body_of(self._view.image, function)
+            direct = Usage(self._view.image, body.sites).accessed if isinstance(body, Body) else frozenset[Rva]()
+            found = self._accessed[number] = direct.union(self._begun[number])
+        return found
 
     def before(self, rva: int) -> int | None:
         """The last live datum before it that any function reaches."""
@@ -83,7 +97,8 @@ class Reached:
     def _of(self, number: int) -> frozenset[int]:
         found, function = self._found.get(number), self._functions[number]
         if found is None:
-            self._ways[number] = frozenset() if function is None else ways_from_named(self._view.image, function)
+            ways = frozenset[Way]() if function is None else every_way(self._view.image, function)
+            self._ways[number], self._begun[number] = in_words(ways), frozenset(way.place for way in ways if way.width)
             found = self._found[number] = frozenset(place for place, _ in self._ways[number])
             for place in found:
                 self._reaching[place].append(number)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch import WHOLE_KINDS, Use
 from hotpatch.differ.parts import POINTER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from hotpatch.arch import Instruction
     from hotpatch.image import Function, Image
@@ -34,23 +34,41 @@ def named_data(image: Image, function: Function) -> dict[int, set[int]]:
     return found
 
 
+class Way(NamedTuple):
+    """What a function reaches from data that it names.
+
+    Attributes:
+        place: Where.
+        width: Bytes that are read or written there; 0 where only the address is made.
+        indexed: Whether an index that is unknown comes on top, which need not begin at zero.
+    """
+
+    place: int
+    width: int
+    indexed: bool
+
+
 def accessed_from_named(image: Image, function: Function) -> frozenset[int]:
     """Where a function reads or writes at constant distances from data that it names: loops in their first round."""
-    return frozenset(place for place, width, _ in _from_named(image, function) if width)
+    return frozenset(way.place for way in every_way(image, function) if way.width)
 
 
 def ways_from_named(image: Image, function: Function) -> frozenset[tuple[int, bool]]:
     """The same, and where it makes the address of something so; what is read or written at once with what is before it, too.
 
-    Each with whether an index that is unknown comes on top, which need not begin at zero.
+    Each with whether an index that is unknown comes on top.
     """
-    wide = [(place, range(0, max(width, 1), POINTER_SIZE), indexed) for place, width, indexed in _from_named(image, function)]
-    return frozenset((place + offset, indexed) for place, offsets, indexed in wide for offset in offsets)
+    return in_words(every_way(image, function))
 
 
-def _from_named(image: Image, function: Function) -> Iterator[tuple[int, int, bool]]:
-    """Places, each with how many bytes are accessed there, and whether an index comes on top."""
+def in_words(ways: Iterable[Way]) -> frozenset[tuple[int, bool]]:
+    """Each word of what is reached, with whether an index comes on top."""
+    return frozenset((way.place + at, way.indexed) for way in ways for at in range(0, max(way.width, 1), POINTER_SIZE))
+
+
+def every_way(image: Image, function: Function) -> frozenset[Way]:
+    """All that a function reaches from data that it names."""
     names = named_data(image, function)
     instructions, edges = followed(image, function) if names else ([], {})
-    for item in image.architecture.ever_reached(instructions, names, edges):
-        yield from ((name + item.distance, item.width, item.indexed) for name in names[item.anchor])
+    reached = image.architecture.ever_reached(instructions, names, edges)
+    return frozenset(Way(name + item.distance, item.width, item.indexed) for item in reached for name in names[item.anchor])
