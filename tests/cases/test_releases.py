@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hotpatch.arch import Machine
@@ -11,9 +13,16 @@ from hotpatch.image import open_image
 from tools import releases as releases_tool
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.getbasetemp() / "wheels"  # as in all tests of releases: each file is fetched once
+@pytest.fixture
+def pair(release: Release, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The base and the fixed file of a release; skips where they cannot be fetched."""
+    cache = tmp_path_factory.getbasetemp() / "wheels"  # as in all tests of releases: each file is fetched once
+    try:
+        return extract(release, machine, cache=cache)
+    except InputError as error:
+        if "could not fetch" in str(error):
+            pytest.skip(str(error))
+        raise
 
 
 def test_names_and_digests_are_distinct():
@@ -30,14 +39,8 @@ def test_names_and_digests_are_distinct():
 @pytest.mark.release
 @pytest.mark.parametrize("machine", Machine)
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
-def test_pinned_files_are_fetched_and_open(release: Release, machine: Machine, cache) -> None:
-    try:
-        paths = extract(release, machine, cache=cache)
-    except InputError as error:
-        if "could not fetch" in str(error):
-            pytest.skip(str(error))
-        raise
-    images = [open_image(path) for path in paths]
+def test_pinned_files_are_fetched_and_open(release: Release, machine: Machine, pair: tuple[Path, Path]) -> None:
+    images = [open_image(path) for path in pair]
     assert [image.machine for image in images] == [machine, machine]
     assert images[0].sha256 != images[1].sha256
     assert all(image.has_symbols == (release in WITH_PDBS) for image in images)
@@ -55,15 +58,9 @@ SHORT = [(release, machine) for release in RELEASES for machine in Machine if (r
 @pytest.mark.exhaustive
 @pytest.mark.release
 @pytest.mark.parametrize(("release", "machine"), SHORT, ids=lambda item: getattr(item, "name", str(item)))
-def test_a_pair_comes_out_as_the_page_says(release: Release, machine: Machine, cache) -> None:
+def test_a_pair_comes_out_as_the_page_says(release: Release, machine: Machine, pair: tuple[Path, Path]) -> None:
     """Functions by verdict, what is built, refused or not to be done, and what the check says of it; not how long it took."""
-    try:
-        paths = extract(release, machine, cache=cache)
-    except InputError as error:
-        if "could not fetch" in str(error):
-            pytest.skip(str(error))
-        raise
-    outcome = releases_tool.run_pair(*map(str, paths))
+    outcome = releases_tool.run_pair(*map(str, pair))
     page = releases_tool.PAGE.read_text(encoding="utf-8").splitlines()
     row = cells(releases_tool.row(release, machine, outcome))
     there = [found for found in map(cells, page) if found[:2] == row[:2]]  # the pair and the machine
