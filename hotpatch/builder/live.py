@@ -107,8 +107,11 @@ class Live:
     def as_end(self, function: Function | None, usage: Usage | None, site: Site, found: Destination | str) -> Destination | str:
         """The same, or why not: an address that is handed to a function which only goes back from it is the end of what is before it.
 
-        One that is handed to a function which goes on from it is none.
+        One that is handed to a function which goes on from it is none. One at which a section ends may be the end of what is in that.
         """
+        in_front = self._ends_in_front(usage, site, found)
+        if in_front is not None:
+            return in_front
         if function is None or usage is None or isinstance(found, str) or site.kind in PAGES or site.target not in usage.taken:
             return found
         moved = self._ownership.displacement_before(site.target)
@@ -122,6 +125,27 @@ class Live:
             return found
         where = "not known to be in the base" if moved is None else f"at 0x{site.target + moved:x} of the base"
         return f"0x{site.target:x} is handed on as the end of what is before it, as what gets it goes back from there, and that is {where}"
+
+    def _ends_in_front(self, usage: Usage | None, site: Site, found: Destination | str) -> str | None:
+        """Why an address that is only taken may be the end of the section in front, which the base has elsewhere.
+
+        That of constants only where the function refers to some of them, too.
+        """
+        target, front = site.target, self._ownership.section_in_front(site.target)
+        only_taken = usage is None or (site.kind not in PAGES and target in usage.ended)
+        if isinstance(found, str) or not only_taken or front is None:
+            return None
+        if not front.writable and (usage is None or not usage.within(front.range.start, target, target)):
+            return None
+        moved = self._ownership.displacement_in_front(target)
+        if isinstance(found, BaseAddress):
+            places = {int(found.rva)} if moved is None else {int(found.rva), target + moved}
+            if len(places) == 1 and moved is not None:
+                return None
+            if usage is not None and usage.told(target, places) == found.rva and not usage.goes_on(found.rva):
+                return None
+        where = "not known to be in the base" if moved is None else f"at 0x{target + moved:x} of the base"
+        return f"0x{target:x} may be the end of the section in front, {where}, and nothing shows that what begins there is meant"
 
     def _only_ends(self, usage: Usage | None, target: Rva, matched: Rva) -> str | None:
         """Why what the function reads or writes at ``target`` may be new: nothing of the base is known to begin at ``matched``."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.proofs import Proofs
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
-    from hotpatch.image import Datum, Image, Range
+    from hotpatch.image import Datum, Image, Range, Section
 
 _BIAS = 16
 """Bytes; how far outside of its datum an address that code computes with lies at most: one element."""
@@ -139,6 +139,15 @@ class Ownership:
         found = self._live[at] if at >= 0 and self._same_section(self._live[at].fixed, rva) else None
         return None if found is None or found.fixed + found.size < rva else found.base - found.fixed
 
+    def section_in_front(self, rva: int) -> Section | None:
+        """The section of the fixed image that ends at ``rva``, where another may begin, so that it may be the end of what is in that."""
+        return next((section for section in self._diff.fixed.sections if section.range.end == rva), None)
+
+    def displacement_in_front(self, rva: int) -> int | None:
+        """How much further the base has what the section ends with that ends at ``rva``; ``None`` where that is nothing that both have."""
+        match = match_at_or_before(self._diff, Rva(rva - 1))
+        return None if match is None or match.fixed + match.size < rva else match.base - match.fixed
+
     def live_owner(self, usage: Usage | None, site: Site) -> Datum | str | None:
         """The datum that an address of writable memory belongs to, why that is unknown, or ``None`` where symbols say nothing else.
 
@@ -235,7 +244,7 @@ class Ownership:
         However far it is to what is known before: what ends at ``rva`` may be something that no code names. At an edge of the section the
         one neighbour is enough, for nothing ends where a section begins but what the section in front of it ends with, and that is refused.
         """
-        if any(section.range.end == rva for section in self._diff.fixed.sections):
+        if self.section_in_front(rva) is not None:
             return False
         at = bisect_right(self._live_starts, rva) - 1
         own = self._live[at] if at >= 0 else None

@@ -23,6 +23,7 @@ class Trial(Pair):
             ``any``: whatever else comes along.
         imports: Of the patch itself.
         refused: The rule, where the builder refuses (with PDBs).
+        refused_on: The machines that ``refused`` is said of; the other reckons the address from another.
         refused_without: The rule, where it refuses without PDBs; :data:`BUILT` where it builds only without.
         without_on: The machines that ``refused_without`` is said of.
     """
@@ -32,6 +33,7 @@ class Trial(Pair):
     carried: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     refused: str | None = None
+    refused_on: tuple[Machine, ...] = tuple(Machine)
     refused_without: str | None = None
     without_on: tuple[Machine, ...] = tuple(Machine)
 
@@ -65,6 +67,23 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         refused="folded-function",
         refused_without=BUILT,
+    ),
+    "an-end-of-live-data-where-the-next-section-begins": Trial(
+        """
+        #define IN(name) __attribute__((section(name)))
+        IN(".first") static u32 table[1024] = {1, 2, 3};
+        «IN(".first") static u32 gone = 7;|»
+        IN(".second") static u32 other[1024] = {5, 6};
+        EXPORT NOINLINE u32 sum(const volatile u32 *at, const volatile u32 *end) { u32 n = 0; while (at != end) n += *at++; return n; }
+        EXPORT NOINLINE u32 g(u32 n) { return other[n & 1023] += n; }
+        EXPORT NOINLINE u32 h(u32 n) { return table[n & 1023] += n; }
+        EXPORT NOINLINE u32 k(u32 n) { return «gone += n|n * 3»; }
+        EXPORT NOINLINE u32 f(u32 n) { return sum(table, table + 1024) * (n + «3|5»); }
+        """,
+        calls=(("g", 2), ("f", 1), ("k", 5), ("f", 2)),
+        travels=("f", "k"),
+        refused="unresolved-reference",
+        refused_on=(Machine.X64,),
     ),
     "line-numbers-do-not-travel": Trial(
         """
