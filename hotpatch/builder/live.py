@@ -99,7 +99,9 @@ class Live:
         doubt = self._doubts.live(usage, site, matched) if nameless else None
         if doubt is not None or matched is None:
             return doubt
-        objection = self._groups.objection(target, matched) or self._gainsaid(site, matched) or self._only_ends(usage, target, matched)
+        objection = (
+            self._groups.objection(target, matched) or self._gainsaid(site, matched, taken=taken) or self._only_ends(usage, target, matched)
+        )
         if objection is not None:
             return objection
         return BaseAddress(matched)
@@ -156,12 +158,12 @@ class Live:
             return None
         return f"0x{target:x} may be new, for nothing in the base reads or writes at 0x{matched:x}, where what is before it may end"
 
-    def _gainsaid(self, site: Site, matched: Rva) -> str | None:
+    def _gainsaid(self, site: Site, matched: Rva, *, taken: bool) -> str | None:
         """Why a live datum without a name may not be the one at ``matched``, where both images have PDBs or changed code alone says so."""
         if not self._named:
             why = None if self._positions.is_told_by_more(site.target) else self._witnesses.exchanged(site.target, matched)
         else:
             why = self._witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
             why = why or self._witnesses.unused(site.target, matched) or self._witnesses.divided(site.target, matched)
-            why = why or self._proofs.objection(site.target, matched)
+            why = why or self._proofs.objection(site.target, matched, indexed=taken)
         return None if why is None else f"0x{site.target:x} may be another datum than the one at 0x{matched:x} of the base, for {why}"

@@ -115,7 +115,7 @@ class Positions:
         return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
 
     def is_told_by_more(self, rva: int) -> bool:
-        """Whether other evidence than aligned instructions matches what lies at ``rva``, or nothing does."""
+        """Whether other evidence than aligned instructions matches what lies at ``rva`` or before it, or nothing does."""
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
         return at < 0 or self._diff.data[at].matched_by != Evidence.ALIGNMENT
 

@@ -1,13 +1,15 @@
 """Where the base has nameless live data of images that both have symbols: what functions that did not change show.
 
 Compilers that merge variables name the first of them at most, so that neither names nor the order of data tell what lies behind it, and
-changed code may mean another datum than the base's version did. A function with the same body in both images means the same. Without
-one, the same functions must use both, and both must lie in the same place among others that lie between the same neighbours.
+changed code may mean another datum than the base's version did. A function with the same body in both images that reads or writes it
+means the same. Without one, the same functions must use both, and both must lie in the same place among others that lie between the
+same neighbours.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from hotpatch.address import Rva
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.counterparts import match_at_or_before
 from hotpatch.builder.model import Body
-from hotpatch.builder.ownership import FARTHEST
+from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.builder.reaches import reaches
 from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
@@ -40,18 +42,24 @@ class Proofs:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``; ``there`` and ``here``: what functions of either reach."""
         self._diff, self._fixed, self._base, self._there, self._here = diff, fixed, base, there, here
         self._is_asked = diff.fixed.has_symbols and diff.base.has_symbols
-        self._places: dict[int, frozenset[tuple[int, int]]] = {}
-        """By number of an unchanged function: what it names and reaches in the fixed image, and the place of the same in the base."""
+        self._followed: set[int] = set()
+        self._accessed: dict[tuple[int, bool], set[int]] = defaultdict(set)
+        """Where unchanged functions read or write in the fixed image, with or without an index on top → the same in the base."""
 
     def is_needed(self, fixed: int) -> bool:
-        """Whether live data lie at ``fixed`` that lost their name."""
-        return self._is_asked and self._fixed.writable(fixed) and self._fixed.symbol(fixed) is None
+        """Whether live data lie at ``fixed`` that lost their name; what the headers tell of needs none."""
+        if not self._is_asked or not self._fixed.writable(fixed) or self._fixed.symbol(fixed) is not None:
+            return False
+        return Rva(fixed) not in self._fixed.image.imports_by_slot and fixed not in self._fixed.special_data.values()
 
-    def objection(self, fixed: int, base: int) -> str | None:
-        """Why the live datum at ``fixed`` may be another than the base's at ``base``; ``None`` where it has a name or is certain."""
+    def objection(self, fixed: int, base: int, *, indexed: bool = False) -> str | None:
+        """Why the live datum at ``fixed`` may be another than the base's at ``base``; ``None`` where it has a name or is certain.
+
+        ``indexed``: it is gone over by an index, or its address alone is made, so that code which goes over it by an index tells of it.
+        """
         if not self.is_needed(fixed):
             return None
-        shown = self._shown(fixed)
+        shown = self._shown(fixed, indexed=indexed)
         if shown == {base}:
             return None
         if not shown:
@@ -81,9 +89,9 @@ class Proofs:
         if here is None or there is None:
             return None
         at = bisect_right(self._sure, (fixed, self._fixed.image.size_of_image))
-        edges = [(here.range.start, there.range.start), *self._sure[max(at - 1, 0) : at + 1], (here.range.end, there.range.end)]
-        inside = [(one, other) for one, other in edges if here.range.start <= one <= here.range.end]
-        low, high = max(edge for edge in inside if edge[0] <= fixed), min(edge for edge in inside if edge[0] > fixed)
+        near = [(one, other) for one, other in self._sure[max(at - 1, 0) : at + 1] if one in here.range]
+        low = next((edge for edge in near if edge[0] <= fixed), (here.range.start, there.range.start))
+        high = next((edge for edge in near if edge[0] > fixed), (here.range.end, there.range.end))
         return Range(Rva(low[0]), Rva(high[0])) if all(other - one == moved for one, other in (low, high)) else None
 
     def _is_aligned(self, fixed: int, base: int, users: Users) -> bool:
@@ -104,31 +112,31 @@ class Proofs:
         """Where the live data begin that more than changed code matches, in the fixed image and in the base."""
         return sorted((match.fixed, match.base) for match in self._diff.data if match.writable and match.matched_by not in _UNSURE)
 
-    def _shown(self, fixed: int) -> set[int]:
-        """Every place of the base that an unchanged function uses as it uses ``fixed``."""
-        first, last = bisect_left(self._named, (fixed - FARTHEST, 0)), bisect_right(self._named, (fixed + FARTHEST, len(self._unchanged)))
-        numbers = dict.fromkeys(number for _, number in self._named[first:last])
-        return {there for number in numbers for here, there in self._of(number) if here == fixed}
+    def _shown(self, fixed: int, *, indexed: bool) -> set[int]:
+        """Every place of the base at which unchanged functions read or write as they do at ``fixed``; ``indexed``: by an index, too."""
+        for stretch in range((fixed - FARTHEST) // FARTHEST, (fixed + FARTHEST) // FARTHEST + 1):
+            for number in self._by_stretch.pop(stretch, ()):
+                self._follow(number)
+        return self._accessed[fixed, False] | (self._accessed[fixed, True] if indexed else set())
 
-    def _of(self, number: int) -> frozenset[tuple[int, int]]:
-        found = self._places.get(number)
-        if found is None:
-            found = self._places[number] = frozenset(self._followed(self._unchanged[number]))
-        return found
-
-    def _followed(self, row: FunctionMatch) -> set[tuple[int, int]]:
-        assert row.base is not None
-        assert row.fixed is not None
-        named: dict[int, set[int]] = {}
-        pairs = self._pairs(row)
-        for there, here in pairs:
-            named.setdefault(here, set()).add(there)
-        body = body_of(self._diff.fixed, row.fixed)
-        every = reaches(self._diff.fixed, body) if isinstance(body, Body) else {}
-        distances = {(site.target, item.start) for site, items in every.items() for item in items}
-        return {(here, there) for there, here in pairs} | {
-            (start, there + start - taken) for taken, start in distances for there in named.get(taken, ())
-        }
+    def _follow(self, number: int) -> None:
+        """Note where an unchanged function reads and writes in both images; where it only makes an address, something may end."""
+        if number in self._followed:
+            return
+        self._followed.add(number)
+        row = self._unchanged[number]
+        body = None if row.fixed is None else body_of(self._diff.fixed, row.fixed)
+        if not isinstance(body, Body):
+            return
+        direct = Usage(self._diff.fixed, body.sites).accessed
+        named: dict[int, set[int]] = defaultdict(set)
+        for there, here in self._pairs(row):
+            named[here].add(there)
+            if here in direct:
+                self._accessed[here, False].add(there)
+        for site, items in reaches(self._diff.fixed, body).items():
+            for item in [item for item in items if item.width]:
+                self._accessed[item.start, item.indexed].update(there + item.start - site.target for there in named[site.target])
 
     def _pairs(self, row: FunctionMatch) -> Sequence[tuple[int, int]]:
         """What the two versions of an unchanged function name by whole addresses, base and fixed."""
@@ -143,9 +151,13 @@ class Proofs:
         return [row for row in rows if row.base is not None and row.fixed is not None]
 
     @cached_property
-    def _named(self) -> Sequence[tuple[int, int]]:
-        """The addresses of the fixed image that unchanged functions name, each with the function's number."""
-        return sorted({(here, number) for number, row in enumerate(self._unchanged) for _, here in self._pairs(row)})
+    def _by_stretch(self) -> dict[int, Sequence[int]]:
+        """The unchanged functions that name something in a stretch of :data:`FARTHEST` bytes, by its number, until they were followed."""
+        found: dict[int, dict[int, None]] = defaultdict(dict)
+        for number, row in enumerate(self._unchanged):
+            for _, here in self._pairs(row):
+                found[here // FARTHEST][number] = None
+        return {stretch: (*numbers,) for stretch, numbers in found.items()}
 
 
 def _known(view: View, reached: Reached, low: int, high: int) -> Iterator[int]:

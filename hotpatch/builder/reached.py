@@ -79,7 +79,8 @@ class Reached:
         """What any function reaches from ``low`` to before ``high``, which lie near each other, sorted."""
         self._follow_near(low)
         self._follow_near(high)
-        return [place for place in self._around(low) if low <= place < high]
+        found = [place for place in self._around(low) if low <= place < high]
+        return [place for place in found if any(self._names_near(number, low) for number in self._reaching[place])]
 
     def near(self, numbers: Users, rva: int) -> list[int]:
         """Live data that any of the functions ``numbers`` reaches near ``rva``, sorted."""

@@ -99,7 +99,7 @@ class Distances:
         self._diff, self._fixed, self._base = diff, fixed, base
         self._novelty, self._positions, self._proofs = novelty, positions, proofs
         self._there: dict[Rva, frozenset[tuple[int, int, int]]] = {}
-        self._shown: dict[tuple[int, int], frozenset[tuple[int, int]]] = {}
+        self._shown: dict[tuple[int, int], frozenset[Reach]] = {}
 
     def is_apart(self, reach: Reach) -> bool:
         """Whether it lies in no section, or in another than what it is reached from: no code goes there."""
@@ -132,7 +132,7 @@ class Distances:
             wanted = place + reach.start - reach.taken
             shown = self._has_same_end(reach, place, wanted)
             return None if shown else f"nothing shows that what ends at 0x{reach.start:x} ends at 0x{wanted:x} there"
-        unproven = self._proofs.objection(reach.start, place + reach.start - reach.taken)
+        unproven = self._proofs.objection(reach.start, place + reach.start - reach.taken, indexed=reach.indexed or not reach.width)
         if unproven is not None:
             return f"nothing shows that the base has what is at 0x{reach.start:x} there: {unproven}"
         if reach.indexed and not self.is_constant(reach.start):
@@ -159,7 +159,7 @@ class Distances:
             names = [symbol.name for view, at in ((self._fixed, point), (self._base, wanted)) if (symbol := view.symbol(at)) is not None]
             if len(set(names)) > 1:
                 return f"the base has {names[1]} there, and not {names[0]}"
-            if not (self._in_one(reach, place, point, wanted) or self._is_shown(reach.taken, place, point, wanted)):
+            if not (self._in_one(reach, place, point, wanted) or self._is_shown(reach, place, point, wanted)):
                 return f"nothing shows that the base has what is at 0x{point:x} there"
         return None
 
@@ -276,16 +276,19 @@ class Distances:
             found = self._there[user.entry] = frozenset((item.taken, item.start, item.end) for items in every.values() for item in items)
         return found
 
-    def _is_shown(self, fixed: int, base: int, point: int, wanted: int) -> bool:
-        """Whether a function of the same body in both images reaches both, or what is around ``point`` and its initial bytes tell."""
-        shown = self._shown.get((base, fixed))
+    def _is_shown(self, reach: Reach, base: int, point: int, wanted: int) -> bool:
+        """Whether a function of the same body in both images reaches both, or what is around ``point`` and its initial bytes tell.
+
+        One that only makes the address of what is read or written may mean what ends there.
+        """
+        shown = self._shown.get((base, reach.taken))
         if shown is None:
-            shown = self._shown[base, fixed] = frozenset(self._reached_by_twins(base, fixed))
-        if any(start <= point < end for start, end in shown):
+            shown = self._shown[base, reach.taken] = frozenset(self._reached_by_twins(base, reach.taken))
+        if any(item.start <= point < item.end and (item.width or not reach.width) for item in shown):
             return True
         return self._positions.places(Rva(point))[0] == wanted and self._positions.is_evident(point, wanted)
 
-    def _reached_by_twins(self, base: int, fixed: int) -> Iterator[tuple[int, int]]:
+    def _reached_by_twins(self, base: int, fixed: int) -> Iterator[Reach]:
         """What functions of the same body reach from ``fixed``, where the base's name ``base``."""
         image = self._fixed.image
         for row in (*self._diff.of(Verdict.IDENTICAL), *self._diff.of(Verdict.RELOCATED)):
@@ -295,7 +298,7 @@ class Distances:
             body = body_of(image, row.fixed) if old.is_like(new) else None
             if isinstance(body, Body) and (base, fixed) in zip(old.whole_targets, new.whole_targets, strict=True):
                 for site, items in reaches(image, body).items():
-                    yield from ((item.start, item.end) for item in items if site.target == fixed)
+                    yield from (item for item in items if site.target == fixed)
 
     def may_travel(self, reach: Reach) -> bool:
         """Whether all between what is reached and what it is reached from may travel in one piece: constants, or what is new."""

@@ -118,8 +118,8 @@ class _Search:
         self._stayed: set[int] = set()
         self._reckoned: set[int] = set()
         """What is a datum of its own though only one image names it."""
-        self._one_sided: dict[Pair, _Telling] = {}
-        """Votes for pairs of which one image alone names what it has, though symbols are known of both: they match nothing, but object."""
+        self._one_sided: dict[Pair, dict[int, _Telling]] = defaultdict(dict)
+        """Votes, by voter, for what one image alone names though symbols are known of both: they match nothing, but object."""
         self._names = {view: live_names(view) for view in (base, fixed)}
         self._named = sorted(start for starts in self._names[base].values() for start in starts)
 
@@ -413,7 +413,7 @@ class _Search:
             if not (self.base.image.has_symbols and self.fixed.image.has_symbols):
                 votes.add(pair, voter, site)
             elif named is not None and named.rva not in (self.pairs if here is None else self._taken):
-                self._one_sided.setdefault(pair, site)
+                self._one_sided[pair].setdefault(voter, site)
             return
         starts, offsets = (there.rva, here.rva), (pair[0] - there.rva, pair[1] - here.rva)
         names = (there.name, there.scope), (here.name, here.scope)
@@ -438,13 +438,14 @@ class _Search:
     def _elect(self, votes: Votes[_Telling], weight: Mapping[Pair, int], evidence: Evidence) -> None:
         winners, ties = votes.clear_winners(self.pairs, weight)
         for pair in winners:
-            rivals = [other for other in self._one_sided if other[0] == pair[0] or other[1] == pair[1]]
+            sites = votes.witnesses(pair)
+            touching = {other: found for other, found in sorted(self._one_sided.items()) if other[0] == pair[0] or other[1] == pair[1]}
+            rivals = {other: tuple(found.values()) for other, found in touching.items() if len(found) >= len(sites)}
             if not rivals:
                 self._pair(*pair, evidence)
                 continue
-            pairs = (pair, *sorted(rivals))
-            sites = (votes.witnesses(pair), *((self._one_sided[rival],) for rival in pairs[1:]))
-            self.disputes.append(Dispute(Tie(pairs), tuple(tuple(site() for site in found) for found in sites)))
+            every = {pair: sites, **rivals}
+            self.disputes.append(Dispute(Tie(tuple(every)), tuple(tuple(site() for site in found) for found in every.values())))
         self.disputes += [Dispute(tie, tuple(tuple(site() for site in votes.witnesses(pair)) for pair in tie.pairs)) for tie in ties]
 
     def _pair(self, base: int, fixed: int, evidence: Evidence) -> None:

@@ -270,10 +270,13 @@ def _disputes(relation: Correspondence, live: LiveData) -> Iterator[Refusal]:
             _vote(pair, sites) | {"sites": [_shown(relation, site) for site in sites]}
             for pair, sites in zip(dispute.tie.pairs, dispute.sites, strict=True)
         ]
-        base = Rva(min(pair[0] for pair in dispute.tie.pairs))
+        there, here = (sorted({pair[side] for pair in dispute.tie.pairs}) for side in (0, 1))
+        base = Rva(there[0])
+        one, several = f"the base's datum at rva 0x{base:x}", "live datum of the fixed image"
+        if len(here) == 1:
+            one, several = f"the fixed image's datum at rva 0x{here[0]:x}", "live datum of the base"
         reason = (
-            f"it cannot be told which live datum of the fixed image is the base's datum at rva 0x{base:x}, "
-            "because instructions that correspond refer to different ones; compare builds that have PDBs"
+            f"it cannot be told which {several} is {one}, because instructions that correspond refer to different ones; {_advice(relation)}"
         )
         yield Refusal(Rule.CONTRADICTING_VOTES, None, base, reason, {"votes": votes})
 
@@ -291,9 +294,15 @@ def _orphans(relation: Correspondence, live: LiveData, twins: Twins) -> Iterator
             function = relation.base.functions[base]
             reason = (
                 f"{function.label} refers to a live datum at 0x{gained[0]:x} and no longer to the base's at 0x{lost[0]:x}, which may or "
-                "may not be the same; compare builds that have PDBs"
+                f"may not be the same; {_advice(relation)}"
             )
             yield Refusal(Rule.CONTRADICTING_VOTES, function.name, function.entry, reason, {"base_data": lost, "fixed_data": gained})
+
+
+def _advice(relation: Correspondence) -> str:
+    """What tells data apart that code does not."""
+    named = relation.base.image.has_symbols and relation.fixed.image.has_symbols
+    return "compare builds whose PDBs name all data" if named else "compare builds that have PDBs"
 
 
 def _live_targets(view: View, entry: int) -> Iterator[int]:

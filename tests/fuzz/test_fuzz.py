@@ -112,7 +112,7 @@ did, copies of what the base reaches at a distance, texts cut where others begin
 parts of arrays that changed places, an end where new data begin; or refused by the self-check for live data of another section."""
 
 
-WITH_LOST_NAMES = (400382, 400495, 400660, 400821, 400882, 400887, 400947, 401207, 401524, 401871, 401946, 403247)
+WITH_LOST_NAMES = (400382, 400495, 400660, 400821, 400882, 400887, 400947, 401207, 401524, 401871, 401946, 402238, 402253, 403247)
 """Seeds whose patches with PDBs were wrong once on Arm64: merged globals of which nothing but changed code told which are which."""
 
 
