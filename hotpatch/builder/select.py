@@ -10,6 +10,7 @@ from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.view import view_of
 from hotpatch.errors import Refusal, Refused, Rule
+from hotpatch.image.lookup import FIXED, function_named, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -59,6 +60,9 @@ def _named(diff: ImageDiff, wanted: Sequence[str]) -> tuple[tuple[FunctionMatch,
     refusals: list[Refusal] = []
     for text in wanted:
         try:
+            if is_address(text, FIXED):
+                refusals.append(_of_fixed(diff, text, function_named(diff.fixed, text, FIXED)))
+                continue
             entry = diff.base.function_named(text).entry
         except Refused as unknown:
             added = _added(diff, text)
@@ -115,16 +119,24 @@ def _call(image: Image, caller: Function, callee: Rva) -> dict[str, object]:
 
 def _added(diff: ImageDiff, text: str) -> Refusal | None:
     """What to say of a listed function that only the fixed image has."""
-    row = next((row for row in diff.of(Verdict.ADDED) if row.fixed and text in _spelt(row.fixed)), None)
-    if row is None or row.fixed is None:
-        return None
+    row = next((row for row in diff.of(Verdict.ADDED) if row.fixed and text in (*row.fixed.names, f"rva:0x{row.fixed.entry:x}")), None)
+    return None if row is None or row.fixed is None else _new(text, row.fixed)
+
+
+def _of_fixed(diff: ImageDiff, text: str, function: Function) -> Refusal:
+    """What to say of a function that is listed by its address in the fixed image: what travels is named as in the base."""
+    row = next((row for row in diff.functions if row.base and row.fixed and row.fixed.entry == function.entry), None)
+    if row is None or row.base is None:
+        return _new(text, function)
+    spelt = f"rva:0x{row.base.entry:x}"
+    reason = f"{text} is an address of the fixed image; write {spelt}, which is that function in the base"
+    evidence = {"near": [spelt], "image": "fixed", "base_function": int(row.base.entry)}
+    return Refusal(Rule.NO_SUCH_FUNCTION, text, function.entry, reason, evidence)
+
+
+def _new(text: str, added: Function) -> Refusal:
     reason = f"{text} is new, so there is nothing to replace; list a function that calls it, and it comes along"
-    return Refusal(Rule.NOT_CHANGED, text, None, reason, {"function": text, "fixed_rva": int(row.fixed.entry)})
-
-
-def _spelt(added: Function) -> tuple[str, ...]:
-    """What a function of the fixed image alone may be called in a list."""
-    return *added.names, f"rva:0x{added.entry:x}", f"fixed:0x{added.entry:x}"
+    return Refusal(Rule.NOT_CHANGED, text, None, reason, {"function": text, "fixed_rva": int(added.entry)})
 
 
 def _why(row: FunctionMatch, base: View, fixed: View, changed: Collection[str]) -> str:

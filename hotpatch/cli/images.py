@@ -95,7 +95,7 @@ def diff(
     if listing is not None and function is not None and row is not None:
         from hotpatch.report.side_text import SideBySide
 
-        shown: RenderableType = SideBySide(listing, function, verdict=row.verdict, everything=all)
+        shown: RenderableType = SideBySide(listing, comparison.titles_of(row, function), verdict=row.verdict, everything=all)
     else:
         shown = text.diff(document, everything=all)
     if html is None:

@@ -13,24 +13,32 @@ if TYPE_CHECKING:
     from hotpatch.image.image import Image
     from hotpatch.image.model import Function
 
-_RVA_PREFIX = "rva:"
+RVA = "rva:"
+"""Before the address of a function of an image; of a comparison's two, of the base."""
+FIXED = "fixed:"
+"""Before the address of a function of the fixed image, which no address in the base names where only that has it."""
 _RVA_LIMIT = 1 << 32
 _ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+|[0-9][0-9a-fA-F]{2,7}")
 _NEAR_NAMES = 5
 
 
-def function_named(image: Image, text: str) -> Function:
-    """The function of ``image`` called ``text``: an export, then a symbol, or ``rva:0x…``.
+def is_address(text: str, before: str) -> bool:
+    """Whether ``text`` is an address with ``before`` it, and no C++ name of a namespace that is called so (``fixed::f``)."""
+    return text.startswith(before) and not text.startswith(f"{before}:")
+
+
+def function_named(image: Image, text: str, before: str = RVA) -> Function:
+    """The function of ``image`` called ``text``: an export, then a symbol, or an address with ``before`` it, as ``rva:0x…``.
 
     Raises:
-        InputError: The text names nothing, or no RVA stands behind ``rva:``.
+        InputError: The text names nothing, or no RVA stands behind ``before``.
         Refused: There is none, or several (rule no-such-function).
     """
     expect(text, str, "a function's name", "write an export, a symbol, or rva:0x1234")
     if not text:
         raise InputError(text, "names no function; write an export, a symbol, or rva:0x1234")
-    if text.startswith(_RVA_PREFIX):
-        return _by_rva(image, text)
+    if is_address(text, before):
+        return _by_rva(image, text, before)
     export = image.exports_by_name.get(text)
     if export is not None:
         if export.rva is None:
@@ -43,7 +51,7 @@ def function_named(image: Image, text: str) -> Function:
     if len(found) == 1:
         return found[0]
     if found:
-        places = [f"rva:0x{function.entry:x}" for function in found]
+        places = [f"{before}0x{function.entry:x}" for function in found]
         reason = f"{len(found)} functions are called {text}; name one by its address: {', '.join(places)}"
         raise _refused(text, None, reason, {"at": places})
     names = sorted({name for function in image.functions for name in function.names})
@@ -61,23 +69,29 @@ def function_named(image: Image, text: str) -> Function:
     raise _refused(text, None, f"{image.name} has no function called {text}{other}; {hint}", {"near": near} if near else {})
 
 
-def _by_rva(image: Image, text: str) -> Function:
+def _by_rva(image: Image, text: str, before: str) -> Function:
     try:
-        rva = int(text.removeprefix(_RVA_PREFIX), 0)
+        rva = int(text.removeprefix(before), 0)
     except ValueError:
         rva = -1
     if not 0 <= rva < _RVA_LIMIT:
-        raise InputError(text, "is no RVA; write one as rva:0x1234")
+        raise InputError(text, f"is no RVA; write one as {before}0x1234")
     function = image.function_of_entry(rva)
     if function is not None:
         return function
     around = image.function_at(rva)
-    hint = f"that is inside of {_with_entry(around)}" if around else "hotpatch inspect lists the entries"
-    raise _refused(text, None, f"no function of {image.name} begins at 0x{rva:x}; {hint}", {"rva": rva})
+    hint = f"that is inside of {_with_entry(around, before)}" if around else "hotpatch inspect lists the entries"
+    raise _refused(
+        text,
+        None,
+        f"no function of {image.name} begins at 0x{rva:x}; {hint}",
+        {"image": "fixed", "rva": rva} if before == FIXED else {"rva": rva},
+    )
 
 
-def _with_entry(function: Function) -> str:
-    return f"{function.name}, which begins at rva:0x{function.entry:x}" if function.name else f"the function at rva:0x{function.entry:x}"
+def _with_entry(function: Function, before: str) -> str:
+    entry = f"{before}0x{function.entry:x}"
+    return f"{function.name}, which begins at {entry}" if function.name else f"the function at {entry}"
 
 
 def _refused(text: str, rva: Rva | None, reason: str, evidence: dict[str, object]) -> Refused:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from hotpatch.differ import Listings
-from hotpatch.errors import InputError, Refusal, Refused, Rule
+from hotpatch.errors import Refusal, Refused, Rule
+from hotpatch.image.lookup import FIXED, RVA, function_named, is_address
 from hotpatch.report import convert
 from hotpatch.report.diff_documents import (
     BlockDocument,
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
     from hotpatch.differ import FunctionMatch, ImageDiff, Listing, ListingBlock, ListingExit
     from hotpatch.image import Image
-
-
-_FIXED = "fixed:"
-"""Before the address of a function that only the fixed image has, and so no address in the base names."""
 
 
 def diff(value: ImageDiff, listing: Listing | None = None) -> DiffDocument:
@@ -113,11 +110,8 @@ def row_of(found: ImageDiff, function: str) -> FunctionMatch:
     Raises:
         Refused: Neither image has it (rule no-such-function).
     """
-    if function.startswith(_FIXED):
-        try:
-            entry = found.fixed.function_named(f"rva:{function.removeprefix(_FIXED)}").entry
-        except InputError as error:
-            raise InputError(function, "is no address of the fixed image; write one as fixed:0x1234") from error
+    if is_address(function, FIXED):
+        entry = function_named(found.fixed, function, FIXED).entry
         row = next((row for row in found.functions if row.fixed and row.fixed.entry == entry), None)
         return _known(row, function)
     try:
@@ -131,6 +125,15 @@ def row_of(found: ImageDiff, function: str) -> FunctionMatch:
     else:
         row = next((row for row in found.functions if row.base and row.base.entry == entry), None)
     return _known(row, function)
+
+
+def titles_of(row: FunctionMatch, function: str) -> tuple[str, str]:
+    """What ``function``, as it was typed, is called in the base and in the fixed image: each by its own address where it has no name."""
+    if not is_address(function, FIXED) and not is_address(function, RVA):
+        return function, function
+    sides = (row.base, RVA), (row.fixed, FIXED)
+    titles = [None if side is None else side.name or f"{before}0x{side.entry:x}" for side, before in sides]
+    return titles[0] or titles[1] or function, titles[1] or titles[0] or function
 
 
 def _known(row: FunctionMatch | None, function: str) -> FunctionMatch:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
-from hotpatch.errors import printable
+from hotpatch.errors import counted, printable
 from hotpatch.report.tables import INDENT, hexadecimal, table
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ _IN_THE_REASON = frozenset({"near"})
 """Evidence that the reason of a refusal has in full; documents have it for programs."""
 _AT_PLACES = frozenset({"image", "instruction", "rva", "bytes", "kind", "base_function"})
 """Evidence about the place of a refusal, which the line for that has where one sentence is said of several."""
+_FEWEST = 2
+"""Functions that are counted; what is said of one alone is counted by its places."""
 _SHOWN = 4
 """Rows of a fact that text shows."""
 
@@ -67,8 +69,7 @@ def refusals(
     parts: list[RenderableType] = []
     for group in _alike(items):
         rule, reason = group[0].rule, group[0].reason
-        several = f"{len(group)} {'data' if rule.startswith('data-') else 'functions'}"
-        where = place_of(group[0]) if len(group) == 1 else several
+        where = place_of(group[0]) if len(group) == 1 else _several(group)
         when = f"[{at}] " if at is not None else ""
         parts.append(Text.assemble(when, (f"{called} ", "red"), (rule, "bold red"), f"  {where}" if where else ""))
         parts.append(Padding(Text(printable(reason)), INDENT))
@@ -93,6 +94,25 @@ def _alike(items: Iterable[RefusalDocument]) -> Iterable[list[RefusalDocument]]:
     return groups.values()
 
 
+def _several(group: Sequence[RefusalDocument]) -> str:
+    """How many data, functions and places there are in ``group``; of one function, or of what is none, the places alone."""
+    if group[0].rule.startswith("data-"):
+        return f"{len(group)} data"
+    functions = {_function_of(item) for item in group} - {None}
+    places = counted(len(group), "place")
+    if len(functions) < _FEWEST:
+        return places
+    return f"{len(functions)} functions{f', {places}' * (len(functions) != len(group))}"
+
+
+def _function_of(item: RefusalDocument) -> object:
+    """What tells the function of a refusal from others, which have its name perhaps; nothing where it is about a place in data."""
+    base = item.evidence.get("base_function")
+    if item.function is None and base is None:
+        return item.rva if item.evidence.get("instruction") and item.rva != item.evidence.get("rva") else None
+    return item.function, base
+
+
 def place_of(item: RefusalDocument) -> str:
     """Function and address; a function without a name as it is typed, which is by its address in the base."""
     of_fixed = item.evidence.get("image") == "fixed"
@@ -103,13 +123,17 @@ def place_of(item: RefusalDocument) -> str:
 
 
 def _places(group: Sequence[RefusalDocument]) -> RenderableType:
-    """A line for each place of ``group``, with the instruction where there is one."""
+    """A line for each place of ``group``, with the instruction where there is one; those of one function under its first."""
     rows = table("place", "instruction", fold=("instruction",))
     rows.show_header = False
+    by_place: dict[str, list[RefusalDocument]] = {}
     for item in group:
-        instruction = item.evidence.get("instruction")
-        site = f"{told('rva', item.evidence.get('rva'))}: {instruction}" if instruction else ""
-        rows.add_row(place_of(item), Text(site, style="dim"))
+        by_place.setdefault(place_of(item), []).append(item)
+    for place, items in by_place.items():
+        for number, item in enumerate(items):
+            instruction = item.evidence.get("instruction")
+            site = f"{told('rva', item.evidence.get('rva'))}: {instruction}" if instruction else ""
+            rows.add_row("" if number and site else place, Text(site, style="dim"))
     return rows
 
 

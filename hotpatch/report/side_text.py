@@ -30,10 +30,10 @@ _INDENT, _FOLDED = "  ", "      "
 class SideBySide:
     """A listing in two columns, as wide as their text where there is room, else folded; blocks that differ and one around each."""
 
-    def __init__(self, listing: Listing, title: str, *, verdict: str = "changed", everything: bool = False) -> None:
-        """Show ``listing`` of the function called ``title``, with a ``verdict`` other than changed; with ``everything`` all blocks."""
+    def __init__(self, listing: Listing, titles: tuple[str, str], *, verdict: str = "changed", everything: bool = False) -> None:
+        """Show ``listing`` under what the function is called on either side, a ``verdict`` other than changed; with ``everything`` all."""
         said = "" if verdict == "changed" else f" ({verdict})"
-        self._rows = list(_rows(listing, (f"{title} in the base", f"{title} in the fixed image{said}"), everything=everything))
+        self._rows = list(_rows(listing, (f"{titles[0]} in the base", f"{titles[1]} in the fixed image{said}"), everything=everything))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Lines of at most the console's width."""

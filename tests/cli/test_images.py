@@ -271,9 +271,41 @@ def test_a_function_without_a_name_that_only_the_fixed_build_has_is_named_as_it_
     answer = ask("diff", *pair, "--function", nameless[0])
     assert answer.code == 0
     assert f"{nameless[0]} in the fixed image (added)" in answer.out
-    refused = ask("build", *pair, "-o", tmp_path / "fix.dll", "--only", nameless[0], "--json").document("build")["refused"]
-    assert [item["rule"] for item in refused] == ["not-changed"]
+    for spelt in (nameless[0], f"fixed:{int(nameless[0].removeprefix('fixed:'), 0)}"):
+        refused = ask("build", *pair, "-o", tmp_path / "fix.dll", "--only", spelt, "--json").document("build")["refused"]
+        assert [item["rule"] for item in refused] == ["not-changed"]
     assert ask("diff", *pair, "--function", "fixed:0x1").code == 4
+
+
+def test_an_address_of_the_fixed_build_is_spelt_so_wherever_it_is_told(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = image("basic", machine), image("basic", machine, "fixed")
+    rows = {row["name"]: row for row in ask("diff", *pair, "--json").document("diff")["functions"]}
+    base, fixed = (f"{word}:0x{rows['clamp'][f'{side}_rva']:x}" for word, side in (("rva", "base"), ("fixed", "fixed")))
+    title = ask("diff", *pair, "--function", fixed).out.splitlines()[0]
+    assert " ".join(title.split()) == "clamp in the base clamp in the fixed image"
+    (refusal,) = ask("diff", *pair, "--function", "fixed:0x9999", "--json").document("refused")["refused"]
+    assert (refusal["function"], refusal["evidence"]) == ("fixed:0x9999", {"image": "fixed", "rva": 0x9999})
+    inside = f"fixed:{rows['clamp']['fixed_rva'] + 4}"
+    assert f"that is inside of clamp, which begins at {fixed}" in ask("diff", *pair, "--function", inside).out
+    for spelt in (fixed, f"fixed:{rows['clamp']['fixed_rva']}"):
+        command = "build", *pair, "-o", tmp_path / "fix.dll", "--only", spelt, "--json"
+        (refusal,) = ask(*command).document("build")["refused"]
+        assert (refusal["rule"], refusal["function"]) == ("no-such-function", spelt)
+        assert refusal["reason"] == f"{spelt} is an address of the fixed image; write {base}, which is that function in the base"
+
+
+def test_a_namespace_may_be_called_as_what_is_before_an_address(ask: Ask, image, machine, tmp_path: Path) -> None:
+    pair = []
+    for side in ("base", "fixed"):
+        data = Path(image("new-constant", machine, side)).read_bytes()
+        assert (data.count(b"describe\0"), data.count(b"category\0")) == (1, 1)
+        pair.append(tmp_path / f"{side}.dll")
+        pair[-1].write_bytes(data.replace(b"describe\0", b"fixed::d\0").replace(b"category\0", b"rva::cat\0"))
+    for name in ("fixed::d", "rva::cat"):
+        answer = ask("diff", *pair, "--function", name)
+        assert (answer.code, answer.out.splitlines()[0].split()[0]) == (0, name)
+    (refusal,) = ask("build", *pair, "-o", tmp_path / "fix.dll", "--only", "fixed::none", "--json").document("build")["refused"]
+    assert refusal["reason"].startswith("base.dll has no function called fixed::none")
 
 
 def test_html_page_escapes_names(ask: Ask, image, machine, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def block(label: str, kind: str = "same", *leads: str, moved: bool = False, text
 
 def shown(blocks: list[ListingBlock], width: int = 80, *, everything: bool = False, by_shape: int = 0) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
-    console.print(SideBySide(Listing(tuple(blocks), by_shape), "f", everything=everything), crop=False)
+    console.print(SideBySide(Listing(tuple(blocks), by_shape), ("f", "f"), everything=everything), crop=False)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 

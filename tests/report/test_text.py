@@ -202,6 +202,22 @@ def test_what_is_refused_of_several_functions_for_one_datum_is_told_once() -> No
     ]
 
 
+def _row_of(function: str, rva: int, at: int) -> str:
+    return f"    {function}  0x{rva:x} of the fixed image  0x{at:x}: mov eax, {at}"
+
+
+def test_places_of_one_function_are_counted_as_places_and_stand_under_it() -> None:
+    made = [_unresolved("f", 0x1010, 0x1018, base=0x1000), _unresolved("g", 0x1100, 0x1104), _unresolved("f", 0x1010, 0x1020, base=0x1000)]
+    assert shown(refused.refusals(made), 200)[:6:5] == ["refused unresolved-reference  2 functions, 3 places", _row_of("g", 0x1100, 0x1104)]
+    one = shown(refused.refusals([made[0], made[2]]), 200)
+    assert one[0] == "refused unresolved-reference  2 places"
+    assert one[3:5] == [_row_of("f", 0x1010, 0x1018), f"{'':34}0x1020: mov eax, 4128"]
+    data = [_unresolved(None, 0x2038, 0x2038), _unresolved(None, 0x2000, 0x2000)]
+    assert shown(refused.refusals(data), 200)[0] == "refused unresolved-reference  2 places"
+    twins = [made[0], _unresolved("f", 0x1050, 0x1058, base=0x1040)]
+    assert shown(refused.refusals(twins), 200)[0] == "refused unresolved-reference  2 functions"
+
+
 def test_a_function_without_a_name_is_called_as_it_is_typed() -> None:
     item = RefusalDocument(rule="entry-not-patchable", function=None, rva=0x1010, reason="no", evidence={})
     assert shown(refused.refusals([item]))[0] == "refused entry-not-patchable  rva:0x1010"
