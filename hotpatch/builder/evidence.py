@@ -16,9 +16,10 @@ def advice(base: Image, fixed: Image) -> str:
 
 
 def instruction_evidence(image: Image, rva: int, size: int) -> dict[str, object]:
-    """Bytes and text of the instruction at ``rva``."""
-    code = image.read(rva, size)
-    first = next(iter(image.architecture.disassemble(code, rva)), None)
+    """Bytes and text of the instruction at ``rva``; no text where that is a pointer in data."""
+    code, section = image.read(rva, size), image.section_at(rva)
+    is_code = section is not None and image.holds_code(section)
+    first = next(iter(image.architecture.disassemble(code, rva)), None) if is_code else None
     text = f"{first.mnemonic} {first.operands}".rstrip() if first else None
     return {"rva": int(rva), "bytes": code.hex(), "instruction": text}
 
