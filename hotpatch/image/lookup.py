@@ -23,7 +23,12 @@ _NEAR_NAMES = 5
 
 
 def is_address(text: str, before: str) -> bool:
-    """Whether ``text`` is an address with ``before`` it, and no C++ name of a namespace that is called so (``fixed::f``)."""
+    """Whether ``text`` is an address with ``before`` it, and no C++ name of a namespace that is called so (``fixed::f``).
+
+    Raises:
+        InputError: It is no text.
+    """
+    expect(text, str, "a function's name", "write an export, a symbol, or rva:0x1234")
     return text.startswith(before) and not text.startswith(f"{before}:")
 
 
@@ -34,10 +39,10 @@ def function_named(image: Image, text: str, before: str = RVA) -> Function:
         InputError: The text names nothing, or no RVA stands behind ``before``.
         Refused: There is none, or several (rule no-such-function).
     """
-    expect(text, str, "a function's name", "write an export, a symbol, or rva:0x1234")
+    by_address = is_address(text, before)
     if not text:
         raise InputError(text, "names no function; write an export, a symbol, or rva:0x1234")
-    if is_address(text, before):
+    if by_address:
         return _by_rva(image, text, before)
     export = image.exports_by_name.get(text)
     if export is not None:
