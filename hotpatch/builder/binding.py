@@ -495,9 +495,13 @@ class _Binder:
 
 
 def _rows_by_fixed(diff: ImageDiff) -> Mapping[Rva, FunctionMatch]:
-    """The row of each fixed entry; where folding gives several, one with a base."""
+    """The row of each fixed entry; where folding gives several, one with a base that is the same, else one with a base."""
     rows: dict[Rva, list[FunctionMatch]] = defaultdict(list)
     for row in diff.functions:
         if row.fixed is not None:
             rows[row.fixed.entry].append(row)
-    return {entry: min(found, key=lambda row: (row.base is None, row.base.entry if row.base else 0)) for entry, found in rows.items()}
+    return {entry: min(found, key=_rank) for entry, found in rows.items()}
+
+
+def _rank(row: FunctionMatch) -> tuple[bool, bool, int]:
+    return row.base is None, row.verdict is Verdict.CHANGED, row.base.entry if row.base else 0

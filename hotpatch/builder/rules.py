@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from hotpatch.arch import Use
 from hotpatch.builder.callbacks import callback_functions
-from hotpatch.differ import Verdict
+from hotpatch.differ.copies import are_copies
+from hotpatch.differ.view import view_of
 from hotpatch.errors import InputError, Refusal, Rule
 from hotpatch.patch import ORIGINAL_PREFIX, SUPPORT_LIBRARY, Moment
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hotpatch.address import Rva
     from hotpatch.builder.model import Selected
     from hotpatch.differ import ImageDiff
-    from hotpatch.image import Image
+    from hotpatch.image import Function, Image
 
 OVERRIDABLE = frozenset(
     {
@@ -157,15 +158,16 @@ def _callers(image: Image) -> tuple[dict[Rva, set[Rva]], set[Rva]]:
 
 
 def _folded(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
-    """One body in the base that is several functions in the fixed image cannot become all of them."""
-    fates: dict[Rva, list[tuple[Rva | None, Verdict, str | None]]] = defaultdict(list)
+    """One body in the base that is several functions in the fixed image cannot become all of them, unless these are copies."""
+    fixed = view_of(diff.fixed)
+    fates: dict[Rva, list[Function]] = defaultdict(list)
     for row in diff.functions:
-        if row.base is not None and row.verdict is not Verdict.REMOVED:
-            fates[row.base.entry].append((row.fixed.entry if row.fixed else None, row.verdict, row.fixed.name if row.fixed else None))
+        if row.base is not None and row.fixed is not None:
+            fates[row.base.entry].append(row.fixed)
     for entry in sorted({item.base.entry for item in selected}):
-        targets = {fixed for fixed, _, _ in fates[entry]}
-        if len(targets) > 1:
-            names = sorted(name or "?" for _, _, name in fates[entry])
+        targets = sorted({function.entry for function in fates[entry]})
+        if not all(are_copies(fixed, targets[0], target) for target in targets):
+            names = sorted(function.name or "?" for function in fates[entry])
             base = next(item.base for item in selected if item.base.entry == entry)
             yield Refusal(
                 Rule.FOLDED,
@@ -173,5 +175,5 @@ def _folded(diff: ImageDiff, selected: Sequence[Selected]) -> Iterator[Refusal]:
                 entry,
                 f"the base has one body for {', '.join(names)} (identical code folding) and the fixed image has several; "
                 "callers cannot be told apart: build the base without /OPT:ICF",
-                {"names": names, "fixed_rvas": sorted(int(target) for target in targets if target is not None)},
+                {"names": names, "fixed_rvas": [int(target) for target in targets]},
             )

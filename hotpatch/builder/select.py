@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hotpatch.builder.evidence import instruction_evidence
 from hotpatch.builder.model import Selected
 from hotpatch.differ import Verdict
+from hotpatch.differ.copies import are_copies
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.view import view_of
 from hotpatch.errors import Refusal, Refused, Rule
@@ -47,11 +48,13 @@ def select(diff: ImageDiff, only: Iterable[str] = (), leave_out: Iterable[str] =
     if wanted or unwanted:
         refusals += _left_behind(diff, rows, base)
     changed = frozenset(name for row in diff.of(Verdict.CHANGED) if row.fixed for name in row.fixed.names)
-    selected = {
-        (row.base.entry, row.fixed.entry): Selected(row.base, row.fixed, _why(row, base, fixed, changed))
-        for row in rows
-        if row.base is not None and row.fixed is not None
-    }
+    selected: dict[tuple[Rva, Rva], Selected] = {}
+    for row in rows:
+        if row.base is None or row.fixed is None:
+            continue
+        there, here = row.base.entry, row.fixed.entry
+        if not any(old == there and are_copies(fixed, new, here) for old, new in selected):
+            selected[there, here] = Selected(row.base, row.fixed, _why(row, base, fixed, changed))
     return tuple(selected[key] for key in sorted(selected)), tuple(refusals)
 
 

@@ -138,8 +138,9 @@ class ImageDiff:
 
     @cached_property
     def base_entries(self) -> Mapping[Rva, Rva]:
-        """Fixed entry → base entry of every matched pair; of several that folding made one in the fixed image, the last."""
-        return {row.fixed.entry: row.base.entry for row in self.functions if row.base and row.fixed}
+        """Fixed entry → base entry of every matched pair; of several that folding made one there, the last of the same body."""
+        first = sorted(self.functions, key=lambda row: row.verdict is not Verdict.CHANGED)
+        return {row.fixed.entry: row.base.entry for row in first if row.base and row.fixed}
 
     @cached_property
     def pairs(self) -> frozenset[tuple[Rva, Rva]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.differ.beyond import another_reached
+from hotpatch.differ.copies import are_copies
 from hotpatch.differ.correspond import aligned_lines
 from hotpatch.differ.cosmetic import cosmetic_pairs
 from hotpatch.differ.distant import address_of
@@ -46,13 +47,15 @@ def _refer_alike(relation: Correspondence, old: Body, new: Body) -> bool:
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:
     """Take back extra pairs that differ after all; says whether there were any.
 
-    Those stay by whose names the fixed image has one function where the base has two: the base's other becomes that one, too.
+    Those stay by whose names, or tables, the fixed image has one function where the base has two: the base's other becomes that one, too.
+    Those stay as well where the fixed image has copies of what the base's one became.
     """
     wrong = {
         (base, fixed)
         for base, fixed in matching.folded
-        if (matching.forward.get(base) is not None or (base, fixed) in matching.nameless)
+        if (base in matching.forward or (base, fixed) in matching.nameless)
         and verdict_of(relation, base, fixed) is Verdict.CHANGED
+        and not (base in matching.forward and are_copies(relation.fixed, matching.forward[base], fixed))
     }
     matching.folded -= wrong
     return bool(wrong)

@@ -120,11 +120,14 @@ class Correlation:
             return self._is_beside_carried(mine, theirs, function)
         if meant == base or (base, fixed) in self.diff.pairs:
             return True
+        are_pages = base % PAGE == 0 == fixed % PAGE
+        if are_pages and self._is_page(base, fixed, function):
+            # The page of something, left in a register by the first of two instructions.
+            return True
         if meant is None and self.counterpart(base) is None:
             return self._are_jump_tables(base, fixed, function) or self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
-        if base % PAGE == 0 == fixed % PAGE:
-            # The page of something, left in a register by the first of two instructions.
-            return self._is_page(base, fixed, function)
+        if are_pages:
+            return False
         if fixed in self.named.targets(function) or (meant is not None and fixed in self._starts):
             return self.meant(fixed - 1) == base - 1 and meant is None
         if fixed & _BYTE == base & _BYTE and fixed & _BYTE in _SET and self._is_around(base, fixed):

@@ -68,6 +68,36 @@ TRIALS: dict[str, Trial] = {
         refused="folded-function",
         refused_without=BUILT,
     ),
+    "a-getter-that-becomes-the-same-as-another": Trial(
+        """
+        typedef u64 (*get)(u64);
+        static NOINLINE u64 row(u64 at) { return at >> 32; }
+        static NOINLINE u64 column(u64 at) { return «at & 0xffff|at * 3 + 4»; }
+        static NOINLINE u64 size(u64 at) { return at * 3 + 4; }
+        static struct { const char *name; get get; } members[] = {{"row", row}, {"column", column}, {"size", size}};
+        EXPORT NOINLINE u64 f(u64 index, u64 at) { return members[index % 3].get(at); }
+        EXPORT NOINLINE void set(u64 index) { members[index % 3].get = row; }
+        """,
+        build='ldflags = ["/opt:icf"]\ncflags = ["-ffunction-sections"]',
+        calls=(("f", 0, 70000), ("f", 1, 70000), ("f", 2, 70000), ("set", 2), ("f", 1, 70001)),
+        travels=("column",),
+    ),
+    "copies-of-what-one-function-became": Trial(
+        """
+        typedef u64 (*call)(u64);
+        static u64 last;
+        static NOINLINE u64 once(u64 x) { «|if (x == 7) return 0; »last = x; return x * 3; }
+        «|static NOINLINE u64 again(u64 x) { if (x == 7) return 0; last = x; return x * 3; }»
+        static NOINLINE u64 other(u64 x) { return last + x; }
+        static struct { u64 number; call call; } slots[] = {{17, once}, {23, other}, {29, «once|again»}};
+        EXPORT NOINLINE u64 f(u64 index, u64 x) { return slots[index % 3].call(x); }
+        EXPORT NOINLINE void set(u64 index) { slots[index % 3].call = other; }
+        """,
+        calls=(("f", 0, 7), ("f", 1, 1), ("f", 2, 7), ("f", 2, 9), ("f", 1, 2), ("set", 0), ("f", 0, 1)),
+        travels=("once",),
+        refused="data-init",
+        refused_without=BUILT,
+    ),
     "an-end-of-live-data-where-the-next-section-begins": Trial(
         """
         #define IN(name) __attribute__((section(name)))

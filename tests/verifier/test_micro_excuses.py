@@ -15,7 +15,7 @@ from hotpatch.verifier import MicroExecution, MicroOutcome, verify_functions
 from hotpatch.verifier.micro_compare import Comparison
 from hotpatch.verifier.micro_correlation import Correlation
 from hotpatch.verifier.micro_observed import Observed, Seen
-from tests.emulator.pe import DATA, RDATA, RW, TEXT, Pe
+from tests.emulator.pe import DATA, RDATA, RELOC, RW, TEXT, Pe
 from tests.verifier.damage import with_code
 
 each_machine = pytest.mark.parametrize("machine", Machine)
@@ -215,6 +215,25 @@ def test_an_address_that_moved_by_a_page_is_taken_away_from_a_made_up_one(machin
         pe.put(TEXT + 0x100, assemble(machine, "ret", TEXT))
         pe.cursor = RDATA + 0x800
         pe.exports("walk.dll", [("walk", TEXT), ("callee", TEXT + 0x100), ("text", text), ("other", other), ("end", other + 8)])
+        images.append(pe.build("walk.dll"))
+    report = _relocated(images)
+    assert (report.outcome is not MicroOutcome.DIFFER) == same, report.text
+
+
+@pytest.mark.parametrize(("place", "same"), [(RELOC + 0x210, True), (RELOC + 0x310, False)])
+def test_the_page_of_what_is_named_is_left_in_a_register(place: int, same: bool) -> None:
+    """On the page begins something else, which neither image shares with the other."""
+    images = []
+    for text, named in ((RDATA + 0x200, RDATA + 0x200), (RELOC + 0x210, place)):
+        pe = Pe(Machine.ARM64)
+        code = f"adrp x0, {named & -0x1000}; cbz x1, 0x100c; add x0, x0, #{named & 0xFFF}; ret"
+        pe.put(TEXT, assemble(Machine.ARM64, code, TEXT))
+        pe.put(RDATA, bytes(range(1, 17)))
+        pe.put(RELOC, bytes(range(17, 33)))
+        pe.put(text, b"a text\0")
+        pe.put(text + 0x100, b"other\0")
+        pe.cursor = RDATA + 0x800
+        pe.exports("walk.dll", [("walk", TEXT), ("text", text), ("end", text + 8), ("other", text + 0x100)])
         images.append(pe.build("walk.dll"))
     report = _relocated(images)
     assert (report.outcome is not MicroOutcome.DIFFER) == same, report.text
