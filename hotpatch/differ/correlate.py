@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.copies import are_copies
+from hotpatch.differ.folds import Folds
 from hotpatch.differ.funclets import Funclets
 from hotpatch.differ.gaps import gaps, in_order
 from hotpatch.differ.idle import TELLING_SIZE, Idle
@@ -26,7 +26,7 @@ from hotpatch.differ.traits import callers, described, flow_shape, mentions, nei
 from hotpatch.differ.votes import Votes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from hotpatch.differ.alignments import Alignments
     from hotpatch.differ.parts import Link
@@ -46,9 +46,10 @@ _GAP_LIMIT = 400
 """Pairs of functions between two matched neighbours that are compared at most."""
 
 
-def correlate(base: View, fixed: View, alignments: Alignments) -> Matching:
-    """Match the functions of two images; ``alignments`` are of these."""
-    return _Correlator(base, fixed, alignments).run()
+def correlate(base: View, fixed: View, alignments: Alignments) -> tuple[Matching, Folds]:
+    """Match the functions of two images, of which ``alignments`` are; with what pairs more of them where data tell."""
+    correlator = _Correlator(base, fixed, alignments)
+    return correlator.run(), correlator.folds
 
 
 class _Correlator:
@@ -58,6 +59,7 @@ class _Correlator:
         self.names = Names(base, fixed)
         self.likeness = Likeness(base, fixed)
         self.funclets = Funclets(base, fixed, self.matching, self.likeness)
+        self.folds = Folds(base, fixed, self.matching, self.names, self.funclets)
         self.idle = Idle(base, fixed, self.likeness)
         self.tables = NamingTables(base, fixed)
         self.ordinals = Ordinals(base, fixed)
@@ -108,40 +110,13 @@ class _Correlator:
         return self.matching
 
     def _fold(self) -> None:
-        """Where one image has a body once and the other twice, pair what is left with what functions of the same body refer to instead.
-
-        Linkers fold functions together that are the same in all they refer to; whether these are, is seen when all is matched. A body that
-        changed stands for two as well where the fixed image has copies of what it became.
-        """
-        forward, backward = self.matching.forward, self.matching.backward
-        for base, fixed in self.votes.pairs():
-            is_extra = (base in forward) != (fixed in backward)
-            is_same = is_extra and (self._same_body(base, fixed) or (base in forward and are_copies(self.fixed, forward[base], fixed)))
-            if is_same and self.names.allow(base, fixed) and self.funclets.may_pair(base, fixed):
-                self.matching.folded.add((base, fixed))
-                self.matching.nameless.add((base, fixed))
-        for base, fixed in (*self.ordinals.pairs(self.matching), *self._listed_elsewhere()):
-            if fixed in backward and self.names.allow(base, fixed) and self.funclets.may_pair(base, fixed):
-                self.matching.folded.add((base, fixed))
-
-    def _listed_elsewhere(self) -> list[Pair]:
-        """Functions of the base that nothing matched, where tables that name what they lead to have one in their place that is matched.
-
-        What was fixed became the same as another function, with which the linker folded it.
-        """
+        """Where one image has a body once and the other twice, pair what is left with what functions of the same body refer to instead."""
+        self.folds.add_same(self.votes.pairs())
+        self.folds.add_merged(self.ordinals.pairs(self.matching))
         partners: dict[int, set[int]] = defaultdict(set)
-        for base, fixed in self._listed_pairs(set(self._open_base()), self.matching.backward):
+        for base, fixed in self.tables.pairs(set(self._open_base()), self.matching.backward):
             partners[base].add(fixed)
-        return [(base, min(fixed)) for base, fixed in sorted(partners.items()) if len(fixed) == 1]
-
-    def _listed_pairs(self, there: Collection[int], here: Collection[int]) -> Mapping[Pair, Sequence[int]]:
-        """Functions of either image that tables that name what they lead to hold at the same place; where the base has such tables."""
-        found: dict[Pair, list[int]] = {}
-        for tables in self.tables.alike(there, here) if there and here else ():
-            for pair in pointer_pairs(self.base, self.fixed, *tables):
-                if pair[0] in there and pair[1] in here:
-                    found.setdefault(pair, []).append(tables[0])
-        return found
+        self.folds.add_merged((base, min(fixed)) for base, fixed in sorted(partners.items()) if len(fixed) == 1)
 
     # what is left ------------------------------------------------------------------------------------------------------------------------
 
@@ -251,19 +226,8 @@ class _Correlator:
 
     def _copied(self) -> bool:
         """Of copies between which votes cannot choose, since either can stand for the function, the first."""
-        there, here = set(self._open_base()), set(self._open_fixed())
-        partners: dict[int, list[int]] = defaultdict(list)
-        owners: dict[int, set[int]] = defaultdict(set)
-        for base, fixed in self.votes.pairs() if there and here else ():
-            if base in there and fixed in here:
-                partners[base].append(fixed)
-                owners[fixed].add(base)
-        pairs = [
-            (base, found[0])
-            for base, found in partners.items()
-            if len(found) > 1 and all(owners[fixed] == {base} and are_copies(self.fixed, found[0], fixed) for fixed in found)
-        ]
-        return self._pair_all((pair for pair in pairs if self.names.allow(*pair)), Evidence.REFERENCES)
+        pairs = self.folds.first_copies(self.votes.pairs()) if self._open_base() and self._open_fixed() else ()
+        return self._pair_all([pair for pair in pairs if self.names.allow(*pair)], Evidence.REFERENCES)
 
     def _listed(self) -> bool:
         """What tables that name their functions hold by the same name, whoever uses them."""
@@ -272,7 +236,7 @@ class _Correlator:
             return False
         self._has_listed = True
         votes: Votes[None] = Votes()
-        for pair, voters in self._listed_pairs(there, here).items():
+        for pair, voters in self.tables.pairs(there, here).items():
             for voter in voters:
                 votes.add(pair, voter, None)
         return self._elect(votes)

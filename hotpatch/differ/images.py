@@ -8,7 +8,6 @@ from hotpatch.address import Rva
 from hotpatch.collection import without_collection
 from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.constants import Constants
-from hotpatch.differ.copies import pair_copies
 from hotpatch.differ.correlate import correlate
 from hotpatch.differ.correspond import Correspondence
 from hotpatch.differ.data import correlate_data
@@ -40,10 +39,10 @@ def diff_images(base: Image, fixed: Image) -> ImageDiff:
     fixed.expect(base)
     views = view_of(base), view_of(fixed)
     alignments = Alignments(*views)
-    matching = correlate(*views, alignments)
+    matching, folds = correlate(*views, alignments)
     twins = Twins.of(*views, matching, alignments)
     live = correlate_data(*views, matching, twins)
-    pair_copies(*views, matching, live.stretches)
+    folds.add_pointed(live.stretches)
     known = Known(*views, live.stretches, twins)
     is_settled = False
     while not is_settled:

@@ -15,7 +15,7 @@ from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.differ.texts import whole_text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.view import View
@@ -59,6 +59,15 @@ class NamingTables:
         olds, news = (_by_first_name(view, entries) for view, entries in zip(self._views, (there, here), strict=True))
         few = ((starts, news[key]) for key, starts in olds.items() if len(news.get(key, ())) in range(1, _NAMESAKES + 1))
         return [(old, new) for starts, others in few for old in starts for new in others if self.are_unique(old, new)]
+
+    def pairs(self, there: Collection[int], here: Collection[int]) -> Mapping[Pair, Sequence[int]]:
+        """Functions ``there`` in the base and ``here`` in the other that such tables hold at the same place, with the base's tables."""
+        found: dict[Pair, list[int]] = {}
+        for tables in self.alike(there, here) if there and here else ():
+            for pair in pointer_pairs(*self._views, *tables):
+                if pair[0] in there and pair[1] in here:
+                    found.setdefault(pair, []).append(tables[0])
+        return found
 
     def _both(self, old: int, new: int) -> Iterator[tuple[View, int]]:
         return zip(self._views, (old, new), strict=True)

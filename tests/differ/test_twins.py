@@ -146,7 +146,7 @@ def test_what_is_settled_beforehand_is_what_a_close_look_says(name, machine, pdb
     case = find_case(name)
     views = [view_of(open_image(case.image(machine, side), pdb=pdb)) for side in ("base", "fixed")]
     alignments = Alignments(*views)
-    matching = correlate(*views, alignments)
+    matching, _ = correlate(*views, alignments)
     twins = Twins.of(*views, matching, alignments)
     live = correlate_data(*views, matching, twins).ranges()
     quick, slow = (Correspondence(*views, matching, live) for _ in range(2))
