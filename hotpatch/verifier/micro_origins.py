@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import WHOLE_KINDS, Use
+from hotpatch.differ.copies import are_copies
+from hotpatch.differ.view import view_of
 from hotpatch.image import Function, FunctionSource, Range
 from hotpatch.patch import CarriedKind
 from hotpatch.verifier.micro_blocks import led_to_by_unwinding
@@ -38,6 +40,9 @@ class Origins:
     def agree(self, rva: int, fixed: int) -> bool:
         """Whether what is at ``rva`` of the patch image can be what the fixed image has at ``fixed``."""
         item = self._carried.at(rva)
+        if item is not None and item.kind is CarriedKind.FUNCTION:
+            function, view = self.function(rva), view_of(self._diff.fixed)
+            return function is None or (fixed in view.functions and are_copies(view, function.entry, fixed))
         origin = None if item is None or item.kind is not CarriedKind.DATA else self._found.get(int(item.patch_rva))
         return item is None or origin is None or fixed - origin == rva - item.patch_rva
 
