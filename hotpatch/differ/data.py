@@ -6,22 +6,21 @@ proof; instructions of changed functions that align are weaker and only heard wh
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.correspond import Ranges
 from hotpatch.differ.last import LastOnes
+from hotpatch.differ.live import Dispute, LiveData, Shift
+from hotpatch.differ.live_pairs import LivePairs
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.naming_tables import NamingTables, pointer_pairs, same_descriptions
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.differ.reached import is_the_same, reached_alike
-from hotpatch.differ.uses import live_names, open_targets, operations, parts_behind, type_pairs, users_of
+from hotpatch.differ.uses import live_names, open_targets, operations, type_pairs, users_of
 from hotpatch.differ.votes import Site, Tie, Votes
 
 if TYPE_CHECKING:
@@ -44,48 +43,6 @@ _POINTER_ROUNDS = 16
 """How far pointers in data are followed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Live data that correspond: ``fixed + i`` ↔ ``base + i`` for ``0 ≤ i < size`` (RVAs, bytes)."""
-
-    fixed: int
-    base: int
-    size: int
-    evidence: Evidence
-    name: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Dispute:
-    """Live data about which the evidence contradicts itself, with who says what."""
-
-    tie: Tie
-    sites: tuple[tuple[Site, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """Functions of the same body that agree that a part of a named datum has moved inside of it."""
-
-    name: str
-    base: int
-    fixed: int
-    sites: tuple[Site, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveData:
-    """What is known of live data."""
-
-    stretches: tuple[Stretch, ...]
-    disputes: tuple[Dispute, ...]
-    shifts: tuple[Shift, ...]
-
-    def ranges(self) -> Ranges:
-        """The lookup."""
-        return Ranges([(stretch.fixed, stretch.base, stretch.size) for stretch in self.stretches])
-
-
 def correlate_data(base: View, fixed: View, matching: Matching, twins: Twins) -> LiveData:
     """Match the live data of two images whose functions are matched."""
     search = _Search(base, fixed, matching, twins)
@@ -101,27 +58,20 @@ def correlate_data(base: View, fixed: View, matching: Matching, twins: Twins) ->
     search.last_ones()
     search.pointed_at()
     search.repeated_names()
-    return LiveData(search.stretches(), tuple(search.disputes), tuple(search.shifts))
+    return LiveData(search.live.stretches(), tuple(search.disputes), tuple(search.shifts))
 
 
 class _Search:
     def __init__(self, base: View, fixed: View, matching: Matching, twins: Twins) -> None:
         self.base, self.fixed, self.matching, self.twins = base, fixed, matching, twins
-        self.pairs: dict[int, int] = {}
-        """Base start → fixed start."""
-        self._starts: list[int] = []
-        self._taken: set[int] = set()
-        self.evidence: dict[int, Evidence] = {}
         self.disputes: list[Dispute] = []
         self.shifts: list[Shift] = []
         self._moved: dict[Pair, dict[int, _Telling]] = defaultdict(dict)
         self._stayed: set[int] = set()
-        self._reckoned: set[int] = set()
-        """What is a datum of its own though only one image names it."""
         self._one_sided: dict[Pair, dict[int, _Telling]] = defaultdict(dict)
         """Votes, by voter, for what one image alone names though symbols are known of both: they match nothing, but object."""
         self._names = {view: live_names(view) for view in (base, fixed)}
-        self._named = sorted(start for starts in self._names[base].values() for start in starts)
+        self.live = LivePairs(base, fixed, (start for starts in self._names[base].values() for start in starts))
 
     # evidence ----------------------------------------------------------------------------------------------------------------------------
 
@@ -131,20 +81,20 @@ class _Search:
         for name, starts in there.items():
             others = here.get(name, ())
             if len(starts) == 1 and len(others) == 1:
-                self._pair(starts[0], others[0], Evidence.NAME)
+                self.live.add(starts[0], others[0], Evidence.NAME)
 
     def headers(self) -> None:
         """What the headers give a role."""
         there, here = self.base.special_data, self.fixed.special_data
         for role in sorted(there.keys() & here.keys()):
             if self.base.place(there[role]).kind is PlaceKind.WRITABLE is self.fixed.place(here[role]).kind:
-                self._pair(there[role], here[role], Evidence.HEADERS)
+                self.live.add(there[role], here[role], Evidence.HEADERS)
 
     def types(self) -> None:
         """What describes C++ types."""
         for pair in type_pairs(self.base, self.fixed):
             if self._are_live(pair):
-                self._pair(*pair, Evidence.NAME)
+                self.live.add(*pair, Evidence.NAME)
 
     def proven(self) -> None:
         """What functions of the same body refer to."""
@@ -190,28 +140,28 @@ class _Search:
 
     def described(self) -> None:
         """What says by names and functions in it what it is, of all that changed functions refer to."""
-        lost = {target for old, _ in self.twins.unlike for target in open_targets(self.base, old, self.pairs)}
-        gained = {target for _, new in self.twins.unlike for target in open_targets(self.fixed, new, self._taken)}
+        lost = {target for old, _ in self.twins.unlike for target in open_targets(self.base, old, self.live.forward)}
+        gained = {target for _, new in self.twins.unlike for target in open_targets(self.fixed, new, self.live.taken)}
         if not (lost and gained):
             return
-        there = [start for start in self.base.boundaries if start not in self.pairs and self.base.symbol(start) is None]
-        here = [start for start in self.fixed.boundaries if start not in self._taken and self.fixed.symbol(start) is None]
+        there = [start for start in self.base.boundaries if start not in self.live.forward and self.base.symbol(start) is None]
+        here = [start for start in self.fixed.boundaries if start not in self.live.taken and self.fixed.symbol(start) is None]
         for old, new in same_descriptions(self.base, self.fixed, self.matching, there, here):
             if old in lost and new in gained and self._are_live((old, new)):
-                self._pair(old, new, Evidence.CONTENT)
+                self.live.add(old, new, Evidence.CONTENT)
 
     def texts(self) -> None:
         """What points at the same texts, as nothing else in its image does, between matched neighbours that moved by as much."""
         tables = NamingTables(self.base, self.fixed)
         led_to = [Counter(view.image.pointers.values()) for view in (self.base, self.fixed)]
-        for old in [start for start in self.base.holders if start not in self.pairs]:
+        for old in [start for start in self.base.holders if start not in self.live.forward]:
             new = self._same_place(old) if self.base.writable(old) else None
             if new is None or not (self._may_pair(old, new) and self._is_between(old, new)):
                 continue
             targets = pointer_pairs(self.base, self.fixed, old, new)
             alone = all(counts[target] == 1 for pair in targets for counts, target in zip(led_to, pair, strict=True))
             if targets and alone and self.base.extent(old).size == self.fixed.extent(new).size and tables.are_unique(old, new):
-                self._pair(old, new, Evidence.CONTENT)
+                self.live.add(old, new, Evidence.CONTENT)
 
     def probable(self) -> None:
         """What aligned instructions of changed functions refer to."""
@@ -232,8 +182,8 @@ class _Search:
         """
         differing = self._begin_otherwise()
         for functions in self.twins.unlike:
-            lost = set(open_targets(self.base, functions[0], self.pairs))
-            gained = set(open_targets(self.fixed, functions[1], self._taken))
+            lost = set(open_targets(self.base, functions[0], self.live.forward))
+            gained = set(open_targets(self.fixed, functions[1], self.live.taken))
             if not (lost or gained or self._is_disturbed(functions[0], differing)):
                 continue
             alike = reached_alike(self.base, self.fixed, functions)
@@ -247,19 +197,19 @@ class _Search:
         base, fixed = pair
         within = (self.base.pointers(base - _INSIDE, base + _INSIDE), self.fixed.pointers(fixed - _INSIDE, fixed + _INSIDE))
         if not any(within):  # a datum begins in the middle of no pointer
-            self._pair(base, fixed, Evidence.ALIGNMENT)
-            self._reckoned.add(base)
+            self.live.add(base, fixed, Evidence.ALIGNMENT)
+            self.live.reckoned.add(base)
 
     def _known(self, base: int, fixed: int) -> bool:
-        return self.matching.forward.get(base) == fixed or self.pairs.get(base) == fixed
+        return self.matching.forward.get(base) == fixed or self.live.forward.get(base) == fixed
 
     def _is_disturbed(self, entry: int, differing: Container[int]) -> bool:
         """Whether a function of the base names live data around which others begin otherwise, or have moved by other distances."""
         for start in dict.fromkeys(self.base.body(entry).whole_targets):
-            if start in self.pairs and self.base.symbol(start) is None:
-                near = self._starts[bisect_left(self._starts, start - _FARTHEST) : bisect_right(self._starts, start + _FARTHEST)]
-                moved = self.pairs[start] - start
-                if any(other in differing or self.pairs[other] - other != moved for other in near):
+            if start in self.live.forward and self.base.symbol(start) is None:
+                moved = self.live.forward[start] - start
+                near = self.live.near(start, _FARTHEST)
+                if any(other in differing or self.live.forward[other] - other != moved for other in near):
                     return True
         return False
 
@@ -267,7 +217,7 @@ class _Search:
         """Starts of the base's nameless live data that hold other bytes, or pointers at other places, than what is matched with them."""
         return frozenset(
             one.base
-            for one in self.stretches()
+            for one in self.live.stretches()
             if one.name is None
             and (
                 self.base.bare(one.base, one.size) != self.fixed.bare(one.fixed, one.size)
@@ -279,11 +229,11 @@ class _Search:
         """One name several times, as static locals have: in their order, when they are equally many."""
         there, here = self._names[self.base], self._names[self.fixed]
         for name, starts in there.items():
-            open_base = [start for start in starts if start not in self.pairs]
-            open_fixed = [start for start in here.get(name, ()) if start not in self._taken]
+            open_base = [start for start in starts if start not in self.live.forward]
+            open_fixed = [start for start in here.get(name, ()) if start not in self.live.taken]
             if open_base and len(open_base) == len(open_fixed):
                 for old, new in zip(open_base, open_fixed, strict=True):
-                    self._pair(old, new, Evidence.ORDER)
+                    self.live.add(old, new, Evidence.ORDER)
 
     def in_place(self) -> None:
         """What changed functions refer to between matched neighbours that moved by as much, where it begins alike.
@@ -292,22 +242,22 @@ class _Search:
         as many bytes before the next.
         """
         for pair in self.twins.unlike:
-            lost = open_targets(self.base, pair[0], self.pairs)
-            gained = set(open_targets(self.fixed, pair[1], self._taken))
+            lost = open_targets(self.base, pair[0], self.live.forward)
+            gained = set(open_targets(self.fixed, pair[1], self.live.taken))
             places = {base: fixed for base in lost if (fixed := self._same_place(base)) in gained}
             complete = len(places) == len(lost) == len(gained) and all(self._is_used_alike(pair, *item, gained) for item in places.items())
             for base, fixed in places.items():
                 if (complete and self.base.extent(base).size == self.fixed.extent(fixed).size) or self._is_telling(base):
-                    self._pair(base, fixed, Evidence.ORDER)
+                    self.live.add(base, fixed, Evidence.ORDER)
 
     def last_ones(self) -> None:
         """What changed functions refer to, and is the last one left where all others have but changed places."""
         for pair in self.twins.unlike:
-            lost = open_targets(self.base, pair[0], self.pairs)
-            gained = open_targets(self.fixed, pair[1], self._taken) if lost else ()
+            lost = open_targets(self.base, pair[0], self.live.forward)
+            gained = open_targets(self.fixed, pair[1], self.live.taken) if lost else ()
             for base, fixed in product(lost, gained):
-                if self._may_pair(base, fixed) and self._last_ones.is_last(base, fixed, self.pairs):
-                    self._pair(base, fixed, Evidence.ORDER)
+                if self._may_pair(base, fixed) and self._last_ones.is_last(base, fixed, self.live.forward):
+                    self.live.add(base, fixed, Evidence.ORDER)
 
     @cached_property
     def _last_ones(self) -> LastOnes:
@@ -319,7 +269,7 @@ class _Search:
         for _ in range(_POINTER_ROUNDS):
             partners: dict[int, set[int]] = defaultdict(set)
             claims: dict[int, set[int]] = defaultdict(set)
-            for base, fixed, size, telling in (*((one.base, one.fixed, one.size, True) for one in self.stretches()), *constants):
+            for base, fixed, size, telling in (*((one.base, one.fixed, one.size, True) for one in self.live.stretches()), *constants):
                 for offset in self.base.pointers(base, base + size):
                     if fixed + offset not in self.fixed.image.pointers:
                         continue
@@ -330,7 +280,7 @@ class _Search:
             clear = [(old, *others) for old, others in sorted(partners.items()) if len(others) == 1]
             fresh = [(old, new) for old, new in clear if len(claims[new]) == 1]
             for old, new in fresh:
-                self._pair(old, new, Evidence.VOTES)
+                self.live.add(old, new, Evidence.VOTES)
             if not fresh:
                 break
 
@@ -358,7 +308,7 @@ class _Search:
 
     def _may_pair(self, old: int, new: int) -> bool:
         """Whether both are nameless live data that nothing has matched yet."""
-        if old in self.pairs or new in self._taken or old in self.base.functions:
+        if old in self.live.forward or new in self.live.taken or old in self.base.functions:
             return False
         return self._are_live((old, new)) and self.base.symbol(old) is None is self.fixed.symbol(new)
 
@@ -366,8 +316,7 @@ class _Search:
         """Where ``base`` would lie in the fixed image, if its neighbours say so alike and the bytes there are the same."""
         if self.base.symbol(base) is not None:
             return None
-        below, above = bisect_left(self._starts, base), bisect_right(self._starts, base)
-        distances = {self.pairs[start] - start for start in (*self._starts[max(below - 1, 0) : below], *self._starts[above : above + 1])}
+        distances = {self.live.forward[start] - start for start in self.live.neighbours(base)}
         if len(distances) != 1:
             return None
         fixed = base + distances.pop()
@@ -379,8 +328,8 @@ class _Search:
 
     def _is_between(self, base: int, fixed: int) -> bool:
         """Whether matched data lie on both sides in the same section, as far from it in both images, and the bytes are the same."""
-        at, section = bisect_left(self._starts, base), self.base.section(base)
-        inside = 0 < at < len(self._starts) and all(self.base.section(start) is section for start in self._starts[at - 1 : at + 1])
+        around, section = self.live.neighbours(base), self.base.section(base)
+        inside = len(around) > 1 and all(self.base.section(start) is section for start in around)
         return inside and self._same_place(base) == fixed
 
     def _is_telling(self, base: int) -> bool:
@@ -412,7 +361,7 @@ class _Search:
         if there is None or here is None:
             if not (self.base.image.has_symbols and self.fixed.image.has_symbols):
                 votes.add(pair, voter, site)
-            elif named is not None and named.rva not in (self.pairs if here is None else self._taken):
+            elif named is not None and named.rva not in (self.live.forward if here is None else self.live.taken):
                 self._one_sided[pair].setdefault(voter, site)
             return
         starts, offsets = (there.rva, here.rva), (pair[0] - there.rva, pair[1] - here.rva)
@@ -422,7 +371,7 @@ class _Search:
         if offsets[0] == offsets[1]:
             self._stayed.add(pair[0])
             votes.add(starts, voter, site)
-        elif proof and self.pairs.get(starts[0]) == starts[1]:
+        elif proof and self.live.forward.get(starts[0]) == starts[1]:
             self._moved[pair].setdefault(voter, site)
 
     def _may_be_renamed(self, base: LiveName, fixed: LiveName) -> bool:
@@ -436,24 +385,17 @@ class _Search:
         return all(view.place(target).kind is not PlaceKind.WRITABLE or view.image.datum_at(target) is not None for view, target in targets)
 
     def _elect(self, votes: Votes[_Telling], weight: Mapping[Pair, int], evidence: Evidence) -> None:
-        winners, ties = votes.clear_winners(self.pairs, weight)
+        winners, ties = votes.clear_winners(self.live.forward, weight)
         for pair in winners:
             sites = votes.witnesses(pair)
             touching = {other: found for other, found in sorted(self._one_sided.items()) if other[0] == pair[0] or other[1] == pair[1]}
             rivals = {other: tuple(found.values()) for other, found in touching.items() if len(found) >= len(sites)}
             if not rivals:
-                self._pair(*pair, evidence)
+                self.live.add(*pair, evidence)
                 continue
             every = {pair: sites, **rivals}
             self.disputes.append(Dispute(Tie(tuple(every)), tuple(tuple(site() for site in found) for found in every.values())))
         self.disputes += [Dispute(tie, tuple(tuple(site() for site in votes.witnesses(pair)) for pair in tie.pairs)) for tie in ties]
-
-    def _pair(self, base: int, fixed: int, evidence: Evidence) -> None:
-        if base not in self.pairs and fixed not in self._taken:
-            self.pairs[base] = fixed
-            self._taken.add(fixed)
-            insort(self._starts, base)
-            self.evidence[base] = evidence
 
     def _equal_content(self, base: int, fixed: int) -> bool:
         size = min(self.base.extent(base).size, self.fixed.extent(fixed).size)
@@ -463,62 +405,6 @@ class _Search:
     def _label(self, base: int) -> str:
         symbol = self.base.symbol(base)
         return symbol.name if symbol else f"rva:0x{base:x}"
-
-    # stretches ---------------------------------------------------------------------------------------------------------------------------
-
-    def stretches(self) -> tuple[Stretch, ...]:
-        """How far each pair reaches; never overlapping on the fixed side."""
-        anchors = sorted((fixed, base) for base, fixed in self.pairs.items())
-        found: list[Stretch] = []
-        for number, (fixed, base) in enumerate(anchors):
-            if found and fixed < found[-1].fixed + found[-1].size:
-                last = found[-1]
-                if base - last.base == fixed - last.fixed and base not in self._reckoned:
-                    continue
-                found[-1] = Stretch(last.fixed, last.base, fixed - last.fixed, last.evidence, last.name)
-            following = anchors[number + 1] if number + 1 < len(anchors) else None
-            symbol = self.base.symbol(base)
-            name = symbol.name if symbol is not None and symbol.rva == base else None
-            found.append(Stretch(fixed, base, self._size(base, fixed, following), self.evidence[base], name))
-        return tuple(found)
-
-    def _size(self, base: int, fixed: int, following: Pair | None) -> int:
-        there, here = self.base.symbol(base), self.fixed.symbol(fixed)
-        if there is not None and here is not None and there.rva == base and here.rva == fixed:
-            return min(there.size or 0, here.size or 0)
-        size = min(self.base.extent(base).size, self.fixed.extent(fixed).size, self._room(base))
-        if following is not None and not (there or here):
-            gap = following[0] - fixed
-            if gap > size and following[1] - base == gap and self._is_one(base, fixed, gap):
-                return gap
-        return size
-
-    def _is_one(self, base: int, fixed: int, size: int) -> bool:
-        """Whether ``size`` bytes are the same datum in both images, although something leads into their middle."""
-        if self._has_others(base, size) or self.base.bare(base, size) != self.fixed.bare(fixed, size):
-            return False
-        return not (self.fixed.writable(fixed) and self._has_unproven_parts(base, fixed, size))
-
-    def _room(self, base: int) -> int:
-        """Bytes up to where the base has a datum next of which code only reckons the address."""
-        return min((start for start in self._reckoned if start > base), default=self.base.image.size_of_image) - base
-
-    def _has_others(self, base: int, size: int) -> bool:
-        """Whether data of the base that lie elsewhere in the fixed image, or have a name, begin behind ``base`` within ``size`` bytes."""
-        at = bisect_right(self._starts, base)
-        paired = at < len(self._starts) and self._starts[at] < base + size
-        named = bisect_right(self._named, base)
-        return paired or (named < len(self._named) and self._named[named] < base + size)
-
-    def _has_unproven_parts(self, base: int, fixed: int, size: int) -> bool:
-        """Whether something leads into live data that nothing shows to be there in the base too: no reference, or zeros alone.
-
-        Another datum may stand in the place of a lost one, and the zeros that live data mostly start with are alike.
-        """
-        parts = parts_behind(self.fixed, fixed, size)
-        if not parts <= parts_behind(self.base, base, size):
-            return True
-        return not all(any(self.fixed.bare(fixed + at, self.fixed.extent(fixed + at).size)) for at in parts)
 
 
 def _address(view: View, function: int, link: Link) -> int:

@@ -18,7 +18,7 @@ from hotpatch.differ.parts import PlaceKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from hotpatch.differ.data import Stretch
+    from hotpatch.differ.live import Stretch
     from hotpatch.differ.parts import Body, Link
     from hotpatch.differ.twins import Twins
     from hotpatch.differ.view import View

@@ -11,8 +11,8 @@ from hotpatch.differ.copies import are_copies
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from hotpatch.differ.data import Stretch
     from hotpatch.differ.funclets import Funclets
+    from hotpatch.differ.live import Stretch
     from hotpatch.differ.matching import Matching
     from hotpatch.differ.names import Names
     from hotpatch.differ.view import View

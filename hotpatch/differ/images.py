@@ -24,7 +24,7 @@ from hotpatch.errors import Refusal, Refused, Rule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hotpatch.differ.data import LiveData
+    from hotpatch.differ.live import LiveData
     from hotpatch.image import Image
 
 

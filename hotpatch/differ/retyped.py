@@ -14,7 +14,7 @@ from hotpatch.image.pdb_layouts import layout_difference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hotpatch.differ.data import LiveData
+    from hotpatch.differ.live import LiveData
     from hotpatch.differ.view import View
     from hotpatch.image import Datum
     from hotpatch.image.pdb_layouts import LayoutDifference

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.differ.correspond import fills
 from hotpatch.differ.cosmetic import same_but_for_provenance
-from hotpatch.differ.data import Stretch
 from hotpatch.differ.exports import export_findings
+from hotpatch.differ.live import Stretch
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.model import TextDatum
 from hotpatch.differ.parts import PlaceKind
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hotpatch.differ.correspond import Correspondence
-    from hotpatch.differ.data import LiveData
+    from hotpatch.differ.live import LiveData
     from hotpatch.differ.twins import Twins
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair, Site
