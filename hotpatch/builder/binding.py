@@ -44,6 +44,7 @@ from hotpatch.builder.reckonings import Reckonings
 from hotpatch.builder.stretches import Stretches
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.type_names import hashes_of_base
+from hotpatch.builder.unchanged import Unchanged
 from hotpatch.builder.unwinding import HANDLER_SITE_SIZE, descriptors, handler_sites, stray
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.witnesses import Witnesses
@@ -91,13 +92,14 @@ class _Binder:
         self.table_rows = TableRows(diff.fixed)
         there = Reached(self.base_view, [row.base for row in diff.functions])
         here = Reached(self.view, [row.fixed for row in diff.functions])
-        proofs = Proofs(diff, self.view, self.base_view, there, here)
+        unchanged = Unchanged(diff, self.view, self.base_view)
+        proofs = Proofs(diff, self.view, self.base_view, unchanged, there, here)
         self.ownership = Ownership(diff, self.view, self.base_view, proofs)
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         self.doubts = Doubts(diff, self.positions, selected)
         self.groups = Groups(self.view, self.base_view)
-        distances = Distances(diff, self.view, self.base_view, self.novelty, self.positions, proofs)
+        distances = Distances(diff, self.view, self.base_view, unchanged, self.novelty, self.positions, proofs)
         self.witnesses = Witnesses(diff, self.view, there, here, distances, self.novelty)
         self.neighbours = Neighbours(diff, distances, self.witnesses, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()

@@ -14,12 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.builder.bodies import body_of
 from hotpatch.builder.counterparts import match_at_or_before
-from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
-from hotpatch.builder.reaches import reaches
-from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.reached import reached_alike
 from hotpatch.image import Range
@@ -28,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hotpatch.builder.reached import Reached, Users
-    from hotpatch.differ import FunctionMatch, ImageDiff
+    from hotpatch.builder.unchanged import Unchanged
+    from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
 
 _UNSURE = frozenset({Evidence.ALIGNMENT, Evidence.ORDER})
@@ -38,9 +35,10 @@ _UNSURE = frozenset({Evidence.ALIGNMENT, Evidence.ORDER})
 class Proofs:
     """Asks the functions that did not change; each is followed when something near what it names is first asked about."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, base: View, there: Reached, here: Reached) -> None:
+    def __init__(self, diff: ImageDiff, fixed: View, base: View, unchanged: Unchanged, there: Reached, here: Reached) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``; ``there`` and ``here``: what functions of either reach."""
         self._diff, self._fixed, self._base, self._there, self._here = diff, fixed, base, there, here
+        self._unchanged = unchanged
         self._is_asked = diff.fixed.has_symbols and diff.base.has_symbols
         self._followed: set[int] = set()
         self._accessed: dict[tuple[int, bool], set[int]] = defaultdict(set)
@@ -124,38 +122,25 @@ class Proofs:
         if number in self._followed:
             return
         self._followed.add(number)
-        row = self._unchanged[number]
-        body = None if row.fixed is None else body_of(self._diff.fixed, row.fixed)
-        if not isinstance(body, Body):
+        body, reached = self._unchanged.reached(number)
+        if body is None:
             return
         direct = Usage(self._diff.fixed, body.sites).accessed
         named: dict[int, set[int]] = defaultdict(set)
-        for there, here in self._pairs(row):
+        for there, here in self._unchanged.named[number]:
             named[here].add(there)
             if here in direct:
                 self._accessed[here, False].add(there)
-        for site, items in reaches(self._diff.fixed, body).items():
+        for site, items in reached.items():
             for item in [item for item in items if item.width]:
                 self._accessed[item.start, item.indexed].update(there + item.start - site.target for there in named[site.target])
-
-    def _pairs(self, row: FunctionMatch) -> Sequence[tuple[int, int]]:
-        """What the two versions of an unchanged function name by whole addresses, base and fixed."""
-        assert row.base is not None
-        assert row.fixed is not None
-        old, new = self._base.body(row.base.entry), self._fixed.body(row.fixed.entry)
-        return list(dict.fromkeys(zip(old.whole_targets, new.whole_targets, strict=True))) if old.is_like(new) else []
-
-    @cached_property
-    def _unchanged(self) -> Sequence[FunctionMatch]:
-        rows = (*self._diff.of(Verdict.IDENTICAL), *self._diff.of(Verdict.RELOCATED))
-        return [row for row in rows if row.base is not None and row.fixed is not None]
 
     @cached_property
     def _by_stretch(self) -> dict[int, Sequence[int]]:
         """The unchanged functions that name something in a stretch of :data:`FARTHEST` bytes, by its number, until they were followed."""
         found: dict[int, dict[int, None]] = defaultdict(dict)
-        for number, row in enumerate(self._unchanged):
-            for _, here in self._pairs(row):
+        for number, pairs in enumerate(self._unchanged.named):
+            for _, here in pairs:
                 found[here // FARTHEST][number] = None
         return {stretch: (*numbers,) for stretch, numbers in found.items()}
 

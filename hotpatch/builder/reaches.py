@@ -14,7 +14,6 @@ from hotpatch.address import Rva
 from hotpatch.arch import WHOLE_KINDS, Use
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
-from hotpatch.differ import Verdict
 from hotpatch.differ.follow import followed
 from hotpatch.differ.parts import POINTER_SIZE
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.novelty import Novelty
     from hotpatch.builder.positions import Positions
     from hotpatch.builder.proofs import Proofs
+    from hotpatch.builder.unchanged import Unchanged
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Function, Image
@@ -94,9 +94,11 @@ def _is_data(image: Image, body: Body, target: Rva) -> bool:
 class Distances:
     """Whether the base has what is reached at the same distance from what it is reached from."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, base: View, novelty: Novelty, positions: Positions, proofs: Proofs) -> None:
+    def __init__(
+        self, diff: ImageDiff, fixed: View, base: View, unchanged: Unchanged, novelty: Novelty, positions: Positions, proofs: Proofs
+    ) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
-        self._diff, self._fixed, self._base = diff, fixed, base
+        self._diff, self._fixed, self._base, self._unchanged = diff, fixed, base, unchanged
         self._novelty, self._positions, self._proofs = novelty, positions, proofs
         self._there: dict[Rva, frozenset[tuple[int, int, int]]] = {}
         self._shown: dict[tuple[int, int], frozenset[Reach]] = {}
@@ -283,22 +285,16 @@ class Distances:
         """
         shown = self._shown.get((base, reach.taken))
         if shown is None:
-            shown = self._shown[base, reach.taken] = frozenset(self._reached_by_twins(base, reach.taken))
+            shown = self._shown[base, reach.taken] = frozenset(self._reached_by_unchanged(base, reach.taken))
         if any(item.start <= point < item.end and (item.width or not reach.width) for item in shown):
             return True
         return self._positions.places(Rva(point))[0] == wanted and self._positions.is_evident(point, wanted)
 
-    def _reached_by_twins(self, base: int, fixed: int) -> Iterator[Reach]:
+    def _reached_by_unchanged(self, base: int, fixed: int) -> Iterator[Reach]:
         """What functions of the same body reach from ``fixed``, where the base's name ``base``."""
-        image = self._fixed.image
-        for row in (*self._diff.of(Verdict.IDENTICAL), *self._diff.of(Verdict.RELOCATED)):
-            if row.base is None or row.fixed is None or fixed not in self._fixed.body(row.fixed.entry).whole_targets:
-                continue
-            old, new = self._base.body(row.base.entry), self._fixed.body(row.fixed.entry)
-            body = body_of(image, row.fixed) if old.is_like(new) else None
-            if isinstance(body, Body) and (base, fixed) in zip(old.whole_targets, new.whole_targets, strict=True):
-                for site, items in reaches(image, body).items():
-                    yield from (item for item in items if site.target == fixed)
+        for number in self._unchanged.naming(base, fixed):
+            for site, items in self._unchanged.reached(number)[1].items():
+                yield from (item for item in items if site.target == fixed)
 
     def may_travel(self, reach: Reach) -> bool:
         """Whether all between what is reached and what it is reached from may travel in one piece: constants, or what is new."""
