@@ -45,6 +45,7 @@ from hotpatch.builder.stretches import Stretches
 from hotpatch.builder.tables import TableRows, holds_address
 from hotpatch.builder.type_names import hashes_of_base
 from hotpatch.builder.unchanged import Unchanged
+from hotpatch.builder.unclaimed import Unclaimed
 from hotpatch.builder.unwinding import HANDLER_SITE_SIZE, descriptors, handler_sites, stray
 from hotpatch.builder.unwinding import carry as carry_unwind
 from hotpatch.builder.witnesses import Witnesses
@@ -97,7 +98,8 @@ class _Binder:
         self.ownership = Ownership(diff, self.view, self.base_view, proofs)
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
-        self.doubts = Doubts(diff, self.positions, selected)
+        unclaimed = Unclaimed(diff, self.view, self.base_view)
+        self.doubts = Doubts(diff, self.positions, unclaimed, selected)
         self.groups = Groups(self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, unchanged, self.novelty, self.positions, proofs)
         self.witnesses = Witnesses(diff, self.view, there, here, distances, self.novelty)
@@ -106,7 +108,9 @@ class _Binder:
         self.usage: dict[Rva, Usage] = {}
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
-        self.live = Live(diff, self.view, self.ownership, self.novelty, self.positions, self.doubts, self.groups, self.witnesses, proofs)
+        self.live = Live(
+            diff, self.view, self.ownership, self.novelty, self.positions, self.doubts, self.groups, self.witnesses, proofs, unclaimed
+        )
         self.rows = _rows_by_fixed(diff)
         self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}
         self.bodies: dict[Rva, Body] = {}

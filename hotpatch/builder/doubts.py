@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.model import Destination, Site
     from hotpatch.builder.ownership import Usage
     from hotpatch.builder.positions import Positions
+    from hotpatch.builder.unclaimed import Unclaimed
     from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.image import Function
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 class Doubts:
     """Judges matches that nothing but code says."""
 
-    def __init__(self, diff: ImageDiff, positions: Positions, selected: Collection[Rva]) -> None:
-        """Judge by ``diff`` and ``positions``; ``selected``: the entries of the base's functions that are replaced."""
-        self._fixed, self._positions, self._selected = diff.fixed, positions, selected
+    def __init__(self, diff: ImageDiff, positions: Positions, unclaimed: Unclaimed, selected: Collection[Rva]) -> None:
+        """Judge by ``diff``, ``positions`` and ``unclaimed``; ``selected``: the entries of the base's functions that are replaced."""
+        self._fixed, self._positions, self._unclaimed, self._selected = diff.fixed, positions, unclaimed, selected
         self._named = diff.fixed.has_symbols and diff.base.has_symbols
 
     def entry(self, row: FunctionMatch, base: Function) -> Destination | str:
@@ -54,6 +55,8 @@ class Doubts:
             )
         if usage is not None and not usage.takes(self._fixed, site):
             return None
+        if usage is not None and matched is not None and self._follows_new(usage, target):
+            return None
         place = positions.ending_place(target)
         rival = positions.rival(usage, target) if usage is not None and matched is not None else None
         if rival is not None and not self._told_from(usage, target, matched, rival):
@@ -67,6 +70,18 @@ class Doubts:
             return None
         own = "not known to be in the base" if matched is None else f"at 0x{matched:x} of the base"
         return f"0x{target:x} may be a datum of its own, {own}, or the end of the one before it, which is at 0x{place:x}"
+
+    def _follows_new(self, usage: Usage, target: Rva) -> bool:
+        """Whether something new lies right before ``target`` which ends before that, and which the function does not use.
+
+        Then what the base has before ``target`` ends where the new one begins, at the latest, and ``target`` is the end of neither: what
+        new functions alone use, another could only go over where it gets the address, and it would not stop behind the end.
+        """
+        run = self._positions.run_of_new_before(target)
+        if run is None or usage.inside(run):
+            return False
+        agreed, possible = self._positions.places(run.start)
+        return agreed is None and self._unclaimed.is_new(run.start, run, possible) and self._unclaimed.ends_before(run)
 
     def _told_from(self, usage: Usage | None, target: Rva, matched: Rva | None, rival: int) -> bool:
         """Whether the base's version of the function shows that ``target`` is ``matched``, not the end of what begins at ``rival``."""

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.builder.model import PAGES, BaseAddress, CarriedAddress
 from hotpatch.builder.reaches import Reach
-from hotpatch.builder.unclaimed import Unclaimed
 from hotpatch.differ.handed import goes_onward_from, steps_back_from
-from hotpatch.differ.view import view_of
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from hotpatch.builder.ownership import Ownership, Usage
     from hotpatch.builder.positions import Positions
     from hotpatch.builder.proofs import Proofs
+    from hotpatch.builder.unclaimed import Unclaimed
     from hotpatch.builder.witnesses import Witnesses
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
@@ -44,13 +43,14 @@ class Live:
         groups: Groups,
         witnesses: Witnesses,
         proofs: Proofs,
+        unclaimed: Unclaimed,
     ) -> None:
         """Judge by ``diff``, whose fixed image is seen as ``view``, and by what the others tell of it."""
         self._fixed, self._view = diff.fixed, view
         self._named = diff.fixed.has_symbols and diff.base.has_symbols
         self._ownership, self._novelty, self._positions = ownership, novelty, positions
         self._doubts, self._groups, self._witnesses, self._proofs = doubts, groups, witnesses, proofs
-        self._unclaimed = Unclaimed(diff, view, view_of(diff.base))
+        self._unclaimed = unclaimed
         self.outside: dict[Rva, Range] = {}
 
     def outside_of_symbols(self, usage: Usage | None, site: Site) -> Destination | str | None:

@@ -231,6 +231,15 @@ class Positions:
             end = Rva(starts[at])
         return Range(start, end)
 
+    def run_of_new_before(self, rva: Rva) -> Range | None:
+        """What ends where ``rva`` begins and has no counterpart in the base; ``None`` where that has one."""
+        starts = self._fixed.boundaries
+        at = bisect_left(starts, rva) - 1
+        if at < 0 or not self._is_new(starts[at], self._fixed.section(rva)):
+            return None
+        run = self.new_run(Rva(starts[at]))
+        return run if run.end == rva else None
+
     def _is_new(self, rva: int, section: Section | None) -> bool:
         return self._fixed.section(rva) is section and rva not in self._fixed.special_data.values() and self.displacement(rva) is None
 

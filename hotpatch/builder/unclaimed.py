@@ -3,6 +3,8 @@
 Where data in front and behind have moved by different distances, something was put in between; the base may yet have room there. That is
 its own only if something of the base uses it: what unchanged code uses, both images use alike, and of what changed code used, all has its
 counterpart. So a word that a newer run time keeps for itself is told from one that has moved.
+
+What begins behind such data is no end of theirs where they are shorter than the room that they have: what they are used for ends before.
 """
 
 from __future__ import annotations
@@ -11,20 +13,23 @@ from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from hotpatch.address import Rva
 from hotpatch.differ import Verdict
-from hotpatch.differ.follow import ways_from_named
+from hotpatch.differ.correspond import fills
+from hotpatch.differ.follow import every_way, followed, named_data, ways_from_named
 from hotpatch.differ.parts import POINTER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hotpatch.address import Rva
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Function, Range
 
 _LARGEST = 2 * POINTER_SIZE
 """Bytes; of larger data, code may use parts that it does not name."""
+_ALIGNMENT = 16
+"""Bytes; what lies between data and what follows is less, where it is there for alignment alone."""
 
 
 class Unclaimed:
@@ -39,12 +44,12 @@ class Unclaimed:
 
         ``places``: where the base may have ``target``.
         """
-        starts, size = self._fixed.boundaries, self._fixed.extent(target).size
+        size = self._fixed.extent(target).size
         rooms = [range(place, min(place + size, self._base.extent(place).end)) for place in places]
-        inside = starts[bisect_right(starts, part.start - 1) : bisect_right(starts, part.end - 1)]
-        users = [user for start in inside for user in self._fixed.users.get(start, ())]
+        inside = self._inside(part)
+        users = self._users(part)
         return (
-            part.size <= _LARGEST
+            self._is_short(part)
             and bool(users)
             and self._added.issuperset(users)
             and self._fixed.pointed.isdisjoint(inside)
@@ -52,6 +57,45 @@ class Unclaimed:
             and not any(at in room for at in self._used_in_base for room in rooms)
             and not any(at in part for at in self._reached_by_others)
         )
+
+    def ends_before(self, part: Range) -> bool:
+        """Whether what lies in ``part``, which is new, ends before ``part`` does, so that an address behind it is not its end.
+
+        New functions alone use it, all of them at distances that do not depend on anything, and what is left behind the last byte that they
+        read or write is what aligning the next datum takes. One that went over it up to ``part.end`` would have to read or write that too.
+        """
+        ways = [way for user in set(self._users(part)) for way in every_way(self._fixed.image, self._fixed.functions[user])]
+        within = [way for way in ways if way.place in part]
+        end = max((way.place + way.width for way in within if way.width), default=part.end)
+        walked = any(way.indexed for way in within) or self._walks(part)
+        return not walked and end < part.end and self._fills(end, part.end)
+
+    def _walks(self, part: Range) -> bool:
+        """Whether a function adds something unknown to an address in ``part``, or goes on from it in a loop."""
+        for user in set(self._users(part)):
+            function = self._fixed.functions[user]
+            names = {at for at, targets in named_data(self._fixed.image, function).items() if any(target in part for target in targets)}
+            instructions, edges = followed(self._fixed.image, function)
+            if self._fixed.architecture.walked(instructions, names, edges):
+                return True
+        return False
+
+    def _inside(self, part: Range) -> list[int]:
+        """Where anything in ``part`` may begin."""
+        starts = self._fixed.boundaries
+        return list(starts[bisect_right(starts, part.start - 1) : bisect_right(starts, part.end - 1)])
+
+    def _users(self, part: Range) -> list[int]:
+        return [user for start in self._inside(part) for user in self._fixed.users.get(start, ())]
+
+    def _is_short(self, part: Range) -> bool:
+        """Whether it is no longer than :data:`_LARGEST` but for what aligning the next datum takes."""
+        return part.size <= _LARGEST or self._fills(part.start + _LARGEST, part.end)
+
+    def _fills(self, end: int, following: int) -> bool:
+        """Whether alignment alone explains what lies between ``end`` and the datum at ``following``, which both images have."""
+        partner = self._diff.base_datum(Rva(following))
+        return following - end < _ALIGNMENT and partner is not None and fills(end, following, partner)
 
     @cached_property
     def _added(self) -> frozenset[int]:

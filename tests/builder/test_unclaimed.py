@@ -10,7 +10,8 @@ from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.builder import build_patch
 from hotpatch.differ import ImageDiff, diff_images
 from hotpatch.errors import NotHotpatchable
-from tests.builder.test_reaches import RETURNS, reads
+from tests.builder.test_reaches import RETURNS, reaches, reads
+from tests.builder.test_type_records import takes
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 each_machine = pytest.mark.parametrize("machine", Machine)
@@ -65,3 +66,54 @@ def test_a_word_of_new_functions_travels(machine: Machine) -> None:
 def test_what_changed_code_used_or_uses_may_be_the_bases(machine: Machine, used: str) -> None:
     with pytest.raises(NotHotpatchable):
         build_patch(pair(machine, used=used))
+
+
+def behind(machine: Machine, *, wide: bool = False, indexed: bool = False) -> ImageDiff:
+    """Something new of two words, and what is aligned behind it, of which a function takes the address that changed.
+
+    The base has room for one word in the place of the new ones, and what is behind them nearer, as alignment asks. The new function that
+    uses them reads three words where ``wide``, which leaves no room for alignment, or goes over them by an index where ``indexed``.
+    """
+    images = []
+    for is_fixed in (False, True):
+        pe = Pe(machine)
+        pe.cursor = RDATA + 0x800
+        new, aligned = DATA + 0x118, DATA + (0x130 if is_fixed else 0x120)
+        words, entries = [DATA + 0x100, DATA + 0x108, aligned, aligned + 0x10], []
+        for number, word in enumerate(words, 1):
+            at = TEXT + 0x40 * number
+            pe.put(at, reads(machine, at, word, number))
+            entries.append((f"g{number}", at))
+        pe.put(TEXT + 0x300, takes(machine, TEXT + 0x300, words[1]) + RETURNS[machine])
+        entries.append(("taking", TEXT + 0x300))
+        at = TEXT + 0x200
+        code = takes(machine, at, aligned)
+        if is_fixed:  # twice, so that the base's version of the function does not tell which of the two is meant
+            code += takes(machine, at + len(code), aligned)
+            code += calls(machine, at + len(code), TEXT + 0x400)
+            place = TEXT + 0x400
+            for distance in (0, 8, 0x14) if wide else (0, 8):
+                part = reaches(machine, place, new, distance, changed=False)[: -len(RETURNS[machine])]
+                pe.put(place, part)
+                place += len(part)
+            pe.put(place, reaches(machine, place, new, 0, changed=True, walks=indexed))
+        else:
+            code += RETURNS[machine]
+        pe.put(at, code)
+        entries.append(("f", at))
+        pe.exports("word.dll", entries)
+        images.append(pe.build("word.dll"))
+    return diff_images(*images)
+
+
+@each_machine
+def test_what_is_aligned_behind_new_words_is_no_end_of_what_was_before_them(machine: Machine) -> None:
+    patch = build_patch(behind(machine))
+    assert [item.kind.value for item in patch.carried].count("data") == 1
+
+
+@each_machine
+@pytest.mark.parametrize("wide", [{"wide": True}, {"indexed": True}], ids=["used-to-its-end", "gone-over-by-an-index"])
+def test_what_may_be_the_end_of_new_words(machine: Machine, wide: dict[str, bool]) -> None:
+    with pytest.raises(NotHotpatchable, match="or the end of the one before it"):
+        build_patch(behind(machine, **wide))
