@@ -44,7 +44,8 @@ def select(diff: ImageDiff, only: Iterable[str] = (), leave_out: Iterable[str] =
         rows, refusals = _named(diff, wanted)
     if unwanted:
         without, unknown = _named(diff, unwanted)
-        rows, refusals = tuple(row for row in rows if row not in without), [*refusals, *unknown]
+        entries = {row.base.entry for row in without if row.base is not None}
+        rows, refusals = tuple(row for row in rows if row.base is None or row.base.entry not in entries), [*refusals, *unknown]
     if wanted or unwanted:
         refusals += _left_behind(diff, rows, base)
     changed = frozenset(name for row in diff.of(Verdict.CHANGED) if row.fixed for name in row.fixed.names)

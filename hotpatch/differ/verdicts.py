@@ -196,9 +196,12 @@ def _aliases(function: Function) -> tuple[str, ...]:
 
 
 def _fold_note(base: View, fixed: View, matching: Matching, entry: int, other: int) -> str:
-    if matching.forward.get(entry) is not None:
-        return f"folded in the base with {fixed.functions[matching.forward[entry]].label}"
-    return f"folded in the fixed image with {base.functions[matching.backward[other]].label}"
+    partner = matching.forward.get(entry)
+    if partner is None:
+        return f"folded in the fixed image with {base.functions[matching.backward[other]].label}"
+    name = fixed.functions[partner].name or f"fixed:0x{partner:x}"
+    is_copy = not base.bodies[entry].is_like(fixed.bodies[other]) and are_copies(fixed, partner, other)
+    return f"a copy of {name}" if is_copy else f"folded in the base with {name}"
 
 
 def _export_notes(base: View, fixed: View, function: Function) -> tuple[str, ...]:

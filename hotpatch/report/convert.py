@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from math import isfinite
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from msgspec.structs import replace
 
@@ -38,7 +38,7 @@ from hotpatch.report.documents import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from hotpatch.differ import ImageDiff
+    from hotpatch.differ import FunctionMatch, ImageDiff
     from hotpatch.errors import Fault, Refusal
     from hotpatch.image import BaseIdentity, Image, UnwindSteps
     from hotpatch.patch import Carried, HotPatchInfo, Patch
@@ -197,15 +197,18 @@ def _with_base_function(refusal: RefusalDocument, found: ImageDiff) -> RefusalDo
 
 def staying(found: ImageDiff, travelling: Collection[int]) -> list[StayingDocument]:
     """Functions of the base that differ and whose entries are not among those ``travelling``, by entry."""
-    rows = []
+    told: dict[int, StayingDocument] = {}
     for row in found.functions:
-        if row.base is None or row.base.entry in travelling:
+        if row.base is None or row.base.entry in travelling or row.verdict not in (Verdict.REMOVED, Verdict.CHANGED):
             continue
-        if row.verdict is Verdict.REMOVED:
-            rows.append(StayingDocument(name=row.base.name, base_rva=row.base.entry, why="removed"))
-        elif row.verdict is Verdict.CHANGED:
-            rows.append(StayingDocument(name=row.base.name, base_rva=row.base.entry, why="cosmetic" if row.is_cosmetic else "left-out"))
-    return sorted(rows, key=lambda item: item.base_rva)
+        told.setdefault(row.base.entry, StayingDocument(name=row.base.name, base_rva=row.base.entry, why=_why_staying(row)))
+    return [told[entry] for entry in sorted(told)]
+
+
+def _why_staying(row: FunctionMatch) -> Literal["removed", "cosmetic", "left-out"]:
+    if row.verdict is Verdict.REMOVED:
+        return "removed"
+    return "cosmetic" if row.is_cosmetic else "left-out"
 
 
 def hot_patch_info(value: HotPatchInfo) -> HotPatchInfoDocument:

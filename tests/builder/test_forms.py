@@ -5,7 +5,8 @@ import pytest
 from hotpatch.arch import Machine, Redirect
 from hotpatch.builder import build_patch
 from hotpatch.differ import FunctionMatch, Verdict
-from hotpatch.errors import NotHotpatchable, Rule
+from hotpatch.errors import NothingToDo, NotHotpatchable, Rule
+from hotpatch.report.convert import staying
 from tests.builder.applied import Applied
 from tests.builder.forge import Code, Data, forge, told
 
@@ -163,6 +164,22 @@ def test_folded_body_with_two_fates(machine):
     (refusal,) = refusals(diff)
     assert (refusal.rule, refusal.function, refusal.rva) == (Rule.FOLDED, "one", diff.base.functions[0].entry)
     assert refusal.evidence == {"names": ["one", "two"], "fixed_rvas": [function.entry for function in diff.fixed.functions]}
+
+
+@each_machine
+def test_copies_of_what_a_function_became(machine):
+    """Any will do, and whoever leaves the function out leaves it as it is."""
+    base = forge(machine, [Code("one", 16, FIVE[machine])])
+    fixed = forge(machine, [Code("one", 16, SIX[machine]), Code("two", 64, SIX[machine])])
+    rows = tuple(FunctionMatch(base.functions[0], other, Verdict.CHANGED, "folded", 0.5) for other in fixed.functions)
+    diff = type(told(base, base))(base, fixed, rows, (), ())
+    patch = build_patch(diff)
+    assert [row.name for row in patch.functions] == ["one"]
+    assert result(diff, patch, "one") == 6
+    assert [row.name for row in build_patch(diff, only=["one"]).functions] == ["one"]
+    with pytest.raises(NothingToDo):
+        build_patch(diff, leave_out=["one"])
+    assert [item.name for item in staying(diff, frozenset())] == ["one"]
 
 
 @each_machine

@@ -26,14 +26,14 @@ def calls(machine, at, target, number):
     return struct.pack("<I", 0xF81F0FFE) + branch + rest + RETURNS[machine]  # str x30, [sp, #-16]!
 
 
-def image(machine, callees, read):
+def image(machine, callees, read, number=77):
     """Exported ``f0``… call one of ``callees`` each (their places), which read what stands at ``read`` (by the callee's place)."""
     pe = Pe(machine)
     pe.put(DATA, bytes(0x40))
-    for number, place in enumerate(callees):
-        pe.put(TEXT + 0x40 * number, calls(machine, TEXT + 0x40 * number, TEXT + place, number))
+    for index, place in enumerate(callees):
+        pe.put(TEXT + 0x40 * index, calls(machine, TEXT + 0x40 * index, TEXT + place, index))
     for place in set(callees):
-        pe.put(TEXT + place, reads(machine, TEXT + place, DATA + read.get(place, 0), 77))
+        pe.put(TEXT + place, reads(machine, TEXT + place, DATA + read.get(place, 0), number))
     keeper = TEXT + 0x400
     pe.put(keeper, reads(machine, keeper, DATA + 8, 5))
     entries = [(f"f{number}", TEXT + 0x40 * number) for number in range(len(callees))]
@@ -61,3 +61,19 @@ def test_a_body_that_refers_to_something_else_is_another(machine, base, fixed):
     diff = diff_images(image(machine, base, {0x280: 8}), image(machine, fixed, {0x280: 8}))
     assert {row.name for row in diff.of(Verdict.CHANGED)} == {"f2"}
     assert not any(row.matched_by == Evidence.FOLDED for row in diff.functions)
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_copies_of_what_a_body_became_are_each_of_them(machine):
+    diff = diff_images(image(machine, ONCE, {}), image(machine, TWICE, {}, number=78))
+    rows = [row for row in diff.functions if row.verdict is Verdict.CHANGED]
+    assert [(row.fixed.entry, row.matched_by == Evidence.FOLDED) for row in rows] == [(TEXT + 0x200, False), (TEXT + 0x280, True)]
+    assert rows[1].notes[0] == f"a copy of fixed:0x{TEXT + 0x200:x}"
+    assert [row.base_rva for row in hotpatch.build(diff).functions] == [TEXT + 0x200]
+
+
+@pytest.mark.parametrize("machine", Machine)
+def test_what_differs_from_what_a_body_became_is_no_copy(machine):
+    diff = diff_images(image(machine, ONCE, {}), image(machine, TWICE, {0x280: 8}, number=78))
+    assert not any(row.matched_by == Evidence.FOLDED for row in diff.functions)
+    assert {row.name for row in diff.of(Verdict.CHANGED)} >= {"f2"}
