@@ -82,7 +82,14 @@ class Bound(NamedTuple):
     exact: bool = False
 
 
-Fact = Page | Torn | Whole | ImageBase | ImagePage | Entry | Destination | Choice | Bound
+class Conditional(NamedTuple):
+    """A comparison that was made only where another before it held; where it did not, the flags are ``flags`` (NZCV)."""
+
+    bound: Bound
+    flags: int
+
+
+Fact = Page | Torn | Whole | ImageBase | ImagePage | Entry | Destination | Choice | Bound | Conditional
 State = dict[int, Fact]
 """Facts by register; a register's bound stands at its number plus :data:`BOUND`."""
 
@@ -261,8 +268,10 @@ def bound_of(state: State, word: int) -> Bound | None:
     return None
 
 
-def comparison_of(word: int) -> Bound | None:
-    """CMP or SUBS with an immediate: the largest value is the immediate, for the register where SUBS leaves it alone."""
+def comparison_of(word: int) -> Bound | Conditional | None:
+    """CMP, SUBS or CCMP with an immediate: the largest value is the immediate, for the register where SUBS leaves it alone."""
+    if word & 0x7FE00C10 == 0x7A400800:  # CCMP (immediate)
+        return Conditional(Bound(word >> 16 & 31, a64.rn(word)), word & 15)
     if word & 0x7F800000 != 0x71000000 or word & a64.SHIFT_12:
         return None
     register = a64.rn(word)

@@ -17,7 +17,20 @@ from hotpatch.arch import arm64_facts as facts
 from hotpatch.arch import arm64_fields as fields
 from hotpatch.arch import arm64_words as a64
 from hotpatch.arch.arm64_blocks import Blocks
-from hotpatch.arch.arm64_facts import Bound, Choice, Completion, Destination, Entry, ImageBase, ImagePage, Page, State, Torn, Whole
+from hotpatch.arch.arm64_facts import (
+    Bound,
+    Choice,
+    Completion,
+    Conditional,
+    Destination,
+    Entry,
+    ImageBase,
+    ImagePage,
+    Page,
+    State,
+    Torn,
+    Whole,
+)
 from hotpatch.arch.arm64_origins import Origin, Origins
 from hotpatch.arch.model import FixupKind
 
@@ -406,11 +419,14 @@ def _destination(state: State, jump: int) -> Destination | None:
 def _refine(word: int, state: State) -> tuple[State, State]:
     """``state`` where a branch falls through and where it is taken, with the bound that its comparison gives.
 
-    Where that is signed, another tells that the number is not negative.
+    Where that is signed, another tells that the number is not negative. A conditional comparison gives one where the branch, on the flags
+    that are there without it, goes the other way: then it was made.
     """
     compared = state.get(facts.FLAGS)
     condition = a64.condition_of(word)
     exclusive = condition in _EXCLUSIVE
+    if isinstance(compared, Conditional) and a64.holds(condition, compared.flags) == (condition in _BOUNDED_BEHIND):
+        compared = compared.bound
     if word >> 24 != 0x54 or not isinstance(compared, Bound) or condition not in _BOUNDING:
         return state, state
     bound = Bound(compared.largest - exclusive, exact=True)

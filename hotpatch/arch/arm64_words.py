@@ -208,6 +208,14 @@ def condition_of(word: int) -> int:
     return word & 15
 
 
+def holds(condition: int, flags: int) -> bool:
+    """Whether ``condition`` holds where the flags are ``flags`` (NZCV)."""
+    negative, zero, carry, overflow = (bool(flags >> bit & 1) for bit in (3, 2, 1, 0))
+    same = negative == overflow
+    kinds = (zero, carry, negative, overflow, carry and not zero, same, same and not zero, True)
+    return kinds[condition >> 1] != bool(condition & 1 and condition != 15)
+
+
 def is_select(word: int) -> bool:
     """CSEL of 64 bits: Rn where the condition holds, else Rm."""
     return word & 0xFFE00C00 == 0x9A800000

@@ -73,6 +73,8 @@ BOUNDS = {
     "ubfx": ((0x53020C00,), 4),
     "lsr": ((0x531E7C00,), 4),
     "subs": ((0x71000C1F, 0xD503201F, 0x54000148), 4),
+    "ccmp, made where the first held": ((0x7100041F, 0x7A43280A, 0x54000148), 4),  # cmp w0, #1; ccmp w0, #3, #0xa, hs; b.hi
+    "ccmp, b.ls over a jump": ((0x7100041F, 0x7A43280A, 0x54000049, 0x1400000F), 4),
 }
 
 
@@ -85,9 +87,9 @@ def test_number_of_entries_comes_from(name: str):
     assert len(table.targets) == count
 
 
-@pytest.mark.parametrize("between", [0x6A02003F, 0xEA02003F, 0x7A421820, 0x1E612000, 0x94000100, 0xD63F0100])
+@pytest.mark.parametrize("between", [0x6A02003F, 0xEA02003F, 0x7A421820, 0x7A432800, 0x7A432804, 0x1E612000, 0x94000100, 0xD63F0100])
 def test_flags_of_something_else_give_no_bound(between: int):
-    # cmp w0, #3; then tst, ccmp, fcmp, a call or another cmp; b.hi
+    # cmp w0, #3; then tst, ccmp, fcmp, a call or another cmp; b.hi. Two ccmp leave flags on which b.hi falls through
     words = (0x71000C1F, between, 0x54000148, 0x2A0003E8, 0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
     (table,) = tables(code_of(*words, *CASES), struct.pack("<8H", 0, 1, 2, 3, 4, 5, 200, 0))
     assert len(table.targets) != 4
