@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.model import LONGEST_INSTRUCTION, Flow, reference_of
@@ -209,13 +210,21 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
+    def held(
+        self,
+        instructions: Sequence[Instruction],
+        naming: Collection[int],
+        edges: Mapping[int, Collection[int]],
+        addresses: Mapping[int, int] = MappingProxyType({}),
+    ) -> tuple[Held, ...]:
         """What registers that a function's instructions read hold for certain of the addresses that it names, by address.
 
         Args:
             instructions: All of the function's, by address, the entry first.
             naming: As in :meth:`reached`.
             edges: As in :meth:`reached`.
+            addresses: Address of one of ``naming`` → what it names. Where ways meet on which several of these made the same address, all
+                of them are told; of those that are not given, none.
         """
 
     @abstractmethod

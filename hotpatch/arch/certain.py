@@ -7,6 +7,7 @@ unknown.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch.model import Flow
@@ -55,7 +56,11 @@ class Counted(NamedTuple):
 
 
 class Certainty(Reaching):
-    """The analysis of one function whose entry is its first instruction."""
+    """The analysis of one function whose entry is its first instruction.
+
+    A state has, for each place, the instructions that make the address it holds, each with the distance from what that makes: where ways
+    meet, several may have made the same.
+    """
 
     def __init__(
         self,
@@ -63,12 +68,15 @@ class Certainty(Reaching):
         motions: Sequence[Motion],
         convention: CallingConvention,
         edges: Mapping[int, Collection[int]],
+        addresses: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         """Analyse ``instructions``, by address, which do ``motions``.
 
-        ``edges``: address of an indirect jump → where in the function it leads, if that is known; nowhere where it leaves.
+        ``edges``: address of an indirect jump → where in the function it leads, if that is known; nowhere where it leaves. ``addresses``:
+        instructions that make addresses → which; where ways meet that have the same of two of them, that is certain.
         """
         super().__init__(instructions, motions, (), edges)
+        self._addresses = addresses
         self._preserved, self._arguments = frozenset(convention.preserved), convention.integer_arguments
 
     def held(self) -> tuple[Held, ...]:
@@ -114,9 +122,25 @@ class Certainty(Reaching):
                 if known is None:
                     self._before[successor] = copy_of(state)
                     work.append(successor)
-                elif known != (common := {place: held for place, held in known.items() if state.get(place) == held}):
+                elif known != (common := self._common(known, state)):
                     self._before[successor] = common
                     work.append(successor)
+
+    def _common(self, one: State, other: State) -> State:
+        """What places hold in both states: by the same instructions, or by others that make the same address."""
+        found: State = {}
+        for place, held in one.items():
+            there = other.get(place)
+            if there == held:
+                found[place] = held
+            elif there is not None and (address := self._address(held)) is not None and self._address(there) == address:
+                found[place] = {**held, **there}
+        return found
+
+    def _address(self, held: Mapping[int, Distance]) -> int | None:
+        """The address that a place holds, where it is told of all instructions that made it, and the same."""
+        told = [self._addresses[anchor] + known for anchor, known in held.items() if anchor in self._addresses and isinstance(known, int)]
+        return told[0] if len(told) == len(held) and len(set(told)) == 1 else None
 
     def _step(self, number: int, state: State) -> None:
         instruction, motion = self._instructions[number], self._motions[number]

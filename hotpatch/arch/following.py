@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.base import Architecture
@@ -116,11 +117,17 @@ class Following(Architecture):
         """See :meth:`Architecture.only_compared`."""
         return self._reaching(instructions, naming, edges).only_compared(self.convention)
 
-    def held(self, instructions: Sequence[Instruction], naming: Collection[int], edges: Mapping[int, Collection[int]]) -> tuple[Held, ...]:
+    def held(
+        self,
+        instructions: Sequence[Instruction],
+        naming: Collection[int],
+        edges: Mapping[int, Collection[int]],
+        addresses: Mapping[int, int] = MappingProxyType({}),
+    ) -> tuple[Held, ...]:
         """See :meth:`Architecture.held`."""
         motions = self._motions(instructions, naming)
         leaving = dict.fromkeys(self._leaving(instructions, motions, edges), ())
-        return Certainty(instructions, motions, self.convention, {**edges, **leaving}).held()
+        return Certainty(instructions, motions, self.convention, {**edges, **leaving}, addresses).held()
 
     def reached_from_arguments(
         self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]

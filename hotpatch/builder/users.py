@@ -37,6 +37,8 @@ def users(view: View, function: Function) -> Users:
         return Users({}, frozenset())
     order = [instruction.address for part in function.ranges for instruction in image.instructions_in(part)]
     index = {address: number for number, address in enumerate(order)}
-    held = [item for item in image.architecture.held(instructions, names, edges) if not item.moves and len(names[item.anchor]) == 1]
-    found = {(index[item.at], item.place): next(iter(names[item.anchor])) + item.distance for item in held}
+    addresses = {at: next(iter(targets)) for at, targets in names.items() if len(targets) == 1}
+    every = image.architecture.held(instructions, names, edges, addresses)
+    held = [item for item in every if not item.moves and item.anchor in addresses]
+    found = {(index[item.at], item.place): addresses[item.anchor] + item.distance for item in held}
     return Users(found, frozenset(index[item.anchor] for item in held if not item.distance))

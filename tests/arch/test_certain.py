@@ -77,6 +77,22 @@ def test_held(case: str, machine: Machine) -> None:
     assert {item.anchor for item in found} <= {START}
 
 
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize(("given", "told"), [((0x5000, 0x5000), True), ((0x5000, 0x5008), False), ((0x5000, None), False)])
+def test_held_where_ways_meet_on_which_two_instructions_made_the_same(given: tuple[int, int | None], told: bool, machine: Machine) -> None:
+    """Both make an address in the same register; only what they name, where that is given, shows that it is the same."""
+    jumps = {X64: "test ecx, ecx; je 0x1012; ", ARM64: "cbz w0, 0x100c; "}
+    ends = {X64: "mov eax, dword ptr [rbx + 8]; ret", ARM64: "ldr w0, [x19, #8]; ret"}
+    code = assemble(machine, TAKES[machine] + jumps[machine] + TAKES[machine] + ends[machine], START)
+    instructions = list(architecture(machine).disassemble(code, START))
+    second, reader = instructions[-3].address, instructions[-2].address
+    assert reader == next(one.target for one in instructions if one.target)
+    addresses = {at: address for at, address in zip((START, second), given, strict=True) if address is not None}
+    found = architecture(machine).held(instructions, [START, second], {}, addresses)
+    assert [(item.anchor, item.distance) for item in found if item.at == reader] == ([(START, 0), (second, 0)] if told else [])
+    assert all(item.at != reader for item in architecture(machine).held(instructions, [START, second], {}))
+
+
 WALKED = {
     "an-index": ({X64: "mov eax, dword ptr [rbx + rcx*4]; ret", ARM64: 0xB8607A60}, True),
     "an-index-added": ({X64: "add rbx, rcx; ret", ARM64: "add x1, x19, x0; ret"}, True),
