@@ -43,13 +43,14 @@ def undo(state: dict[str, int], codes: Iterable[Code], read: Read) -> Caller:
     """
     caller, further = Caller.LINKED, 0
     for code in codes:
-        if code.op is Op.SAVE_NEXT:
-            further += 2
-        elif code.op in {Op.SAVE, Op.SAVE_MOVING}:
+        op = code.op
+        if op is Op.SAVE or op is Op.SAVE_MOVING:
             _restore(state, code, further, read)
             further = 0
-        elif code.op in _FRAMES:
-            caller = _leave_frame(state, code.op, read)
+        elif op is Op.SAVE_NEXT:
+            further += 2
+        elif op in _FRAMES:
+            caller = _leave_frame(state, op, read)
         else:
             _move(state, code, read)
     return caller
@@ -58,8 +59,10 @@ def undo(state: dict[str, int], codes: Iterable[Code], read: Read) -> Caller:
 def _restore(state: dict[str, int], code: Code, further: int, read: Read) -> None:
     """Undo a save, with the ``further`` registers that ``save_next`` codes stand for."""
     at = state["sp"] + (code.amount if code.op is Op.SAVE else 0)
-    for index, register in enumerate(_extended(code.registers, further)):
-        state[register] = read_number(read, at + code.width * index, code.width)
+    width = code.width
+    for register in _extended(code.registers, further) if further else code.registers:
+        state[register] = read_number(read, at, width)
+        at += width
     if code.op is Op.SAVE_MOVING:
         state["sp"] += code.amount
 

@@ -96,7 +96,7 @@ class X64Unwinder(Unwinder):
         for _ in range(_CHAIN_LIMIT):
             gave_caller = _undo(state, info, offset, read)
             if gave_caller or info.chained is None:
-                handler = _handler(image, entry, info, where) if in_body and info.has_handler else None
+                handler = _handler(image, entry, info, where) if in_body and info.handler is not None else None
                 return Unwound(state if gave_caller else _return(state, read), establisher, handler, called=not gave_caller)
             where = Rva(info.chained[2])
             info, offset = _parsed(image, where), None
@@ -160,27 +160,28 @@ def _leaves_function(rva: int, entry: UnwindEntry, image: Image) -> bool:
 def _undo(state: dict[str, int], info: UnwindInfo, offset: int | None, read: Read) -> bool:
     """Undo what ``info`` describes, or the part of it before ``offset`` in the prologue; whether a machine frame gave the caller."""
     frame = state["rsp"]
-    done = tuple(code for code in info.codes if offset is None or code.offset <= offset)
+    done = info.codes if offset is None else tuple([code for code in info.codes if code.offset <= offset])
     if info.frame_register is not None and (offset is None or any(code.op is Op.SET_FPREG for code in done)):
         frame = state[info.frame_register] - info.frame_offset
     for code in done:
-        if code.op is Op.PUSH_NONVOL:
+        op = code.op  # compared one by one: sets ask members for their hash, and whole stacks are walked at each instruction
+        if op is Op.PUSH_NONVOL:
             state[REGISTERS[code.info]] = read_number(read, state["rsp"], _SLOT)
             state["rsp"] += _SLOT
-        elif code.op in {Op.ALLOC_SMALL, Op.ALLOC_LARGE}:
+        elif op is Op.ALLOC_SMALL or op is Op.ALLOC_LARGE:
             state["rsp"] += code.value
-        elif code.op is Op.SET_FPREG:
+        elif op is Op.SET_FPREG:
             state["rsp"] = frame
-        elif code.op in {Op.SAVE_NONVOL, Op.SAVE_NONVOL_FAR}:
+        elif op is Op.SAVE_NONVOL or op is Op.SAVE_NONVOL_FAR:
             state[REGISTERS[code.info]] = read_number(read, frame + code.value, _SLOT)
-        elif code.op in {Op.SAVE_XMM128, Op.SAVE_XMM128_FAR}:
+        elif op is Op.SAVE_XMM128 or op is Op.SAVE_XMM128_FAR:
             state[f"xmm{code.info}"] = read_number(read, frame + code.value, 2 * _SLOT)
-        elif code.op is Op.SAVE_XMM:
+        elif op is Op.SAVE_XMM:
             register = f"xmm{code.info}"
             state[register] = state.get(register, 0) & ~_LOW_HALF | read_number(read, frame + code.value, _SLOT)
-        elif code.op is Op.SAVE_XMM_FAR:
+        elif op is Op.SAVE_XMM_FAR:
             state.pop(f"xmm{code.info}", None)  # it is not certain where it lies
-        elif code.op is Op.PUSH_MACHFRAME:
+        elif op is Op.PUSH_MACHFRAME:
             at = state["rsp"] + (_SLOT if code.info else 0)
             state["rip"] = read_number(read, at, _SLOT)
             state["rsp"] = read_number(read, at + _MACHINE_FRAME_RSP, _SLOT)
