@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from hotpatch.patch import Patch, PatchedFunction
     from hotpatch.unwind import Frame
 
-_WINDOW = 512
-"""Bytes."""
 _MOST_FRAMES = 1 << 16
 
 
@@ -175,21 +173,9 @@ def walk(target: Target, locator: Locator, modules: Sequence[Module], thread: Th
     With each, whether its program counter is a return address. Where memory cannot be read, there may be more.
     """
     walker, unread = unwinder(target.machine), False
-    windows: dict[int, bytes] = {}
 
     def read(va: int, size: int) -> bytes:
-        """Memory, for which the target is asked in pieces: a walk reads dozens of words that lie close together."""
         nonlocal unread
-        start = va & -_WINDOW
-        window = windows.get(start)
-        if window is None:
-            try:
-                window = windows[start] = target.read(Va(start), _WINDOW)
-            except HotpatchError:
-                window = windows[start] = b""
-        at = va - start
-        if at + size <= len(window):
-            return window[at : at + size]
         try:
             return target.read(Va(va), size)
         except HotpatchError:

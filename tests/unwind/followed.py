@@ -8,6 +8,7 @@ stack pointer is forgotten.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ SAVED = {
     Machine.ARM64: (*(f"x{number}" for number in range(19, 30)), "sp"),
 }
 MOST_PROBLEMS = 5
+PIECE = 512
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,24 @@ class Path:
     frames: tuple[object, ...] = ()
     served: bool = False
     """Whether the system has had control since the last instruction."""
+
+
+class Still:
+    """What a walk asks of a process that stands still, whose memory is read in pieces: a walk reads dozens of words close together."""
+
+    def __init__(self, guest: hotpatch.engine.Target) -> None:
+        self.machine, self._guest = guest.machine, guest
+        self._pieces: dict[int, bytes] = {}
+
+    def read(self, va: Va, size: int) -> bytes:
+        start = va & -PIECE
+        piece = self._pieces.get(start)
+        if piece is None:
+            with suppress(hotpatch.HotpatchError):
+                piece = self._guest.read(Va(start), PIECE)
+            self._pieces[start] = piece = piece or b""
+        at = va - start
+        return piece[at : at + size] if at + size <= len(piece) else self._guest.read(va, size)
 
 
 class Followed:
@@ -147,7 +168,7 @@ class Followed:
         sp = Va(registers[self.arch.convention.sp])
         stands = Thread(thread.id, Va(pc), sp, registers, Va(thread.teb), self.guest._suspended(thread))
         engine = self.process.engine
-        frames, complete = occupancy.walk(self.guest, engine._locate, self.guest.modules(), stands)
+        frames, complete = occupancy.walk(Still(self.guest), engine._locate, self.guest.modules(), stands)
         found = [frame for frame, _ in frames[1:] if frame.pc < GATES]
         wanted = list(reversed(path.calls))
         self.compared += 1
