@@ -57,9 +57,12 @@ def body_of(image: Image, function: Function) -> Body | Refusal:
 
 
 def _blocks(image: Image, function: Function, spans: list[Range]) -> tuple[Range, ...]:
-    """The ranges by start, touching ones joined; a table among code right behind one stays there, because its entries may not reach far."""
+    """The ranges by start, touching ones joined; a table among code right behind one stays there, because its entries may not reach far.
+
+    So does one that begins in a range and goes on past its end: all of it must travel, and what follows must not be laid over it.
+    """
     tables = [span for span in spans if (section := image.section_at(span.start)) is not None and section.executable]
-    parts = [*function.ranges, *(table for table in tables if not any(table.start in part for part in function.ranges))]
+    parts = [*function.ranges, *(table for table in tables if not any(_is_within(table, part) for part in function.ranges))]
     blocks: list[Range] = []
     for part in sorted(parts):
         gap = part.start - blocks[-1].end if blocks else -1
@@ -68,6 +71,10 @@ def _blocks(image: Image, function: Function, spans: list[Range]) -> tuple[Range
         elif part not in tables:
             blocks.append(part)
     return tuple(blocks)
+
+
+def _is_within(part: Range, whole: Range) -> bool:
+    return part.start in whole and part.end <= whole.end
 
 
 def _sites(image: Image, function: Function, spans: list[Range]) -> tuple[Site, ...]:
