@@ -14,6 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.builder.counterparts import Counterparts
+from hotpatch.builder.spans import Spans
 from hotpatch.differ import Verdict
 from hotpatch.differ.correspond import fills
 from hotpatch.differ.follow import every_way, followed, named_data, ways_from_named
@@ -64,11 +66,18 @@ class Unclaimed:
         New functions alone use it, all of them at distances that do not depend on anything, and what is left behind the last byte that they
         read or write is what aligning the next datum takes. One that went over it up to ``part.end`` would have to read or write that too.
         """
+        end, partner = self._used_end(part), self._diff.base_datum(Rva(part.end))
+        if end is None or partner is None:
+            return False
+        return 0 < part.end - end < _ALIGNMENT and fills(end, part.end, partner)
+
+    def _used_end(self, part: Range) -> int | None:
+        """Behind the last byte of ``part`` that is read or written; ``None`` where that depends on something."""
         ways = [way for user in set(self._users(part)) for way in every_way(self._fixed.image, self._fixed.functions[user])]
         within = [way for way in ways if way.place in part]
-        end = max((way.place + way.width for way in within if way.width), default=part.end)
-        walked = any(way.indexed for way in within) or self._walks(part)
-        return not walked and end < part.end and self._fills(end, part.end)
+        if any(way.indexed for way in within) or self._walks(part):
+            return None
+        return max((way.place + way.width for way in within if way.width), default=None)
 
     def _walks(self, part: Range) -> bool:
         """Whether a function adds something unknown to an address in ``part``, or goes on from it in a loop."""
@@ -89,29 +98,36 @@ class Unclaimed:
         return [user for start in self._inside(part) for user in self._fixed.users.get(start, ())]
 
     def _is_short(self, part: Range) -> bool:
-        """Whether it is no longer than :data:`_LARGEST` but for what aligning the next datum takes."""
-        return part.size <= _LARGEST or self._fills(part.start + _LARGEST, part.end)
-
-    def _fills(self, end: int, following: int) -> bool:
-        """Whether alignment alone explains what lies between ``end`` and the datum at ``following``, which both images have."""
-        partner = self._diff.base_datum(Rva(following))
-        return following - end < _ALIGNMENT and partner is not None and fills(end, following, partner)
+        """Whether it is no longer than :data:`_LARGEST`, or no more of it is used."""
+        if part.size <= _LARGEST:
+            return True
+        end = self._used_end(part)
+        return end is not None and end - part.start <= _LARGEST
 
     @cached_property
     def _added(self) -> frozenset[int]:
         return frozenset(row.fixed.entry for row in self._diff.of(Verdict.ADDED) if row.fixed is not None)
 
     @cached_property
-    def _changed_in_base(self) -> tuple[Function, ...]:
-        rows = (*self._diff.of(Verdict.CHANGED), *self._diff.of(Verdict.REMOVED))
-        return tuple(row.base for row in rows if row.base is not None)
-
-    @cached_property
     def _has_lost_none(self) -> bool:
         """Whether all live data that changed code of the base names, or reaches at constant distances, are in the fixed image, too."""
-        live = sorted((match.base, match.base + match.size) for match in self._diff.data if match.writable)
-        used = {at for function in self._changed_in_base for at, _ in self._ways(self._base, function) if self._base.writable(at)}
-        return all((at := bisect_right(live, (place, self._base.image.size_of_image)) - 1) >= 0 and place < live[at][1] for place in used)
+        rows = (*self._diff.of(Verdict.CHANGED), *self._diff.of(Verdict.REMOVED))
+        return not any(self._loses(row.base, row.fixed) for row in rows if row.base is not None)
+
+    def _loses(self, base: Function, fixed: Function | None) -> bool:
+        """Whether a function used live data that nothing matches, but where its version in the fixed image takes what shows to be that."""
+        used = {at for at, _ in self._ways(self._base, base) if self._base.writable(at)}
+        lost = sorted(place for place in used if not self._live_in_base.covers(place))
+        if not lost or fixed is None:
+            return bool(lost)
+        counterparts = Counterparts(self._diff, self._base, self._fixed, (base, fixed))
+        gained = [at for at in self._fixed.body(fixed.entry).whole_targets if self._diff.base_datum(Rva(at)) is None]
+        return any(all(counterparts.told(target, {place}) != place for target in gained) for place in lost)
+
+    @cached_property
+    def _live_in_base(self) -> Spans[int]:
+        """Live data of the base that the fixed image has, too."""
+        return Spans((match.base, match.base + match.size, match.fixed) for match in self._diff.data if match.writable)
 
     @cached_property
     def _used_in_base(self) -> frozenset[int]:

@@ -24,28 +24,43 @@ def calls(machine: Machine, at: int, target: int) -> bytes:
     return architecture(machine).bind(FixupKind.BRANCH26, struct.pack("<I", 0x14000000), at, target)
 
 
-def pair(machine: Machine, *, used: str = "") -> ImageDiff:
+def hands(machine: Machine, at: int, target: int, distance: int) -> bytes:
+    """Code that calls the first of the reading functions with an address, which it makes at a distance from another."""
+    if machine is Machine.X64:  # lea rcx, [target]; add rcx, distance; call
+        code = b"\x48\x8d\x0d" + architecture(machine).bind(FixupKind.REL32, bytes(4), at + 3, target)
+        code += b"\x48\x83\xc1" + bytes([distance]) if distance else b""
+        return code + b"\xe8" + struct.pack("<i", TEXT + 0x40 - at - len(code) - 5)
+    code = takes(machine, at, target) + (struct.pack("<I", 0x91000000 | distance << 10) if distance else b"")
+    return code + struct.pack("<I", 0x94000000 | (TEXT + 0x40 - at - len(code)) // 4 & 0x3FFFFFF)
+
+
+def pair(machine: Machine, *, used: str = "", room: int = 0, reckoned: int = 0) -> ImageDiff:
     """Functions that read words 8 bytes apart; in the fixed image another is put in the middle, for a new function that one now calls.
 
     ``used``: what speaks against its being new: the base has a word there that a changed function has ``lost``, or in the fixed image an
-    ``old`` function reads it, too.
+    ``old`` function reads it, too. ``room``: bytes behind it that nothing uses. ``reckoned``: the distance from another datum of what the
+    changed function hands on, as the base reckons it; the fixed image names it.
     """
     images = []
     for is_fixed in (False, True):
         pe = Pe(machine)
         pe.cursor = RDATA + 0x800
-        moved = 8 if is_fixed else 0
+        moved = 8 + room if is_fixed else 0
         words = [DATA + 0x100, DATA + 0x108, DATA + 0x118 + moved, DATA + 0x120 + moved]
         new, entries = DATA + 0x110, []
-        for number, word in enumerate(words, 1):
+        whole = words[0] - 0x80
+        for number, word in enumerate([*words, whole] if reckoned else words, 1):
             at = TEXT + 0x40 * number
             pe.put(at, reads(machine, at, word, number))
             entries.append((f"g{number}", at))
         at = TEXT + 0x200
         if is_fixed:
             before = reads(machine, at, new, 7)[: -len(RETURNS[machine])] if used == "old" else b""
+            before = hands(machine, at, whole + reckoned, 0) if reckoned else before
             code = before + calls(machine, at + len(before), TEXT + 0x400)
             pe.put(TEXT + 0x400, reads(machine, TEXT + 0x400, new, 9))
+        elif reckoned:
+            code = hands(machine, at, whole, reckoned) + RETURNS[machine]
         else:
             code = reads(machine, at, new, 5) if used == "lost" else reads(machine, at, words[0], 5)
         pe.put(at, code)
@@ -58,6 +73,18 @@ def pair(machine: Machine, *, used: str = "") -> ImageDiff:
 @each_machine
 def test_a_word_of_new_functions_travels(machine: Machine) -> None:
     patch = build_patch(pair(machine))
+    assert [item.kind.value for item in patch.carried].count("data") == 1
+
+
+@each_machine
+def test_what_nothing_uses_behind_a_word_does_not_make_it_larger(machine: Machine) -> None:
+    patch = build_patch(pair(machine, room=24))
+    assert [item.kind.value for item in patch.carried].count("data") == 1
+
+
+@each_machine
+def test_what_the_base_reckons_and_the_fixed_image_names_is_not_lost(machine: Machine) -> None:
+    patch = build_patch(pair(machine, reckoned=0x40))
     assert [item.kind.value for item in patch.carried].count("data") == 1
 
 
