@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import capstone
 
 from hotpatch.arch import (
+    arm64_code,
     arm64_constants,
     arm64_counted,
     arm64_distances,
@@ -131,6 +132,10 @@ class Arm64(Following):
     def mask(self, code: bytes, references: Sequence[Row]) -> bytes:
         """``code`` with the immediates of ``references`` zeroed."""
         return arm64_fields.mask(code, references)
+
+    def takes_analysis(self, code: bytes) -> bool:
+        """See :meth:`Architecture.takes_analysis`; pages are followed to what completes them."""
+        return arm64_code.has_pages(code)
 
     def is_exemplary(self, outline: Outline, *, image_base: int = 0) -> bool:
         """See :func:`hotpatch.arch.arm64_reread.is_exemplary`."""

@@ -52,6 +52,11 @@ def may_jump(code: bytes) -> bool:
     return _END_OF_JUMP in code  # which takes a tenth of the time that an expression for all of BR takes
 
 
+def has_pages(code: bytes) -> bool:
+    """Whether there is an ADRP in ``code``."""
+    return b"P" in code[3 :: a64.WORD].translate(_CLASS_OF_TOP)
+
+
 class Code:
     """A function's words, classified.
 

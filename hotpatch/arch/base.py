@@ -119,6 +119,10 @@ class Architecture(ABC):
         """``code`` with the field of each of ``references`` zeroed (for Arm64: only the immediate's bits)."""
 
     @abstractmethod
+    def takes_analysis(self, code: bytes) -> bool:
+        """Whether :meth:`rows` must follow registers through ``code``, which takes many times as long as comparing it with an outline."""
+
+    @abstractmethod
     def is_exemplary(self, outline: Outline, *, image_base: int = 0) -> bool:
         """Whether all code with ``outline`` refers in the same ways as that which it was made of, only elsewhere.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from hotpatch.arch.model import FixupKind, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from hotpatch.arch.base import Architecture
     from hotpatch.arch.model import Row
@@ -92,17 +91,31 @@ _Alike = dict[int, dict[int, Outline]]
 class Outlines:
     """Outlines to compare code with, found by their place, and by size and what stands outside of the outward fields."""
 
-    def __init__(self, architecture: Architecture, outlines: Iterable[Outline]) -> None:
-        """Of several that code cannot tell from each other, one in the expected place is found, or the first of ``outlines``."""
+    def __init__(self, architecture: Architecture, outlines: Iterable[Outline] = ()) -> None:
+        """Begin with ``outlines``, of what stands at their addresses."""
         self._architecture = architecture
-        self._by_place = {(outline.address, len(outline.code)): outline for outline in outlines}
+        self._by_place: dict[tuple[int, int], Outline] = {}
         self._shift = 0
         """How far code stands behind its outline, as that which was found last does."""
+        self._untold: dict[int, list[Outline]] = {}
+        """By size, those that came since code of that size was not where it was expected."""
         self._alike: dict[int, _Alike] = {}
-        """By size, as far as code of that size was not where it was expected."""
+        """By size, the others."""
+        for outline in outlines:
+            self.add(outline, outline.address)
+
+    def add(self, outline: Outline, address: int) -> None:
+        """Take the outline of what stands at ``address``: of that it was made, or was found to be one, too."""
+        size = len(outline.code)
+        self._by_place[address, size] = outline
+        if address == outline.address:
+            self._untold.setdefault(size, []).append(outline)
 
     def find(self, code: bytes, address: int) -> Outline | None:
-        """An outline that ``code`` at ``address`` has."""
+        """An outline that ``code`` at ``address`` has.
+
+        Of several that it cannot tell from each other, that of the expected place, or the first.
+        """
         expected = self._by_place.get((address - self._shift, len(code)))
         if expected is not None and self._architecture.mask(code, expected.outward) == expected.masked:
             return expected
@@ -112,22 +125,15 @@ class Outlines:
         return found
 
     def _look_for(self, code: bytes) -> Outline | None:
-        alike = self._alike.get(len(code))
-        if alike is None:
-            alike = self._alike[len(code)] = self._told_apart(self._by_size.get(len(code), ()))
+        size = len(code)
+        if size in self._untold:
+            self._tell_apart(size)
         number = int.from_bytes(code, "little")
+        alike = self._alike.get(size, {})
         return next((found for kept, outlines in alike.items() if (found := outlines.get(number & kept)) is not None), None)
 
-    @cached_property
-    def _by_size(self) -> Mapping[int, Sequence[Outline]]:
-        sizes: dict[int, list[Outline]] = {}
-        for outline in self._by_place.values():
-            sizes.setdefault(len(outline.code), []).append(outline)
-        return sizes
-
-    def _told_apart(self, outlines: Iterable[Outline]) -> _Alike:
-        alike: _Alike = {}
-        for outline in outlines:
-            kept = int.from_bytes(self._architecture.mask(b"\xff" * len(outline.code), outline.outward), "little")
+    def _tell_apart(self, size: int) -> None:
+        alike = self._alike.setdefault(size, {})
+        for outline in self._untold.pop(size):
+            kept = int.from_bytes(self._architecture.mask(b"\xff" * size, outline.outward), "little")
             alike.setdefault(kept, {}).setdefault(int.from_bytes(outline.masked, "little"), outline)
-        return alike

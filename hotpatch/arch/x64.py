@@ -122,6 +122,10 @@ class X64(Following):
         """See :meth:`Architecture.mask`."""
         return x64_binding.mask(code, references)
 
+    def takes_analysis(self, code: bytes) -> bool:
+        """See :meth:`Architecture.takes_analysis`; operands hold whole addresses."""
+        return False
+
     def is_exemplary(self, outline: Outline, *, image_base: int = 0) -> bool:
         """See :func:`hotpatch.arch.x64_reread.is_exemplary`."""
         return x64_reread.is_exemplary(outline, image_base)

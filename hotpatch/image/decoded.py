@@ -56,6 +56,9 @@ class Decoded:
         self._like: Callable[[], Decoded | None] = _nothing
         """What is expected to be much the same; weak, for either may be told to expect the other."""
         self._examples: Outlines | None = None
+        """Its outlines."""
+        self._own = Outlines(self.architecture)
+        """Those of what took long to read here: it may stand several times, and differ only in where it leads."""
 
     def reading(self, part: Range) -> Reading:
         """What the code in ``part`` was understood as."""
@@ -73,10 +76,15 @@ class Decoded:
         return self._readings
 
     def _known(self, part: Range, code: bytes) -> Reading | None:
-        """What ``code`` is by that of another image (see :meth:`expect`)."""
-        if self._examples is None or part in self._tables:
+        """What ``code`` is by that of another image (see :meth:`expect`), or by other code of this one."""
+        if part in self._tables:
             return None
-        return self._same(part, code) or self._read_again(self._examples, part, code)
+        found = None
+        if self._examples is not None:
+            found = self._same(part, code) or self._read_again(self._examples, part, code)
+        if found is None and self.architecture.takes_analysis(code):
+            found = self._read_again(self._own, part, code)
+        return found
 
     def _same(self, part: Range, code: bytes) -> Reading | None:
         """What the same code at the same place of the other is, where all that was read for it is the same here."""
@@ -97,13 +105,18 @@ class Decoded:
         if example is None or not self.architecture.is_exemplary(example):
             return None
         leads = self.architecture.reread(example, code, part.start)
-        return None if leads is None else Reading(example.code if code == example.code else code, (), example, leads)
+        if leads is None:
+            return None
+        self._tables[part] = self._consulted[part] = ()
+        return Reading(example.code if code == example.code else code, (), example, leads)
 
     def _decode(self, part: Range, code: bytes) -> Reading:
         tables = self._tables.get(part)
         if tables is None:
             tables = self._tables[part] = self._find_tables(part, code)
         outline = Outline.of(self.architecture, code, part.start, self._rows(part, code, tables))
+        if not tables and self.architecture.takes_analysis(code):
+            self._own.add(outline, part.start)
         return Reading(code, tables, outline, outline.leads())
 
     def _find_tables(self, part: Range, code: bytes) -> tuple[JumpTable, ...]:
@@ -166,9 +179,15 @@ class Decoded:
 
     def expect(self, other: Decoded, parts: Iterable[Range]) -> None:
         """Most code is that of ``other``, whose functions have ``parts``: see :meth:`hotpatch.image.Image.expect`."""
-        readings = other.readings(parts).values()  # also what a search looked at on its way
         self._like = ref(other)
-        self._examples = Outlines(self.architecture, (outline for _, tables, outline, _ in readings if not tables))
+        self._examples = Outlines(self.architecture)
+        for (start, _), (_, tables, outline, _) in other.readings(parts).items():  # also what a search looked at on its way
+            if not tables:
+                self._examples.add(outline, start)
+
+    def end_search(self) -> None:
+        """All functions are found: hardly any code is still to come that stood before."""
+        self._own = Outlines(self.architecture)
 
     def known_tables(self, part: Range) -> tuple[JumpTable, ...]:
         """The tables that were read so far."""

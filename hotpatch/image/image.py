@@ -363,6 +363,7 @@ class Image:
         """By entry."""
         found = discover(self, function_names(self))
         settle(self, found, self._decoded, lambda: self._table_limits)
+        self._decoded.end_search()
         return found
 
     @cached_property

@@ -121,6 +121,18 @@ def test_outlines_are_found_by_what_they_keep():
         assert known.find(rel32("e8", 0x999) + b"\x90", address) is None
 
 
+def test_outlines_may_come_one_after_the_other():
+    short, long = (Outline.of(X64, code, BASE, X64.references(code, BASE)) for code in (b"\xc3", rel32("e8", 0x100) + b"\xc3"))
+    known = Outlines(X64)
+    assert known.find(short.code, ELSEWHERE) is None
+    known.add(short, BASE)
+    assert known.find(short.code, ELSEWHERE) is short
+    assert known.find(long.code, ELSEWHERE) is None
+    known.add(long, BASE)
+    known.add(Outline.of(X64, long.code, ELSEWHERE, X64.references(long.code, ELSEWHERE)), ELSEWHERE)
+    assert known.find(rel32("e8", 0x999) + b"\xc3", 0x1000) is long, "the first of those that are alike"
+
+
 def test_of_outlines_that_are_alike_the_one_in_the_expected_place_is_found():
     code = rel32("e8", 0x100) + b"\x90\xc3"
     unlike = code + b"\xcc"

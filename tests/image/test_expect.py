@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hotpatch.arch import Outline
 from hotpatch.image import open_image
 from tests.image.conftest import FIXTURES, built_files, file_id
 
@@ -44,3 +45,18 @@ def test_most_code_is_not_decoded_again(monkeypatch):
     )
     size = sum(function.size for function in fixed.functions)
     assert 0 < sum(decoded) < size / 2
+
+
+@pytest.mark.parametrize("file", [pytest.param(path, id=file_id(path)) for path in built_files()])
+def test_code_that_stands_several_times_is_understood_as_if_each_were_decoded(file):
+    image = open_image(file, pdb=None)
+    for part, (code, tables, outline, leads) in image.readings.items():
+        if not tables:
+            plain = Outline.of(image.architecture, code, part.start, image.architecture.rows(code, part.start))
+            assert (outline.forms, outline.inner, outline.masked, leads) == (plain.forms, plain.inner, plain.masked, plain.leads())
+
+
+def test_code_whose_pages_are_followed_is_decoded_once_where_it_stands_several_times():
+    image = open_image(FIXTURES / "delay-import" / "arm64" / "base.dll")
+    again = [part for part, reading in image.readings.items() if reading.outline.address != part.start]
+    assert len(again) > 1, "the ways into the delay loader are alike"
