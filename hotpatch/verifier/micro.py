@@ -63,8 +63,7 @@ _BLOCK_SEEDS = 4
 """Seeds tried for each block that unwinding alone enters."""
 _BLOCKS = 16
 """Of a function that are run."""
-_LEAF_SIZE = 512
-"""Bytes; of which callees are run."""
+_LEAF_SIZE = 256
 _UNTOLD = "neither its name nor a reference tells which function of the fixed image it is"
 _ELSEWHERE = 0x7FF3_1357_0000
 """Where the fixed image is loaded once more to tell what depends on where it lies."""
@@ -227,16 +226,14 @@ class MicroExecution:
         return start + rva, start + rva + function.size
 
     def _is_leaf(self, entry: Rva) -> bool:
-        """Whether the fixed image's function is small, calls nothing, and jumps through known tables alone."""
+        """Whether the fixed image's function is small and calls nothing."""
         function = self._fixed.function_of_entry(entry)
         if function is None or len(function.ranges) != 1 or function.size > _LEAF_SIZE:
             return False
-        part = function.ranges[0]
-        found, tables = tuple(self._fixed.instructions_in(part)), self._fixed.jump_tables_in(part)
-        jumps = {part.start + table.jump for table in tables}
-        kept = sum(item.size for item in found) + sum(table.size for table in tables if part.start <= table.address < part.end)
-        flows = [item.flow for item in found if item.address not in jumps]
-        return kept >= part.size and Flow.RETURN in flows and all(flow in _STRAIGHT for flow in flows)
+        code = self._fixed.code(function.ranges[0])
+        found = list(self._fixed.architecture.disassemble(code, entry))
+        flows = [item.flow for item in found]
+        return sum(item.size for item in found) == len(code) and Flow.RETURN in flows and all(flow in _STRAIGHT for flow in flows)
 
     def _compare(
         self, runner: Runner, place: Place, correlation: Correlation, row: FunctionMatch, own: range, seeds: int, *, patched: bool

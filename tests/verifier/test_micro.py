@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -201,40 +200,3 @@ def test_what_is_behind_a_small_callee_that_runs_too_long(machine: Machine, numb
     assert report.outcome is outcome, report.text
     assert report.difference is None or report.difference.what == "result"
     assert outcome is MicroOutcome.DIFFER or report.agreed == 2
-
-
-KEEPS = {
-    Machine.X64: ("push rbx; sub rsp, 0x20; mov {kept}, rdx; call 0x1040; mov rax, {kept}; add rsp, 0x20; pop rbx; ret", ("r10", "r11")),
-    Machine.ARM64: ("stp x29, x30, [sp, #-16]!; mov {kept}, x1; bl 0x1040; mov x0, {kept}; ldp x29, x30, [sp], #16; ret", ("x10", "x11")),
-}
-"""Keeps an argument over a call in a register that callees need not keep: the compiler saw that this one does."""
-
-
-def switch(machine: Machine, pe: Pe, at: int) -> bytes:
-    """A function that jumps through a table of four and returns."""
-    if machine is Machine.ARM64:  # cmp w0, #3; b.hi; adr x9, table; ldrsb x8, [x9, w0, uxtw]; add x8, x9, x8, lsl #2; br x8; ret ...
-        words = (0x71000C1F, 0x54000148, 0x100001C9, 0x38A04928, 0x8B080928, 0xD61F0100, *(0xD65F03C0,) * 10)
-        return struct.pack("<16I4b", *words, -8, -7, -6, -5)
-    pe.put(RDATA + 0x700, struct.pack("<4i", *(at + 23 + number - RDATA - 0x700 for number in range(4))))
-    # mov ecx, ecx; cmp ecx, 3; ja; lea rax, [table]; movsxd rcx, [rax + rcx*4]; add rcx, rax; jmp rcx; ret ...
-    return (
-        bytes.fromhex("89c9 83f903 7710 488d05")
-        + struct.pack("<i", RDATA + 0x700 - at - 14)
-        + bytes.fromhex("48630c88 4801c1 ffe1 c3c3c3c3")
-    )
-
-
-@each_machine
-def test_a_small_callee_that_switches_is_run(machine: Machine) -> None:
-    images = []
-    source, registers = KEEPS[machine]
-    for kept in registers:
-        pe = Pe(machine)
-        pe.cursor = RDATA + 0x800
-        pe.put(TEXT, assemble(machine, source.format(kept=kept), TEXT))
-        pe.put(TEXT + 0x40, switch(machine, pe, TEXT + 0x40))
-        pe.exports("switch.dll", [("keeps", TEXT), ("switch", TEXT + 0x40)])
-        images.append(pe.build("switch.dll"))
-    execution = MicroExecution(*images)
-    (report,) = execution.unpatched([row for row in execution.diff.functions if row.name == "keeps"], seeds=4)
-    assert report.outcome is MicroOutcome.AGREE, report.text
