@@ -57,7 +57,7 @@ from hotpatch.image import DOS_HEADER_SIZE, Range
 from hotpatch.patch import CarriedKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from hotpatch.arch import DistanceTable, JumpTable
     from hotpatch.builder.model import Destination, Reckoning
@@ -111,7 +111,7 @@ class _Binder:
         self.live = Live(
             diff, self.view, self.ownership, self.novelty, self.positions, self.doubts, self.groups, self.witnesses, proofs, unclaimed
         )
-        self.rows = _rows_by_fixed(diff)
+        self.rows = _rows_by_fixed(diff, selected)
         self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}
         self.bodies: dict[Rva, Body] = {}
         self.data: dict[Range, Area] = {}
@@ -500,14 +500,15 @@ class _Binder:
         )
 
 
-def _rows_by_fixed(diff: ImageDiff) -> Mapping[Rva, FunctionMatch]:
-    """The row of each fixed entry; where folding gives several, one with a base that is the same, else one with a base."""
+def _rows_by_fixed(diff: ImageDiff, selected: Collection[Rva]) -> Mapping[Rva, FunctionMatch]:
+    """The row of each fixed entry; where folding gives several, one whose base does the same, or will: it is ``selected``."""
     rows: dict[Rva, list[FunctionMatch]] = defaultdict(list)
     for row in diff.functions:
         if row.fixed is not None:
             rows[row.fixed.entry].append(row)
-    return {entry: min(found, key=_rank) for entry, found in rows.items()}
 
+    def rank(row: FunctionMatch) -> tuple[bool, bool, bool, int]:
+        entry = row.base.entry if row.base else Rva(0)
+        return row.base is None, row.verdict is Verdict.CHANGED, entry not in selected, entry
 
-def _rank(row: FunctionMatch) -> tuple[bool, bool, int]:
-    return row.base is None, row.verdict is Verdict.CHANGED, row.base.entry if row.base else 0
+    return {entry: min(found, key=rank) for entry, found in rows.items()}

@@ -94,7 +94,7 @@ def _left_behind(diff: ImageDiff, rows: Sequence[FunctionMatch], base: View) -> 
     for row in rows:
         if row.base is None or row.fixed is None or set(row.base.names) & set(row.fixed.names):
             continue
-        if row.matched_by != Evidence.ORDER and not named and row.similarity >= _ALIKE:
+        if row.matched_by not in (Evidence.ORDER, Evidence.FOLDED) and not named and row.similarity >= _ALIKE:
             continue
         callers = [function for function in staying if row.base.entry in base.body(function.entry).whole_targets]
         if callers:
@@ -129,12 +129,12 @@ def _added(diff: ImageDiff, text: str) -> Refusal | None:
 
 def _of_fixed(diff: ImageDiff, text: str, function: Function) -> Refusal:
     """What to say of a function that is listed by its address in the fixed image: what travels is named as in the base."""
-    row = next((row for row in diff.functions if row.base and row.fixed and row.fixed.entry == function.entry), None)
-    if row is None or row.base is None:
+    entry = diff.base_entries.get(function.entry)
+    if entry is None:
         return _new(text, function)
-    spelt = f"rva:0x{row.base.entry:x}"
+    spelt = f"rva:0x{entry:x}"
     reason = f"{text} is an address of the fixed image; write {spelt}, which is that function in the base"
-    evidence = {"near": [spelt], "image": "fixed", "base_function": int(row.base.entry)}
+    evidence = {"near": [spelt], "image": "fixed", "base_function": int(entry)}
     return Refusal(Rule.NO_SUCH_FUNCTION, text, function.entry, reason, evidence)
 
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def body_of(view: View, function: Function) -> Body:
     """Of a function of the image that ``view`` shows."""
     if len(function.ranges) == 1:
-        code, masked, forms, targets, wholes = _piece(view, function.ranges[0])
-        return Body(function, (code,), (masked,), (forms,), targets, wholes)
+        code, masked, forms, targets, wholes, tables = _piece(view, function.ranges[0])
+        return Body(function, (code,), (masked,), (forms,), targets, wholes, tables)
     codes, rest, kinds, *leads = zip(*[_piece(view, part) for part in function.ranges], strict=True)
     return Body(function, codes, rest, kinds, *[tuple(chain.from_iterable(pieces)) for pieces in leads])
 
 
-_Piece = tuple[bytes, bytes, "tuple[Form, ...]", tuple[int, ...], tuple[int, ...]]
+_Piece = tuple[bytes, bytes, "tuple[Form, ...]", tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """What a body says of one of its ranges, in the order of its attributes."""
 
 
@@ -33,9 +33,10 @@ def _piece(view: View, part: Range) -> _Piece:
     if outline.used is not None:
         leads = tuple([leads[place] for place in outline.used])
     wholes = leads if outline.wholes is None else tuple([leads[place] for place in outline.wholes])
-    for address in view.tables_in(part):
+    tables = tuple(view.tables_in(part))
+    for address in tables:
         masked = _zeroed(masked, address - part.start, view.tables[address][1].size)
-    made = code, masked, outline.forms, leads, wholes
+    made = code, masked, outline.forms, leads, wholes, tables
     return _with_pointers(view, part, made) if view.code_has_pointers and view.image.relocations_in(part) else made
 
 
@@ -45,14 +46,14 @@ def _zeroed(code: bytes, at: int, size: int) -> bytes:
 
 def _with_pointers(view: View, part: Range, piece: _Piece) -> _Piece:
     """With the relocated pointers among its code as links, too."""
-    code, masked, forms, targets, wholes = piece
+    code, masked, forms, targets, wholes, tables = piece
     held = []
     for site, holder in _pointers_in(view, part):
         masked = _zeroed(masked, site - part.start, POINTER_SIZE)
         held.append(((holder, FixupKind.ADDR64, Use.DATA), view.pointer(site)))
     both = sorted([*zip(forms, targets, strict=True), *held], key=lambda row: row[0][0])
     forms, targets = tuple([form for form, _ in both]), tuple([target for _, target in both])
-    return code, masked, forms, targets, (*wholes, *[target for _, target in held])
+    return code, masked, forms, targets, (*wholes, *[target for _, target in held]), tables
 
 
 def _pointers_in(view: View, part: Range) -> list[tuple[int, int]]:

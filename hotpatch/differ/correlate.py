@@ -6,7 +6,7 @@ search starts over. Pairs are never taken back.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache, cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -113,10 +113,22 @@ class _Correlator:
         """Where one image has a body once and the other twice, pair what is left with what functions of the same body refer to instead."""
         self.folds.add_same(self.votes.pairs())
         self.folds.add_merged(self.ordinals.pairs(self.matching))
+        self.folds.add_merged(self._listed_elsewhere())
+
+    def _listed_elsewhere(self) -> list[Pair]:
+        """Functions of the base that nothing matched, with what tables that name what they lead to have in their place.
+
+        Only those that nothing else leads to, by code or by a pointer: the linker may have folded them too, and what leads to them so may
+        have gone another way.
+        """
+        there = set(self._open_base())
+        found = self.tables.pairs(there, self.fixed.functions)
         partners: dict[int, set[int]] = defaultdict(set)
-        for base, fixed in self.tables.pairs(set(self._open_base()), self.matching.backward):
+        for base, fixed in (*found, *self.votes.pairs(), *self.weak.pairs()):
             partners[base].add(fixed)
-        self.folds.add_merged((base, min(fixed)) for base, fixed in sorted(partners.items()) if len(fixed) == 1)
+        led_to = Counter(target for target in self.base.image.pointers.values() if target in there)
+        led_to.update(target for target in there for _ in self.base.users.get(target, ()))
+        return [pair for pair, tables in sorted(found.items()) if len(tables) == led_to[pair[0]] and partners[pair[0]] == {pair[1]}]
 
     # what is left ------------------------------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,12 @@ class Correspondence:
             for place, pair in enumerate(zip(old.targets, new.targets, strict=True))
         )
 
+    def same_tables(self, old: Body, new: Body) -> bool:
+        """Whether the jump tables among the code of two functions lead to the same places; no link need refer to them."""
+        if not old.tables and not new.tables:
+            return True
+        return len(old.tables) == len(new.tables) and all(self.same(*pair) for pair in zip(old.tables, new.tables, strict=True))
+
     def settle(self, pairs: Iterable[Pair]) -> None:
         """Find out which of ``pairs`` need no look at who refers to them."""
         self.settled.update([pair for pair in pairs if pair not in self.settled and self._is_settled(*pair)])

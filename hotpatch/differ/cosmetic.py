@@ -126,6 +126,8 @@ class _Search:
         old, new = self.base.body(base), self.fixed.body(fixed)
         if [len(code) for code in old.masked] != [len(code) for code in new.masked] or len(old.targets) != len(new.targets):
             return None
+        if not self.relation.same_tables(old, new):
+            return None
         others = [found.places for found in others_reached(self.relation, old, new)]
         if takes_another_end(self.relation, old, new) or not all(provenance_only(self.base, self.fixed, *pair) for pair in others):
             return None

@@ -87,6 +87,7 @@ class Body(NamedTuple):
         forms: Of the links of each range, by offset.
         targets: Of all links, in that order.
         whole_targets: Of those links that give a whole address, not its page alone.
+        tables: Where the jump tables begin that lie in the ranges, which code may refer to by distances within its range alone.
     """
 
     function: Function
@@ -95,9 +96,10 @@ class Body(NamedTuple):
     forms: tuple[tuple[Form, ...], ...]
     targets: tuple[int, ...]
     whole_targets: tuple[int, ...]
+    tables: tuple[int, ...] = ()
 
     def is_like(self, other: Body) -> bool:
-        """Whether the two do the same, in the same bytes, but for where they lead."""
+        """Whether the two do the same, in the same bytes, but for where they lead, by their jump tables too."""
         return self.masked == other.masked and self.forms == other.forms
 
     def links(self) -> tuple[Link, ...]:

@@ -41,7 +41,7 @@ def _refer_alike(relation: Correspondence, old: Body, new: Body) -> bool:
     settled = relation.settled.issuperset(zip(old.targets, new.targets, strict=True))
     if not settled and (not relation.same_links(old, new) or takes_another_end(relation, old, new)):
         return False
-    return another_reached(relation, old, new) is None
+    return relation.same_tables(old, new) and another_reached(relation, old, new) is None
 
 
 def drop_unproven_folds(relation: Correspondence, matching: Matching) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva, Va
-from hotpatch.arch import Use
+from hotpatch.arch import FixupKind, Use
 from hotpatch.differ import Verdict
 from hotpatch.differ.follow import accessed_from_named
 from hotpatch.emulator.memory import PAGE
@@ -121,13 +121,13 @@ class Correlation:
         if meant == base or (base, fixed) in self.diff.pairs:
             return True
         are_pages = base % PAGE == 0 == fixed % PAGE
-        if are_pages and self._is_page(base, fixed, function):
-            # The page of something, left in a register by the first of two instructions.
+        if are_pages and self._takes_page(fixed, function) and self._is_page(base, fixed, function):
             return True
         if meant is None and self.counterpart(base) is None:
             return self._are_jump_tables(base, fixed, function) or self._walked_to(base, fixed, function) or self._may_be_same(base, fixed)
         if are_pages:
-            return False
+            # The page of something, left in a register by the first of two instructions.
+            return self._is_page(base, fixed, function)
         if fixed in self.named.targets(function) or (meant is not None and fixed in self._starts):
             return self.meant(fixed - 1) == base - 1 and meant is None
         if fixed & _BYTE == base & _BYTE and fixed & _BYTE in _SET and self._is_around(base, fixed):
@@ -193,6 +193,13 @@ class Correlation:
         return self._known_pages[base, fixed] or any(
             self.meant(target) is None for target in self.named.targets(function) if target & -PAGE == fixed
         )
+
+    def _takes_page(self, fixed: int, function: Function) -> bool:
+        """Whether ``function`` takes the page at an RVA for what lies on it, and does not name what begins there."""
+        if fixed in self.named.targets(function):
+            return False
+        every = (one for part in self.diff.fixed.references(function) for one in part)
+        return any(one.kind is FixupKind.PAGEBASE_REL21 and one.target & -PAGE == fixed for one in every)
 
     def _walked_to(self, base: int, fixed: int, function: Function) -> bool:
         """Whether an address that the function does not name lies where something that it names does: reckoned, past an array's end."""

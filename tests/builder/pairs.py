@@ -98,6 +98,40 @@ TRIALS: dict[str, Trial] = {
         refused="data-init",
         refused_without=BUILT,
     ),
+    "a-getter-that-was-a-callback-too-and-becomes-the-same-as-another": Trial(
+        """
+        typedef u64 (*get)(u64);
+        static NOINLINE u64 row(u64 at) { return at >> 32; }
+        static NOINLINE u64 column(u64 at) { return «at & 0xffff|at * 3 + 4»; }
+        static NOINLINE u64 size(u64 at) { return at * 3 + 4; }
+        static NOINLINE u64 other(u64 at) { return «at & 0xffff|at * 7 + 9»; }
+        static NOINLINE u64 third(u64 at) { return at * 7 + 9; }
+        static struct { const char *name; get get; } members[] = {{"row", row}, {"column", column}, {"size", size}};
+        static get callback;
+        EXPORT NOINLINE u64 f(u64 index, u64 at) { return members[index % 3].get(at); }
+        EXPORT NOINLINE void set(u64 index) { members[index % 3].get = row; }
+        EXPORT NOINLINE u64 direct(u64 x) { return third(OPAQUE(x)) + 1; }
+        EXPORT NOINLINE void start(u64 x) { callback = x == 9 ? row : other; }
+        EXPORT NOINLINE u64 calls(u64 x) { return callback(x) + 11; }
+        """,
+        build='ldflags = ["/opt:icf"]\ncflags = ["-ffunction-sections"]',
+        refused="folded-function",
+        refused_without="data-init",
+    ),
+    "copies-that-code-tells-apart": Trial(
+        """
+        typedef u64 (*call)(u64);
+        static u64 last;
+        static NOINLINE u64 once(u64 x) { «|if (x == 7) return 0; »last = x; return x * 3; }
+        «|static NOINLINE u64 again(u64 x) { if (x == 7) return 0; last = x; return x * 3; }»
+        static NOINLINE u64 other(u64 x) { return last + x; }
+        static struct { u64 number; call call; } slots[] = {{17, once}, {23, other}, {29, «once|again»}};
+        EXPORT NOINLINE u64 f(u64 index, u64 x) { return slots[index % 3].call(x); }
+        EXPORT NOINLINE u64 is(u64 index) { return slots[index % 3].call == «once|again» ? 5 : 6; }
+        EXPORT NOINLINE void set(u64 index) { slots[index % 3].call = other; }
+        """,
+        refused="data-init",
+    ),
     "an-end-of-live-data-where-the-next-section-begins": Trial(
         """
         #define IN(name) __attribute__((section(name)))

@@ -183,6 +183,22 @@ def test_copies_of_what_a_function_became(machine):
 
 
 @each_machine
+def test_what_two_changed_functions_became_is_bound_to_the_one_that_travels(machine):
+    """The other stays as it is, and what calls the new body means that."""
+    call = {X64: "e8cbffffffc3", ARM64: "f4ffff97c0035fd6"}[machine]
+    base = forge(machine, [Code("size", 16, FIVE[machine]), Code("f", 64, NINE[machine]), Code("column", 112, NINE[machine])])
+    fixed = forge(machine, [Code("column", 16, SIX[machine]), Code("f", 64, call)])
+    size, f, column = base.functions
+    one, caller = fixed.functions
+    pairs = ((size, one, "folded"), (f, caller, "name"), (column, one, "name"))
+    rows = tuple(FunctionMatch(old, new, Verdict.CHANGED, why, 0.5) for old, new, why in pairs)
+    diff = type(told(base, base))(base, fixed, rows, (), ())
+    for left, meant in (("size", column), ("column", size)):
+        patch = build_patch(diff, leave_out=[left])
+        assert {fixup.target for fixup in patch.fixups if fixup.space.value == "base"} == {meant.entry}
+
+
+@each_machine
 def test_a_listed_function_that_one_which_stays_calls_and_that_only_its_place_matches(machine):
     """It may be another: refused, with the call and its bytes."""
     call = {X64: "e8cbffffffc3", ARM64: "f4ffff97c0035fd6"}[machine]

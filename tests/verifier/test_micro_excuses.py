@@ -239,6 +239,24 @@ def test_the_page_of_what_is_named_is_left_in_a_register(place: int, same: bool)
     assert (report.outcome is not MicroOutcome.DIFFER) == same, report.text
 
 
+@each_machine
+@pytest.mark.parametrize("place", [RDATA, RDATA + 0x10])
+def test_another_text_at_the_beginning_of_a_page(machine: Machine, place: int) -> None:
+    codes = {
+        Machine.X64: f"lea rax, [rip + {place - TEXT - 7}]; ret",
+        Machine.ARM64: f"adrp x0, {place & -0x1000}; add x0, x0, #{place & 0xFFF}; ret",
+    }
+    images = []
+    for text in (b"first text of base\0", b"the other one here\0"):
+        pe = Pe(machine)
+        pe.put(TEXT, assemble(machine, codes[machine], TEXT))
+        pe.put(place, text)
+        pe.cursor = RDATA + 0x800
+        pe.exports("walk.dll", [("walk", TEXT)])
+        images.append(pe.build("walk.dll"))
+    assert _relocated(images).outcome is MicroOutcome.DIFFER
+
+
 LENGTHS = {
     Machine.X64: "and edx, {mask}; lea rcx, [rip + 0x1236]; test dl, 32; jne 0x1012; xor eax, eax; ret;"
     " mov rax, qword ptr [rcx + rdx - {back}]; ret",
