@@ -123,6 +123,8 @@ class _Correlator:
         """
         there = set(self._open_base())
         found = self.tables.pairs(there, self.fixed.functions)
+        if not found:
+            return []
         partners: dict[int, set[int]] = defaultdict(set)
         for base, fixed in (*found, *self.votes.pairs(), *self.weak.pairs()):
             partners[base].add(fixed)
