@@ -88,13 +88,20 @@ class Engine(Protocol):
         """Choose the processor, before anything runs."""
 
 
+_TRANSLATED = 64 << 20
+"""Bytes for translated code. Unicorn takes a gigabyte, so that all engines of a process but the first have theirs too far from its own code
+for short jumps, and run two to three times slower."""
+
+
 def new_engine(architecture: int, mode: int) -> Engine:
     """A Unicorn engine.
 
     Raises:
         UcError: Unicorn cannot be used.
     """
-    return cast("Callable[[int, int], Engine]", Uc)(architecture, mode)
+    engine = cast("Callable[[int, int], Engine]", Uc)(architecture, mode)
+    cast("Uc", engine).ctl_set_tcg_buffer_size(_TRANSLATED)
+    return engine
 
 
 def handle_of(engine: Engine) -> int:
