@@ -199,13 +199,14 @@ def test_what_two_changed_functions_became_is_bound_to_the_one_that_travels(mach
 
 
 @each_machine
-def test_a_listed_function_that_one_which_stays_calls_and_that_only_its_place_matches(machine):
-    """It may be another: refused, with the call and its bytes."""
+@pytest.mark.parametrize(("evidence", "alike"), [("order", 0.3), ("folded", 0.9)])
+def test_a_listed_function_that_one_which_stays_calls_and_that_only_its_place_matches(machine, evidence, alike):
+    """By order, or by a table where the linker folded it: it may be another, and is refused, with the call and its bytes."""
     call = {X64: "e8cbffffffc3", ARM64: "f4ffff97c0035fd6"}[machine]
     base = forge(machine, [Code("f", 16, FIVE[machine]), Code("g", 64, call)])
     fixed = forge(machine, [Code("h", 16, SIX[machine]), Code("g", 64, NINE[machine])])
     rows = (
-        FunctionMatch(base.functions[0], fixed.functions[0], Verdict.CHANGED, "order", 0.3),
+        FunctionMatch(base.functions[0], fixed.functions[0], Verdict.CHANGED, evidence, alike),
         FunctionMatch(base.functions[1], fixed.functions[1], Verdict.CHANGED, "name", 0.3),
     )
     (refusal,) = refusals(type(told(base, base))(base, fixed, rows, (), ()), only=["f"])

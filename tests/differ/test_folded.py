@@ -9,7 +9,9 @@ import pytest
 import hotpatch
 from hotpatch.arch import FixupKind, Machine, architecture
 from hotpatch.differ import Verdict, diff_images
+from hotpatch.differ.copies import are_copies
 from hotpatch.differ.matching import Evidence
+from hotpatch.differ.view import view_of
 from tests.builder.test_reaches import RETURNS, reads
 from tests.emulator.pe import DATA, TEXT, Pe
 
@@ -70,6 +72,24 @@ def test_copies_of_what_a_body_became_are_each_of_them(machine):
     assert [(row.fixed.entry, row.matched_by == Evidence.FOLDED) for row in rows] == [(TEXT + 0x200, False), (TEXT + 0x280, True)]
     assert rows[1].notes[0] == f"a copy of fixed:0x{TEXT + 0x200:x}"
     assert [row.base_rva for row in hotpatch.build(diff).functions] == [TEXT + 0x200]
+
+
+@pytest.mark.parametrize("machine", Machine)
+@pytest.mark.parametrize("handled", [False, True])
+def test_functions_that_handle_exceptions_are_no_copies(machine, handled):
+    """Their tables may differ, and are not compared."""
+    pe, places, size = Pe(machine), (TEXT, TEXT + 0x80), 0x10
+    for place in places:
+        pe.put(place, RETURNS[machine] * (size // len(RETURNS[machine])))
+    if machine is Machine.X64:
+        info = pe.add(bytes([1 | 8 * handled, 0, 0, 0]) + struct.pack("<I", TEXT))
+        rows = [struct.pack("<III", place, place + size, info) for place in places]
+    else:  # one epilogue, in the first of one word of codes
+        info = pe.add(struct.pack("<III", size // 4 | handled << 20 | 1 << 21 | 1 << 27, 0xE4E4E4E4, TEXT))
+        rows = [struct.pack("<II", place, info) for place in places]
+    pe.directories["exception"] = (pe.add(b"".join(rows)), sum(map(len, rows)))
+    pe.exports("handled.dll", [("one", places[0]), ("two", places[1])])
+    assert are_copies(view_of(pe.build("handled.dll")), *places) == (not handled)
 
 
 @pytest.mark.parametrize("machine", Machine)
