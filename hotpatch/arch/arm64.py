@@ -22,7 +22,6 @@ from hotpatch.arch import (
     arm64_thread,
     arm64_trampoline,
     arm64_unread,
-    unread,
     walks,
 )
 from hotpatch.arch import arm64_words as a64
@@ -80,6 +79,7 @@ class Arm64(Following):
     machine = Machine.ARM64
     instruction_alignment = a64.WORD
     convention = CONVENTION
+    spelling = arm64_unread.SPELLING
     lost = arm64_constants.VOLATILE
     branch_reach = (1 << 27) - 4
     veneer_reach = (1 << 32) - (1 << 12)
@@ -176,10 +176,6 @@ class Arm64(Following):
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.arm64_counted` for the forms."""
         return arm64_counted.counted(code)
-
-    def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
-        """See :meth:`Architecture.handed_on`."""
-        return unread.handed_on(instructions, edges, place, arm64_unread.SPELLING)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; the kind of field tells."""

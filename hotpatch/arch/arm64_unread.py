@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from hotpatch.arch.model import Instruction
 
 _FILLING = re.compile(
-    r"(?:mov[zn]?|adrp?|adds?|subs?|ands?|orr|eor|lsl|lsr|asr|[us]xt[bhw]|[us]bfx|[us]bfiz|mul|ldu?r(?:s?[bhw])?|cset|ldp)$"
+    r"(?:mov[zn]?|adrp?|adds?|subs?|ands?|orr|eor|lsl|lsr|asr|[us]xt[bhw]|[us]bfx|[us]bfiz|mul|ldu?r(?:s?[bhw])?|csetm?|ldp"
+    r"|csel|csin[cv]|csneg|cinc|mvn|neg|m(?:add|sub)|[us]div)$"
 )
 
 
@@ -27,4 +28,20 @@ def _is_silent(instruction: Instruction, place: str) -> bool:
     return instruction.flow is not Flow.TRAP and instruction.mnemonic in ("svc", "hvc", "smc")
 
 
-SPELLING = Spelling(widest=whole_register, fills=_fills, hidden=_is_silent, returned=("x0", "x1"))
+def _asks_the_system(instruction: Instruction) -> bool:
+    return _is_silent(instruction, "")
+
+
+def _loads_pair(instruction: Instruction) -> bool:
+    return instruction.mnemonic in ("ldp", "ldpsw")
+
+
+SPELLING = Spelling(
+    widest=whole_register,
+    fills=_fills,
+    hidden=_is_silent,
+    returned=("x0", "x1"),
+    given=("x8",),  # where the caller wants a large result
+    implicit=_asks_the_system,
+    pairs=_loads_pair,
+)

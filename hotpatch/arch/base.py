@@ -17,6 +17,7 @@ from hotpatch.arch.model import LONGEST_INSTRUCTION, Flow, reference_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from hotpatch.arch.accessed import Handed
     from hotpatch.arch.certain import Counted, Held
     from hotpatch.arch.constants import Constant
     from hotpatch.arch.model import (
@@ -212,6 +213,12 @@ class Architecture(ABC):
 
         Each with those that take the addresses that the others were reckoned from. What is given is that of :meth:`reached`.
         """
+
+    @abstractmethod
+    def only_accessed(
+        self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], maker: int
+    ) -> frozenset[Handed] | None:
+        """See :func:`hotpatch.arch.accessed.only_accessed`."""
 
     @abstractmethod
     def held(

@@ -6,6 +6,8 @@ from abc import abstractmethod
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from hotpatch.arch import unread
+from hotpatch.arch.accessed import only_accessed
 from hotpatch.arch.base import Architecture
 from hotpatch.arch.certain import Certainty
 from hotpatch.arch.model import Flow
@@ -14,9 +16,11 @@ from hotpatch.arch.reach import Motion, Reaching
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from hotpatch.arch.accessed import Handed
     from hotpatch.arch.certain import Held
     from hotpatch.arch.model import Instruction
     from hotpatch.arch.reach import Reached
+    from hotpatch.arch.unread import Spelling
 
 
 class Following(Architecture):
@@ -24,6 +28,8 @@ class Following(Architecture):
 
     lost: Collection[str]
     """Places that a call leaves undefined."""
+    spelling: Spelling
+    """What its texts say of registers."""
 
     @abstractmethod
     def motion(self, instruction: Instruction, *, names: bool) -> Motion:
@@ -71,6 +77,10 @@ class Following(Architecture):
     def _writes(motion: Motion, place: str) -> bool:
         return place in motion.writes or place == motion.takes or any(to == place for to, _, _ in motion.indexed)
 
+    def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
+        """See :meth:`Architecture.handed_on`."""
+        return unread.handed_on(instructions, edges, place, self.spelling)
+
     def thread_offsets(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
         """See :meth:`Architecture.thread_offsets`."""
         blocks = self.thread_blocks(instructions)
@@ -116,6 +126,12 @@ class Following(Architecture):
     ) -> Mapping[int, frozenset[int]]:
         """See :meth:`Architecture.only_compared`."""
         return self._reaching(instructions, naming, edges).only_compared(self.convention)
+
+    def only_accessed(
+        self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], maker: int
+    ) -> frozenset[Handed] | None:
+        """See :meth:`Architecture.only_accessed`."""
+        return only_accessed(instructions, self._motions(instructions, ()), edges, maker, self.convention, self.spelling)
 
     def held(
         self,

@@ -24,12 +24,18 @@ class Spelling(NamedTuple):
             operand.
         hidden: Whether an instruction may read a register that it does not name.
         returned: Registers that what a function returns may be in.
+        given: Registers besides the convention's arguments in which a function may get an address.
+        implicit: Whether an instruction may use any register that it does not name, or more memory than it names.
+        pairs: Whether an instruction loads the two registers that it names first.
     """
 
     widest: Callable[[str], str | None]
     fills: Callable[[Instruction], bool]
     hidden: Callable[[Instruction, str], bool]
     returned: Collection[str]
+    given: Collection[str]
+    implicit: Callable[[Instruction], bool]
+    pairs: Callable[[Instruction], bool]
 
 
 def handed_on(
@@ -51,7 +57,7 @@ def handed_on(
         one = instructions[number]
         if spelling.hidden(one, place) or (place in spelling.returned and one.flow is Flow.RETURN):
             return None
-        if place in _registers(one.operands, spelling):
+        if place in registers(one.operands, spelling):
             if not _overwrites(one, place, spelling):
                 return None
             continue
@@ -87,8 +93,9 @@ def _overwrites(one: Instruction, place: str, spelling: Spelling) -> bool:
     if spelling.widest(first) != place:
         return False
     is_zero = one.mnemonic in ("xor", "sub", "eor") and set(others.split(", ")) == {first}
-    return is_zero or place not in _registers(others, spelling)
+    return is_zero or place not in registers(others, spelling)
 
 
-def _registers(text: str, spelling: Spelling) -> frozenset[str]:
-    return frozenset(found for word in _WORD.findall(text) if (found := spelling.widest(word)) is not None)
+def registers(text: str, spelling: Spelling) -> tuple[str, ...]:
+    """The registers that operands name, each by its widest name and as often as they do."""
+    return tuple(found for word in _WORD.findall(text) if (found := spelling.widest(word)) is not None)

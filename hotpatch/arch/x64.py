@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import (
-    unread,
     walks,
     x64_binding,
     x64_constants,
@@ -68,6 +67,7 @@ class X64(Following):
     machine = Machine.X64
     instruction_alignment = 1
     convention = CONVENTION
+    spelling = x64_unread.SPELLING
     lost = x64_operands.VOLATILE
     branch_reach = 2**31 - 1
     veneer_reach = branch_reach
@@ -169,10 +169,6 @@ class X64(Following):
     def counted(self, code: bytes, address: int) -> Counted | None:
         """See :mod:`hotpatch.arch.x64_counted` for the forms."""
         return x64_counted.counted(next(iter(self.disassemble(code, address)), None), code)
-
-    def handed_on(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], place: str) -> frozenset[int] | None:
-        """See :meth:`Architecture.handed_on`."""
-        return unread.handed_on(instructions, edges, place, x64_unread.SPELLING)
 
     def accesses(self, kind: FixupKind, code: bytes, address: int) -> bool:
         """See :meth:`Architecture.accesses`; all but LEA do."""

@@ -24,6 +24,15 @@ _SILENT = {
 }
 """Instructions that read the registers though their operands do not name them, or that hand control to the system."""
 
+_IMPLICIT = re.compile(
+    r"rep|i?mul$|i?div$|mulx|c(?:bw|wde|dqe|wd|dq|qo)$|cmpxchg|xlat|cpuid|rd|wr|xgetbv|xsetbv"
+    r"|loop|j[er]?cxz|leave|enter|push[af]|popf|popa|monitor|u?mwait|tpause|encl|vm|sys|int|iret|in$|out$|xsave|xrstor|fx|lahf|sahf"
+    r"|v?p?cmp[ei]str|v?p?gather|v?p?scatter|maskmov|vpmaskmov|salc|aa[adms]$|da[as]$|xbegin|xabort|key|aes.*kl$|l[defgs]s$|bound"
+)
+"""Instructions that use registers which their operands do not name, more memory than these tell, or an index that is a vector."""
+_STRINGS = re.compile(r"(?:movs|stos|lods|scas|cmps|ins|outs)[bwdq]$")
+"""Others that do; those of the same name that have vectors do not."""
+
 
 def _fills(instruction: Instruction) -> bool:
     """``xor`` and ``sub`` count for what they make of a register and itself."""
@@ -33,7 +42,20 @@ def _fills(instruction: Instruction) -> bool:
 
 
 def _is_silent(instruction: Instruction, place: str) -> bool:
-    return any(_SILENT[place].match(word) for word in instruction.mnemonic.split())  # prefixes are words of their own
+    silent = _SILENT.get(place)
+    if silent is None:
+        return _is_implicit(instruction)
+    return any(silent.match(word) for word in instruction.mnemonic.split())  # prefixes are words of their own
 
 
-SPELLING = Spelling(widest=PARENTS.get, fills=_fills, hidden=_is_silent, returned=())
+def _is_implicit(instruction: Instruction) -> bool:
+    is_string = _STRINGS.match(instruction.mnemonic) is not None and "mm" not in instruction.operands
+    return is_string or any(_IMPLICIT.match(word) for word in instruction.mnemonic.split())
+
+
+def _loads_pair(instruction: Instruction) -> bool:
+    del instruction
+    return False
+
+
+SPELLING = Spelling(widest=PARENTS.get, fills=_fills, hidden=_is_silent, returned=(), given=(), implicit=_is_implicit, pairs=_loads_pair)

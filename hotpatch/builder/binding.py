@@ -99,7 +99,7 @@ class _Binder:
         self.stretches = Stretches(diff, self.view, self.base_view, self.ownership)
         self.positions = Positions(diff, self.view, self.base_view, self.novelty)
         unclaimed = Unclaimed(diff, self.view, self.base_view)
-        self.doubts = Doubts(diff, self.positions, unclaimed, selected)
+        self.doubts = Doubts(diff, self.positions, unclaimed, selected, self.view)
         self.groups = Groups(self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, unchanged, self.novelty, self.positions, proofs)
         self.witnesses = Witnesses(diff, self.view, there, here, distances, self.novelty)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
+from hotpatch.builder.beginnings import Beginnings
 from hotpatch.builder.model import BaseAddress
 from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
     from hotpatch.builder.positions import Positions
     from hotpatch.builder.unclaimed import Unclaimed
     from hotpatch.differ import FunctionMatch, ImageDiff
+    from hotpatch.differ.view import View
     from hotpatch.image import Function
 
 
 class Doubts:
     """Judges matches that nothing but code says."""
 
-    def __init__(self, diff: ImageDiff, positions: Positions, unclaimed: Unclaimed, selected: Collection[Rva]) -> None:
-        """Judge by ``diff``, ``positions`` and ``unclaimed``; ``selected``: the entries of the base's functions that are replaced."""
+    def __init__(self, diff: ImageDiff, positions: Positions, unclaimed: Unclaimed, selected: Collection[Rva], view: View) -> None:
+        """Judge by ``diff``, ``positions`` and ``unclaimed``; ``selected``: the entries of the base's functions that are replaced.
+
+        The fixed image is seen as ``view``.
+        """
         self._fixed, self._positions, self._unclaimed, self._selected = diff.fixed, positions, unclaimed, selected
+        self.beginnings = Beginnings(view)
         self._named = diff.fixed.has_symbols and diff.base.has_symbols
 
     def entry(self, row: FunctionMatch, base: Function) -> Destination | str:
@@ -55,6 +61,12 @@ class Doubts:
             )
         if usage is not None and not usage.takes(self._fixed, site):
             return None
+        found = self._as_end(usage, target, matched)
+        return None if isinstance(found, str) and usage is not None and self.beginnings.are_shown(usage, target) else found
+
+    def _as_end(self, usage: Usage | None, target: Rva, matched: Rva | None) -> Destination | str | None:
+        """What an address that is taken is the end of, or why it may be one; ``None`` where it is none."""
+        positions = self._positions
         if usage is not None and matched is not None and self._follows_new(usage, target):
             return None
         place = positions.ending_place(target)

@@ -84,7 +84,7 @@ class Live:
         if constant is not None:
             return f"the writable datum at 0x{target:x} begins as the constant at 0x{constant:x} of the base, and may be that"
         rival = self._positions.rival(usage, target) if usage is not None and target in usage.taken else None
-        if rival is not None:
+        if rival is not None and usage is not None and not self._doubts.beginnings.are_shown(usage, target):
             return f"0x{target:x} may be a new datum or the end of the one at 0x{rival:x}"
         self.outside[target] = run
         return CarriedAddress(target)

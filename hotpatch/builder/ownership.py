@@ -54,7 +54,7 @@ class Usage:
         self._sites, self._counterparts, self._through = tuple(sites), counterparts, through
         data = [site for site in self._sites if site.use is Use.DATA]
         self.targets = tuple(sorted({site.target for site in data}))
-        taking = [site for site in data if site.kind not in PAGES and not accesses(image, site)]
+        self._taking = taking = [site for site in data if site.kind not in PAGES and not accesses(image, site)]
         self.taken = frozenset(site.target for site in taking)
         """What only has its address taken, at one instruction at least."""
         self.accessed = frozenset(site.target for site in data if site.kind not in PAGES and accesses(image, site))
@@ -73,6 +73,10 @@ class Usage:
     def takes(self, image: Image, site: Site) -> bool:
         """Whether ``site`` does not access memory at its target itself."""
         return site.target in self.taken if site.kind in PAGES else not accesses(image, site)
+
+    def makers(self, target: int) -> frozenset[Rva]:
+        """The instructions that only take the address ``target``."""
+        return frozenset(site.instruction for site in self._taking if site.target == target)
 
     def told(self, target: int, places: Collection[int]) -> int | None:
         """See :meth:`hotpatch.builder.counterparts.Counterparts.told`."""

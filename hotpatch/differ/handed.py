@@ -65,9 +65,12 @@ def does_nothing_with(view: View, instruction: Instruction, place: str) -> bool:
 
     Then the register holds what was left there, and is no argument.
     """
-    pending = [instruction.target] if instruction.flow is Flow.CALL and instruction.target is not None else []
-    if not pending:
-        return False
+    return instruction.flow is Flow.CALL and instruction.target is not None and leaves_alone(view, instruction.target, place)
+
+
+def leaves_alone(view: View, entry: int, place: str) -> bool:
+    """Whether the function at ``entry`` for certain does nothing with what it gets in the register ``place``, nor does what it calls."""
+    pending = [entry]
     seen: set[int] = set()
     while pending:
         entry = pending.pop()
