@@ -330,6 +330,16 @@ class Correlation:
             for table in self.diff.fixed.jump_tables_in(part)
         )
 
+    def is_cut_entry(self, theirs: int, size: int, function: Function) -> bool:
+        """Whether ``size`` bytes at ``theirs`` (VA) are part of an address in a jump table of ``function``, for which no code asks.
+
+        An index that leads out of a table of bytes beside it comes upon that. Such an address is another one in the patch.
+        """
+        fixed = theirs - self.theirs.load_base
+        tables = (table for part in function.ranges for table in self.diff.fixed.jump_tables_in(part))
+        within = [(fixed - table.address, table) for table in tables if 0 <= fixed - table.address < table.size]
+        return any(table.entry_size > 1 and (size != table.entry_size or at % size) for at, table in within)
+
     def _is_in_other_table(self, table: JumpTable, fixed: int) -> bool:
         """Whether ``fixed`` lies in a jump table of the fixed image that begins elsewhere than ``table``, and outside of that."""
         starts = self.named.jump_tables

@@ -97,7 +97,7 @@ class Doubts:
         start, reach = self._theirs.process.load_base, self._reach
         own = {after - 1: number for number, after in enumerate(self._first.after["own"])}
         for number, (va, size) in enumerate(self._first.touched):
-            if self._beside_table(number, va, size):
+            if self._beside_table(number, va, size) or self._correlation.is_cut_entry(va, size, self._fixed):
                 return number
             beside = reach.is_stray(va - start, own=False) or self._beyond(number, va)
             if beside and not self._found_the_same(self._mine.touched[number : number + 1], va, size):

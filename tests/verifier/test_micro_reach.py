@@ -545,6 +545,34 @@ def test_an_entry_of_another_table_is_none_of_this_one(has_table: bool) -> None:
     assert correlation.is_beside_table(start + carried.patch_rva + 12, theirs.load_base + table + 12, 4, walk) is has_table
 
 
+BY_BYTES = (
+    "add ecx, -8; cmp ecx, 3; ja {out}; movsxd rax, ecx; lea rdx, [rip - {here}]; movzx eax, byte ptr [rdx + rax + {index}]; "
+    "mov ecx, dword ptr [rdx + rax*4 + {table}]; add rcx, rdx; jmp rcx"
+)
+"""A switch whose cases a table of bytes gathers, right behind that of the cases, as Microsoft's compiler has them."""
+
+
+def test_a_byte_of_an_address_in_a_jump_table_is_no_number_of_a_case() -> None:
+    """A run led round the check of its index comes upon it; the cases lie elsewhere in the patch, where that byte is another."""
+    images = []
+    table, index, cases = TEXT + 0x80, TEXT + 0x80 + 12, TEXT + 0x40
+    for out in (3, 4):
+        pe = Pe(Machine.X64)
+        text = BY_BYTES.format(out=cases + 18, here=TEXT + 18, index=index, table=table)
+        pe.put(TEXT, assemble(Machine.X64, text, TEXT).ljust(0x40, b"\xcc"))
+        pe.put(cases, assemble(Machine.X64, f"mov eax, 0; ret; mov eax, 1; ret; mov eax, 2; ret; mov eax, {out}; ret", cases))
+        pe.put(table, struct.pack("<3I4B", cases, cases + 6, cases + 12, 0, 1, 2, 1))
+        pe.exports("walk.dll", [("walk", TEXT)])
+        images.append(pe.build("walk.dll"))
+    walk = images[1].functions[0]
+    mine, theirs = (hotpatch.Process(image) for image in images)
+    correlation = Correlation(hotpatch.diff(*images), mine, theirs, None, None)
+    parts = [
+        (at, size) for at in (-4, 0, 2, 4, 11, 12) for size in (1, 4) if correlation.is_cut_entry(theirs.load_base + table + at, size, walk)
+    ]
+    assert parts == [(0, 1), (2, 1), (2, 4), (4, 1), (11, 1), (11, 4)]
+
+
 UNCHECKED_POINTER = {
     Machine.X64: ("movzx eax, cl; lea rdx, [rip + 0x13f6]; ", bytes.fromhex("488b04c2c3")),
     Machine.ARM64: ("and x0, x0, #0xff; adrp x9, 0x2000; add x9, x9, #0x400; ", struct.pack("<2I", 0xF8607920, 0xD65F03C0)),
