@@ -259,6 +259,15 @@ class Architecture(ABC):
         del code
         return 0
 
+    @property
+    @abstractmethod
+    def scratch(self) -> frozenset[str]:
+        """The registers (64 bits) that a call may change, but for those which a linker's own code between the two may use."""
+
+    @abstractmethod
+    def may_change(self, instruction: Instruction) -> frozenset[str] | None:
+        """The registers (64 bits) that an instruction names, which are all that it may change; ``None`` where it may change others."""
+
     @abstractmethod
     def stored_in_part(self, instruction: Instruction) -> tuple[str, ...]:
         """The registers (64 bits) of which ``instruction`` stores the lower bytes alone, and nothing else, as they come in memory."""

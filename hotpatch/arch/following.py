@@ -81,6 +81,15 @@ class Following(Architecture):
         """See :meth:`Architecture.handed_on`."""
         return unread.handed_on(instructions, edges, place, self.spelling)
 
+    @property
+    def scratch(self) -> frozenset[str]:
+        """See :meth:`Architecture.scratch`."""
+        return self.spelling.scratch
+
+    def may_change(self, instruction: Instruction) -> frozenset[str] | None:
+        """See :meth:`Architecture.may_change`."""
+        return None if self.spelling.implicit(instruction) else frozenset(unread.registers(instruction.operands, self.spelling))
+
     def thread_offsets(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> frozenset[int]:
         """See :meth:`Architecture.thread_offsets`."""
         blocks = self.thread_blocks(instructions)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hotpatch.arch.model import Instruction
 
-_WORD = re.compile(r"[a-z][a-z0-9]*")
+_WORD = re.compile(r"\b[a-z][a-z0-9]*")
 
 
 class Spelling(NamedTuple):
@@ -26,6 +26,7 @@ class Spelling(NamedTuple):
         returned: Registers that what a function returns may be in.
         given: Registers besides the convention's arguments in which a function may get an address.
         implicit: Whether an instruction may use any register that it does not name, or more memory than it names.
+        scratch: Registers that a call may change; not those that only what the linker puts in between uses.
         pairs: Whether an instruction loads the two registers that it names first.
     """
 
@@ -35,6 +36,7 @@ class Spelling(NamedTuple):
     returned: Collection[str]
     given: Collection[str]
     implicit: Callable[[Instruction], bool]
+    scratch: frozenset[str]
     pairs: Callable[[Instruction], bool]
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch.unread import Spelling
-from hotpatch.arch.x64_operands import PARENTS
+from hotpatch.arch.x64_operands import PARENTS, VOLATILE
 
 if TYPE_CHECKING:
     from hotpatch.arch.model import Instruction
@@ -58,4 +58,13 @@ def _loads_pair(instruction: Instruction) -> bool:
     return False
 
 
-SPELLING = Spelling(widest=PARENTS.get, fills=_fills, hidden=_is_silent, returned=(), given=(), implicit=_is_implicit, pairs=_loads_pair)
+SPELLING = Spelling(
+    widest=PARENTS.get,
+    fills=_fills,
+    hidden=_is_silent,
+    returned=(),
+    given=(),
+    implicit=_is_implicit,
+    scratch=frozenset(VOLATILE),
+    pairs=_loads_pair,
+)

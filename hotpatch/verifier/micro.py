@@ -43,6 +43,7 @@ from hotpatch.verifier.micro_paths import Shape
 from hotpatch.verifier.micro_run import Runner, leads_on
 from hotpatch.verifier.micro_scenery import CONSTANTS
 from hotpatch.verifier.micro_sides import Sides
+from hotpatch.verifier.micro_spared import NONE, Spared
 from hotpatch.verifier.micro_trials import Trials
 from hotpatch.verifier.stand_ins import stand_in
 
@@ -80,6 +81,7 @@ class MicroExecution:
         self.diff = diff if diff is not None else diff_images(base, fixed)
         self._base, self._fixed, self._patch, self._seed = base, fixed, patch, seed
         self._leaf = cache(self._is_leaf)
+        self._spared_in_base, self._spared_in_fixed = Spared(base), Spared(fixed)
         self._theirs: Runner | None = None
         self._unpatched: tuple[Runner, Correlation] | None = None
         self._elsewhere: dict[int, Runner | None] = {}
@@ -142,6 +144,7 @@ class MicroExecution:
                 _own_code(span, known, body),
                 lambda va: leads_on(va) or (va in span and va not in known),
                 lambda va: self._leaf_at(self._leaves_base, va - process.load_base, process.load_base, base=True),
+                partial(self._spared_at, correlation, span, process.load_base),
             )
             own = range(body, body + function.size)
             reports.append(self._compare(runner, place, correlation, row, own, count, patched=True))
@@ -217,6 +220,7 @@ class MicroExecution:
             lambda va: any(va in part for part in ranges) or _is_amid(image, va - start),
             leads_on,
             lambda va: self._leaf_at(leaves, va - start, start, base=base),
+            lambda va: self._spared(Rva(va - start), base=base, patched=False),
         )
 
     def _leaf_at(self, leaves: dict[Rva, Function], rva: int, start: int, *, base: bool) -> tuple[int, int] | None:
@@ -224,6 +228,25 @@ class MicroExecution:
         if function is None or not self._leaf(function.entry):
             return None
         return start + rva, start + rva + function.size
+
+    def _spared_at(self, correlation: Correlation, patch: range, start: int, va: int) -> frozenset[str]:
+        """What the callee at ``va`` of the patched process leaves alone: in the image of the patch, or the base's at ``start``."""
+        if va not in patch:
+            return self._spared(Rva(va - start), base=True, patched=True)
+        function = None if correlation.origins is None else correlation.origins.function(va - patch.start)
+        return NONE if function is None else self._spared_in_fixed.by(function.entry)
+
+    def _spared(self, entry: Rva, *, base: bool, patched: bool) -> frozenset[str]:
+        """The registers that a function leaves alone in its image; of the ``base``'s no others than the fixed image's.
+
+        Where one travels and the base is ``patched``, the fixed image's runs.
+        """
+        row = self._by_base.get(entry) if base else self._by_fixed.get(entry)
+        if row is None or row.fixed is None:
+            return NONE
+        spared = self._spared_in_fixed.by(row.fixed.entry)
+        is_own = base and not (patched and entry in self._travelling)
+        return spared & self._spared_in_base.by(entry) if spared and is_own else spared
 
     def _is_leaf(self, entry: Rva) -> bool:
         """Whether the fixed image's function is small and calls nothing."""

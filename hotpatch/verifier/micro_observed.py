@@ -77,6 +77,7 @@ class Place:
         inside: Whether code at a VA is the function's own.
         through: Whether code at a VA only leads on (veneers, guard checks), so that a call that comes there goes on.
         leaf: Start and end of the callee at a VA where that is run and not answered, else ``None``.
+        spared: The registers, no arguments, that the callee at a VA certainly leaves alone though it need not keep them.
         thread: Of the thread's block, what does not lie where the other side has it.
     """
 
@@ -85,4 +86,5 @@ class Place:
     inside: Callable[[int], bool]
     through: Callable[[int], bool]
     leaf: Callable[[int], tuple[int, int] | None]
+    spared: Callable[[int], frozenset[str]]
     thread: tuple[Part, ...] = ()

@@ -104,7 +104,8 @@ class Origins:
         By its exception data, too.
         """
         mine = self._patch.image.function_at(rva)
-        if mine is None and (size := self._sizes.get(rva)) is not None:  # small functions need no unwind data
+        is_whole = mine is not None and mine.entry == rva  # else without unwind data, or held for a part of another one
+        if not is_whole and (size := self._sizes.get(rva)) is not None:
             mine = Function(Rva(rva), (Range(Rva(rva), Rva(rva + size)),), (), FunctionSource.CALL)
         if mine is None:
             return

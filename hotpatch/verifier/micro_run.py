@@ -21,6 +21,8 @@ from hotpatch.verifier.micro_scenery import Scenery
 from hotpatch.verifier.micro_thread import block_page, environment, index_variable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from hotpatch.process import Process
     from hotpatch.verifier.micro_observed import Place
     from hotpatch.verifier.micro_paths import Block, Guide
@@ -306,7 +308,7 @@ class Runner:
 
     def _return_to(self, course: Course, seen: Observed) -> bool:
         """Answer in place of what was called last; whether the run is over."""
-        self._answer(course.scenery, len(seen.calls))
+        self._answer(course.scenery, len(seen.calls), course.place.spared(seen.calls[-1].callee))
         if not course.leaves and self._is_at_the_end(course.place, self.process.guest.system.cpu.pc):
             seen.end = _STAYS_AWAY
             return True
@@ -355,15 +357,16 @@ class Runner:
             return cpu.get(convention.link)
         return self.process.guest.system.read_word(cpu.get(convention.sp))
 
-    def _answer(self, scenery: Scenery, number: int) -> None:
+    def _answer(self, scenery: Scenery, number: int, spared: Collection[str] = ()) -> None:
         """Return from a call with values of the scenery, also in what callees need not keep: addresses that were left there are nobody's.
 
-        Code behind a call that never returns would come upon them.
+        Code behind a call that never returns would come upon them. ``spared`` are those that the callee is known to leave alone.
         """
         system, cpu = self.process.guest.system, self.process.guest.system.cpu
         cpu.set(self._convention.result, scenery.word(1000 + number))
         for index, name in enumerate(self._volatile):
-            cpu.set(name, scenery.word(2000 + len(self._volatile) * number + index))
+            if name not in spared:
+                cpu.set(name, scenery.word(2000 + len(self._volatile) * number + index))
         cpu.model.write_float(cpu, 0, scenery.float_bits(number))
         try:
             cpu.model.leave(cpu, system.read_word)

@@ -17,6 +17,7 @@ from hotpatch.verifier.micro import SEEDS
 from hotpatch.verifier.micro_observed import Place
 from hotpatch.verifier.micro_run import Runner, leads_on
 from hotpatch.verifier.micro_scenery import Scenery
+from hotpatch.verifier.micro_spared import NONE
 from tests.emulator.pe import DATA, RDATA, TEXT, Pe
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def test_a_guard_check_is_no_call(machine: Machine, rights: str) -> None:
     process = hotpatch.Process(pe.build("guarded.dll"))
     entry, own = Va(process.load_base + TEXT), range(process.load_base + TEXT, process.load_base + TEXT + len(code))
     through = leads_on if rights == "through" else lambda va: leads_on(va) or (va in own and va != entry)
-    seen = Runner(process).run(Place(entry, entry, own.__contains__, through, lambda va: None), Scenery(0))
+    seen = Runner(process).run(Place(entry, entry, own.__contains__, through, lambda va: None, lambda va: NONE), Scenery(0))
     argument = Scenery(0).register({Machine.X64: 1, Machine.ARM64: 0}[machine])
     assert [call.callee for call in seen.calls] == [argument]
     assert seen.end == "returned"
@@ -170,7 +171,7 @@ def test_what_callees_need_not_keep_is_lost_over_a_call(machine: Machine, kept: 
     pe.put(DATA, bytes(8))
     process = hotpatch.Process(pe.build("left.dll"))
     entry, own = Va(process.load_base + TEXT), range(process.load_base + TEXT, process.load_base + TEXT + len(code))
-    seen = Runner(process).run(Place(entry, entry, own.__contains__, leads_on, lambda va: None), Scenery(0))
+    seen = Runner(process).run(Place(entry, entry, own.__contains__, leads_on, lambda va: None, lambda va: NONE), Scenery(0))
     assert (seen.end, len(seen.calls)) == ("returned", 1)
     assert (seen.words[0] == process.load_base + DATA) == is_kept
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 import hotpatch
+from hotpatch.address import Rva
 from hotpatch.arch import Machine
 from hotpatch.arch.assembly import assemble
+from hotpatch.image import Function, FunctionSource, Range
 from hotpatch.verifier import MicroOutcome, verify_functions
 from tests.emulator.pe import TEXT, Pe
 from tests.verifier.damage import with_code
@@ -64,3 +66,22 @@ def test_the_wrong_one_of_two_new_functions_is_called(machine: Machine, wrong: b
         patch = with_call(patch, patch.carried[1].patch_rva)
     report = verify_functions(base, patch, fixed=fixed)
     assert all(each.outcome is MicroOutcome.AGREE for each in report.functions) != wrong
+
+
+@each_machine
+def test_a_function_that_the_patch_image_holds_for_a_part_of_another(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers behind code look like branches into other functions now and then."""
+    base, fixed = _pair(machine, named=False)
+    patch = hotpatch.build(hotpatch.diff(base, fixed))
+    known = hotpatch.Image.function_at
+    entry, other = patch.functions[0].patch_rva, patch.carried[0].patch_rva
+
+    def joined(image: hotpatch.Image, rva: Rva) -> Function | None:
+        found = known(image, rva)
+        if image is not patch.image or rva != entry or found is None:
+            return found
+        return Function(other, (Range(other, Rva(other + 8)), *found.ranges), (), FunctionSource.CALL)
+
+    monkeypatch.setattr(hotpatch.Image, "function_at", joined)
+    report = verify_functions(base, patch, fixed=fixed)
+    assert [each.outcome for each in report.functions] == [MicroOutcome.AGREE] * 3
