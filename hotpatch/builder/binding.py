@@ -102,7 +102,7 @@ class _Binder:
         self.doubts = Doubts(diff, self.positions, unclaimed, selected, self.view)
         self.groups = Groups(self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, unchanged, self.novelty, self.positions, proofs)
-        self.witnesses = Witnesses(diff, self.view, there, here, distances, self.novelty)
+        self.witnesses = Witnesses(diff, self.view, self.base_view, there, here, distances, self.novelty)
         self.neighbours = Neighbours(diff, distances, self.witnesses, Reckonings(diff.fixed, self._reckoned))
         self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hotpatch.address import Rva
 from hotpatch.builder.counterparts import match_at_or_before
 from hotpatch.builder.reaches import Reach
+from hotpatch.builder.wholes import Wholes
 from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
 
@@ -30,12 +31,15 @@ _UNCHANGED = frozenset({Verdict.IDENTICAL, Verdict.RELOCATED})
 class Witnesses:
     """Hears the functions of both images about what lies at distances."""
 
-    def __init__(self, diff: ImageDiff, fixed: View, there: Reached, here: Reached, distances: Distances, novelty: Novelty) -> None:
-        """Judge by ``diff``, whose fixed image is seen as ``fixed``.
+    def __init__(
+        self, diff: ImageDiff, fixed: View, base: View, there: Reached, here: Reached, distances: Distances, novelty: Novelty
+    ) -> None:
+        """Judge by ``diff``.
 
         Args:
             diff: The comparison.
             fixed: Its fixed image.
+            base: Its base.
             there: What the functions of the base reach, by the number of their rows.
             here: What those of the fixed image do.
             distances: What the comparison says of places.
@@ -44,6 +48,7 @@ class Witnesses:
         self._diff, self._rows, self._distances = diff, diff.functions, distances
         self._fixed, self._novelty = fixed, novelty
         self._there, self._here = there, here
+        self._wholes_there, self._wholes_here = Wholes(diff, base, base=True), Wholes(diff, fixed, base=False)
         self._heard: dict[tuple[Rva, bool, int, Rva | None], str | None] = {}
 
     def objection(self, reach: Reach, place: int) -> str | None:
@@ -77,12 +82,25 @@ class Witnesses:
             return f"no function of the base goes over 0x{fixed + moved:x}"
         if not there:
             return self._moved_away(fixed + moved, moved) or self._used_before(fixed, moved)
+        split = not there & here
+        there, here = self._users_there(fixed + moved, split=split), self._users_here(fixed, split=split)
         if not there & here:
             return f"{self._label(there)} uses what is there, {self._label(here)} this, and no function both"
-        if not self._there.users(fixed + moved, indexed=by_index) & here:
+        by_way = self._there.users(fixed + moved, indexed=by_index)
+        if not (self._wholes_there.of(by_way) if split else by_way) & here:
             how = "does not go" if by_index else "only goes"
             return f"{self._label(there)} {how} over what is there by an index"
-        return self._used_before(fixed, moved) or self._used_now(fixed, moved)
+        return self._used_before(fixed, moved, split=split) or self._used_now(fixed, moved, split=split)
+
+    def _users_there(self, rva: int, *, split: bool) -> Users:
+        """The functions that use a place of the base; where ``split``, each part of a function counts as that one."""
+        users = self._there.users(rva)
+        return self._wholes_there.of(users) if split else users
+
+    def _users_here(self, rva: int, *, split: bool) -> Users:
+        """The same of the fixed image."""
+        users = self._here.users(rva)
+        return self._wholes_here.of(users) if split else users
 
     def _is_told_by_content(self, fixed: int, base: int) -> bool:
         """Whether what begins at these two places says what it is, whoever uses it."""
@@ -152,32 +170,34 @@ class Witnesses:
             return None
         return f"{self._label(there)} uses what begins there, {self._label(here)} what begins here, and no function both"
 
-    def _used_before(self, fixed: int, moved: int) -> str | None:
+    def _used_before(self, fixed: int, moved: int, *, split: bool = False) -> str | None:
         """Whether those who use it used something else in the base, which those who use what is in its place now did not use as much.
 
-        Where nothing in the base uses its place, two must say so: one alone may have been edited.
+        Where nothing in the base uses its place, two must say so: one alone may have been edited. ``split``: see :meth:`_users_there`.
         """
-        there, here = self._there.users(fixed + moved), self._here.users(fixed)
+        there, here = self._users_there(fixed + moved, split=split), self._users_here(fixed, split=split)
         own = _likeness(there, here)
-        for other in self._there.near(here, fixed + moved):
+        for other in self._there.near(self._wholes_there.with_parts(here) if split else here, fixed + moved):
             if other == fixed + moved:
                 continue
             here_is = self._distances.fixed_place(other)
-            users, followers = self._there.users(other), self._here.users(other - moved if here_is is None else here_is)
+            users = self._users_there(other, split=split)
+            followers = self._users_here(other - moved if here_is is None else here_is, split=split)
             agreed = followers if there else len(users & here) > 1
             if agreed and _likeness(users, here) > max(own, _likeness(users, followers)):
                 return f"the functions that use it used what is at 0x{other:x}"
         return None
 
-    def _used_now(self, fixed: int, moved: int) -> str | None:
+    def _used_now(self, fixed: int, moved: int, *, split: bool = False) -> str | None:
         """Whether those who used what is in its place in the base use something else now, in the same way."""
-        there, here = self._there.users(fixed + moved), self._here.users(fixed)
+        there, here = self._users_there(fixed + moved, split=split), self._users_here(fixed, split=split)
         own = _likeness(there, here)
-        for other in self._here.near(there, fixed):
+        for other in self._here.near(self._wholes_here.with_parts(there) if split else there, fixed):
             if other == fixed:
                 continue
             there_is = self._diff.base_datum(Rva(other))
-            users, forerunners = self._here.users(other), self._there.users(other + moved if there_is is None else there_is)
+            users = self._users_here(other, split=split)
+            forerunners = self._users_there(other + moved if there_is is None else there_is, split=split)
             if _likeness(there, users) > max(own, _likeness(forerunners, users)):
                 return f"the functions that used what is there use what the fixed image has at 0x{other:x}"
         return None
