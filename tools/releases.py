@@ -1,6 +1,10 @@
 """Compare, build and check every pair of releases, and write the table at the head of ``docs/releases.md``.
 
     python tools/releases.py [--from DIR] [--cache DIR] [--only NAME …] [--arch x64|arm64] [--write]
+    python tools/releases.py --others [--from DIR] [--cache DIR] [--only PACKAGE …] [--arch x64|arm64] [--write]
+
+The second form goes through ``tools/other_pairs.toml`` and tells what came out otherwise than it says (exit code 1).
+``--write`` puts that there, and the lists of these pairs on the page.
 
 Each pair runs in a process of its own, so that seconds and peak memory are those of one ``open``, ``diff`` and ``build``; ``build --check``
 (the rehearsal, and functions on made-up state) is timed apart. What stands below the table is written by hand and kept.
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
     from hotpatch.patch import Patch
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools import other_pairs  # noqa: E402
 
 PAGE = ROOT / "docs" / "releases.md"
 RUN_SECONDS = 300
@@ -121,6 +128,28 @@ def _outcome(paths: tuple[Path, Path]) -> Outcome:
     return Outcome(**{**found, "seconds": time.perf_counter() - start + found["seconds"]})
 
 
+def try_others(given: argparse.Namespace) -> int:
+    """Try all other pairs, or some, and tell what is not as the list has it."""
+    pairs, differ = other_pairs.load(), 0
+    for pair in pairs:
+        if (given.only and pair.package not in given.only) or (given.arch and pair.machine != given.arch):
+            continue
+        for member, listed in pair.modules.items():
+            outcome = _outcome(extract(pair.release(member), pair.machine, cache=given.cache, wheels=given.packages))
+            found = other_pairs.summary(outcome.result, outcome.detail, outcome.check)
+            sys.stderr.write(f"{pair.title}, {member}: {found}\n")
+            if found == listed:
+                continue
+            differ += 1
+            sys.stdout.write(f"{pair.title}, {member}: {found}; listed: {listed}\n")
+            pair.modules[member] = found
+            if given.write:  # what was found stays if the run is broken off
+                other_pairs.DATA.write_text(other_pairs.dump(pairs), encoding="utf-8")
+    if given.write:
+        PAGE.write_text(other_pairs.page(PAGE.read_text(encoding="utf-8"), pairs), encoding="utf-8")
+    return 1 if differ and not given.write else 0
+
+
 def row(release: Release, machine: Machine, outcome: Outcome) -> str:
     """A row of the table."""
     base, fixed = release.base[machine], release.fixed[machine]
@@ -167,27 +196,38 @@ def main() -> int:
     parser.add_argument("--pair", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--from", dest="packages", type=Path, help="folder with the packages, instead of the indexes")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "hotpatch-releases", help="folder for what is fetched")
-    parser.add_argument("--only", nargs="*", default=[], choices=[release.name for release in RELEASES], help="these pairs")
+    parser.add_argument("--others", action="store_true", help="the pairs of tools/other_pairs.toml instead")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these pairs, or with --others those of these packages")
     parser.add_argument("--arch", choices=[str(machine) for machine in Machine], help="only this machine")
     parser.add_argument("--write", action="store_true", help="write docs/releases.md")
     given = parser.parse_args()
-    if given.write and (given.only or given.arch):
+    names = {pair.package for pair in other_pairs.load()} if given.others else {release.name for release in RELEASES}
+    if unknown := sorted({*given.only} - names):
+        parser.error(f"there is no {unknown[0]}; choose from {', '.join(sorted(names))}")
+    if given.write and not given.others and (given.only or given.arch):
         parser.error("--write needs all pairs: leave --only and --arch out")
     if given.pair:
         outcome = run_pair(*given.pair)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _MIB
         sys.stdout.write(json.dumps({**asdict(outcome), "memory": memory}))
         return 0
+    try:
+        if given.others:
+            return try_others(given)
+        return _try_releases(given)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _try_releases(given: argparse.Namespace) -> int:
+    """Try the pairs of the first table, or some."""
     rows = []
     for release in RELEASES:
         for machine in Machine:
             if (given.only and release.name not in given.only) or (given.arch and machine != given.arch):
                 continue
-            try:
-                paths = extract(release, machine, cache=given.cache, wheels=given.packages)
-            except InputError as error:
-                sys.stderr.write(f"{error}\n")
-                return 2
+            paths = extract(release, machine, cache=given.cache, wheels=given.packages)
             rows.append(row(release, machine, _outcome(paths)))
             sys.stderr.write(f"{rows[-1]}\n")
     page = _HEAD + table(rows)

@@ -10,6 +10,7 @@ from hotpatch.arch import Machine
 from hotpatch.cases.releases import NODE_PTY, RELEASES, WITH_PDBS, Release, extract
 from hotpatch.errors import InputError
 from hotpatch.image import open_image
+from tools import other_pairs
 from tools import releases as releases_tool
 
 
@@ -92,3 +93,33 @@ def test_the_page_is_written_of_all_pairs_or_not_at_all(some, monkeypatch, capsy
     assert ended.value.code == 2
     assert "--write needs all pairs" in capsys.readouterr().err
     assert releases_tool.PAGE.read_bytes() == before
+
+
+def test_the_lists_of_other_pairs_are_made_of_their_file():
+    text = releases_tool.PAGE.read_text(encoding="utf-8")
+    assert other_pairs.page(text, other_pairs.load()) == text, "make the lists anew: python tools/releases.py --others --only NAME --write"
+
+
+def test_the_file_of_other_pairs_is_as_it_is_written():
+    pairs = other_pairs.load()
+    assert other_pairs.dump(pairs) == other_pairs.DATA.read_text(encoding="utf-8")
+    assert len({(pair.title, pair.machine) for pair in pairs}) == len(pairs)
+    for pair in pairs:
+        assert pair.modules
+        assert pair.base.version != pair.fixed.version
+        assert all(len(bytes.fromhex(pin.sha256)) == 32 for pin in (pair.base, pair.fixed))
+        assert {outcome.partition(":")[0] for outcome in pair.modules.values()} <= {"", "built", "nothing to do", "refused", "failed"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (("built", "4 functions, 2 carried, 6,144 bytes", "passed, 9 functions run, 1 inconclusive"), "built: 4"),
+        (("built", "1 function, 0 carried, 3,072 bytes", "failed: micro-execution: f: …"), "refused: --check"),
+        (("refused", "data-init (2), unresolved-reference (11)", ""), "refused: data-init, unresolved-reference"),
+        (("nothing to do", "", ""), "nothing to do"),
+        (("failed", "took more than 300 s", ""), "failed: took more than 300 s"),
+    ],
+)
+def test_what_the_file_says_of_an_outcome(outcome, told):
+    assert other_pairs.summary(*outcome) == told
