@@ -46,6 +46,8 @@ class Entry(NamedTuple):
     """An entry that was loaded from a table.
 
     ``entries`` of them where a bound is known, ``sure`` where it is the index's own, ``exact`` where a comparison gave that.
+    ``joined`` where that bound is one of several that meet, or a number: it holds only if all ways are known; ``last`` is then the number
+    of entries that the last bound which was checked would give.
     """
 
     table: int
@@ -54,6 +56,8 @@ class Entry(NamedTuple):
     entries: int | None
     sure: bool
     exact: bool
+    joined: bool = False
+    last: int | None = None
 
 
 class Destination(NamedTuple):
@@ -74,12 +78,14 @@ class Choice(NamedTuple):
 class Bound(NamedTuple):
     """The largest value of an unsigned number.
 
-    ``register`` where it is a comparison that waits for its branch; ``exact`` where a branch gave it, not the width of a field.
+    ``register`` where it is a comparison that waits for its branch; ``exact`` where a branch gave it, not the width of a field;
+    ``joined`` where it is the largest of several on ways that meet, or a number that code puts there.
     """
 
     largest: int
     register: int = a64.ZERO_REGISTER
     exact: bool = False
+    joined: bool = False
 
 
 class Conditional(NamedTuple):
@@ -122,7 +128,10 @@ _INDEX_BITS = 16
 
 
 def meet(one: State, other: State) -> State:
-    """What both states agree on; pages agree where the page is the same, whoever loaded it, and are kept where only one state has them."""
+    """What both states agree on; pages agree where the page is the same, whoever loaded it, and are kept where only one state has them.
+
+    Of two bounds of a register the larger one holds.
+    """
     met: State = {}
     for key, fact in one.items():
         against = other.get(key)
@@ -132,6 +141,8 @@ def meet(one: State, other: State) -> State:
             met[key] = ImagePage(fact.high, fact.sites | against.sites)
         elif isinstance(fact, _PAGES) or isinstance(against, _PAGES):
             met[key] = _either(fact, against)
+        elif BOUND <= key < FLAGS and isinstance(fact, Bound) and isinstance(against, Bound):
+            met[key] = Bound(max(fact.largest, against.largest), exact=fact.exact and against.exact, joined=True)
     for key, fact in other.items():
         if key not in one and isinstance(fact, _PAGES):
             met[key] = _either(fact, None)
@@ -171,6 +182,15 @@ def forget(state: State, written: int, first: int = 0) -> None:
         return
     for key in [key for key in state if 0 <= key - first < a64.ZERO_REGISTER and written >> key - first & 1]:
         del state[key]
+
+
+def forget_compared(state: State, written: int) -> None:
+    """Drop which register was compared where its bit is set in ``written``: it holds something else now."""
+    compared = state.get(FLAGS)
+    bound = compared.bound if isinstance(compared, Conditional) else compared
+    if isinstance(bound, Bound) and written >> bound.register & 1 and bound.register != a64.ZERO_REGISTER:
+        bound = bound._replace(register=a64.ZERO_REGISTER)
+        state[FLAGS] = compared._replace(bound=bound) if isinstance(compared, Conditional) else bound
 
 
 def forget_slots(state: State, first: int, end: int) -> None:
@@ -224,11 +244,12 @@ def entry_of(state: State, word: int) -> Entry | None:
         return None
     if scale and not word & 1 << 12:  # the index is not scaled
         return None
-    own = state.get(BOUND + a64.rm(word))
-    bound = own or state.get(LAST_BOUND)
-    entries = bound.largest + 1 if isinstance(bound, Bound) else None
-    exact = isinstance(own, Bound) and own.exact
-    return Entry(table.address, 1 << scale, bool(word & 1 << 23), entries, sure=own is not None, exact=exact)
+    own, last = (bound if isinstance(bound, Bound) else None for bound in (state.get(BOUND + a64.rm(word)), state.get(LAST_BOUND)))
+    by_last = None if last is None else last.largest + 1
+    signed = bool(word & 1 << 23)
+    if own is None:
+        return Entry(table.address, 1 << scale, signed, by_last, sure=False, exact=False)
+    return Entry(table.address, 1 << scale, signed, own.largest + 1, sure=True, exact=own.exact, joined=own.joined, last=by_last)
 
 
 def destination_of(state: State, word: int) -> Destination | None:
@@ -251,7 +272,7 @@ def destination_of(state: State, word: int) -> Destination | None:
 
 
 def bound_of(state: State, word: int) -> Bound | None:
-    """The bound of what AND (immediate) with a low mask, UBFX, LSR, MOV, and SUB of a smaller number give."""
+    """The bound of what AND (immediate) with a low mask, UBFX, LSR, MOV, MOVZ, and SUB of a smaller number give."""
     low, high = word >> 16 & 63, word >> 10 & 63
     if word & 0x7F800000 == 0x12000000:  # AND (immediate): N, immr, imms
         single_run = word & 1 << 22 if word >> 31 else not word & 1 << 22 and high < 32
@@ -261,10 +282,12 @@ def bound_of(state: State, word: int) -> Bound | None:
     if word & 0x7FE0FFE0 == 0x2A0003E0:  # MOV (register), either width
         bound = state.get(BOUND + a64.rm(word))
         return bound if isinstance(bound, Bound) else None
+    if word & 0x7FE00000 == 0x52800000:  # MOVZ, not shifted
+        return Bound(word >> 5 & 0xFFFF, exact=True, joined=True)
     if word & 0x7FC00000 == 0x51000000:  # SUB (immediate)
         bound = state.get(BOUND + a64.rn(word))
         smaller = bound.largest - a64.immediate12(word) if isinstance(bound, Bound) and bound.exact else -1
-        return Bound(smaller, exact=True) if smaller >= 0 else None
+        return bound._replace(largest=smaller) if isinstance(bound, Bound) and smaller >= 0 else None
     return None
 
 

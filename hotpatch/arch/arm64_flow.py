@@ -148,10 +148,20 @@ class Analysis:
             self._spread([(0, facts.NO_FACTS)])
         if len(self._before) == len(self._numbers):
             return
-        self._spread([(block, self._facts_at_unread()) for block in self._orphans()])
+        orphans = self._orphans()
+        self._spread_unread(orphans)
         for block in self._numbers.values():
             if block not in self._before:
                 self._spread([(block, facts.NO_FACTS)])
+        self._spread_unread(orphans)
+
+    def _spread_unread(self, orphans: list[int]) -> None:
+        """Begin ``orphans`` with what holds at the jumps through unread tables, which may become less by what these blocks lead to."""
+        while True:
+            known = self._facts_at_unread()
+            self._spread([(block, known) for block in orphans])
+            if self._facts_at_unread() == known:
+                return
 
     def _leave_out_what_comes_to_no_jump(self) -> None:
         """Forget the blocks from which control comes to no jump through a register: nothing in them bears on where these lead."""
@@ -387,6 +397,8 @@ class Analysis:
             state[facts.FLAGS] = compared
         elif call or a64.writes_flags(word):
             state.pop(facts.FLAGS, None)
+        else:
+            facts.forget_compared(state, written)
         return made
 
 

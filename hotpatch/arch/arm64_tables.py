@@ -8,9 +8,10 @@ Known forms, with any registers and any distance between their instructions:
   ``adr``) and entry (``lsl #2``), ``br``;
 - a table of whole addresses, ``ldr`` and ``br``, where all its targets lie in the function.
 
-The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO). A mask or a shift gives only the most that there can
-be, the targets another: without a check they stay in the function. Both end at the latest where the caller's limit is, and where another
-table of the function begins.
+The number of entries comes from the bounds check (CMP with B.HI, B.LS, B.HS or B.LO). Where an index comes on several ways, as in a loop,
+or is a number that code puts there, the largest counts if every jump of the function that may read a table is understood. A mask or a shift
+gives only the most that there can be, the targets another: without a check they stay in the function. Both end at the latest where the
+caller's limit is, and where another table of the function begins.
 """
 
 from __future__ import annotations
@@ -67,7 +68,16 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int, limi
     candidates = [jump for jump in code.register_jumps() if code.may_read_table(jump)]
     if not candidates:
         return ()
+    tables, all_known = _read_tables(code, candidates, read, image_base, limit, joined=True)
+    return tables if all_known else _read_tables(code, candidates, read, image_base, limit, joined=False)[0]
+
+
+def _read_tables(
+    code: Code, candidates: list[int], read: Callable[[int, int], bytes], image_base: int, limit: _Limit, *, joined: bool
+) -> tuple[tuple[JumpTable, ...], bool]:
+    """The tables, and whether all that was used of them holds: bounds that are ``joined`` do if each jump that may read a table does."""
     found: dict[int, JumpTable] = {}
+    is_settled = uses_joined = False
     for _ in range(_MOST_ROUNDS):
         edges = {
             jump: tuple(sorted({index for target in table.targets if (index := code.index(target)) is not None}))
@@ -76,17 +86,29 @@ def _tables(code: Code, read: Callable[[int, int], bytes], image_base: int, limi
         data = data_words(code, tuple(found.values()))
         analysis = Analysis(code, image_base=image_base, edges=edges, data=data, tables=True, only_jumps=True)
         again = {}
-        for jump, destination in analysis.destinations().items():
+        destinations = analysis.destinations()
+        uses_joined = joined and any(one.entry.joined for one in destinations.values())
+        for jump, destination in destinations.items():
+            if destination.entry.joined and not joined:
+                destination = _without_joined(destination)
             table = _read_table(code, jump, destination, read, limit)
             if table is not None:
                 again[jump] = table
         apart = _apart(again)
         if apart.keys() <= found.keys() and all(found[jump] == table for jump, table in apart.items()):
+            is_settled = True
             break
         found = apart
-        if len(found) == len(candidates) and apart == again:
+        if len(found) == len(candidates) and apart == again and not uses_joined:
             break
-    return tuple(found[jump] for jump in sorted(found))
+    all_known = not uses_joined or (is_settled and len(found) == len(candidates) and found == apart == again)
+    return tuple(found[jump] for jump in sorted(found)), all_known
+
+
+def _without_joined(destination: Destination) -> Destination:
+    """``destination`` where the bound of its entry is one that may not hold."""
+    entry = destination.entry
+    return destination._replace(entry=entry._replace(entries=entry.last, sure=False, exact=False, joined=False))
 
 
 def _apart(tables: dict[int, JumpTable]) -> dict[int, JumpTable]:

@@ -257,3 +257,42 @@ def test_a_case_that_dispatches_again(case: int, exact: bool):
     code = code_of(*HEAD, *tail, RET, RET, case, 0x17FFFFF5, RET, RET, RET, RET)
     (table,) = tables(code, struct.pack(layout, 2, 0, 1, 4) + b"\0" * 8)
     assert (table.targets[0], table.exact) == (ANCHOR + 8, exact)
+
+
+# mov w8, #0; adrp x9, table; add x9, x9, #0; adr x10, +0x10; ldrh w11, [x9, x8, lsl #1]; add x10, x10, x11, lsl #2; br x10
+LOOP = (0x52800008, 0xB0000009, 0x91000129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)
+ROUND = (0x11000508, 0x7100151F, 0x54FFFF0B, RET)  # add w8, w8, #1; cmp w8, #5; b.lt to the second adr; ret
+LOOPS = {
+    "the end of the loop": ((NOP, NOP, *ROUND), 5),
+    "numbers that code puts there": ((0x52800048, 0x17FFFFFB, 0x52800028, 0x17FFFFF9), 3),  # mov w8, #2; b; mov w8, #1; b
+}
+
+
+@pytest.mark.parametrize("name", ["the end of the loop", "numbers that code puts there"])
+def test_number_of_entries_of_a_loop_comes_from(name: str):
+    cases, count = LOOPS[name]
+    (table,) = tables(code_of(*LOOP, *cases), struct.pack("<12H", *(0, 1) * 6))
+    assert (len(table.targets), table.exact) == (count, True)
+
+
+UNBOUNDED = {
+    "another way into it": (NOP, 0x2A0003E8, 0x17FFFFFA, *ROUND[:2], 0x54FFFEEB, RET),  # mov w8, w0; b to the adr
+    "a jump to where nobody knows": (0xF8687863, 0xD61F0060, *ROUND),  # ldr x3, [x3, x8, lsl #3]; br x3
+    "counted on behind the check": (NOP, NOP, 0x7100151F, 0x11000508, 0x54FFFF0B, RET),  # cmp w8, #5; add w8, w8, #1; b.lt
+}
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_a_loop_gives_no_bound_where_something_else_may_be_the_index(name: str):
+    found = tables(code_of(*LOOP, *UNBOUNDED[name]), struct.pack("<12H", *(0, 1) * 6))
+    assert [table.exact for table in found] == [False]
+    assert len(found[0].targets) > 5
+
+
+def test_a_bound_on_one_way_of_several_to_a_second_table_counts_all_of_them():
+    """The second jump is come to from a case of the first, with the largest index of the loop, and of two tables each has its own."""
+    second = (0x91004129, 0x1000008A, 0x7868792B, 0x8B0B094A, 0xD61F0140)  # add x9, x9, #16; adr x10, +0x10; ldrh; add; br x10
+    end = (0x11000508, 0x7100151F, 0x54FFFE4B, RET)
+    code = code_of(*LOOP[:2], 0x9100012C, 0x91000189, *LOOP[3:], *second, NOP, NOP, *end)  # add x12, x9, #0; add x9, x12, #0
+    found = tables(code, struct.pack("<16H", *(0,) * 8, *(0, 1) * 4))
+    assert [(len(table.targets), table.exact) for table in found] == [(5, True), (5, True)]
