@@ -15,7 +15,7 @@ from hotpatch.arch.common import holds
 from hotpatch.arch.model import Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Container, Iterable, Mapping
 
     from hotpatch.arch.common import Rows
 
@@ -38,7 +38,8 @@ class Blocks:
         """Divide ``rows`` into blocks; ``edges`` are those of the jumps through tables of which it is known where they lead."""
         self.rows = rows
         self.addresses = rows.addresses()
-        self.flows = {position: encoding.FLOW[number] for position, number in enumerate(rows.numbers()) if number in encoding.FLOW}
+        self.numbers = rows.numbers()
+        self.flows = {position: encoding.FLOW[number] for position, number in enumerate(self.numbers) if number in encoding.FLOW}
         self.targets = {position: target for position in self.flows if (target := self._target(position)) is not None}
         self.cases: dict[int, tuple[int, ...]] = {}
         """Of jumps through tables, by position: the leaders of the blocks that they lead to."""
@@ -82,6 +83,25 @@ class Blocks:
                 pending += sources.get(leader, ())
         return frozenset(found)
 
+    @cached_property
+    def order(self) -> dict[int, int]:
+        """The number of each leader in an order in which a block stands before those that it leads to, as far as there are no loops."""
+        finished: list[int] = []
+        seen: set[int] = set()
+        for root in self.leaders:
+            pending = [] if root in seen else [(root, iter(self.successors(root)))]
+            seen.add(root)
+            while pending:
+                leader, successors = pending[-1]
+                fresh = next((successor for successor, _ in successors if successor not in seen), None)
+                if fresh is None:
+                    finished.append(leader)
+                    pending.pop()
+                else:
+                    seen.add(fresh)
+                    pending.append((fresh, iter(self.successors(fresh))))
+        return {leader: len(finished) - number for number, leader in enumerate(finished)}
+
     def block_of(self, position: int) -> int:
         """The leader of the block that ``position`` lies in."""
         return self.leaders[bisect_right(self.leaders, position) - 1]
@@ -93,7 +113,7 @@ class Blocks:
 
     def is_filler(self, leader: int) -> bool:
         """Whether nothing stands in the block but what compilers fill up with, behind a jump, before code that others lead to."""
-        return all(self.rows[position][0] == x86.X86_INS_NOP for position in range(leader, self.end(leader)))
+        return all(self.numbers[position] == x86.X86_INS_NOP for position in range(leader, self.end(leader)))
 
     def successors(self, leader: int) -> tuple[tuple[int, bool], ...]:
         """Blocks that control goes to from this one, and whether by a taken branch."""
@@ -104,6 +124,17 @@ class Blocks:
         if not self._leaves(end - 1) and end < len(self.addresses):
             successors.append((end, False))
         return tuple(successors)
+
+    def reached(self, within: Container[int]) -> set[int]:
+        """The leaders of those blocks ``within`` that control is seen to come to from the function's entry, that one included."""
+        found: set[int] = set()
+        pending = self.leaders[:1]
+        while pending:
+            leader = pending.pop()
+            if leader not in found:
+                found.add(leader)
+                pending += [successor for successor, _ in self.successors(leader) if successor in within]
+        return found
 
     def _leaves(self, position: int) -> bool:
         if self.flows.get(position) in (Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN):
@@ -171,23 +202,37 @@ class Analysis(Generic[S]):
         """A copy of ``state`` as it is on one side of the branch at ``position``."""
         raise NotImplementedError
 
+    def reduce(self, state: S, leader: int) -> None:
+        """Have ``state`` forget what bears on nothing from the start of the block on."""
+
     def give_up(self, known: S, leader: int) -> None:
         """Make ``known``, at the start of a block that was visited very often, something that hardly any path changes any more.
 
         An analysis that ends soon enough in any function leaves it as it is.
         """
 
+    def concerns(self, leader: int) -> bool:
+        """Whether what is known in the block, or behind it, is of use."""
+        return True
+
+    def begins(self, leader: int) -> bool:
+        """Whether nothing that leads to the block bears on what is known at its start."""
+        return leader == 0
+
     def run(self, wanted: Collection[int] | None = None) -> None:
         """Fill ``entries``: what is known at the start of each block but filler, or of those in ``wanted``, to which no others lead."""
-        chosen = frozenset(self.blocks.leaders if wanted is None else wanted)
+        chosen = frozenset(filter(self.concerns, self.blocks.leaders if wanted is None else wanted))
+        self._begin(chosen)
         for leader in self.blocks.leaders:
             if leader in chosen and leader not in self.entries and not (leader and self.blocks.is_filler(leader)):
-                self._settle(leader, self._left_by_dispatches(leader), chosen)
+                self._settle({leader: self._left_by_dispatches(leader)}, chosen)
 
     def run_from_entry(self, wanted: Collection[int]) -> None:
         """Fill ``entries`` for those of ``wanted`` alone that control is seen to come to."""
-        if self.blocks.leaders:
-            self._settle(self.blocks.leaders[0], self.initial(), wanted)
+        self._begin(frozenset(filter(self.concerns, self.blocks.reached(wanted))))
+
+    def _begin(self, chosen: Collection[int]) -> None:
+        self._settle({leader: self.initial() for leader in self.blocks.leaders if leader in chosen and self.begins(leader)}, chosen)
 
     def at(self, position: int) -> S:
         """What is known before the instruction at ``position``, in a block that was reached."""
@@ -197,17 +242,21 @@ class Analysis(Generic[S]):
             self.step(earlier, state)
         return state
 
-    def _settle(self, start: int, state: S, wanted: Collection[int]) -> None:
-        """Have ``state`` hold at ``start`` and carry on what follows from it until nothing changes: what is left holds on every path."""
-        self.entries[start] = state
-        work, waiting = [start], {start}
+    def _settle(self, starts: Mapping[int, S], wanted: Collection[int]) -> None:
+        """Have ``starts`` hold and carry on what follows from them until nothing changes: what is left holds on every path."""
+        order = self.blocks.order if starts else {}
+        work, waiting = sorted((order[start], start) for start in starts), set(starts)
+        for start, state in starts.items():
+            self.reduce(state, start)
+            self.entries[start] = state
         visits: dict[int, int] = {}
         while work:
-            leader = heappop(work)
+            _, leader = heappop(work)
             waiting.discard(leader)
             visits[leader] = visits.get(leader, 0) + 1
             if visits[leader] == _MOST_VISITS:
                 self.give_up(self.entries[leader], leader)
+                self.reduce(self.entries[leader], leader)
             last = self.blocks.end(leader) - 1
             left = self.at(last)
             self.step(last, left)
@@ -215,6 +264,7 @@ class Analysis(Generic[S]):
                 if successor not in wanted:
                     continue
                 arriving = self.along(left, last, taken=taken)
+                self.reduce(arriving, successor)
                 known = self.entries.get(successor)
                 if known is None:
                     self.entries[successor] = arriving
@@ -222,7 +272,7 @@ class Analysis(Generic[S]):
                     continue
                 if successor not in waiting:
                     waiting.add(successor)
-                    heappush(work, successor)
+                    heappush(work, (order[successor], successor))
 
     def _left_by_dispatches(self, leader: int) -> S:
         left: S | None = None

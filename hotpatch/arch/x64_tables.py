@@ -100,7 +100,7 @@ def _find(code: bytes, address: int, image_base: int, edges: tuple[Edges, ...] =
     blocks = Blocks(encoding.decoder().rows(code, address), edges)
     if not blocks.dispatches or not blocks.rows.hold(_LOADS_ENTRY):
         return _Found((), is_all=True)
-    values = Values(blocks, image_base)
+    values = Values(blocks, image_base, blocks.dispatches, blocks.before_dispatches)
     (values.run_from_entry if from_entry else values.run)(blocks.before_dispatches)
     found = tuple(values.dispatches())
     return _Found(found, is_all=len(found) == len(blocks.dispatches))
@@ -124,7 +124,7 @@ class _Reader:
     @cached_property
     def instructions(self) -> frozenset[int]:
         """Where instructions begin."""
-        return frozenset(Blocks(encoding.decoder().rows(self.code, self.address)).addresses)
+        return frozenset(encoding.decoder().rows(self.code, self.address).addresses())
 
     def table(self, dispatch: Dispatch) -> JumpTable | None:
         """The table of one jump; ``None`` where what is read does not look like one."""

@@ -16,9 +16,12 @@ from capstone import x86_const as x86
 from hotpatch.arch import x64_encoding as encoding
 from hotpatch.arch import x64_operands
 from hotpatch.arch.x64_flow import Analysis, Blocks
+from hotpatch.arch.x64_needed import COMPARISONS, COPIES, EXTENSIONS_IN_PLACE, Needed
 from hotpatch.arch.x64_operands import PARENTS, stack_slot
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from hotpatch.arch.x64_operands import Memory
 
 
@@ -95,6 +98,8 @@ class State:
             mine, theirs = values.get(place), others.get(place)
             if mine in (theirs, image_base):
                 continue
+            if mine == (block, place) and mine not in self.bounds and theirs != image_base:
+                continue  # the same as when ways met here before
             mine, theirs = Unknown(-1, place) if mine is None else mine, Unknown(-1, place) if theirs is None else theirs
             if mine == theirs:
                 continue
@@ -138,12 +143,10 @@ class State:
         return bound
 
 
-_COPIES = frozenset((x86.X86_INS_MOV, x86.X86_INS_MOVABS, x86.X86_INS_MOVZX, x86.X86_INS_MOVSX, x86.X86_INS_MOVSXD))
 _SIGNED_LOADS = frozenset((x86.X86_INS_MOVSX, x86.X86_INS_MOVSXD))
 _POINTER_SIZE = 8
 _EQUALITIES = frozenset((x86.X86_INS_JE, x86.X86_INS_JNE))
-_EXTENSIONS_IN_PLACE = frozenset((x86.X86_INS_CDQE, x86.X86_INS_CWDE))
-_KEEPS_FLAGS = _COPIES | encoding.instruction_numbers(
+_KEEPS_FLAGS = COPIES | encoding.instruction_numbers(
     "LEA CDQE CWDE CDQ CQO NOP PUSH POP MOVAPS MOVUPS MOVDQA MOVDQU MOVQ MOVD MOVSS MOVSD XORPS PXOR "
     "JA JAE JB JBE JE JNE CMOVA CMOVAE CMOVB CMOVBE CMOVE CMOVNE SETA SETAE SETB SETBE SETE SETNE"
 )
@@ -154,12 +157,13 @@ def _number(text: str) -> int | None:
 
 
 class Values(Analysis[State]):
-    """The values of one function."""
+    """The values of one function, as far as they bear on what some of its instructions do."""
 
-    def __init__(self, blocks: Blocks, image_base: int) -> None:
-        """Analyse ``blocks`` of an image at ``image_base``."""
+    def __init__(self, blocks: Blocks, image_base: int, sinks: Collection[int], within: Collection[int]) -> None:
+        """Analyse ``blocks`` of an image at ``image_base``, those in ``within``, for the operands of the instructions at ``sinks``."""
         super().__init__(blocks)
         self.image_base = image_base
+        self._needed = Needed(blocks, sinks, within)
         self._masked: dict[Value, int] = {}
         self._equal: set[tuple[Value, int]] = set()
 
@@ -176,7 +180,7 @@ class Values(Analysis[State]):
         state = state.copy()
         if state.compared is None:
             return state
-        number = self.blocks.rows[position][0]
+        number = self.blocks.numbers[position]
         value, limit = state.compared
         if number == (x86.X86_INS_JBE if taken else x86.X86_INS_JA):
             state.bounds[value] = limit + 1
@@ -190,6 +194,24 @@ class Values(Analysis[State]):
             self._equal.add((value, limit + 1))
             state.bounds[value] = limit + 1
         return state
+
+    def concerns(self, leader: int) -> bool:
+        """See :meth:`Analysis.concerns`."""
+        return self._needed.has(leader)
+
+    def begins(self, leader: int) -> bool:
+        """See :meth:`Analysis.begins`."""
+        return leader == 0 or not self._needed.at(leader)
+
+    def reduce(self, state: State, leader: int) -> None:
+        """See :meth:`Analysis.reduce`; of what no place holds, no bound is of use but that of what was compared last."""
+        held, needed = state.values, self._needed.at(leader)
+        state.values = {place: held[place] for place in needed if place in held}
+        if state.bounds:
+            named = set(map(state.get, needed))
+            if state.compared is not None:
+                named.add(state.compared[0])
+            state.bounds = {value: bound for value, bound in state.bounds.items() if value in named}
 
     def give_up(self, known: State, leader: int) -> None:
         """See :meth:`Analysis.give_up`: each place that the function ever writes holds what nothing is known of, but for the image base."""
@@ -229,7 +251,7 @@ class Values(Analysis[State]):
 
     def step(self, position: int, state: State) -> None:
         """Change ``state`` as the instruction at ``position`` does."""
-        number, at, size, _, _, _ = self.blocks.rows[position]
+        number, at = self.blocks.numbers[position], self.blocks.addresses[position]
         if number == encoding.CALL:
             for register in x64_operands.VOLATILE:
                 state.values[register] = Unknown(at, register)
@@ -242,20 +264,21 @@ class Values(Analysis[State]):
         compared = self._comparison(state, number, operands, accessed)
         if compared is not None or number not in _KEEPS_FLAGS:
             state.compared = compared
-        self._assign(state, number, at, size, operands, accessed)
+        self._assign(state, number, position, operands, accessed)
 
     def _comparison(self, state: State, number: int, operands: tuple[str, ...], accessed: Memory | None) -> tuple[Value, int] | None:
-        if number not in (x86.X86_INS_CMP, x86.X86_INS_SUB) or (limit := _number(operands[1])) is None or limit < 0:
+        if number not in COMPARISONS or (limit := _number(operands[1])) is None or limit < 0:
             return None
         place = PARENTS.get(operands[0]) or stack_slot(accessed)
         return None if place is None else (state.get(place), limit)
 
-    def _assign(self, state: State, number: int, at: int, size: int, operands: tuple[str, ...], accessed: Memory | None) -> None:
-        if number in _EXTENSIONS_IN_PLACE:
+    def _assign(self, state: State, number: int, position: int, operands: tuple[str, ...], accessed: Memory | None) -> None:
+        at = self.blocks.addresses[position]
+        if number in EXTENSIONS_IN_PLACE:
             if isinstance(state.get("rax"), int):
                 state.values["rax"] = Unknown(at, "rax")
             return
-        new = self._result(state, number, at, size, operands, accessed)
+        new = self._result(state, number, position, operands, accessed)
         registers = x64_operands.written(number, operands)
         slot = stack_slot(accessed) if operands and operands[0][-1] == "]" and number != x86.X86_INS_CMP else None
         for register in registers:
@@ -268,11 +291,11 @@ class Values(Analysis[State]):
         elif new is not None and operands[0] in PARENTS:
             state.values[PARENTS[operands[0]]] = new
 
-    def _result(self, state: State, number: int, at: int, size: int, operands: tuple[str, ...], accessed: Memory | None) -> Value | None:
+    def _result(self, state: State, number: int, position: int, operands: tuple[str, ...], accessed: Memory | None) -> Value | None:
         """What the first operand holds afterwards, where that is more than unknown."""
         if number == x86.X86_INS_LEA and accessed is not None:
-            return self._address(state, at + size, accessed)
-        if number in _COPIES:
+            return self._address(state, sum(self.blocks.rows.place(position)), accessed)
+        if number in COPIES:
             return self._copied(state, number, operands, accessed)
         if number == x86.X86_INS_ADD and operands[0] in PARENTS:
             left = state.get(PARENTS[operands[0]])
@@ -281,7 +304,7 @@ class Values(Analysis[State]):
             increment = _number(operands[1])
             return left + increment if isinstance(left, int) and increment is not None else None
         if number == x86.X86_INS_AND and operands[0] in PARENTS and (limit := _number(operands[1])) is not None and limit >= 0:
-            masked = Unknown(at, PARENTS[operands[0]])
+            masked = Unknown(self.blocks.addresses[position], PARENTS[operands[0]])
             state.bounds[masked] = self._masked[masked] = limit + 1
             return masked
         return None

@@ -216,8 +216,8 @@ def test_a_loop_whose_case_changes_what_it_keeps():
 def test_a_loop_whose_many_ways_back_each_change_another_place(monkeypatch, ways: int, most: int, last: str):
     """``cmp ecx, 3; ja out; mov eax, ecx; head: (test r8d, r8d; je on; mov [rsp + 8*N], r9; jmp head; on:) …; lea …; jmp rax``.
 
-    The block at the loop's head is looked at once more for each way back; the last one, that changes the index behind its check, counts as
-    well, also where so many looks make the analysis give up what it knows.
+    The block at the loop's head is looked at once more for each way back, since another switch asks for each of the places; the last one,
+    that changes the index behind its check, counts as well, also where so many looks make the analysis give up what it knows.
     """
     monkeypatch.setattr(x64_flow, "_MOST_VISITS", most)
     changes = [*(bytes.fromhex("4c898c24") + words(8 * number) for number in range(ways)), bytes.fromhex(last)]
@@ -225,8 +225,12 @@ def test_a_loop_whose_many_ways_back_each_change_another_place(monkeypatch, ways
     for change in changes:
         loop += bytes.fromhex("4585c074") + bytes((len(change) + 5,)) + change + b"\xe9"
         loop += words(-(len(loop) + 4))
+    others, size = b"", 30
+    for number in range(ways):
+        others += bytes.fromhex("4585c074") + bytes((size - 5,)) + bytes.fromhex("448b9424") + words(8 * number)
+        others += bytes.fromhex("4c8d1d") + words(0x4000 + (ways - number - 1) * size + 6) + bytes.fromhex("4f6314934d01da41ffe2")
     switch = bytes.fromhex("488d15") + words(0x4000) + bytes.fromhex("486304824801d0ffe0")
-    code = bytes.fromhex("83f9030f87") + words(2 + len(loop) + len(switch)) + bytes.fromhex("89c8") + loop + switch + b"\xc3"
+    code = bytes.fromhex("83f9030f87") + words(2 + len(loop + others + switch)) + bytes.fromhex("89c8") + loop + others + switch + b"\xc3"
     out = AT + len(code) - 1
     table = out - 9 + 0x4000
     found = X64.jump_tables(code, AT, Memory({AT: code, table: words(*[out - table] * 4)}))
