@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -50,8 +49,6 @@ _STORES = {
     **dict.fromkeys(("stp", "stnp"), 2),
 }
 """Of how many registers they store."""
-_PLAIN = frozenset({"mov", "movz", "movk", "add", "sub", "ldr", "ldp", "adrp", "nop"})
-"""What stands between two calls and touches no registers but those that its operands name."""
 _UNUSED = Use.UNUSED
 _TARGETED = frozenset((Flow.CALL, Flow.JUMP, Flow.BRANCH))
 
@@ -196,20 +193,6 @@ class Arm64(Following):
         """See :meth:`Architecture.stored_in_part`."""
         sources = instruction.operands.split(", ")[: _STORES.get(instruction.mnemonic, 0)]
         return tuple(f"x{source[1:]}" for source in sources if source.startswith("w") and source != "wzr")
-
-    def stores_zero(self, instruction: Instruction) -> bool:
-        """See :meth:`Architecture.stores_zero`."""
-        sources = instruction.operands.split(", ")[: _STORES.get(instruction.mnemonic, 0)]
-        return bool(sources) and {*sources} <= {"wzr", "xzr"}
-
-    def ends_process(self, instruction: Instruction) -> bool:
-        """See :meth:`Architecture.ends_process`; ``__fastfail`` (MS Learn)."""
-        return instruction.mnemonic == "brk" and instruction.operands == "#0xf003"
-
-    def hands_result_on(self, instructions: Sequence[Instruction]) -> bool:
-        """See :meth:`Architecture.hands_result_on`: ``x0`` is both."""
-        plain = all(item.mnemonic in _PLAIN for item in instructions)
-        return plain and not any(name in ("x0", "w0") for item in instructions for name in re.findall(r"\w+", item.operands))
 
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""

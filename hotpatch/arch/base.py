@@ -273,18 +273,6 @@ class Architecture(ABC):
         """The registers (64 bits) of which ``instruction`` stores the lower bytes alone, and nothing else, as they come in memory."""
 
     @abstractmethod
-    def stores_zero(self, instruction: Instruction) -> bool:
-        """Whether ``instruction`` stores zeros, and does nothing else."""
-
-    @abstractmethod
-    def ends_process(self, instruction: Instruction) -> bool:
-        """Whether ``instruction`` is a fast fail: the process ends, and no handler of its own is asked."""
-
-    @abstractmethod
-    def hands_result_on(self, instructions: Sequence[Instruction]) -> bool:
-        """Whether what a call returned is the first argument of the next, where ``instructions`` alone stand between the two."""
-
-    @abstractmethod
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :func:`hotpatch.arch.walks.goes_onward`; ``offset`` is that of the instruction that takes the address (last)."""
 

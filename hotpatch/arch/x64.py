@@ -191,18 +191,6 @@ class X64(Following):
         """See :meth:`Architecture.stored_in_part`."""
         return x64_operands.stored_in_part(instruction.mnemonic, instruction.operands)
 
-    def stores_zero(self, instruction: Instruction) -> bool:
-        """See :meth:`Architecture.stores_zero`."""
-        return x64_operands.stores_zero(instruction.mnemonic, instruction.operands)
-
-    def ends_process(self, instruction: Instruction) -> bool:
-        """See :meth:`Architecture.ends_process`; ``__fastfail`` (MS Learn)."""
-        return instruction.mnemonic == "int" and instruction.operands == "0x29"
-
-    def hands_result_on(self, instructions: Sequence[Instruction]) -> bool:
-        """See :meth:`Architecture.hands_result_on`."""
-        return x64_operands.hands_result_on((item.mnemonic, item.operands) for item in instructions)
-
     def goes_onward(self, code: bytes, address: int, offset: int) -> bool:
         """See :meth:`Architecture.goes_onward`."""
         return walks.goes_onward(self.disassemble(code, address), address + offset, CONVENTION, x64_operands.PARENTS.get)

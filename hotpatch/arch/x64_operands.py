@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from capstone import x86_const
 
 from hotpatch.arch.common import text
 from hotpatch.arch.x64_encoding import instruction_numbers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def _parents() -> dict[str, str]:
@@ -42,12 +39,6 @@ VOLATILE = ("rax", "rcx", "rdx", "r8", "r9", "r10", "r11")
 """General-purpose registers that a call may change."""
 
 _SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8}
-
-
-_ZERO_STORED = re.compile(r"(?:byte|word|dword|qword) ptr \[[^]]*\], 0")
-_WORD = re.compile(r"[a-z]\w+")
-_PLAIN = frozenset({"mov", "lea", "add", "sub", "xor", "pop", "nop"})
-"""What stands between two calls and touches no registers but those that its operands name (of these ``rsp`` apart)."""
 
 
 class Memory(NamedTuple):
@@ -154,21 +145,3 @@ def stored_in_part(mnemonic: str, operands: str) -> tuple[str, ...]:
         return ()
     whole = PARENTS.get(source)
     return () if whole is None else (whole,)
-
-
-def stores_zero(mnemonic: str, operands: str) -> bool:
-    """Whether an instruction stores zero; ``and`` is shorter than ``mov`` for that."""
-    return mnemonic in ("mov", "and") and _ZERO_STORED.fullmatch(operands) is not None
-
-
-def hands_result_on(instructions: Iterable[tuple[str, str]]) -> bool:
-    """Whether ``rax`` is moved to ``rcx``, and neither is touched before, nor ``rcx`` behind that; mnemonics and operands."""
-    moved = False
-    for mnemonic, operands in instructions:
-        if not moved and (mnemonic, operands) == ("mov", "rcx, rax"):
-            moved = True
-            continue
-        touched = {PARENTS.get(word) for word in _WORD.findall(operands)}
-        if mnemonic not in _PLAIN or "rcx" in touched or (not moved and "rax" in touched):
-            return False
-    return moved

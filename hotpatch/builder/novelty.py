@@ -12,7 +12,6 @@ from hotpatch.arch import Use
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.builder.reaches import reaches
-from hotpatch.builder.stateless import Stateless
 from hotpatch.differ import Verdict
 from hotpatch.differ.compared import is_end
 from hotpatch.differ.distances import distance_pairs
@@ -39,7 +38,6 @@ class Novelty:
     def __init__(self, diff: ImageDiff, fixed: View, base: View) -> None:
         """Judge by ``diff``, with its images seen as ``fixed`` and ``base``."""
         self._diff, self._fixed, self._base = diff, fixed, base
-        self._stateless = Stateless(base)
 
     def extent(self, rva: Rva) -> Range:
         """See :meth:`hotpatch.differ.view.View.datum`."""
@@ -214,22 +212,14 @@ class Novelty:
         places = ", ".join(f"0x{rival:x}" for rival in rivals[:4])
         return f"the writable datum at 0x{rva:x} may be new or one that the base has (at {places})"
 
-    def is_stateless(self, base: int) -> bool:
-        """See :meth:`Stateless.holds_nothing`, of live data of the base."""
-        return self._stateless.holds_nothing(base)
-
     @cached_property
     def _base_names(self) -> frozenset[str]:
         return frozenset(datum.name for datum in self._diff.base.data_symbols)
 
     @cached_property
     def left_over_live(self) -> tuple[int, ...]:
-        """Live data of the base without a counterpart: what nothing matches in the fixed image may be any of them.
-
-        It does not matter of one that holds nothing but its first value.
-        """
-        found = (target for target in self._left_over if self._base.writable(target) and not self._is_mere_end(target))
-        return tuple(sorted(target for target in found if not self.is_stateless(target)))
+        """Live data of the base without a counterpart: what nothing matches in the fixed image may be any of them."""
+        return tuple(sorted(target for target in self._left_over if self._base.writable(target) and not self._is_mere_end(target)))
 
     def _is_mere_end(self, base: int) -> bool:
         """Whether an array ends there that code goes over, for all of it, and nothing is reached there from before."""
@@ -254,9 +244,7 @@ class Novelty:
         return frozenset(
             item.start
             for item in items
-            if self._base.writable(item.start)
-            and (self._is_left_over(item.start) or self._is_behind_unsized(item.start, item.taken))
-            and not self.is_stateless(item.start)
+            if self._base.writable(item.start) and (self._is_left_over(item.start) or self._is_behind_unsized(item.start, item.taken))
         )
 
     def _is_behind_unsized(self, base: int, taken: int) -> bool:

@@ -63,9 +63,7 @@ class Positions:
         """Where the neighbours agree that the base has it, and every place of the base where it may be."""
         below, above = self._next_to(rva)
         found = {item[1] + rva - item[0] for item in (below, above) if item is not None}
-        possible = sorted(
-            place for place in found if self._free(place) and self._fits(rva, place) and not self._novelty.is_stateless(place)
-        )
+        possible = sorted(place for place in found if self._free(place) and self._fits(rva, place))
         agreed = next(iter(found)) if below is not None and above is not None and len(found) == 1 and possible else None
         return agreed, tuple(possible)
 
