@@ -6,25 +6,19 @@ the next but one, and with them those that load the two. What is loaded in turn 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import WHOLE_KINDS
 from hotpatch.differ.parts import PlaceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Set
+    from collections.abc import Iterator, Mapping
 
     from hotpatch.differ.lines import Token
     from hotpatch.differ.parts import Link
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
 
-_BEGINNING = 64
-_LARGE = 128
-"""Bytes; constants of that size may be texts in another form, such as a table or compressed."""
-_TEXT = re.compile(rb"[\t\n -~]{3}")
-_NUMBER = re.compile(rb"[0-9]+")
 _KNOWN = 8
 """So many live data must be known to be the same for others between them to be told by their turn."""
 
@@ -33,8 +27,7 @@ def in_turn(base: View, fixed: View, functions: Pair, known: Mapping[int, int]) 
     """The references to live data of two functions (by entry), where all of them are the same instructions but for the address, in turn.
 
     ``None`` where they are not, where one datum would be two others, where that contradicts what is ``known`` (base start → fixed start),
-    or where too little is; and where the two do not refer to the same things besides, for then some of the data may have gone and others
-    come that are used in the same way: names in a module's state, say.
+    or where too little is.
     """
     there, here = ([*_accesses(view, entry)] for view, entry in zip((base, fixed), functions, strict=True))
     if [token for token, _ in there] != [token for token, _ in here]:
@@ -47,33 +40,7 @@ def in_turn(base: View, fixed: View, functions: Pair, known: Mapping[int, int]) 
     settled = {fixed: base for base, fixed in known.items()}
     if any(known.get(old, new) != new or settled.get(new, old) != old for old, new in pairs):
         return None
-    if sum(old in known for old in forward) < _KNOWN or _others(base, functions[0]) != _others(fixed, functions[1]):
-        return None
-    return links
-
-
-def same_texts(base: View, fixed: View) -> bool:
-    """Whether both images have the same texts and large constants, but for numbers in texts: versions, say."""
-    return _texts(base) == _texts(fixed)
-
-
-def _texts(view: View) -> Set[bytes]:
-    led_to = {target for body in view.bodies.values() for target in body.whole_targets} | view.pointed
-    parts = (view.extent(target) for target in led_to if view.place(target).kind is PlaceKind.CONSTANT)
-    contents = (view.bare(part.start, part.size) for part in parts)
-    return {_NUMBER.sub(b"0", content.rstrip(b"\0")) for content in contents if len(content) >= _LARGE or _TEXT.match(content)}
-
-
-def _others(view: View, entry: int) -> Set[Hashable]:
-    """The imports and the constants that a function refers to, these by what they begin with."""
-    found: set[Hashable] = set()
-    for link in view.links(entry):
-        place = view.place(link.target)
-        if place.slot is not None:
-            found.add(place.slot.label)
-        elif place.kind is PlaceKind.CONSTANT:
-            found.add(view.bare(link.target, min(view.extent(link.target).size, _BEGINNING)))
-    return found
+    return links if sum(old in known for old in forward) >= _KNOWN else None
 
 
 def _accesses(view: View, entry: int) -> Iterator[tuple[Token, Link]]:

@@ -13,7 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.accesses import in_turn, same_texts
+from hotpatch.differ.accesses import in_turn
 from hotpatch.differ.last import LastOnes
 from hotpatch.differ.live import Dispute, LiveData, Shift
 from hotpatch.differ.live_pairs import LivePairs
@@ -170,7 +170,6 @@ class _Search:
         known = dict(self.live.forward)
         for functions in self.twins.unlike:
             links = in_turn(self.base, self.fixed, functions, known)
-            links = links if links is None or self._same_texts else None
             for old, new in self.twins.alignments.links(functions) if links is None else links:
                 pair = old.target, new.target
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_live(pair):
@@ -262,10 +261,6 @@ class _Search:
             for base, fixed in product(lost, gained):
                 if self._may_pair(base, fixed) and self._last_ones.is_last(base, fixed, self.live.forward):
                     self.live.add(base, fixed, Evidence.ORDER)
-
-    @cached_property
-    def _same_texts(self) -> bool:
-        return same_texts(self.base, self.fixed)
 
     @cached_property
     def _last_ones(self) -> LastOnes:
