@@ -13,7 +13,6 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
-from hotpatch.differ.accesses import in_turn
 from hotpatch.differ.last import LastOnes
 from hotpatch.differ.live import Dispute, LiveData, Shift
 from hotpatch.differ.live_pairs import LivePairs
@@ -165,12 +164,10 @@ class _Search:
                 self.live.add(old, new, Evidence.CONTENT)
 
     def probable(self) -> None:
-        """What aligned instructions of changed functions refer to; in turn, where all that they do with live data is the same."""
+        """What aligned instructions of changed functions refer to."""
         votes: Votes[_Telling] = Votes()
-        known = dict(self.live.forward)
         for functions in self.twins.unlike:
-            links = in_turn(self.base, self.fixed, functions, known)
-            for old, new in self.twins.alignments.links(functions) if links is None else links:
+            for old, new in self.twins.alignments.links(functions):
                 pair = old.target, new.target
                 if old.kind is new.kind is not FixupKind.PAGEBASE_REL21 and self._are_live(pair):
                     site = partial(Site, *functions, _address(self.base, functions[0], old), _address(self.fixed, functions[1], new))
