@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING
 
-from hotpatch.differ.distant import FARTHEST
-from hotpatch.differ.follow import accessed_from_named
 from hotpatch.differ.live import Stretch
 from hotpatch.differ.uses import parts_behind
 
@@ -100,18 +98,11 @@ class LivePairs:
         return paired or (named < len(self._named) and self._named[named] < base + size)
 
     def _has_unproven_parts(self, base: int, fixed: int, size: int) -> bool:
-        """Whether something leads into live data that nothing shows to be there in the base too: no use of it, or zeros alone.
+        """Whether something leads into live data that nothing shows to be there in the base too: no reference, or zeros alone.
 
         Another datum may stand in the place of a lost one, and the zeros that live data mostly start with are alike.
         """
         parts = parts_behind(self._fixed, fixed, size)
-        if not all(any(self._fixed.bare(fixed + at, self._fixed.extent(fixed + at).size)) for at in parts):
+        if not parts <= parts_behind(self._base, base, size):
             return True
-        return not all(self._is_accessed(base + at) for at in parts - parts_behind(self._base, base, size))
-
-    def _is_accessed(self, base: int) -> bool:
-        """Whether code of the base reads or writes there at a distance from something before it that it names."""
-        known = self._base.boundaries
-        named = known[bisect_left(known, base - FARTHEST) : bisect_left(known, base)]
-        users = {user for start in named for user in self._base.users.get(start, ())}
-        return any(base in accessed_from_named(self._base.image, self._base.functions[user]) for user in sorted(users))
+        return not all(any(self._fixed.bare(fixed + at, self._fixed.extent(fixed + at).size)) for at in parts)
