@@ -12,7 +12,6 @@ from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.builder.rearranged import Rearranged
 from hotpatch.builder.spans import Spans
-from hotpatch.differ.follow import every_way
 from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import POINTER_SIZE
 from hotpatch.image import Range
@@ -63,16 +62,9 @@ class Positions:
         """Where the neighbours agree that the base has it, and every place of the base where it may be."""
         below, above = self._next_to(rva)
         found = {item[1] + rva - item[0] for item in (below, above) if item is not None}
-        possible = sorted(place for place in found if self._free(place) and self._fits(rva, place))
+        possible = sorted(place for place in found if self._free(place))
         agreed = next(iter(found)) if below is not None and above is not None and len(found) == 1 and possible else None
         return agreed, tuple(possible)
-
-    def _fits(self, rva: int, place: int) -> bool:
-        """Whether what code reads or writes at once at ``rva`` would be no other datum of the base at ``place``."""
-        users = (self._fixed.functions[entry] for entry in self._fixed.users.get(rva, ()))
-        ways = (way for user in users for way in every_way(self._fixed.image, user) if way.place == rva)
-        width = max((way.width for way in ways), default=0)
-        return all(self.displacement(fixed) == place - rva for fixed in self._taken.overlapping(place, place + width))
 
     def rival(self, usage: Usage, rva: int) -> int | None:
         """An address in data that end where ``rva`` begins and are new or lie elsewhere in the base, if the function may walk over them.
@@ -110,7 +102,7 @@ class Positions:
         Not where the two have moved differently, so that something came or went, and another that nothing matches lies where the other one
         tells, and begins alike, unless their uses tell them apart; nor where it lies inside of what is before it, as the base has that.
         True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, where data around
-        it have but changed places, and where what it points to or all that is done with it tells it.
+        it have but changed places, and where what it points to tells it.
         """
         if self.is_told_by_more(rva):
             return True
@@ -120,8 +112,7 @@ class Positions:
         is_inside = self._is_inside_another(rva, base)
         if not near or (base - rva in near and not is_inside and (not rivals or self._rearranged.is_told_by_use(rva, base, rivals))):
             return True
-        told = self._rearranged
-        return told.is_reordered(rva, base) or told.is_told_by_pointers(rva, base) or told.is_renamed(rva, base)
+        return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
 
     def is_told_by_more(self, rva: int) -> bool:
         """Whether other evidence than aligned instructions matches what lies at ``rva`` or before it, or nothing does."""

@@ -8,7 +8,7 @@ follow each other in the base are new, not the end of the first.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.correspond import fills
-from hotpatch.differ.follow import every_way, ways_from_named
+from hotpatch.differ.follow import ways_from_named
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.parts import PlaceKind, Position
+from hotpatch.differ.parts import PlaceKind
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
@@ -82,67 +82,6 @@ class Rearranged:
         if not self._reaching(self._base, {base}) <= set(there) or not self._reaching(self._fixed, {rva}) <= set(here):
             return False
         return self._reaching(self._fixed, rivals).isdisjoint(here)
-
-    def is_renamed(self, rva: int, base: int) -> bool:
-        """Whether everything that is done with the base's datum at ``base`` is done with the one at ``rva`` now, and nothing else is.
-
-        The same instructions, but for the address, access one where they accessed the other, and no others do in either image; so it holds
-        what the other held, wherever the two lie. What could be taken for it is done other things with: the functions that use it use as
-        many live data as before, each of which has its counterpart among the others.
-        """
-        if not self._same_functions(base, rva) or not self._used_alike(base, rva):
-            return False
-        there, here = self._uses[self._base][base], self._uses[self._fixed][rva]
-        if not self._reaching(self._base, {base}) <= set(there) or not self._reaching(self._fixed, {rva}) <= set(here):
-            return False
-        done, doing = self._deeds(self._base, there), self._deeds(self._fixed, here)
-        if not self._is_the_same_set(done, doing) or not self._is_told_apart(base, done) or not self._is_told_apart(rva, doing):
-            return False
-        if not all(self._done_alike(old, base, rva) for old in there):
-            return False
-        return self._only_accesses(self._base, there, base) and self._only_accesses(self._fixed, here, rva)
-
-    def _done_alike(self, entry: int, base: int, fixed: int) -> bool:
-        """Whether the instructions of a function and its partner that align and access the two are the same but for the address."""
-        functions = entry, self._partners[entry]
-        old, new = (
-            {line.position: token for token, line in zip(lines.tokens, lines, strict=True)}
-            for lines in (view.lines(one) for view, one in zip((self._base, self._fixed), functions, strict=True))
-        )
-        return all(
-            old[Position(b.part, b.offset)] == new[Position(f.part, f.offset)]
-            for b, f in self._alignments.links(functions)
-            if (b.target, f.target) == (base, fixed) and _whole(b.kind)
-        )
-
-    def _is_the_same_set(self, done: Mapping[int, object], doing: Mapping[int, object]) -> bool:
-        """Whether live data of the base and of the fixed image are each other, all of them."""
-        partners = [self._diff.base_datum(Rva(fixed)) for fixed in doing]
-        return None not in partners and len(partners) == len(done) and set(partners) == set(done)
-
-    @staticmethod
-    def _is_told_apart(rva: int, deeds: Mapping[int, object]) -> bool:
-        return [other for other, found in deeds.items() if found == deeds[rva]] == [rva]
-
-    def _deeds(self, view: View, entries: Collection[int]) -> Mapping[int, Counter[object]]:
-        """Each live datum that one of some functions names → the instructions that name it, but for addresses, with how often they do."""
-        found: dict[int, Counter[object]] = defaultdict(Counter)
-        for entry in entries:
-            links, lines = view.links(entry), view.lines(entry)
-            for token, line in zip(lines.tokens, lines, strict=True):
-                for link in (links[number] for number in line.links):
-                    if _whole(link.kind) and view.place(link.target).kind is PlaceKind.WRITABLE:
-                        found[link.target][token] += 1
-        return found
-
-    @staticmethod
-    def _only_accesses(view: View, entries: Collection[int], rva: int) -> bool:
-        """Whether functions read or write all that they do with the datum at its very beginning, without an index."""
-        part = view.extent(rva)
-        ways = {way for entry in entries for way in every_way(view.image, view.functions[entry]) if way.place in part}
-        bodies = (body_of(view.image, view.functions[entry]) for entry in entries)
-        taken = any(not isinstance(body, Body) or rva in Usage(view.image, body.sites).taken for body in bodies)
-        return not taken and all(way.place == rva and way.width and not way.indexed for way in ways)
 
     def is_told_by_pointers(self, rva: int, base: int) -> bool:
         """Whether both begin with the same numbers and pointers to the same things, as nothing else in their sections does."""

@@ -170,38 +170,3 @@ def test_the_last_one_left_is_told_by_what_it_holds(machine):
 @pytest.mark.parametrize(("x", "y"), [((2, 0), (2, 0)), ((0, 0), (9, 0))], ids=["held-by-both", "zeros"])
 def test_the_last_one_left_that_holds_what_others_do_is_refused(machine, x, y):
     assert rules(left(machine, x, y)) & {Rule.UNRESOLVED_REFERENCE, Rule.CONTRADICTING_VOTES}
-
-
-def renamed(machine, *, names=loads, more=()):
-    """Two words of zeros changed places, and behind them another went, so that what is around them has moved by different distances.
-
-    ``more``: what the function that uses the two uses besides in the fixed image.
-    """
-    images = []
-    for number, (x, y, last) in enumerate(((DATA + 0x110, DATA + 0x120, DATA + 0x140), (DATA + 0x120, DATA + 0x110, LAST)), 1):
-        is_fixed = number == 2
-        functions = {
-            "f": ([x, y, *(more if is_fixed else ())], number),
-            "first": ([FIRST], 0),
-            "last": ([last], 0),
-            "other": ([FIRST] if is_fixed else [FIRST, LAST], number),
-        }
-        edges = {FIRST: (1, 2, 3, 4), last: (5, 6, 7, 8)}
-        images.append(image(machine, functions, {**edges, x: ZEROS, y: ZEROS}, names))
-    return diff_images(*images)
-
-
-@each_machine
-def test_data_with_which_the_same_is_done_are_the_same(machine):
-    diff = renamed(machine)
-    patch = build(diff)
-    applied = Applied(diff.base, patch)
-    assert [row.name for row in patch.functions] == ["f", "other"]
-    assert {int(diff.base_datum(DATA + at)) - DATA for at in (0x110, 0x120)} == {0x110, 0x120}
-    assert applied.call("f") == 2
-
-
-@each_machine
-@pytest.mark.parametrize("how", [{"names": takes}, {"more": [DATA + 0x180]}, {"more": [DATA + 0x120]}], ids=["taken", "new", "once-more"])
-def test_data_with_which_something_else_is_done_are_refused(machine, how):
-    assert Rule.UNRESOLVED_REFERENCE in rules(renamed(machine, **how))
