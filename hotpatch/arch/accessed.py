@@ -61,7 +61,7 @@ class _Walk:
     ) -> None:
         self._instructions, self._motions, self._edges, self._spelling = instructions, motions, edges, spelling
         self._arguments = frozenset((*convention.integer_arguments, *spelling.given))
-        self._seen_behind = frozenset((*spelling.returned, convention.result, *convention.preserved))
+        self._seen_behind = frozenset((*spelling.returned, spelling.second, convention.result, *convention.preserved))
         self._index = {instruction.address: number for number, instruction in enumerate(instructions)}
         self._handed: set[Handed] = set()
 

@@ -41,6 +41,7 @@ SPELLING = Spelling(
     fills=_fills,
     hidden=_is_silent,
     returned=("x0", "x1"),
+    second="x1",
     given=("x8",),  # where the caller wants a large result
     implicit=_asks_the_system,
     scratch=frozenset(f"x{number}" for number in range(16)),  # x16 and x17 are for veneers

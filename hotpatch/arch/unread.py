@@ -24,6 +24,7 @@ class Spelling(NamedTuple):
             operand.
         hidden: Whether an instruction may read a register that it does not name.
         returned: Registers that what a function returns may be in.
+        second: The register of the second of two values that some languages return (Rust).
         given: Registers besides the convention's arguments in which a function may get an address.
         implicit: Whether an instruction may use any register that it does not name, or more memory than it names.
         scratch: Registers that a call may change; not those that only what the linker puts in between uses.
@@ -34,6 +35,7 @@ class Spelling(NamedTuple):
     fills: Callable[[Instruction], bool]
     hidden: Callable[[Instruction, str], bool]
     returned: Collection[str]
+    second: str
     given: Collection[str]
     implicit: Callable[[Instruction], bool]
     scratch: frozenset[str]

@@ -63,6 +63,7 @@ SPELLING = Spelling(
     fills=_fills,
     hidden=_is_silent,
     returned=(),
+    second="rdx",
     given=(),
     implicit=_is_implicit,
     scratch=frozenset(VOLATILE),

@@ -65,9 +65,21 @@ class Rearranged:
         if rva not in self._parts:
             self._parts[rva] = self._between(rva)
         parts = self._parts[rva]
-        if parts is None or base not in parts[1] or not self._same_functions(base, rva):
+        if parts is None or base not in parts[1] or not self._same_functions(base, rva) or not self._changed_places(rva, base, *parts):
             return False
         return self._told_by_content(rva, base, *parts) or self._used_alike(base, rva)
+
+    def _changed_places(self, rva: int, base: int, fixed_part: Range, base_part: Range) -> bool:
+        """Whether others have come where each of the two would lie if nothing had changed places.
+
+        Else it may be a part of what is before it that code named by another number before: an element, say, that is read instead of the
+        one that was.
+        """
+        moved = fixed_part.start - base_part.start
+        inside = self._live[bisect_left(self._starts, fixed_part.start) : bisect_left(self._starts, fixed_part.end)]
+        others = [match for match in inside if match.fixed != rva]
+        came = any(match.fixed <= base + moved < match.fixed + match.size for match in others)
+        return base + moved == rva or (came and any(match.base <= rva - moved < match.base + match.size for match in others))
 
     def is_told_by_use(self, rva: int, base: int, rivals: Collection[int]) -> bool:
         """Whether everything that used the base's datum at ``base`` uses the one at ``rva`` now, and it alone, at the same instructions.
