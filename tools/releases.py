@@ -128,7 +128,7 @@ def _outcome(paths: tuple[Path, Path]) -> Outcome:
     return Outcome(**{**found, "seconds": time.perf_counter() - start + found["seconds"]})
 
 
-def try_others(given: argparse.Namespace) -> int:
+def _try_others(given: argparse.Namespace) -> int:
     """Try all other pairs, or some, and tell what is not as the list has it."""
     pairs, differ = other_pairs.load(), 0
     for pair in pairs:
@@ -213,7 +213,7 @@ def main() -> int:
         return 0
     try:
         if given.others:
-            return try_others(given)
+            return _try_others(given)
         return _try_releases(given)
     except InputError as error:
         sys.stderr.write(f"{error}\n")

@@ -38,13 +38,13 @@ class Wholes:
 
     @cached_property
     def _wholes(self) -> Mapping[int, int]:
-        numbers = {function.entry: number for number, function in enumerate(self._entries) if function is not None}
+        numbers: dict[int, int] = {function.entry: number for number, function in enumerate(self._entries) if function is not None}
         used_by: dict[int, int] = {}
         for number, (row, function) in enumerate(zip(self._diff.functions, self._entries, strict=True)):
             if row.verdict is not self._apart or function is None or function.names or function.entry in self._view.pointed:
                 continue
-            users = {int(user) for user in self._view.users.get(function.entry, ())} - {int(function.entry)}
-            if len(users) == 1 and (user := numbers.get(next(iter(users)))) is not None:  # type: ignore[call-overload]
+            users = set(self._view.users.get(function.entry, ())) - {function.entry}
+            if len(users) == 1 and (user := numbers.get(next(iter(users)))) is not None:
                 used_by[number] = user
         found = {}
         for number in used_by:

@@ -41,6 +41,10 @@ SOMETHING_ELSE = {
     "handed to a pointer": {X64: "mov rcx, rbx; mov ebx, 0; call rax; ret", ARM64: "mov x0, x21; mov w21, #0; blr x9; ret"},
     "where a result is wanted": {X64: "mov rcx, rbx; call rax; ret", ARM64: "mov x8, x21; mov w21, #0; blr x9; ret"},
     "returned": {X64: "mov rax, rbx; mov ebx, 0; ret", ARM64: "mov x0, x21; mov w21, #0; ret"},
+    "returned as the second of two values": {
+        X64: "mov rdx, rbx; mov ebx, 0; ret",
+        ARM64: "mov x1, x21; mov w21, #0; ret",
+    },
     "still kept at the return": {X64: "mov eax, dword ptr [rbx]; ret", ARM64: "ldr w0, [x21]; ret"},
     "counted on from in a loop": {
         X64: "mov eax, dword ptr [rbx]; add rbx, 4; sub ecx, 1; jne 0x1007; mov ebx, 0; ret",

@@ -25,7 +25,6 @@ class Trial(Pair):
         refused: The rule, where the builder refuses (with PDBs).
         refused_on: The machines that ``refused`` is said of; the other reckons the address from another.
         refused_without: The rule, where it refuses without PDBs; :data:`BUILT` where it builds only without.
-        without_on: The machines that ``refused_without`` is said of.
     """
 
     calls: tuple[tuple[str, ...], ...] = ()
@@ -35,7 +34,6 @@ class Trial(Pair):
     refused: str | None = None
     refused_on: tuple[Machine, ...] = tuple(Machine)
     refused_without: str | None = None
-    without_on: tuple[Machine, ...] = tuple(Machine)
 
 
 TRIALS: dict[str, Trial] = {
