@@ -103,9 +103,9 @@ class _Binder:
         self.groups = Groups(self.view, self.base_view)
         distances = Distances(diff, self.view, self.base_view, unchanged, self.novelty, self.positions, proofs)
         self.witnesses = Witnesses(diff, self.view, self.base_view, there, here, distances, self.novelty)
-        self.neighbours = Neighbours(diff, distances, self.witnesses, Reckonings(diff.fixed, self._reckoned))
-        self.reckonings: tuple[Reckoning, ...] = ()
         self.usage: dict[Rva, Usage] = {}
+        self.neighbours = Neighbours(diff, distances, self.witnesses, self.ownership, self.usage, Reckonings(diff.fixed, self._reckoned))
+        self.reckonings: tuple[Reckoning, ...] = ()
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
         self.live = Live(
@@ -178,11 +178,11 @@ class _Binder:
         """What an address is bound to that is reckoned from another."""
         usage = self.usage[function.entry] = self.usage[function.entry].besides(self.fixed, site)
         found = self.destination(function, site)
-        others = usage.handed_there(site.target) - {found.rva} if isinstance(found, BaseAddress) else None
-        unproven = self.witnesses.unproven(site) if isinstance(found, BaseAddress) else None
-        if unproven is not None:
-            return unproven
-        return f"the base's version of the function hands on 0x{min(others):x} instead" if others else found
+        if not isinstance(found, BaseAddress):
+            return found
+        why = self.witnesses.unproven(site) or self.ownership.unclear_end(usage, site.target, found.rva)
+        others = usage.handed_there(site.target) - {found.rva}
+        return why or (f"the base's version of the function hands on 0x{min(others):x} instead" if others else found)
 
     def _bind_function(self, function: Function) -> None:
         body = body_of(self.fixed, function)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from hotpatch.builder.model import Body, Destination, Reckoning, Site
+    from hotpatch.builder.ownership import Ownership, Usage
     from hotpatch.builder.reaches import Distances, Reach
     from hotpatch.builder.reckonings import Reckonings
     from hotpatch.builder.witnesses import Witnesses
@@ -36,15 +37,27 @@ class Found(NamedTuple):
 class Neighbours:
     """Judges what is reached from each reference that is bound."""
 
-    def __init__(self, diff: ImageDiff, distances: Distances, witnesses: Witnesses, reckonings: Reckonings) -> None:
-        """Judge code of the fixed image of ``diff`` by ``distances`` and ``witnesses``; ``reckonings`` tells which can be encoded anew."""
-        self._base, self._fixed, self._distances, self._witnesses, self._reckonings = (
-            diff.base,
-            diff.fixed,
-            distances,
-            witnesses,
-            reckonings,
-        )
+    def __init__(
+        self,
+        diff: ImageDiff,
+        distances: Distances,
+        witnesses: Witnesses,
+        ownership: Ownership,
+        usage: Mapping[Rva, Usage],
+        reckonings: Reckonings,
+    ) -> None:
+        """Judge code of the fixed image of ``diff``.
+
+        Args:
+            diff: The comparison.
+            distances: Whether the base has the same at the same distances.
+            witnesses: Who uses what lies there.
+            ownership: Whose an address is that is only made.
+            usage: What functions do with addresses, by entry.
+            reckonings: Which distances can be encoded anew.
+        """
+        self._base, self._fixed, self._distances, self._witnesses = diff.base, diff.fixed, distances, witnesses
+        self._ownership, self._usage, self._reckonings = ownership, usage, reckonings
         self._reaches: dict[Rva, Mapping[Site, tuple[Reach, ...]]] = {}
 
     def of(self, bodies: Iterable[Body], links: Sequence[Link], pieces: Sequence[Range]) -> Found:
@@ -75,7 +88,8 @@ class Neighbours:
         bound = {**links, **self._reckonings.of(body)}
         rows = [(site, item) for site, items in self._of(body).items() for item in items if site in bound]
         rows = [(site, item) for site, item in rows if not self._distances.is_apart(item) and not self._distances.is_end(item)]
-        found = [(site, item, self._doubt(item, bound[site]) or self._needed(item, bound[site], pieces)) for site, item in rows]
+        usage = self._usage.get(body.function.entry)
+        found = [(site, item, self._doubt(usage, item, bound[site]) or self._needed(item, bound[site], pieces)) for site, item in rows]
         return [(site, item, needed) for site, item, needed in found if needed is not None]
 
     def accessed(self, body: Body) -> frozenset[Site]:
@@ -88,11 +102,13 @@ class Neighbours:
             found = self._reaches[body.function.entry] = reaches(self._fixed, body, self._reckonings.of(body))
         return found
 
-    def _doubt(self, item: Reach, destination: Destination) -> str | None:
+    def _doubt(self, usage: Usage | None, item: Reach, destination: Destination) -> str | None:
         """Why what ``item`` reaches in the base may be something else."""
         if not isinstance(destination, BaseAddress):
             return None
         why = self._witnesses.objection(item, destination.rva)
+        if why is None and not item.width and item.start != item.taken:
+            why = self._ownership.unclear_end(usage, item.start, destination.rva + item.start - item.taken)
         return None if why is None else f"the first is at 0x{destination.rva:x} of the base, but {why}"
 
     def _needed(self, item: Reach, destination: Destination, pieces: Sequence[Range]) -> Range | str | None:

@@ -152,6 +152,27 @@ class Ownership:
         match = match_at_or_before(self._diff, Rva(rva - 1))
         return None if match is None or match.fixed + match.size < rva else match.base - match.fixed
 
+    def unclear_end(self, usage: Usage | None, rva: Rva, base: int) -> str | None:
+        """Why an address that is only made may be the end of what nothing is known of, and not the datum which begins there.
+
+        The function's own version in the base shows which is meant, where it hands on ``base`` and nothing else in its stead.
+        """
+        symbol, match = self._fixed.symbol(rva), match_at_or_before(self._diff, rva)
+        starts = (symbol is not None and symbol.rva == rva) or (match is not None and match.fixed == rva)
+        if not starts or not self._fixed.writable(rva) or not self._is_unknown(Rva(rva - 1)):
+            return None
+        handed = usage.handed_there(rva) if usage is not None else frozenset[int]()
+        if handed == {base}:
+            return None
+        told = f"the base's version of the function hands on 0x{min(handed - {base}):x} instead" if handed else "nothing shows which"
+        return f"0x{rva:x} may be the end of what is before it, of which nothing is known, and {told}"
+
+    def _is_unknown(self, rva: Rva) -> bool:
+        """Whether what lies there in live memory has no name, and the base is not known to have it."""
+        match = match_at_or_before(self._diff, rva)
+        known = match is not None and rva < match.fixed + match.size
+        return self._fixed.writable(rva) and self._fixed.symbol(rva) is None and not known
+
     def live_owner(self, usage: Usage | None, site: Site) -> Datum | str | None:
         """The datum that an address of writable memory belongs to, why that is unknown, or ``None`` where symbols say nothing else.
 

@@ -865,6 +865,20 @@ MERGED: dict[str, Trial] = {
         calls=(("f", 4), ("g", 2), ("f", 9), ("g", 5)),
         travels=("f",),
     ),
+    "the-end-of-one-where-another-begins": Trial(
+        """
+        u64 first = 28;
+        static __attribute__((aligned(16))) u64 later;
+        static u64 gone = 5«|, extra = 6», table[3] = {11, 22, 33};
+        EXPORT NOINLINE u64 back(const u64 *at, u64 n) { u64 t = 0; while (n--) t = t * 3 + *--at; return t; }
+        EXPORT NOINLINE u64 touch(u64 i, u64 x) { table[i % 3] += x; return table[i % 3]; }
+        EXPORT NOINLINE u64 g(u64 x) { later ^= x; return later; }
+        EXPORT NOINLINE u64 f(u64 x) { first += x; return back(table + 3, 3) + x * «3|5»; }
+        EXPORT NOINLINE u64 one(u64 x) { return first ^= gone += x«| + extra++»; }
+        """,
+        refused="unresolved-reference",
+        refused_without="data-init",
+    ),
     "nothing-else-uses-them": Trial(
         """
         static u32 first = 3, second = 5, third = 7;

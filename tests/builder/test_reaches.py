@@ -46,6 +46,17 @@ def test_statics_that_the_compiler_puts_together(built, name, pdb) -> None:
     assert rule in {refusal.rule for refusal in refused.value.refusals}
 
 
+@pytest.mark.compiler
+@pytest.mark.skipif(find_spec("ziglang") is None, reason="needs the compiler: pip install -e '.[fixtures]'")
+def test_the_end_of_one_whose_name_is_lost_where_another_begins(built) -> None:
+    diff = diff_images(*(open_image(path) for path in built("the-end-of-one-where-another-begins", Machine.ARM64, MERGING)))
+    with pytest.raises(NotHotpatchable) as refused:
+        build_patch(diff, only=("f",))
+    (refusal,) = refused.value.refusals
+    assert refusal.rule == "unresolved-reference"
+    assert "may be the end of what is before it" in refusal.reason
+
+
 def reaches(machine: Machine, at: int, target: int, distance: int, *, changed: bool, walks: bool = False, indexed: bool = False) -> bytes:
     """Code that takes an address and loads four bytes at a distance from it, and where ``changed`` adds something to them.
 
