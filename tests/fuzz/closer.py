@@ -166,7 +166,7 @@ class Closer(Wider):
             return [f"{name}[{first + at}]" for at in range(4)]
         name = self.name(prefix)
         self.data.append(f"static struct mixed {name};")
-        self.place(prefix, f"{name}.a += x; {name}.h ^= (u32)t; t += {name}.i + {name}.b;")
+        self.place(prefix, f"{name}.a += x; {name}.h ^= (u32)t; t += {name}.i++ + {name}.b++;")
         return [f"{name}.{one}" for one in random.choice(("abhi", "hiab"))]
 
     def draw_wide(self) -> None:
@@ -268,18 +268,22 @@ class Closer(Wider):
             self.place("added", self.use(places[self.random.randrange(2)]) + self.random.choice(("", "«|t += 2;»")))
 
     def draw_replaced(self) -> None:
-        """A static that is gone and another, like it, that has come and is used otherwise; or one that is used in another's place."""
+        """A static that is gone and another of its size, with another first value, that has come; or one used in another's place."""
         random = self.random
         names, places, declaration = self.alike("replaced", 3)
-        new = declaration.replace("@", names[2])
         first, second, third = self.each(places)
-        gone = random.random() < 0.5
-        self.data.append(f"«|{new}»" if gone or random.random() < 0.5 else new)
-        rows = [f"«{first}|{third if gone else first.replace(names[0], names[2])}»", second]
+        if random.random() < 0.4:
+            start = declaration.partition(" = ")[0].rstrip(";").replace("@", names[2])
+            value = str(random.randrange(100, 200))
+            self.data.append(f"«|{start} = {f'{{{value}}}' if '[' in start else value};»")
+            rows = [f"«{first}|{third}»", second]
+        else:
+            new = declaration.replace("@", names[2])
+            self.data.append(f"«|{new}»" if random.random() < 0.5 else new)
+            rows = [f"«{first}|{first.replace(names[0], names[2])}»", second]
+            self.place("replaced", self.use(places[0]) + random.choice(("", "«|t += 2;»")))
         random.shuffle(rows)
         self.place("replaced", " ".join(rows))
-        if not gone:
-            self.place("replaced", self.use(places[0]) + random.choice(("", "«|t += 2;»")))
 
     def draw_first_value(self) -> None:
         """Statics of which the first value changes, or two that exchange theirs."""
