@@ -81,7 +81,7 @@ class _Judge:
         anew = [item.site for item in bound.reckonings]
         for distance in self._meant(self.diff.fixed, function, site, symbol, anew):
             one = replace(site, target=Rva(site.target + distance))
-            name = self.fixed.named(symbol, one.target)
+            name = self.fixed.named(symbol, one.target, function.entry if function else None)
             why = self._why(bound, one, _further(destination, distance), name)
             if why:
                 return f"{where}: {name}{one.target - self.fixed.rvas[name]:+} {why}"
@@ -260,15 +260,17 @@ class _Judge:
         if here.is_live:
             target = self.fixed.rvas[new.symbol] + addends[1]
             meant = (0,) if site is None else self._meant(self.diff.fixed, self.diff.fixed.function_at(site.instruction), site, new.symbol)
-            return all(self._is_live_place(there + addends[0] + distance, target + distance, new.symbol) for distance in meant)
+            pairs = ((there + addends[0] + distance, target + distance) for distance in meant)
+            return all(self._is_live_place(*pair, new.symbol, site) for pair in pairs)
         if site is None or site.kind in _PAGES:
             return True
         width, addend = _width(self.diff.fixed, site), site.target - self.fixed.rvas[new.symbol]
         return self._same_bytes(new.symbol, *((addend, width) if width else (0, self.fixed.size(new.symbol))), there)
 
-    def _is_live_place(self, base: int, fixed: int, symbol: str) -> bool:
-        """Whether the base has at ``base`` what the fixed image has at ``fixed``, in or near ``symbol``."""
-        name = self.fixed.named(symbol, fixed)
+    def _is_live_place(self, base: int, fixed: int, symbol: str, site: Site | None) -> bool:
+        """Whether the base has at ``base`` what the fixed image has at ``fixed``, in or near ``symbol``, as ``site`` names it."""
+        function = self.diff.fixed.function_at(site.instruction) if site is not None else None
+        name = self.fixed.named(symbol, fixed, function.entry if function else None)
         return self._is_unclear(name) or base in [place for place, _ in self._live_places(name, fixed - self.fixed.rvas[name])]
 
     def replaced(self, base: int, fixed: int) -> str | None:

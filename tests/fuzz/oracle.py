@@ -142,7 +142,7 @@ def compare(
         if isinstance(found := _call(here, call), str):
             return [f"the base itself: {found}"]
     sides = (State(here, base, known[0]), State(there, fixed, known[1]))
-    live = [(one, other) for name, one in sides[0].data.items() if (other := sides[1].data.get(name)) and one.size == other.size]
+    live = [pair for name, one in sides[0].data.items() if (other := sides[1].data.get(name)) and (pair := _common(one, other))]
     carried = [(other, sides[0].read(one)) for one, other in live] if before else []
     if not all(sides[1].knows(words) for _, words in carried):
         return compare(replace(program, before=0), images, truths, patch, partial=partial, pdb=pdb)
@@ -196,6 +196,14 @@ def _live_data(image: Image, truth: Truth) -> list[Datum]:
     taken = {item.rva for item in named}
     merged = [Datum(Rva(rva), truth.room(name), name.rpartition(".")[2], DatumSource.COFF) for name, rva in truth.merged()]
     return [*named, *(item for item in merged if item.rva not in taken)]
+
+
+def _common(base: Datum, fixed: Datum) -> tuple[Datum, Datum] | None:
+    """Two data as far as both go: of merged ones the size is only known up to the next, alignment included."""
+    if base.size != fixed.size and DatumSource.COFF not in (base.source, fixed.source):
+        return None
+    size = min(base.size or 0, fixed.size or 0)
+    return replace(base, size=size), replace(fixed, size=size)
 
 
 def _distinct(data: Sequence[Datum]) -> dict[str, Datum]:

@@ -31,6 +31,8 @@ KEEP_SYMBOLS = ("-Xclang", "-msave-temp-labels")
 """Changes the object's symbols alone."""
 _MAP_ROW = re.compile(r"^([0-9a-f]{8}) 00000000     0                 (\S+)$", re.MULTILINE)
 _GLOBAL = re.compile(r'^@("(?:[^"]*)"|[\w.$]+) = (.*)$', re.MULTILINE)
+_BODY = re.compile(r"^define [^@]*@(\"[^\"]+\"|[\w.$]+)\((.*?)^}$", re.MULTILINE | re.DOTALL)
+_MENTION = re.compile(r"@(\"[^\"]+\"|[\w.$]+)")
 _NODE = re.compile(r"^(!\d+) = (.*)$", re.MULTILINE)
 
 
@@ -106,7 +108,9 @@ class Truth:
         self.home = {name: chunk for chunk in self.chunks for name in chunk.symbols}
         rows = ((name, int(rva, 16)) for rva, name in _MAP_ROW.findall(listing.read_text("utf-8")))
         self.rvas = {name: rva for name, rva in rows if name in self.home}
-        self.parts = _parts(code.read_text("utf-8"))
+        text = code.read_text("utf-8")
+        self.parts = _parts(text)
+        self._mentioned = {name.strip('"'): {one.strip('"') for one in _MENTION.findall(body)} for name, body in _BODY.findall(text)}
         self.by_variable: dict[Variable, list[tuple[int, str]]] = defaultdict(list)
         for name, part in self.parts.items():
             if name in self.rvas:
@@ -129,12 +133,17 @@ class Truth:
         start, chunk = self.starts[at]
         return chunk.relocations.get(rva - start)
 
-    def named(self, symbol: str, rva: int) -> str:
-        """What a field that names ``symbol`` means at ``rva``: of variables that the compiler merged into one, that which lies there."""
+    def named(self, symbol: str, rva: int, entry: int | None = None) -> str:
+        """What a field that names ``symbol`` means at ``rva``: of variables that the compiler merged into one, that which lies there.
+
+        Where one ends and another begins, it is the one that the source of the function at ``entry`` names, if that names but one of them.
+        """
         if not symbol.startswith(MERGED_GLOBALS) or symbol not in self.rvas:
             return symbol
         members = [(at, name) for name, at in self.merged() if self.rvas[symbol] <= at <= rva]
-        return max(members)[1] if members else symbol
+        named = {one for function in self.at(entry or 0) for one in self._mentioned.get(function, ())}
+        within = [(at, name) for at, name in members if name in named and rva <= at + self.room(name)]
+        return max(within or members)[1] if members else symbol
 
     def merged(self) -> list[tuple[str, int]]:
         """Variables that the compiler put into one, and what stands behind them in the same section, with their RVAs."""
