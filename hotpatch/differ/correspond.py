@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,15 @@ from hotpatch.differ.compared import are_same_ends
 from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.distant import Known
 from hotpatch.differ.endings import have_different_ends
-from hotpatch.differ.parts import ENTRY, POINTER_SIZE, PlaceKind, Position
+from hotpatch.differ.parts import ENTRY, POINTER_SIZE, PlaceKind
 from hotpatch.differ.tails import enters_changed_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from hotpatch.differ.lines import Lines
     from hotpatch.differ.matching import Matching
-    from hotpatch.differ.parts import Body, Link, Place
+    from hotpatch.differ.parts import Body, Link, Place, Position
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
     from hotpatch.image import Range
@@ -60,7 +61,8 @@ class Correspondence:
         self._known: dict[Pair, bool] = {}
         self.settled: set[Pair] = {pair for pair in matching.forward.items() if pair[0] not in base.tables}
         """Pairs that are the same thing whoever refers to them, and in whatever way; see :meth:`settle`."""
-        self._aligned: dict[Pair, Mapping[Position, Position]] = {}
+        self._aligned: dict[Pair, tuple[array[int], array[int]]] = {}
+        """Of two functions, the indices of their instructions that align."""
         self._configurations = tuple(
             range(*view.image.load_configuration.range) if view.image.load_configuration else range(0) for view in (base, fixed)
         )
@@ -155,15 +157,20 @@ class Correspondence:
         pair = (there.function.entry, here.function.entry)
         if self.base.body(pair[0]).is_like(self.fixed.body(pair[1])):
             return there.position == here.position
-        return self.aligned_positions(*pair).get(there.position) == here.position
+        return self._are_aligned(pair, there.position, here.position)
 
-    def aligned_positions(self, base: int, fixed: int) -> Mapping[Position, Position]:
-        """Base position → fixed position of the instructions of two functions that align."""
-        aligned = self._aligned.get((base, fixed))
+    def _are_aligned(self, functions: Pair, base: Position, fixed: Position) -> bool:
+        """Whether the instructions at two places in two functions align."""
+        lines = self.base.lines(functions[0]), self.fixed.lines(functions[1])
+        aligned = self._aligned.get(functions)
         if aligned is None:
-            there, here = self.base.lines(base), self.fixed.lines(fixed)
-            aligned = self._aligned[base, fixed] = {there[b].position: here[f].position for b, f in aligned_lines(there, here)}
-        return aligned
+            pairs = aligned_lines(*lines)
+            aligned = self._aligned[functions] = array("I", [old for old, _ in pairs]), array("I", [new for _, new in pairs])
+        old, new = lines[0].index_at(base), lines[1].index_at(fixed)
+        if old is None or new is None:
+            return False
+        at = bisect_left(aligned[0], old)
+        return at < len(aligned[0]) and (aligned[0][at], aligned[1][at]) == (old, new)
 
     def constant_size(self, base: int, fixed: int) -> tuple[int, int, int] | None:
         """Base start, fixed start and size in bytes of the constants that hold the two addresses, where they can correspond."""

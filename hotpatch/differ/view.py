@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from hotpatch.image.decoded import Reading
 
 
+_NO_LINKS: tuple[int, Sequence[FixupKind]] = 0, ()
+
+
 class View:
     """One image as the comparison sees it. Everything is computed once, when it is first asked for."""
 
@@ -108,20 +111,21 @@ class View:
         return lines
 
     def _disassemble(self, body: Body) -> Lines:
-        at: dict[tuple[int, int], list[int]] = {}
-        rows = [(part, offset, kind) for part, forms in enumerate(body.forms) for offset, kind, _ in forms]
-        for number, (part, offset, _) in enumerate(rows):
-            at.setdefault((part, offset), []).append(number)
         lines = Lines()
         share = self._tokens.setdefault
+        first = 0
         for part, (stretch, references) in enumerate(zip(body.function.ranges, self.image.references(body.function), strict=True)):
+            linked: dict[int, tuple[int, list[FixupKind]]] = {}
+            for number, (offset, kind, _) in enumerate(body.forms[part], first):
+                linked.setdefault(offset, (number, []))[1].append(kind)
+            first += len(body.forms[part])
             inward = {reference.offset: reference for reference in references if is_inward(reference, *stretch)}
             masked = self.architecture.mask(body.masked[part], tuple(inward.values())) if inward else body.masked[part]
             lines.begin_part()
             for instruction in self.image.instructions_in(stretch):
                 offset = instruction.address - stretch.start
-                numbers, reference = at.get((part, offset)), inward.get(offset)
-                kinds = tuple([rows[number][2] for number in numbers]) if numbers else ()
+                number, found = linked.get(offset, _NO_LINKS)
+                kinds, reference = tuple(found), inward.get(offset)
                 token: Token = masked[offset : offset + instruction.size]
                 if reference is not None and reference.use is not Use.DATA:
                     register, _, _ = instruction.operands.rpartition(",")
@@ -129,10 +133,11 @@ class View:
                 elif kinds:
                     token = (token, *kinds)
                 lines.add(offset, instruction.size, share(token, token), intern(instruction.mnemonic.partition(" ")[0]))
-                if numbers:
-                    lines.link(tuple(numbers), self._kinds.setdefault(kinds, kinds))
+                if kinds:
+                    lines.link(number, self._kinds.setdefault(kinds, kinds))
                 if reference is not None:
                     lines.lead_in(reference.target, takes=reference.use is Use.DATA)
+        lines.end()
         return lines
 
     def text(self, entry: int, line: Line) -> str:
