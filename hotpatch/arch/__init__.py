@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from hotpatch.arch.base import Architecture
 from hotpatch.arch.certain import Counted, Held
+from hotpatch.arch.deeds import Deed, Deeds
 from hotpatch.arch.model import (
     HPAT_POINTER_DISTANCE,
     HPAT_SLOT_SIZE,
@@ -46,6 +47,8 @@ __all__ = [
     "CallingConvention",
     "CodeWrite",
     "Counted",
+    "Deed",
+    "Deeds",
     "DistanceTable",
     "EntrySite",
     "FixupKind",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.accessed import Handed
     from hotpatch.arch.certain import Counted, Held
     from hotpatch.arch.constants import Constant
+    from hotpatch.arch.deeds import Deeds
     from hotpatch.arch.model import (
         CallingConvention,
         CodeWrite,
@@ -219,6 +220,10 @@ class Architecture(ABC):
         self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]], maker: int
     ) -> frozenset[Handed] | None:
         """See :func:`hotpatch.arch.accessed.only_accessed`."""
+
+    @abstractmethod
+    def deeds(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> Deeds:
+        """What the function does with what its ``instructions``, by address, access: see :class:`hotpatch.arch.deeds.Deeds`."""
 
     @abstractmethod
     def held(

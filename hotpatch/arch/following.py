@@ -10,6 +10,7 @@ from hotpatch.arch import unread
 from hotpatch.arch.accessed import only_accessed
 from hotpatch.arch.base import Architecture
 from hotpatch.arch.certain import Certainty
+from hotpatch.arch.deeds import Deeds
 from hotpatch.arch.model import Flow
 from hotpatch.arch.reach import Motion, Reaching
 
@@ -141,6 +142,10 @@ class Following(Architecture):
     ) -> frozenset[Handed] | None:
         """See :meth:`Architecture.only_accessed`."""
         return only_accessed(instructions, self._motions(instructions, ()), edges, maker, self.convention, self.spelling)
+
+    def deeds(self, instructions: Sequence[Instruction], edges: Mapping[int, Collection[int]]) -> Deeds:
+        """See :meth:`Architecture.deeds`."""
+        return Deeds(instructions, edges, self.convention, self.spelling, self.operation)
 
     def held(
         self,

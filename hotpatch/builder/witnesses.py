@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.builder.counterparts import match_at_or_before
+from hotpatch.builder.dealings import Dealings
 from hotpatch.builder.reaches import Reach
 from hotpatch.builder.wholes import Wholes
 from hotpatch.differ import Verdict
@@ -48,6 +49,7 @@ class Witnesses:
         self._diff, self._rows, self._distances = diff, diff.functions, distances
         self._fixed, self._novelty = fixed, novelty
         self._there, self._here = there, here
+        self._dealings = Dealings(diff, fixed, base, there, here, distances)
         self._wholes_there, self._wholes_here = Wholes(diff, base, base=True), Wholes(diff, fixed, base=False)
         self._heard: dict[tuple[Rva, bool, int, Rva | None], str | None] = {}
 
@@ -90,7 +92,8 @@ class Witnesses:
         if not (self._wholes_there.of(by_way) if split else by_way) & here:
             how = "does not go" if by_index else "only goes"
             return f"{self._label(there)} {how} over what is there by an index"
-        return self._used_before(fixed, moved, split=split) or self._used_now(fixed, moved, split=split)
+        by_users = self._used_before(fixed, moved, split=split) or self._used_now(fixed, moved, split=split)
+        return by_users or self._dealings.objection(fixed, fixed + moved)
 
     def _users_there(self, rva: int, *, split: bool) -> Users:
         """The functions that use a place of the base; where ``split``, each part of a function counts as that one."""
@@ -119,7 +122,7 @@ class Witnesses:
         users = self._there.users(base) & self._here.users(fixed)
         if any(self._rows[number].verdict in _UNCHANGED for number in users):
             return None
-        return self._used_before(fixed, base - fixed) or self._used_now(fixed, base - fixed)
+        return self._used_before(fixed, base - fixed) or self._used_now(fixed, base - fixed) or self._dealings.objection(fixed, base)
 
     def begins(self, fixed: Rva, base: Rva) -> bool:
         """Whether a datum is known to begin at the two, and not only to end there: code of the base, or unchanged, reads or writes it."""
