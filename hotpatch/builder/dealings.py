@@ -74,7 +74,8 @@ class Dealings:
     def _users(self, view: View, place: int) -> Users:
         """The functions that name a place or reach it from something near."""
         reached = (self._there if view is self._base else self._here).users(place)
-        return reached.union(self._numbers[view][entry] for entry in view.users.get(place, ()))
+        numbers = self._numbers[view]
+        return reached.union(numbers[entry] for entry in view.users.get(place, ()) if entry in numbers)
 
     def _near(self, view: View, place: int, users: Users) -> list[int]:
         """The live data near a place that any of ``users`` names or reaches, sorted."""
