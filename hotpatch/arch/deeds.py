@@ -14,13 +14,16 @@ from hotpatch.arch.model import Flow
 from hotpatch.arch.unread import registers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from hotpatch.arch.model import CallingConvention, Instruction
     from hotpatch.arch.unread import Spelling
 
 _IN_MEMORY = re.compile(r"\[[^\]]*\]")
+_WORD = re.compile(r"\b[a-z][a-z0-9]*")
 _COPIES = frozenset(("mov", "movzx", "movsx", "movsxd", "uxtb", "uxth", "uxtw", "sxtb", "sxth", "sxtw"))
+_IN_PAIRS = re.compile(r"(?:ld|st)n?p")
+"""Arm64: read or write two registers."""
 _MOST = 16
 """Instructions of which a value is told to be made."""
 _KEEPING = re.compile(r"cmp|cmn|test|tst|str|stu?r|stp|push|bt$|ucomis|comis|fcmp|cbn?z|tbn?z")
@@ -31,9 +34,10 @@ class Deed(NamedTuple):
     """One trait.
 
     Attributes:
-        part: ``does``: the instruction itself. ``with``: a number that it has. ``to``: what uses the value that it reads or makes.
-            ``from``: what makes the value that it writes. ``beside``: what else is done in the same straight run of code.
-        what: The operation, or the number.
+        part: ``does``: the instruction itself. ``with``: the same without its registers, where it has numbers, and so each instruction that
+            makes a part of the value. ``to``: what uses the value that it reads. ``from``: what makes the value that it writes.
+            ``beside``: what else is done in the same straight run of code.
+        what: The operation, or the instruction's text.
         callee: Where a call leads that gets the value or gives it.
     """
 
@@ -66,27 +70,51 @@ class Deeds:
         self._index = {one.address: number for number, one in enumerate(instructions)}
         self._led = {one.target for one in instructions if one.flow is not Flow.CALL}.union(*edges.values())
 
-    def of(self, at: int) -> Counter[Deed]:
-        """Those of the instruction at ``at``; none where the function has none there."""
+    def accessing(self, at: int) -> tuple[Counter[Deed], ...]:
+        """Those of the instruction at ``at``, which reads or writes memory: for each of the equal parts that it does so in."""
         number = self._index.get(at)
-        return Counter() if number is None else Counter(self._traits(number))
+        if number is None:
+            return (Counter(),)
+        one, written = self._instructions[number], self._written(self._instructions[number])
+        stored = () if written else registers(_IN_MEMORY.sub("", one.operands), self._spelling)
+        if _IN_PAIRS.match(one.mnemonic) is None:
+            return (Counter(self._accesses(number, written, stored)),)
+        return tuple(Counter(self._accesses(number, written[part : part + 1], stored[part : part + 1])) for part in range(2))
 
-    def _traits(self, number: int) -> Iterator[Deed]:
+    def _accesses(self, number: int, written: Iterable[str], stored: Iterable[str]) -> Iterator[Deed]:
         one = self._instructions[number]
         yield Deed("does", self._what(one))
-        if "[" in one.operands:  # else they are a part of the address
-            yield from (Deed("with", f"{immediate:#x}") for immediate in one.immediates)
-        written = self._written(one)
+        if one.immediates:
+            yield Deed("with", self._shape(one))
         for register in written:
             yield from self._forward(number, register)
-        if not written:
-            for register in dict.fromkeys(registers(_IN_MEMORY.sub("", one.operands), self._spelling)):
-                yield from self._backward(number, register)
+        for register in dict.fromkeys(stored):
+            yield from self._backward(number, register)
+        yield from self._beside(number)
+
+    def making(self, at: int) -> Counter[Deed]:
+        """Those of the instruction at ``at``, which makes an address: the calls that get it."""
+        number = self._index.get(at)
+        if number is None:
+            return Counter()
+        every = (deed for register in self._written(self._instructions[number]) for deed in self._forward(number, register))
+        calls = [deed for deed in every if deed.what == "call"]
+        return Counter([*calls, *self._beside(number)] if calls else [])
+
+    def _beside(self, number: int) -> Iterator[Deed]:
         others = (self._instructions[other] for other in self._run(number) if other != number)
         yield from (Deed("beside", self._what(other), other.target if other.flow is Flow.CALL else None) for other in others)
 
     def _what(self, one: Instruction) -> str:
         return self._operation(f"{one.mnemonic} {one.operands}")
+
+    def _shape(self, one: Instruction) -> str:
+        """An instruction's text without what compilers choose: the registers, and where memory is that it accesses."""
+        operands = one.operands if one.mnemonic == "lea" else _IN_MEMORY.sub("[]", one.operands)
+        return f"{one.mnemonic} {_WORD.sub(self._unnamed, operands)}"
+
+    def _unnamed(self, word: re.Match[str]) -> str:
+        return word[0] if self._spelling.widest(word[0]) is None else "r"
 
     def _run(self, number: int) -> range:
         """The straight run of code that an instruction stands in."""
@@ -142,7 +170,7 @@ class Deeds:
             pending += [(other, source) for source in registers(_IN_MEMORY.sub("", ", ".join(read)), self._spelling)]
             if not self._is_copy(one):
                 yield Deed("from", self._what(one))
-                yield from (Deed("with", f"{immediate:#x}") for immediate in one.immediates)
+                yield Deed("with", self._shape(one))
 
     def _maker(self, number: int, register: str) -> int | None:
         """The last instruction before another, in the same straight run, that writes ``register``; a call writes its result."""
@@ -163,4 +191,4 @@ class Deeds:
         return tuple(register for register in found if register is not None)
 
     def _is_copy(self, one: Instruction) -> bool:
-        return one.mnemonic in _COPIES and "[" not in one.operands
+        return one.mnemonic in _COPIES and "[" not in one.operands and not one.immediates

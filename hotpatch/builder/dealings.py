@@ -62,26 +62,29 @@ class Dealings:
         for other in self._near(self._base, base, users):
             partner = self._distances.fixed_place(other)
             cross = self._likeness(other, fixed, users)
-            if cross > own and self._is_open(fixed, partner) and (partner is None or cross > self._likeness(other, partner, users)):
+            if cross > own and self._is_open(partner) and (partner is None or cross > self._likeness(other, partner, users)):
                 return f"the code does with it what it did with what is at 0x{other:x}"
         for other in self._near(self._fixed, fixed, users):
             partner = self._diff.base_datum(Rva(other))
             cross = self._likeness(base, other, users)
-            if cross > own and self._is_open(fixed, other) and (partner is None or cross > self._likeness(partner, other, users)):
+            if cross > own and self._is_open(other) and (partner is None or cross > self._likeness(partner, other, users)):
                 return f"the code does with what is at 0x{other:x} what it did with that"
         return None
 
+    def _is_open(self, fixed: int | None) -> bool:
+        """Whether nothing but changed code tells which datum of the base lies at ``fixed``, or where it lies in what begins before it."""
+        match = None if fixed is None else match_at_or_before(self._diff, fixed)
+        return match is None or match.fixed != fixed or match.matched_by == Evidence.ALIGNMENT
+
     def _users(self, view: View, place: int) -> Users:
         """The functions that name a place or reach it from something near."""
-        reached = (self._there if view is self._base else self._here).users(place)
-        numbers = self._numbers[view]
+        reached, numbers = (self._there if view is self._base else self._here).users(place), self._numbers[view]
         return reached.union(numbers[entry] for entry in view.users.get(place, ()) if entry in numbers)
 
     def _near(self, view: View, place: int, users: Users) -> list[int]:
         """The live data near a place that any of ``users`` names or reaches, sorted."""
-        found = {
-            other for number in users if (function := self._function(view, number)) is not None for other in self._dealt_by(view, function)
-        }
+        functions = (function for number in users if (function := self._function(view, number)) is not None)
+        found = {other for function in functions for other in self._dealt_by(view, function)}
         return sorted(other for other in found if abs(other - place) <= FARTHEST and view.writable(other))
 
     def _function(self, view: View, number: int) -> Function | None:
@@ -94,11 +97,6 @@ class Dealings:
         rows = range(len(self._diff.functions))
         sides = {view: ((number, self._function(view, number)) for number in rows) for view in (self._base, self._fixed)}
         return {view: {one.entry: number for number, one in functions if one is not None} for view, functions in sides.items()}
-
-    def _is_open(self, fixed: int, other: int | None) -> bool:
-        """Whether nothing but changed code tells what lies at ``other`` in the fixed image, and it is no part of the datum at ``fixed``."""
-        own, match = (None if place is None else match_at_or_before(self._diff, place) for place in (fixed, other))
-        return match is None or (match.matched_by == Evidence.ALIGNMENT and match is not own)
 
     def _likeness(self, base: int, fixed: int, users: Users) -> _Likeness:
         sides = self._profile(self._base, base, users), self._profile(self._fixed, fixed, users)
@@ -126,14 +124,19 @@ class Dealings:
         names = named_data(view.image, function)
         instructions, edges = followed(view.image, function)
         deeds = view.architecture.deeds(instructions, edges)
-        at: dict[int, set[int]] = defaultdict(set)
-        for naming, named in names.items():
-            for name in named:
-                at[name].add(naming)
+        found: dict[int, Counter[Deed]] = defaultdict(Counter)
+        made = {(name, naming) for naming, named in names.items() for name in named}
+        accessed = set[tuple[int, int, int]]()
         for item in view.architecture.ever_reached(instructions, names, edges):
-            for name in names[item.anchor]:
-                at[name + item.distance].add(item.at)
-        return {place: sum((self._in_base(view, deeds.of(one)) for one in sorted(several)), Counter()) for place, several in at.items()}
+            for place in (name + item.distance for name in names[item.anchor]):
+                (accessed.add((place, item.at, item.width)) if item.width else made.add((place, item.at)))
+        for place, at in made:
+            found[place] += self._in_base(view, deeds.making(at))
+        for place, at, width in accessed:
+            parts = deeds.accessing(at)
+            for number, part in enumerate(parts):
+                found[place + number * width // len(parts)] += self._in_base(view, part)
+        return found
 
     def _in_base(self, view: View, deeds: Counter[Deed]) -> Counter[Deed]:
         if view is self._base:

@@ -490,6 +490,29 @@ TRIALS: dict[str, Trial] = {
         travels=("f",),
         refused_without="unresolved-reference",
     ),
+    "two-statements-that-changed-places-with-their-data": Trial(
+        """
+        static u64 before, one[4], other[4], after;
+        EXPORT NOINLINE u64 b(u64 x) { return before += x; }
+        EXPORT NOINLINE u64 f(u64 x) {
+            «other[x & 3] ^= x * 3; one[x & 3] += x;|one[x & 3] += x; other[x & 3] ^= x * 3;»
+            return x * «3|5»;
+        }
+        EXPORT NOINLINE u64 a(u64 x) { return after += x; }
+        """,
+        refused="unresolved-reference",
+    ),
+    "two-calls-that-changed-places-with-what-they-get": Trial(
+        """
+        static u64 before, one, other, after;
+        EXPORT NOINLINE void count(volatile u64 *at) { *at += 3; }
+        EXPORT NOINLINE void mark(volatile u64 *at, u64 x) { *at ^= x; }
+        EXPORT NOINLINE u64 b(u64 x) { return before += x; }
+        EXPORT NOINLINE u64 f(u64 x) { «mark(&one, x); count(&other);|count(&other); mark(&one, x);» return x * «3|5»; }
+        EXPORT NOINLINE u64 a(u64 x) { return after += x; }
+        """,
+        refused="unresolved-reference",
+    ),
     "a-new-counter-behind-another": Trial(
         """
         static u64 sold«|, cheap»;
