@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hotpatch.address import Rva
     from hotpatch.builder.ownership import Usage
     from hotpatch.differ.view import View
+    from hotpatch.image import Function
 
 
 class Beginnings:
@@ -47,5 +48,13 @@ class Beginnings:
             return False
         if any(entry.handler is not None for entry in entries_of(image, body)):
             return False
-        handed = image.architecture.only_accessed(*followed(image, function), maker)
-        return handed is not None and all(leaves_alone(self._view, one.target, one.place) for one in sorted(handed))
+        return is_only_accessed(self._view, function, maker)
+
+
+def is_only_accessed(view: View, function: Function, maker: Rva) -> bool:
+    """Whether code does nothing with the address that ``maker`` of ``function`` makes but to access memory from there.
+
+    What exception handlers do with registers is not seen.
+    """
+    handed = view.image.architecture.only_accessed(*followed(view.image, function), maker)
+    return handed is not None and all(leaves_alone(view, one.target, one.place) for one in sorted(handed))

@@ -70,12 +70,10 @@ class Live:
 
     def nameless(self, usage: Usage | None, target: Rva) -> Destination | str:
         """A live datum that nothing matches, in images without symbols."""
-        objection = self._novelty.objection(target)
+        objection = self._novelty.objection(target, self._positions.unsure)
         if objection is not None:
             return objection
         agreed, possible = self._positions.places(target)
-        if agreed is not None and self._positions.is_evident(target, agreed):
-            return BaseAddress(Rva(agreed))
         run = self._positions.new_run(target)
         if possible and (agreed is not None or not self._unclaimed.is_new(target, run, possible)):
             places = ", ".join(f"0x{place:x}" for place in possible)
@@ -162,6 +160,7 @@ class Live:
         """Why a live datum without a name may not be the one at ``matched``, where both images have PDBs or changed code alone says so."""
         if not self._named:
             why = None if self._positions.is_told_by_more(site.target) else self._witnesses.exchanged(site.target, matched)
+            why = why or self._witnesses.pointed_at(site.target, matched)
         else:
             why = self._witnesses.objection(Reach(site.instruction, site.size, site.target, site.target, 0), matched)
             why = why or self._witnesses.unused(site.target, matched) or self._witnesses.divided(site.target, matched)

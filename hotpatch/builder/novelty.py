@@ -11,6 +11,7 @@ from hotpatch.address import Rva
 from hotpatch.arch import Use
 from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
+from hotpatch.builder.pointed import pointed_by
 from hotpatch.builder.reaches import reaches
 from hotpatch.differ import Verdict
 from hotpatch.differ.compared import is_end
@@ -18,7 +19,7 @@ from hotpatch.differ.distances import distance_pairs
 from hotpatch.differ.parts import POINTER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
@@ -192,17 +193,18 @@ class Novelty:
         section = self._base.image.section_at(found[0].rva) if len(found) == 1 and found[0].size == symbol.size else None
         return found[0].rva if section is not None and not section.writable else None
 
-    def objection(self, rva: Rva) -> str | None:
+    def objection(self, rva: Rva, unsure: Iterable[int] = ()) -> str | None:
         """Why the datum at ``rva`` may be one that the base has, so that a copy would lose its state; ``None`` where it is new.
 
-        Constants have no state: a copy of what the fixed image has is right.
+        Constants have no state: a copy of what the fixed image has is right. ``unsure``: live data of the base whose counterparts may be
+        others.
         """
         section = self._fixed.image.section_at(rva)
         if section is None or not section.writable:
             return None
         symbol = self._fixed.symbol(rva)
         # Compilers that merge data name but the first, in code as in symbols.
-        rivals = tuple(sorted({*self.left_over_live, *self._left_over_reached}))
+        rivals = tuple(sorted({*self.left_over_live, *self._left_over_reached, *unsure}))
         if symbol is not None and self._diff.base.has_symbols:
             if symbol.name in self._base_names:
                 return f"{symbol.name} is in both images, and nothing shows which place of the base it is"
@@ -263,9 +265,10 @@ class Novelty:
 
     @cached_property
     def _left_over(self) -> frozenset[int]:
-        """Data of the base without a counterpart that functions use which have changed or are gone."""
+        """Data of the base without a counterpart that functions use which have changed or are gone, or come to by pointers in data."""
         used = (target for function in self._changed_base for target in self._targets(function, self._base))
-        return frozenset(target for target in used if self._is_left_over(target))
+        pointed = (target for target in pointed_by(self._base, self._changed_base) if self._base.writable(target))
+        return frozenset(target for target in (*used, *pointed) if self._is_left_over(target))
 
     @cached_property
     def _changed_base(self) -> tuple[Function, ...]:

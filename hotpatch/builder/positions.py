@@ -99,20 +99,25 @@ class Positions:
     def is_borne_out(self, rva: int, base: int) -> bool:
         """Whether what is matched just before or behind ``rva`` has moved as far as it and ``base`` lie apart.
 
-        Not where the two have moved differently, so that something came or went, and another that nothing matches lies where the other one
-        tells, and begins alike, unless their uses tell them apart; nor where it lies inside of what is before it, as the base has that.
+        Not where not both have, so that something may have come or gone, and another that nothing matches lies between them and begins
+        alike, unless their uses tell them apart; nor where it lies inside of what is before it, as the base has that.
         True, too, where surer evidence than aligned instructions matches ``rva`` itself, where nothing else is matched, where data around
         it have but changed places, and where what it points to tells it.
         """
         if self.is_told_by_more(rva):
             return True
         near = self.displacements_around(rva)
-        others = [other for other in near if other != base - rva]
-        rivals = [base - other for other in others if self._is_as_likely(rva, base - other, base)]
+        rivals = () if near == (base - rva, base - rva) else self._rivals(rva, base)
         is_inside = self._is_inside_another(rva, base)
         if not near or (base - rva in near and not is_inside and (not rivals or self._rearranged.is_told_by_use(rva, base, rivals))):
             return True
         return self._rearranged.is_reordered(rva, base) or self._rearranged.is_told_by_pointers(rva, base)
+
+    @cached_property
+    def unsure(self) -> tuple[int, ...]:
+        """Where the base has live data that changed code alone matches, with what may be others: see :meth:`is_borne_out`."""
+        matches = (match for match in self._diff.data if match.writable and match.matched_by == Evidence.ALIGNMENT)
+        return tuple(sorted(match.base for match in matches if not self.is_borne_out(match.fixed, match.base)))
 
     def is_told_by_more(self, rva: int) -> bool:
         """Whether other evidence than aligned instructions matches what lies at ``rva`` or before it, or nothing does."""
@@ -128,9 +133,18 @@ class Positions:
         size = min(self._fixed.extent(rva).size, self._base.extent(place).size, _COMPARED)
         return self._fixed.bare(rva, size) == self._base.bare(place, size)
 
+    def _rivals(self, rva: int, base: int) -> tuple[int, ...]:
+        """Other data that nothing matches, lie between the neighbours of the one at ``rva``, and may be the base's at ``base``."""
+        before, after = self._next_to(rva, self._own(rva))
+        low = before[0] if before is not None else rva - FARTHEST
+        high = after[0] if after is not None else rva + FARTHEST
+        starts, section = self._fixed.boundaries, self._fixed.section(rva)
+        near = (start for start in starts[bisect_right(starts, low) : bisect_left(starts, high)] if start != rva)
+        return tuple(start for start in near if self._fixed.section(start) is section and self._is_as_likely(rva, start, base))
+
     def _is_as_likely(self, rva: int, fixed: int, base: int) -> bool:
         """Whether a datum that nothing matches, no shorter than the one at ``rva``, begins as the base's at ``base`` does."""
-        if fixed not in self._fixed.referenced or self.displacement(fixed) is not None or not self._fixed.writable(fixed):
+        if fixed not in self._fixed.referenced or self.displacement(fixed) is not None:
             return False
         if self._fixed.extent(fixed).size + _ALIGNMENT <= self._fixed.extent(rva).size:
             return False
@@ -139,9 +153,12 @@ class Positions:
 
     def displacements_around(self, rva: int) -> tuple[int, ...]:
         """How much further the base has the live data just before and just behind the one at ``rva``, where it has them."""
+        return tuple(item[1] - item[0] for item in self._next_to(rva, self._own(rva)) if item is not None)
+
+    def _own(self, rva: int) -> int | None:
+        """Where the matched live datum begins that lies at ``rva`` or before it."""
         at = bisect_right(self._diff.data, rva, key=lambda match: match.fixed) - 1
-        own = self._diff.data[at].fixed if at >= 0 and self._diff.data[at].writable else None
-        return tuple(item[1] - item[0] for item in self._next_to(rva, own) if item is not None)
+        return self._diff.data[at].fixed if at >= 0 and self._diff.data[at].writable else None
 
     def _next_to(self, rva: int, but: int | None = None) -> tuple[tuple[int, int, int] | None, tuple[int, int, int] | None]:
         """The matched live data that begin before and behind ``rva`` in its section, next to it; not the one that begins at ``but``."""
@@ -283,9 +300,3 @@ class Positions:
             starts = (start for start in reversed(self._base.boundaries) if self._base.image.holds_constants(self._base.section(start)))
             known = self._constants[len(content)] = {self._base.bare(start, len(content)): start for start in starts}
         return known.get(content)
-
-    def is_evident(self, fixed: int, base: int) -> bool:
-        """Whether the base refers to that place too, and both begin with the same content, which is not all zero."""
-        at = bisect_left(self._base.boundaries, base)
-        known = at < len(self._base.boundaries) and self._base.boundaries[at] == base
-        return known and any(self._base.bare(base, self._base.extent(base).size)) and self.alike(fixed, base)

@@ -286,9 +286,7 @@ class Distances:
         shown = self._shown.get((base, reach.taken))
         if shown is None:
             shown = self._shown[base, reach.taken] = frozenset(self._reached_by_unchanged(base, reach.taken))
-        if any(item.start <= point < item.end and (item.width or not reach.width) for item in shown):
-            return True
-        return self._positions.places(Rva(point))[0] == wanted and self._positions.is_evident(point, wanted)
+        return any(item.start <= point < item.end and (item.width or not reach.width) for item in shown)
 
     def _reached_by_unchanged(self, base: int, fixed: int) -> Iterator[Reach]:
         """What functions of the same body reach from ``fixed``, where the base's name ``base``."""

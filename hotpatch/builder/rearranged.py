@@ -20,17 +20,18 @@ from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import FARTHEST, Usage
 from hotpatch.differ.alignments import Alignments
 from hotpatch.differ.correspond import fills
-from hotpatch.differ.follow import ways_from_named
+from hotpatch.differ.follow import every_way, ways_from_named
 from hotpatch.differ.matching import Evidence
-from hotpatch.differ.parts import PlaceKind
+from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.image import Range
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from hotpatch.builder.novelty import Novelty
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
+    from hotpatch.image import Function
 
 _ALIGNMENT = 16
 """Bytes; what a datum that the base does not have is aligned to at most."""
@@ -84,9 +85,12 @@ class Rearranged:
     def is_told_by_use(self, rva: int, base: int, rivals: Collection[int]) -> bool:
         """Whether everything that used the base's datum at ``base`` uses the one at ``rva`` now, and it alone, at the same instructions.
 
-        And none of it uses any of ``rivals``, or reaches one of them from other data. What keeps state there goes on with the state.
+        And none of it uses any of ``rivals``, or reaches one of them from other data. That alone could be a new datum that took over an
+        old one's instructions, while others go on with the old one; so the rivals must be read and written in units of other sizes, too.
         """
         if not self._same_functions(base, rva) or not self._used_alike(base, rva):
+            return False
+        if not all(self._is_of_another_size(rva, base, rival) for rival in rivals):
             return False
         if not self._pointed[self._fixed].isdisjoint(rivals):
             return False
@@ -179,6 +183,16 @@ class Rearranged:
     def _reached(self) -> Mapping[View, Mapping[int, Sequence[int]]]:
         """Places → the functions, by entry, that reach them from live data that they name."""
         return {view: _reached_in(view) for view in (self._base, self._fixed)}
+
+    def _is_of_another_size(self, rva: int, base: int, rival: int) -> bool:
+        """Whether code reads and writes at ``rva`` as many bytes at a time as at ``base``, and never as many at ``rival``."""
+        there, here, other = self._widths[self._base].get(base), *(self._widths[self._fixed].get(place) for place in (rva, rival))
+        return there is not None and other is not None and there == here and there.isdisjoint(other)
+
+    @cached_property
+    def _widths(self) -> Mapping[View, Mapping[int, frozenset[int]]]:
+        """Places → how many bytes at a time code reads or writes there, of what is longer than a word each word by itself."""
+        return {view: _widths_in(view) for view in (self._base, self._fixed)}
 
     def _used_alike(self, base: int, fixed: int) -> bool:
         """Whether every instruction that refers to one aligns with one that refers to the other."""
@@ -273,11 +287,26 @@ def _whole(kind: FixupKind) -> bool:
 
 def _reached_in(view: View) -> Mapping[int, Sequence[int]]:
     found: dict[int, list[int]] = defaultdict(list)
+    for function in _naming_live(view):
+        for place in {at for at, _ in ways_from_named(view.image, function)}:
+            found[place].append(function.entry)
+    return found
+
+
+def _widths_in(view: View) -> Mapping[int, frozenset[int]]:
+    found: dict[int, set[int]] = defaultdict(set)
+    for function in _naming_live(view):
+        for way in every_way(view.image, function):
+            for word in range(0, way.width, POINTER_SIZE):
+                found[way.place + word].add(min(way.width, POINTER_SIZE))
+    return {place: frozenset(widths) for place, widths in found.items()}
+
+
+def _naming_live(view: View) -> Iterator[Function]:
+    """The functions that name live data."""
     for function in view.image.functions:
         if any(view.writable(target) for target in view.body(function.entry).whole_targets):
-            for place in {at for at, _ in ways_from_named(view.image, function)}:
-                found[place].append(function.entry)
-    return found
+            yield function
 
 
 def _uses_of(view: View) -> Mapping[int, Mapping[int, int]]:

@@ -7,7 +7,9 @@ there tells.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
@@ -19,12 +21,15 @@ from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hotpatch.builder.model import Site
     from hotpatch.builder.novelty import Novelty
     from hotpatch.builder.reached import Reached, Users
     from hotpatch.builder.reaches import Distances
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
+    from hotpatch.image import Image
 
 _UNCHANGED = frozenset({Verdict.IDENTICAL, Verdict.RELOCATED})
 
@@ -47,7 +52,7 @@ class Witnesses:
             novelty: Which live data of the base nothing matches.
         """
         self._diff, self._rows, self._distances = diff, diff.functions, distances
-        self._fixed, self._novelty = fixed, novelty
+        self._fixed, self._base, self._novelty = fixed, base, novelty
         self._there, self._here = there, here
         self._dealings = Dealings(diff, fixed, base, there, here, distances)
         self._wholes_there, self._wholes_here = Wholes(diff, base, base=True), Wholes(diff, fixed, base=False)
@@ -76,14 +81,14 @@ class Witnesses:
             return None
         there, here = self._there.users(fixed + moved), self._here.users(fixed)
         if not there and is_whole:
-            return self.unused(fixed, Rva(fixed + moved))
+            return self.unused(fixed, Rva(fixed + moved)) or self.pointed_at(fixed, Rva(fixed + moved))
         if any(self._rows[number].verdict in _UNCHANGED for number in there & here):
             return self._used_apart(fixed, moved) if is_whole else None
         named = self._diff.fixed.has_symbols and self._diff.base.has_symbols
         if not there and over is not None and ((named and self._novelty.left_over_live) or not self._goes_on(over, fixed, moved)):
             return f"no function of the base goes over 0x{fixed + moved:x}"
         if not there:
-            return self._moved_away(fixed + moved, moved) or self._used_before(fixed, moved)
+            return self.pointed_at(fixed, Rva(fixed + moved)) or self._moved_away(fixed + moved, moved) or self._used_before(fixed, moved)
         split = not there & here
         there, here = self._users_there(fixed + moved, split=split), self._users_here(fixed, split=split)
         if not there & here:
@@ -119,8 +124,7 @@ class Witnesses:
 
     def exchanged(self, fixed: Rva, base: Rva) -> str | None:
         """Why what lies at the two may be different data: those that use one use another place in the other image, more than these two."""
-        users = self._there.users(base) & self._here.users(fixed)
-        if any(self._rows[number].verdict in _UNCHANGED for number in users):
+        if self._is_used_unchanged(fixed, base):
             return None
         return self._used_before(fixed, base - fixed) or self._used_now(fixed, base - fixed) or self._dealings.objection(fixed, base)
 
@@ -143,6 +147,26 @@ class Witnesses:
         if match is None or match.matched_by != Evidence.ALIGNMENT or match.fixed == fixed or self._fixed.symbol(fixed) is not None:
             return None
         return None if self._there.users(base) else f"no function of the base uses 0x{base:x} by itself"
+
+    def pointed_at(self, fixed: Rva, base: Rva) -> str | None:
+        """Why what lies at the two may be different data: pointers lead to the base's, and other ones, or none, to the fixed image's.
+
+        That concerns what begins further behind in both than what is known to begin; not what a function uses that did not change.
+        """
+        match, place = match_at_or_before(self._diff, fixed), self._base.extent(base).start
+        if match is None or place <= match.base or place not in self._pointers[True] or self._is_used_unchanged(fixed, base):
+            return None
+        there, here = self._pointers[True][place], self._pointers[False].get(fixed + place - base, ())
+        return f"pointers lead to 0x{place:x}, and not to this" if there - {self._diff.base_datum(site) for site in here} else None
+
+    def _is_used_unchanged(self, fixed: Rva, base: Rva) -> bool:
+        """Whether a function uses both that did not change."""
+        return any(self._rows[number].verdict in _UNCHANGED for number in self._there.users(base) & self._here.users(fixed))
+
+    @cached_property
+    def _pointers(self) -> Mapping[bool, Mapping[int, frozenset[Rva]]]:
+        """Of the base (``True``) and the fixed image: address → where pointers in data lead to it."""
+        return {is_base: _sites_by_target(image) for is_base, image in ((True, self._diff.base), (False, self._diff.fixed))}
 
     def _goes_on(self, start: Rva, fixed: int, moved: int) -> bool:
         """Whether one function goes over what begins at ``start`` by an index in both images, and nothing reaches anything behind it.
@@ -209,6 +233,13 @@ class Witnesses:
         """The first of them; none where but a pointer in data leads to what no code names."""
         rows = [self._rows[number] for number in sorted(numbers)]
         return next((function.label for row in rows for function in (row.base, row.fixed) if function is not None), "nothing")
+
+
+def _sites_by_target(image: Image) -> Mapping[int, frozenset[Rva]]:
+    found: dict[int, set[Rva]] = defaultdict(set)
+    for site, target in image.pointers.items():
+        found[target].add(site)
+    return {target: frozenset(sites) for target, sites in found.items()}
 
 
 def _likeness(there: Users, here: Users) -> Fraction:

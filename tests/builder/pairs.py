@@ -841,6 +841,89 @@ TRIALS: dict[str, Trial] = {
         calls=(("f", 1), ("f", 300)),
         travels=("f", "span"),
     ),
+    "state-that-a-table-of-pointers-alone-led-to": Trial(
+        """
+        u64 first = 5;
+        «|u64 state = 1;»
+        u64 second = 6;
+        u64 third = 7;
+        «u64 state = 1;|»
+        u64 fourth = 8;
+        «static u64 *const table[2] = {&state, &second}; static NOINLINE u64 step(u64 x) { return *table[x % 2] += x; }|»
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return second ^= x; }
+        EXPORT NOINLINE u64 three(u64 x) { return third ^= x; }
+        EXPORT NOINLINE u64 four(u64 x) { return fourth ^= x; }
+        EXPORT NOINLINE u64 f(u64 x) { «return step(x) * 3|state += x; return state + x * 3»; }
+        """,
+        calls=(("f", 2), ("f", 4)),
+        travels=("f",),
+        refused_without="unresolved-reference",
+    ),
+    "new-number-in-the-place-of-what-a-table-of-pointers-alone-led-to": Trial(
+        """
+        u64 first = 5;
+        u64 «old|fresh» = 1;
+        u64 second = 6;
+        «static u64 *const table[2] = {&old, &second}; static NOINLINE u64 step(u64 x) { return *table[x % 2] += x; }|»
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return second ^= x; }
+        EXPORT NOINLINE u64 f(u64 x) { «return step(x) * 3|fresh += x; return fresh + x * 3»; }
+        """,
+        calls=(("f", 2), ("f", 4)),
+        travels=("f",),
+        carried=("data fresh",),
+        refused_without="unresolved-reference",
+    ),
+    "new-array-handed-on-in-the-place-of-what-a-table-of-pointers-alone-led-to": Trial(
+        """
+        u64 first = 5;
+        u64 «old|fresh»[3] = {1, 2, 3};
+        u64 second = 6;
+        «static u64 *const table[2] = {old, &second}; static NOINLINE u64 step(u64 x) { return *table[x % 2] += x; }|»
+        NOINLINE u64 use(u64 *at) { return *at += 7; }
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return second ^= x + use(&second); }
+        EXPORT NOINLINE u64 f(u64 x) { «return step(x) * 3|return use(fresh) + x * 3»; }
+        """,
+        calls=(("f", 2), ("f", 4)),
+        travels=("f",),
+        carried=("data fresh",),
+        refused_without="unresolved-reference",
+    ),
+    "a-new-count-at-the-instructions-of-one-that-another-function-goes-on-with": Trial(
+        """
+        u64 first = 5;
+        «|u64 total = 1;»
+        u64 count = 1;
+        u64 second = 6;
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return second ^= x; }
+        EXPORT NOINLINE u64 g(u64 x) { «return x * 9|return count += x»; }
+        EXPORT NOINLINE u64 f(u64 x) { «count += x; return x * 3|total += x; return x * 3 + g(x)»; }
+        """,
+        calls=(("f", 2), ("g", 4), ("f", 3)),
+        travels=("f", "g"),
+        carried=("data total",),
+        refused_without="unresolved-reference",
+    ),
+    "a-new-count-before-one-that-another-function-goes-on-with-and-more-behind": Trial(
+        """
+        u64 first = 5;
+        «|u64 total = 1;»
+        u64 count = 1;
+        «|u64 extra = 77;»
+        u64 second = 6;
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return second ^= x; }
+        EXPORT NOINLINE u64 g(u64 x) { «return x * 9|extra += x; return count += x»; }
+        EXPORT NOINLINE u64 f(u64 x) { «count += x; return x * 3|total += x; return x * 3 + g(x)»; }
+        """,
+        calls=(("f", 2), ("g", 4), ("f", 3)),
+        travels=("f", "g"),
+        carried=("data total", "data extra"),
+        refused_without="unresolved-reference",
+    ),
     "end-of-numbers-where-a-jump-table-begins": Trial(
         """
         static const u32 weights[16] = {9, 8, 7, 6, 5, 4, 3, 2, 19, 18, 17, 16, 15, 14, 13, 12};

@@ -1,6 +1,7 @@
 """Live data without names that changed places between neighbours that did not, or came between them: bound by what shows which they are."""
 
 import struct
+from functools import partial
 
 import pytest
 
@@ -24,6 +25,20 @@ def loads(machine, at, target, register):
         return bytes((0x48, 0x8B, 5 | register << 3)) + arch.bind(FixupKind.REL32, bytes(4), at + 3, target)
     page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000 | register), at, target)
     return page + arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0xF9400000 | register << 5 | register), at + 4, target)
+
+
+def loads_byte(machine, at, target, register):
+    """The same of one byte."""
+    arch = architecture(machine)
+    if machine is Machine.X64:
+        return bytes((0x0F, 0xB6, 5 | register << 3)) + arch.bind(FixupKind.REL32, bytes(4), at + 3, target)
+    page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000 | register), at, target)
+    return page + arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0x39400000 | register << 5 | register), at + 4, target)
+
+
+def loads_but(others, machine, at, target, register):
+    """Eight bytes, but what ``others``, by place, read."""
+    return others.get(target, loads)(machine, at, target, register)
 
 
 def image(machine, functions, data, names=takes):
@@ -118,8 +133,11 @@ def test_new_data_whose_end_may_be_taken_are_refused(machine):
     assert rules(between(machine, walked=True)) == {Rule.UNRESOLVED_REFERENCE}
 
 
-def tied(machine, *, f=("X", "FIRST"), g=("FIRST", "LAST", "N")):
-    """A word that stayed behind its neighbour; what follows it lies further down, and a new word is where that tells the old one to be."""
+def tied(machine, *, f=("X", "FIRST"), g=("FIRST", "LAST", "N"), new=loads_byte):
+    """A word that stayed behind its neighbour; what follows it lies further down, and a new one is where that tells the old one to be.
+
+    ``new``: how the new one is read.
+    """
     places = [
         {"FIRST": FIRST, "X": FIRST + 0x10, "LAST": FIRST + 0x18},
         {"FIRST": FIRST, "X": FIRST + 0x10, "N": FIRST + 0x18, "LAST": FIRST + 0x20},
@@ -129,12 +147,12 @@ def tied(machine, *, f=("X", "FIRST"), g=("FIRST", "LAST", "N")):
         functions = {name: ([place[target] for target in taken], number) for name, taken in (("f", one), ("g", other))}
         functions |= {name: ([place[target]], 0) for name, target in (("first", "FIRST"), ("last", "LAST"))}
         data = {place["FIRST"]: (1, 2, 3, 4), place["LAST"]: (5, 6)}
-        images.append(image(machine, functions, data, loads))
+        images.append(image(machine, functions, data, partial(loads_but, {place.get("N"): new})))
     return diff_images(*images)
 
 
 @each_machine
-def test_a_word_that_is_used_at_the_same_instructions_is_no_new_one_that_others_use(machine):
+def test_a_word_that_is_used_at_the_same_instructions_is_no_new_byte_that_others_use(machine):
     patch = build(tied(machine))
     assert [row.name for row in patch.functions] == ["f", "g"]
     assert {fixup.target for fixup in patch.fixups if fixup.space is Space.BASE} >= {FIRST, FIRST + 0x10, FIRST + 0x18}
@@ -142,7 +160,11 @@ def test_a_word_that_is_used_at_the_same_instructions_is_no_new_one_that_others_
 
 
 @each_machine
-@pytest.mark.parametrize("changed", [{"f": ("X", "FIRST", "N")}, {"f": ("X", "FIRST", "X")}], ids=["uses-both", "uses-it-more-often"])
+@pytest.mark.parametrize(
+    "changed",
+    [{"f": ("X", "FIRST", "N")}, {"f": ("X", "FIRST", "X")}, {"new": loads}],
+    ids=["uses-both", "uses-it-more-often", "others-use-a-word"],
+)
 def test_a_word_that_may_be_either_is_refused(machine, changed):
     assert rules(tied(machine, **changed)) & {Rule.UNRESOLVED_REFERENCE, Rule.CONTRADICTING_VOTES}
 

@@ -75,6 +75,16 @@ def test_a_call_of_a_new_function_in_the_place_of_one_that_stays(built, machine,
 
 
 @each_machine
+def test_what_is_doubted_to_be_the_bases_may_be_another_that_seems_new(built, machine) -> None:
+    name = "a-new-count-before-one-that-another-function-goes-on-with-and-more-behind"
+    base, fixed = (open_image(path) for path in built(name, machine))
+    entry = next(function.entry for function in base.functions if function.name == "g")
+    diff = diff_images(*(open_image(image.path, pdb=None) for image in (base, fixed)))
+    with pytest.raises(NotHotpatchable, match="may be new or one that the base has"):
+        build_patch(diff, only=(f"rva:0x{entry:x}",))
+
+
+@each_machine
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", [name for name, trial in TRIALS.items() if trial.calls and trial.refused is None])
 def test_other_optimisation(built, name, level, machine) -> None:
