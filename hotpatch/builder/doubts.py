@@ -78,8 +78,6 @@ class Doubts:
         told = usage.told(target, {place} if matched is None else {place, matched}) if usage is not None else None
         if told is not None and usage is not None and not (told == place and usage.goes_on(place)):
             return BaseAddress(Rva(told))
-        if matched is None and positions.is_inserted(target):
-            return None
         own = "not known to be in the base" if matched is None else f"at 0x{matched:x} of the base"
         return f"0x{target:x} may be a datum of its own, {own}, or the end of the one before it, which is at 0x{place:x}"
 

@@ -9,6 +9,7 @@ from hotpatch.builder.bodies import body_of
 from hotpatch.builder.model import Body
 from hotpatch.builder.ownership import Usage
 from hotpatch.builder.reaches import reaches
+from hotpatch.differ.startup import ends_of_initialisers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 def pointed_by(view: View, functions: Iterable[Function]) -> frozenset[int]:
     """The data that relocated pointers lead to in what ``functions`` of the image seen as ``view`` may read, and in what these lead to."""
-    waiting = [part for function in functions for part in _read(view, function)]
+    ends = ends_of_initialisers(view)
+    waiting = [part for function in functions for part in _read(view, function) if part[0] not in ends]
     found: set[int] = set()
     while waiting:
         start, end = waiting.pop()

@@ -186,10 +186,6 @@ class Positions:
             at -= 1
         return None
 
-    def is_inserted(self, rva: int) -> bool:
-        """Whether something new begins at ``rva``, which nothing matches, where other live data end."""
-        return self.displacement(rva) is None and self._rearranged.is_inserted(rva)
-
     def _is_number(self, rva: int) -> bool:
         """Whether the live datum there is short and no part of an array: nothing takes its address or one before it in the same piece."""
         starts, displacement = self._fixed.boundaries, self.displacement(rva)

@@ -1,8 +1,7 @@
-"""Live data without names that changed places among their neighbours, or came between them: what shows that they are what they seem.
+"""Live data without names that changed places among their neighbours: what shows that they are what they seem.
 
 Linkers and compilers of another version put the same data in another order. Where nothing came or went between two neighbours that moved
-alike, what lies between them is the same, and its content or its uses tell which is which. Data that lie between two neighbours which
-follow each other in the base are new, not the end of the first.
+alike, what lies between them is the same, and its content or its uses tell which is which.
 """
 
 from __future__ import annotations
@@ -14,14 +13,9 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.arch import FixupKind
-from hotpatch.builder.bodies import body_of
-from hotpatch.builder.counterparts import Counterparts
-from hotpatch.builder.model import Body
-from hotpatch.builder.ownership import FARTHEST, Usage
+from hotpatch.builder.ownership import FARTHEST
 from hotpatch.differ.alignments import Alignments
-from hotpatch.differ.correspond import fills
 from hotpatch.differ.follow import every_way, ways_from_named
-from hotpatch.differ.matching import Evidence
 from hotpatch.differ.parts import POINTER_SIZE, PlaceKind
 from hotpatch.image import Range
 
@@ -32,9 +26,6 @@ if TYPE_CHECKING:
     from hotpatch.differ import DatumMatch, ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Function
-
-_ALIGNMENT = 16
-"""Bytes; what a datum that the base does not have is aligned to at most."""
 
 
 class Rearranged:
@@ -221,53 +212,6 @@ class Rearranged:
     def _uses(self) -> Mapping[View, Mapping[int, Mapping[int, int]]]:
         """Live data → how often each function, by entry, refers to it."""
         return {view: _uses_of(view) for view in (self._base, self._fixed)}
-
-    # new data ----------------------------------------------------------------------------------------------------------------------------
-
-    def is_inserted(self, rva: int) -> bool:
-        """Whether something new begins at ``rva``, where other live data end.
-
-        What ends there and what follows lie side by side in the base, there is more room between them now than alignment takes, and nothing
-        else can be what it is for: what might walk back from its end does so in the base from what follows.
-        """
-        at = bisect_right(self._starts, rva)
-        if not 0 < at < len(self._live):
-            return False
-        below, above = self._live[at - 1 : at + 1]
-        section, place = self._fixed.section(rva), below.base + below.size
-        if below.fixed + below.size != rva or self._fixed.section(above.fixed) is not section:
-            return False
-        if _inside(self._base, Range(Rva(place), above.base)) not in ([], [place]) or not fills(place, above.base, above.fixed):
-            return False
-        starts = self._fixed.boundaries
-        end = starts[bisect_right(starts, rva)]
-        if fills(rva, end, above.base if end == above.fixed else _ALIGNMENT):
-            return False
-        return not self._may_be_walked_back(end)
-
-    def _may_be_walked_back(self, end: int) -> bool:
-        """Whether something takes ``end`` that may mean what ends there."""
-        there = self._diff.base_datum(Rva(end))
-        if end in self._pointed[self._fixed] and (there is None or self._evidence_at(end) == Evidence.ALIGNMENT):
-            return True
-        old = {new: base for base, new in self._partners.items()}
-        for entry in self._uses[self._fixed].get(end, {}):
-            function = self._fixed.functions[entry]
-            body = body_of(self._fixed.image, function)
-            if isinstance(body, Body) and end not in Usage(self._fixed.image, body.sites).taken:
-                continue
-            base = self._base.functions.get(old.get(entry, -1))
-            if base is None or there is None:
-                return True
-            if self._base.body(base.entry).masked == self._fixed.body(entry).masked:
-                continue
-            if Counterparts(self._diff, self._base, self._fixed, (base, function)).told(end, {there}) != there:
-                return True
-        return False
-
-    def _evidence_at(self, rva: int) -> str:
-        at = bisect_right(self._starts, rva) - 1
-        return self._live[at].matched_by if at >= 0 else ""
 
 
 def _inside(view: View, part: Range) -> list[int]:

@@ -92,8 +92,18 @@ def _initialisers(view: View) -> tuple[int, ...]:
     return tuple(found)
 
 
+def ends_of_initialisers(view: View) -> frozenset[int]:
+    """Where arrays end that ``_initterm`` is told to run, empty ones among them."""
+    return frozenset(end for start, end in _between(view) if _elements(view, start, end) is not None)
+
+
 def _arrays(view: View) -> Iterator[tuple[int, int]]:
     """Between which addresses ``_initterm`` is told to run functions: two constants that its caller names, with functions between."""
+    return ((start, end) for start, end in _between(view) if _elements(view, start, end))
+
+
+def _between(view: View) -> Iterator[tuple[int, int]]:
+    """The constants that callers of ``_initterm`` name, each with the next."""
     slots = {slot for slot, entry in view.image.imports_by_slot.items() if entry.name in _RUNNERS}
     if not slots:
         return
@@ -101,10 +111,8 @@ def _arrays(view: View) -> Iterator[tuple[int, int]]:
     runners = slots | thunks
     for entry, body in view.bodies.items():
         targets = body.targets
-        if entry in thunks or runners.isdisjoint(targets):
-            continue
-        constants = sorted({target for target in targets if view.place(target).kind is PlaceKind.CONSTANT})
-        yield from ((one, other) for one, other in pairwise(constants) if _elements(view, one, other))
+        if entry not in thunks and not runners.isdisjoint(targets):
+            yield from pairwise(sorted({target for target in targets if view.place(target).kind is PlaceKind.CONSTANT}))
 
 
 def _elements(view: View, start: int, end: int) -> tuple[int, ...] | None:

@@ -924,6 +924,25 @@ TRIALS: dict[str, Trial] = {
         carried=("data total", "data extra"),
         refused_without="unresolved-reference",
     ),
+    "end-of-an-array-that-is-kept-where-something-new-begins": Trial(
+        """
+        u64 cells[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+        «|u64 fresh[3] = {62, 63, 64};»
+        u64 other = 9;
+        u64 *top = &cells[4];
+        EXPORT NOINLINE u64 set(u64 x) { return cells[x % 8] = x; }
+        EXPORT NOINLINE u64 sixth(u64 x) { return cells[5] ^ x; }
+        EXPORT NOINLINE u64 put(u64 x) { return other ^= x; }
+        EXPORT NOINLINE u64 next(u64 x) { return «other += x|other += fresh[0] += x»; }
+        EXPORT NOINLINE u64 push(u64 x) { if (top == cells) return 0; *--top = x; return top - cells; }
+        EXPORT NOINLINE u64 f(u64 x) { «return x|top = cells + 8; return x * 3»; }
+        """,
+        calls=(("push", 3), ("f", 5), ("push", 7), ("next", 1)),
+        travels=("f", "next"),
+        carried=("data fresh",),
+        refused="unresolved-reference",
+        refused_without="unresolved-reference",
+    ),
     "end-of-numbers-where-a-jump-table-begins": Trial(
         """
         static const u32 weights[16] = {9, 8, 7, 6, 5, 4, 3, 2, 19, 18, 17, 16, 15, 14, 13, 12};

@@ -100,37 +100,35 @@ def test_data_of_the_same_content_that_are_used_otherwise_are_refused(machine, c
     assert rules(swapped(machine, content, content, loads, extra=True)) == {Rule.UNRESOLVED_REFERENCE}
 
 
-def between(machine, *, walked):
-    """The fixed image has new data where an array ends; ``walked``: a changed function takes what may be the end of these."""
+def between(machine, names):
+    """The fixed image has new data where an array ends, which a changed function ``names`` so."""
     array, new, last = (3,) * 16, (6,) * 8, (4,) * 4
     start, end = DATA + 0x110, DATA + 0x150
     images = []
     for number, at in enumerate((end, end + 0x20), 1):
-        taken = [TAIL if number == 1 else end]
         functions = {
-            "f": (taken, number),
+            "f": ([TAIL if number == 1 else end], number),
             "array": ([start], 0),
             "first": ([FIRST], 0),
             "last": ([at], 0),
             "tail": ([TAIL], 0),
-            "walker": ([FIRST, start] if number == 1 or not walked else [at, start], number),
         }
         data = {FIRST: (1, 2, 3, 4), start: array, at: last, TAIL: last, **({end: new} if number > 1 else {})}
-        images.append(image(machine, functions, data))
+        images.append(image(machine, functions, data, names))
     return diff_images(*images)
 
 
 @each_machine
-def test_new_data_where_others_end(machine):
-    diff = between(machine, walked=False)
+def test_new_data_that_are_read_where_others_end(machine):
+    diff = between(machine, loads)
     patch = build(diff)
     assert [(item.kind, item.size) for item in patch.carried] == [(CarriedKind.DATA, 0x20)]
     assert patch.image.read(patch.carried[0].patch_rva, 0x20) == struct.pack("<8I", *(6,) * 8)
 
 
 @each_machine
-def test_new_data_whose_end_may_be_taken_are_refused(machine):
-    assert rules(between(machine, walked=True)) == {Rule.UNRESOLVED_REFERENCE}
+def test_an_address_that_may_be_the_end_of_what_is_before_new_data_is_refused(machine):
+    assert rules(between(machine, takes)) == {Rule.UNRESOLVED_REFERENCE}
 
 
 def tied(machine, *, f=("X", "FIRST"), g=("FIRST", "LAST", "N"), new=loads_byte):
