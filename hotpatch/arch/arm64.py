@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
     from hotpatch.arch.constants import Constant
-    from hotpatch.arch.model import CodeWrite, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
+    from hotpatch.arch.model import CodeWrite, Columns, DistanceTable, EntrySite, JumpTable, Redirect, Row, Trampoline
     from hotpatch.arch.outline import Outline
     from hotpatch.arch.reach import Motion
 
@@ -129,9 +129,9 @@ class Arm64(Following):
         """See :mod:`hotpatch.arch.arm64_distances` for the form."""
         return arm64_distances.distance_tables(code, address, image_base)
 
-    def mask(self, code: bytes, references: Sequence[Row]) -> bytes:
+    def blank(self, code: bytes, references: Columns) -> bytes:
         """``code`` with the immediates of ``references`` zeroed."""
-        return arm64_fields.mask(code, references)
+        return arm64_fields.blank(code, references)
 
     def takes_analysis(self, code: bytes) -> bool:
         """See :meth:`Architecture.takes_analysis`; pages are followed to what completes them."""

@@ -15,9 +15,7 @@ from hotpatch.arch.model import FixupKind
 from hotpatch.errors import OutOfReach, Refusal, Refused, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hotpatch.arch.model import Row
+    from hotpatch.arch.model import Columns
 
 PAGE = 0x1000
 """Bytes of a page as ADRP counts them."""
@@ -174,11 +172,10 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int) -> int:
     return decode(kind, _word_of(kind, field, site), site, image_base)
 
 
-def mask(code: bytes, references: Sequence[Row]) -> bytes:
+def blank(code: bytes, references: Columns) -> bytes:
     """``code`` with the immediates of ``references`` zeroed."""
     masked = bytearray(code)
-    for row in references:
-        at, kind = row[2], row[3]
+    for at, (_, _, kind, _, _) in zip(*references, strict=True):
         kept = _KEPT_BITS.get(kind)
         if kept is None:
             masked[at : at + field_size(kind)] = bytes(field_size(kind))

@@ -27,7 +27,7 @@ _RELATIVE = frozenset((FixupKind.IMAGEREL_HIGH12A, FixupKind.IMAGEREL_LOW12A, Fi
 
 def is_exemplary(outline: Outline, image_base: int) -> bool:
     """Nothing in it jumps through a table, and nothing makes the image base's page."""
-    if any(row[3] in _RELATIVE for row in outline.outward):
+    if not _RELATIVE.isdisjoint([encoding[2] for encoding in outline.outward[1]]):
         return False
     if not may_jump(outline.code):
         return True
@@ -44,7 +44,7 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
     end, old_address = address + len(code), outline.address
     leads: list[int] = []
     parts_stand = True
-    for offset, _, _, kind, _, target, _ in outline.outward:
+    for offset, (_, _, kind, _, _), target in zip(*outline.outward, outline.leads, strict=True):
         word = words[offset >> 2]
         distance = distances[word >> 24]
         if distance is None and kind is not _NEAR:  # a page, or what completes one
@@ -72,7 +72,7 @@ def _complete(outline: Outline, old_words: Sequence[int], words: Sequence[int], 
     pages: dict[int, int] = {}
     begun: list[tuple[int, int, int]] = []
     ended: list[tuple[int, int, int]] = []
-    for place, (offset, _, _, kind, _, target, _) in enumerate(outline.outward):
+    for place, (offset, (_, _, kind, _, _), target) in enumerate(zip(*outline.outward, outline.leads, strict=True)):
         if kind is _PAGE:
             page = fields.page(old_words[offset >> 2], outline.address + offset)
             new = fields.page(words[offset >> 2], address + offset)

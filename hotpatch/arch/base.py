@@ -12,7 +12,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from hotpatch.arch.model import LONGEST_INSTRUCTION, Flow, reference_of
+from hotpatch.arch.model import LONGEST_INSTRUCTION, Flow, columns_of, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.model import (
         CallingConvention,
         CodeWrite,
+        Columns,
         DistanceTable,
         EntrySite,
         FixupKind,
@@ -116,9 +117,13 @@ class Architecture(ABC):
     def distance_tables(self, code: bytes, address: int, *, image_base: int = 0) -> tuple[DistanceTable, ...]:
         """The tables in whose entries ``code`` finds distances from the table itself, by address; jump tables of that form among them."""
 
-    @abstractmethod
     def mask(self, code: bytes, references: Sequence[Row]) -> bytes:
         """``code`` with the field of each of ``references`` zeroed (for Arm64: only the immediate's bits)."""
+        return self.blank(code, columns_of(references))
+
+    @abstractmethod
+    def blank(self, code: bytes, references: Columns) -> bytes:
+        """The same."""
 
     @abstractmethod
     def takes_analysis(self, code: bytes) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 LONGEST_INSTRUCTION = 16
 """Bytes; no instruction of any set is longer (x64: 15)."""
@@ -182,6 +183,29 @@ Row = tuple[int, int, int, FixupKind, Use, int, int]
 
 reference_of: Callable[[Row], Reference] = partial(tuple.__new__, Reference)
 """``Reference._make`` without a Python frame."""
+
+
+Encoding = tuple[int, int, FixupKind, Use, int]
+"""How an instruction refers to an address, wherever both are: size of the instruction in bytes, offset of the field in it, kind, use and
+addend."""
+
+Columns = tuple["array[int]", tuple[Encoding, ...]]
+"""References without their targets: offset and encoding of each."""
+
+ENCODINGS: dict[Encoding, Encoding] = {}
+"""Each once: there are a few hundred, and a hundred thousand references of an image."""
+
+
+def columns_of(references: Iterable[Row]) -> Columns:
+    """References without their targets."""
+    offsets = array("I")
+    encodings = []
+    share = ENCODINGS.setdefault
+    for offset, size, field, kind, use, _, addend in references:
+        offsets.append(offset)
+        encoding = size, field - offset, kind, use, addend
+        encodings.append(share(encoding, encoding))
+    return offsets, tuple(encodings)
 
 
 @dataclass(frozen=True, slots=True)

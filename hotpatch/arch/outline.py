@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
+from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.arch.model import FixupKind, Use
+from hotpatch.arch.model import ENCODINGS, FixupKind, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from hotpatch.arch.base import Architecture
-    from hotpatch.arch.model import Row
+    from hotpatch.arch.model import Columns, Row
 
 _DISTANCES = frozenset(
     {FixupKind.REL8, FixupKind.REL32, FixupKind.BRANCH26, FixupKind.BRANCH19, FixupKind.BRANCH14, FixupKind.LITERAL19, FixupKind.REL21}
 )
 """Kinds whose field holds the distance to the target: unchanged when code and target move together."""
 _PAGE, _UNUSED = FixupKind.PAGEBASE_REL21, Use.UNUSED
-_TARGET = itemgetter(5)
+_NONE: Columns = array("I"), ()
 
 
 def is_inward(row: Row, start: int, end: int) -> bool:
@@ -43,19 +43,21 @@ class Outline(NamedTuple):
         address: Of the stretch.
         code: Its bytes.
         outward: The outward references, by offset.
+        leads: Where each of them leads.
         inner: Where the others lead, by distance from ``address``.
         masked: The code with the fields of the outward ones zeroed.
-        forms: Offset, kind and use of each outward one, those apart whose address nothing uses.
+        forms: The outward ones, those apart whose address nothing uses.
         used: Which of the outward ones (by place among them) stand in ``forms``; ``None``: all.
         wholes: Which of ``forms`` (by place) give a whole address, not its page alone; ``None``: all.
     """
 
     address: int
     code: bytes
-    outward: tuple[Row, ...]
+    outward: Columns
+    leads: tuple[int, ...]
     inner: tuple[int, ...]
     masked: bytes
-    forms: tuple[tuple[int, FixupKind, Use], ...]
+    forms: Columns
     used: tuple[int, ...] | None
     wholes: tuple[int, ...] | None
 
@@ -63,25 +65,31 @@ class Outline(NamedTuple):
     def of(cls, architecture: Architecture, code: bytes, address: int, references: Sequence[Row]) -> Outline:
         """The outline of ``code`` at ``address``, which refers to ``references``."""
         end = address + len(code)
-        outward, inner = [], []
-        for row in references:
-            if address <= row[5] < end and row[3] in _DISTANCES:
-                inner.append(row[5] - address)
+        places, found, leads, inner = [], [], [], []
+        share = ENCODINGS.setdefault
+        for offset, size, field, kind, use, target, addend in references:
+            if address <= target < end and kind in _DISTANCES:
+                inner.append(target - address)
+                continue
+            encoding = size, field - offset, kind, use, addend
+            found.append(share(encoding, encoding))
+            places.append(offset)
+            leads.append(target)
+        if not places:
+            return cls(address, code, _NONE, (), tuple(inner), code, _NONE, None, None)
+        columns = array("I", places), tuple(found)
+        masked = architecture.blank(code, columns)
+        offsets, encodings = columns
+        used = wholes = None
+        if _PAGE in [encoding[2] for encoding in encodings]:
+            used = tuple([place for place, encoding in enumerate(encodings) if encoding[3] is not _UNUSED])
+            if len(used) == len(leads):
+                used = None
             else:
-                outward.append(row)
-        if not outward:
-            return cls(address, code, (), tuple(inner), code, (), None, None)
-        forms = tuple([(offset, kind, use) for offset, _, _, kind, use, _, _ in outward if use is not _UNUSED])
-        all_used = len(forms) == len(outward)
-        used = None if all_used else tuple([place for place, row in enumerate(outward) if row[4] is not _UNUSED])
-        masked = architecture.mask(code, outward)
-        kinds = [row[3] for row in outward]
-        wholes = tuple([place for place, form in enumerate(forms) if form[1] is not _PAGE]) if _PAGE in kinds else None
-        return cls(address, code, tuple(outward), tuple(inner), masked, forms, used, wholes)
-
-    def leads(self) -> tuple[int, ...]:
-        """Where the outward ones lead in the stretch that this was made of."""
-        return tuple(map(_TARGET, self.outward))
+                offsets, encodings = array("I", [offsets[place] for place in used]), tuple([encodings[place] for place in used])
+            wholes = tuple([place for place, encoding in enumerate(encodings) if encoding[2] is not _PAGE])
+        forms = columns if used is None else (offsets, encodings)
+        return cls(address, code, columns, tuple(leads), tuple(inner), masked, forms, used, wholes)
 
 
 _Alike = dict[int, dict[int, Outline]]
@@ -117,7 +125,7 @@ class Outlines:
         Of several that it cannot tell from each other, that of the expected place, or the first.
         """
         expected = self._by_place.get((address - self._shift, len(code)))
-        if expected is not None and self._architecture.mask(code, expected.outward) == expected.masked:
+        if expected is not None and self._architecture.blank(code, expected.outward) == expected.masked:
             return expected
         found = self._look_for(code)
         if found is not None:
@@ -135,5 +143,5 @@ class Outlines:
     def _tell_apart(self, size: int) -> None:
         alike = self._alike.setdefault(size, {})
         for outline in self._untold.pop(size):
-            kept = int.from_bytes(self._architecture.mask(b"\xff" * size, outline.outward), "little")
+            kept = int.from_bytes(self._architecture.blank(b"\xff" * size, outline.outward), "little")
             alike.setdefault(kept, {}).setdefault(int.from_bytes(outline.masked, "little"), outline)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hotpatch.arch.base import Architecture
     from hotpatch.arch.certain import Counted
     from hotpatch.arch.constants import Constant
-    from hotpatch.arch.model import CodeWrite, DistanceTable, EntrySite, Instruction, JumpTable, Redirect, Row, Step, Trampoline
+    from hotpatch.arch.model import CodeWrite, Columns, DistanceTable, EntrySite, Instruction, JumpTable, Redirect, Row, Step, Trampoline
     from hotpatch.arch.outline import Outline
     from hotpatch.arch.reach import Motion
 
@@ -118,9 +118,9 @@ class X64(Following):
         """See :meth:`Architecture.distance_tables`."""
         return x64_distances.distance_tables(code, address, image_base)
 
-    def mask(self, code: bytes, references: Sequence[Row]) -> bytes:
+    def blank(self, code: bytes, references: Columns) -> bytes:
         """See :meth:`Architecture.mask`."""
-        return x64_binding.mask(code, references)
+        return x64_binding.blank(code, references)
 
     def takes_analysis(self, code: bytes) -> bool:
         """See :meth:`Architecture.takes_analysis`; operands hold whole addresses."""

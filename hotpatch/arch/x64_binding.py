@@ -11,9 +11,7 @@ from hotpatch.arch.model import FixupKind
 from hotpatch.errors import HotpatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hotpatch.arch.model import Row
+    from hotpatch.arch.model import Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,9 @@ def resolve(kind: FixupKind, field: bytes, site: int, image_base: int = 0) -> in
     return int.from_bytes(field, "little", signed=layout.lowest < 0) + _origin(kind, site, layout.size, image_base)
 
 
-def mask(code: bytes, references: Sequence[Row]) -> bytes:
+def blank(code: bytes, references: Columns) -> bytes:
     """``code`` with the field of each of ``references`` zeroed."""
     masked = bytearray(code)
-    for row in references:
-        _STORES[row[3]](masked, row[2], 0)
+    for offset, (_, field, kind, _, _) in zip(*references, strict=True):
+        _STORES[kind](masked, offset + field, 0)
     return bytes(masked)

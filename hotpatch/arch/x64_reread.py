@@ -24,7 +24,7 @@ def is_exemplary(outline: Outline, image_base: int) -> bool:
     """Nothing in it jumps through a table, and nothing loads the image base."""
     if MAY_DISPATCH.search(outline.masked) or outline.address <= image_base < outline.address + len(outline.code):
         return False
-    return image_base not in outline.leads()
+    return image_base not in outline.leads
 
 
 def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tuple[int, ...] | None:
@@ -33,7 +33,8 @@ def reread(outline: Outline, code: bytes, address: int, image_base: int) -> tupl
     if address <= image_base < end:
         return None
     leads = []
-    for _, _, field, kind, _, _, addend in outline.outward:
+    for offset, (_, distance, kind, _, addend) in zip(*outline.outward, strict=True):
+        field = offset + distance
         if kind is _REL32:
             lead = address + field + 4 - addend + _NEAR(code, field)[0]
         elif kind is _REL8:

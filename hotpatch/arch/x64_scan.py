@@ -53,6 +53,7 @@ def scan(code: bytes, address: int) -> Scan | None:
     """The direct branches and RIP-relative operands of ``code``; ``None`` where it holds something that only the decoder knows."""
     steps, stops = _expression()
     found: list[Row] = []
+    add = found.append
     dispatches = False
     at = 0
     for match in steps(code):  # each begins where the one before ended
@@ -64,9 +65,9 @@ def scan(code: bytes, address: int) -> Scan | None:
         kind, use, width, rest = stops[group]
         at = field + width + rest
         if width == 4:
-            found.append((start, at - start, field, kind, use, address + at + _NEAR(code, field)[0], -rest))
+            add((start, at - start, field, kind, use, address + at + _NEAR(code, field)[0], -rest))
         elif width:
-            found.append((start, at - start, field, kind, use, address + at + _SHORT(code, field)[0], 0))
+            add((start, at - start, field, kind, use, address + at + _SHORT(code, field)[0], 0))
         else:
             dispatches = True
     return Scan(tuple(found), dispatches) if at == len(code) else None

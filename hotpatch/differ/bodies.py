@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind, Use
 from hotpatch.differ.parts import POINTER_SIZE, Body
 
 if TYPE_CHECKING:
-    from hotpatch.differ.parts import Form
+    from hotpatch.arch import Columns, Encoding
     from hotpatch.differ.view import View
     from hotpatch.image import Function, Range
 
@@ -23,7 +25,9 @@ def body_of(view: View, function: Function) -> Body:
     return Body(function, codes, rest, kinds, *[tuple(chain.from_iterable(pieces)) for pieces in leads])
 
 
-_Piece = tuple[bytes, bytes, "tuple[Form, ...]", tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+_POINTER: Encoding = 0, 0, FixupKind.ADDR64, Use.DATA, 0
+"""Where it stands in the instruction is the same where the bytes are."""
+_Piece = tuple[bytes, bytes, "Columns", tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """What a body says of one of its ranges, in the order of its attributes."""
 
 
@@ -50,10 +54,10 @@ def _with_pointers(view: View, part: Range, piece: _Piece) -> _Piece:
     held = []
     for site, holder in _pointers_in(view, part):
         masked = _zeroed(masked, site - part.start, POINTER_SIZE)
-        held.append(((holder, FixupKind.ADDR64, Use.DATA), view.pointer(site)))
-    both = sorted([*zip(forms, targets, strict=True), *held], key=lambda row: row[0][0])
-    forms, targets = tuple([form for form, _ in both]), tuple([target for _, target in both])
-    return code, masked, forms, targets, (*wholes, *[target for _, target in held]), tables
+        held.append((holder, _POINTER, view.pointer(site)))
+    both = sorted([*zip(*forms, targets, strict=True), *held], key=itemgetter(0))
+    forms = array("I", [offset for offset, _, _ in both]), tuple([encoding for _, encoding, _ in both])
+    return code, masked, forms, tuple([target for _, _, target in both]), (*wholes, *[target for _, _, target in held]), tables
 
 
 def _pointers_in(view: View, part: Range) -> list[tuple[int, int]]:

@@ -6,12 +6,10 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from hotpatch.arch import FixupKind, Use
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hotpatch.arch import JumpTable
+    from hotpatch.arch import Columns, FixupKind, JumpTable, Use
     from hotpatch.image import Function, Import
 
 POINTER_SIZE = 8
@@ -73,10 +71,6 @@ link_of: Callable[[tuple[int, int, FixupKind, Use, int]], Link] = partial(tuple.
 """``Link._make`` without a Python frame, where thousands are made."""
 
 
-Form = tuple[int, FixupKind, Use]
-"""Where a link stands in its range (in bytes), how it is encoded, and its use."""
-
-
 class Body(NamedTuple):
     """A function's code and its references, apart.
 
@@ -84,7 +78,7 @@ class Body(NamedTuple):
         code: Of each range.
         masked: The same with the field of every link and every jump table that lies in it zeroed; equal for functions that
             differ at most in where they lead.
-        forms: Of the links of each range, by offset.
+        forms: Of each range, where its links stand in it and how they are encoded, by offset.
         targets: Of all links, in that order.
         whole_targets: Of those links that give a whole address, not its page alone.
         tables: Where the jump tables begin that lie in the ranges, which code may refer to by distances within its range alone.
@@ -93,7 +87,7 @@ class Body(NamedTuple):
     function: Function
     code: tuple[bytes, ...]
     masked: tuple[bytes, ...]
-    forms: tuple[tuple[Form, ...], ...]
+    forms: tuple[Columns, ...]
     targets: tuple[int, ...]
     whole_targets: tuple[int, ...]
     tables: tuple[int, ...] = ()
@@ -104,18 +98,23 @@ class Body(NamedTuple):
 
     def links(self) -> tuple[Link, ...]:
         """What was zeroed, by range and offset."""
-        rows = [(part, *form) for part, forms in enumerate(self.forms) for form in forms]
+        rows = (
+            (part, offset, kind, use)
+            for part, (offsets, encodings) in enumerate(self.forms)
+            for offset, (_, _, kind, use, _) in zip(offsets, encodings, strict=True)
+        )
         return tuple([link_of((*row, target)) for row, target in zip(rows, self.targets, strict=True)])
 
     def link(self, place: int) -> Link:
         """One of :meth:`links`."""
         target, part = self.targets[place], 0
-        if len(self.forms) == 1:
-            return link_of((0, *self.forms[0][place], target))
-        while place >= len(self.forms[part]):
-            place -= len(self.forms[part])
+        offsets, encodings = self.forms[part]
+        while place >= len(offsets):
+            place -= len(offsets)
             part += 1
-        return link_of((part, *self.forms[part][place], target))
+            offsets, encodings = self.forms[part]
+        _, _, kind, use, _ = encodings[place]
+        return link_of((part, offsets[place], kind, use, target))
 
 
 def position_in(function: Function, rva: int) -> Position:

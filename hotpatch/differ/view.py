@@ -116,9 +116,10 @@ class View:
         first = 0
         for part, (stretch, references) in enumerate(zip(body.function.ranges, self.image.references(body.function), strict=True)):
             linked: dict[int, tuple[int, list[FixupKind]]] = {}
-            for number, (offset, kind, _) in enumerate(body.forms[part], first):
+            offsets, encodings = body.forms[part]
+            for number, (offset, (_, _, kind, _, _)) in enumerate(zip(offsets, encodings, strict=True), first):
                 linked.setdefault(offset, (number, []))[1].append(kind)
-            first += len(body.forms[part])
+            first += len(offsets)
             inward = {reference.offset: reference for reference in references if is_inward(reference, *stretch)}
             masked = self.architecture.mask(body.masked[part], tuple(inward.values())) if inward else body.masked[part]
             lines.begin_part()

@@ -117,7 +117,7 @@ class Decoded:
         outline = Outline.of(self.architecture, code, part.start, self._rows(part, code, tables))
         if not tables and self.architecture.takes_analysis(code):
             self._own.add(outline, part.start)
-        return Reading(code, tables, outline, outline.leads())
+        return Reading(code, tables, outline, outline.leads)
 
     def _find_tables(self, part: Range, code: bytes) -> tuple[JumpTable, ...]:
         consulted: list[tuple[int, int]] = []
@@ -160,7 +160,7 @@ class Decoded:
         """What :meth:`references_in` leads to, those apart that hold a part of an address only."""
         _, _, outline, leads = self.reading(part)
         yield from (part.start + distance for distance in outline.inner)
-        yield from (lead for row, lead in zip(outline.outward, leads, strict=True) if row[3] not in _PARTIAL)
+        yield from (lead for encoding, lead in zip(outline.outward[1], leads, strict=True) if encoding[2] not in _PARTIAL)
 
     def instructions_in(self, part: Range) -> Iterator[Instruction]:
         """The instructions of ``part``, jump tables that stand in it left out; what cannot be decoded ends those up to the next table."""

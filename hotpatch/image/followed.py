@@ -144,7 +144,7 @@ class Followed(Told):
                 cases = [target for target in table.ways if not start <= target < end] if table.exact else []
                 self.cases.update(cases)
                 branches += cases
-            for (_, _, _, kind, use, _, _), target in zip(outline.outward, leads, strict=True):
+            for (_, _, kind, use, _), target in zip(outline.outward[1], leads, strict=True):
                 if not low <= target < high:
                     constants.add(target)
                 elif start <= target < end:

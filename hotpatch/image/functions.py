@@ -12,7 +12,7 @@ from hotpatch.arch import Flow, Use
 from hotpatch.image.flow import ALIGNED, LEAVING, LONGEST_FILLER, ONWARD, decode, is_left_over, reach, starts_with_padding
 from hotpatch.image.followed import PDATA, Followed
 from hotpatch.image.gaps import whole_functions
-from hotpatch.image.model import Function, FunctionSource, Range, range_of
+from hotpatch.image.model import Function, FunctionSource, Range, function_of, range_of
 from hotpatch.image.type_records import type_record
 
 if TYPE_CHECKING:
@@ -220,5 +220,5 @@ class _Finder(Followed):
             source = sources.get(number)
             if source is None:
                 source = sources[number] = FunctionSource(number)
-            found.append(Function(entry, whole, names.get(entry, ()), source))
+            found.append(function_of((entry, whole, names.get(entry, ()), source)))
         return tuple(found)

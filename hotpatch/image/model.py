@@ -145,6 +145,10 @@ class Function(NamedTuple):
         return size
 
 
+function_of: Callable[[tuple[Rva, tuple[Range, ...], tuple[str, ...], FunctionSource]], Function] = partial(tuple.__new__, Function)
+"""``Function`` without a Python frame."""
+
+
 class DatumSource(StrEnum):
     """Who names a datum."""
 

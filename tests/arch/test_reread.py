@@ -80,7 +80,7 @@ def test_reads_what_decoding_finds(case):
     assert Outlines(arch, [outline]).find(other, ELSEWHERE) is outline
     leads = arch.reread(outline, other, ELSEWHERE)
     decoded = Outline.of(arch, other, ELSEWHERE, arch.rows(other, ELSEWHERE))
-    assert leads == decoded.leads()
+    assert leads == decoded.leads
     assert (outline.forms, outline.inner, outline.masked) == (decoded.forms, decoded.inner, decoded.masked)
 
 

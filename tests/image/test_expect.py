@@ -53,7 +53,7 @@ def test_code_that_stands_several_times_is_understood_as_if_each_were_decoded(fi
     for part, (code, tables, outline, leads) in image.readings.items():
         if not tables:
             plain = Outline.of(image.architecture, code, part.start, image.architecture.rows(code, part.start))
-            assert (outline.forms, outline.inner, outline.masked, leads) == (plain.forms, plain.inner, plain.masked, plain.leads())
+            assert (outline.forms, outline.inner, outline.masked, leads) == (plain.forms, plain.inner, plain.masked, plain.leads)
 
 
 def test_code_whose_pages_are_followed_is_decoded_once_where_it_stands_several_times():

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
-from hotpatch.image.model import Range, UnwindEntry
+from hotpatch.image.model import Range, UnwindEntry, range_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def entries(table: Range, read: Callable[[int, int], bytes]) -> tuple[UnwindEntr
         flags = header[0] >> 3 if len(header) == _HEADER.size else 0
         handler, data = _handler(info, header, read) if flags & _FLAG_HANDLERS and not flags & _FLAG_CHAINED else (None, None)
         primary = _primary(effective, read) if flags & _FLAG_CHAINED else first
-        where = Range(Rva(begin), Rva(end))
+        where = range_of((begin, end))
         found.setdefault(where, UnwindEntry(where, words, Rva(info), Rva(primary), handler, data))
     return tuple(found[key] for key in sorted(found))
 
