@@ -5,7 +5,7 @@ Run: python tools/bench.py [--from DIR] [--markdown] [--most]
 A line's ratio is the measured value over what it is held against: another value of the same run where the design's aim is relative, the aim
 itself where that is absolute. Repeated measurements are interleaved, and the best of each counts, because the machines are shared.
 ``--from`` takes the wheels of the pairs from a folder instead of the package index. The lines of patches with many functions need the extra
-``fixtures``; ``--most`` adds those of a patch that replaces 10,000, and of a comparison of 100,000 functions.
+``fixtures``; ``--most`` adds those of a patch that replaces 10,000, and of comparisons of 100,000 functions and of a large program.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hotpatch.errors import counted  # noqa: E402
 from hotpatch.image import open_image  # noqa: E402
 from hotpatch.servicing.scenario import read_scenario  # noqa: E402
 from hotpatch.servicing.simulate import simulate  # noqa: E402
-from tools.bench_diff import diff_rows, growth_rows, whole_rows  # noqa: E402
+from tools.bench_diff import LARGE, diff_rows, growth_rows, large_row, whole_rows  # noqa: E402
 from tools.bench_rows import REPEATS, Row, best  # noqa: E402
 from tools.bench_threads import CALL_LIMIT, Held, basic, consistency_rows  # noqa: E402
 
@@ -253,6 +253,8 @@ def rows(wheels: Path | None, counts: tuple[tuple[int, float], ...]) -> Iterator
             paths = extract(CVE_2025_69277, machine, cache=folder / machine, wheels=wheels)
             yield from diff_rows(machine, paths)
             yield from whole_rows(machine, extract(PILLOW, machine, cache=folder / machine, wheels=wheels))
+            if len(counts) > 1 and machine in LARGE.base:
+                yield large_row(machine, extract(LARGE, machine, cache=folder / machine, wheels=wheels))
             yield from growth_rows(machine, folder, GROWTH if len(counts) == 1 else (*GROWTH, GROWTH[-1] * 10))
             yield from redirect_rows(machine)
             yield from consistency_rows(machine)
@@ -300,7 +302,7 @@ def main() -> None:
     parser.add_argument(
         "--most",
         action="store_true",
-        help=f"measure a patch of {MOST} functions too, and a comparison of 100,000",
+        help=f"measure a patch of {MOST} functions too, and comparisons of 100,000 and of a large program",
     )
     chosen = parser.parse_args()
     steady()

@@ -15,6 +15,7 @@ import capstone
 import hotpatch
 from hotpatch.arch import Machine
 from hotpatch.cases import find_case
+from hotpatch.cases.releases import Package, Release
 from hotpatch.image import SectionFlags, open_image
 from tools.bench_rows import Row
 from tools.synthetic import write_pair
@@ -31,6 +32,26 @@ _FEW = 1000
 _MIB = 1 << 20
 _WHOLE_SECONDS = 20
 """Aim for a whole process that compares the pair of Pillow."""
+LARGE = Release(
+    "rust-just",
+    "just 1.59.0: a program in Rust, where most functions changed",
+    *(
+        {
+            Machine.X64: Package(
+                "rust-just",
+                version,
+                f"rust_just-{version}-py3-none-win_amd64.whl",
+                sha256,
+                f"rust_just-{version}.data/scripts/just.exe",
+            )
+        }
+        for version, sha256 in (
+            ("1.58.0", "145cea724b6d981422ad5357ac6fec53be62b8146ac67a3921c89a0db152887d"),
+            ("1.59.0", "75bde89d36bb0c7b35fb9cecefb303f154dc320d4b5b8c832c5ad0bf1904077b"),
+        )
+    ),
+)
+"""A larger pair than Pillow's, whose comparison takes a minute; there is none for Arm64."""
 _MEMORY_FACTOR = 30
 """Aim for the bytes of memory for each byte of the two files, beyond what the imports take."""
 
@@ -112,9 +133,20 @@ def whole_rows(machine: Machine, paths: tuple[Path, Path]) -> Iterator[Row]:
     what = "diff of Pillow's pair, whole process"
     for name, seconds in (("", whole.clock), (", processor time", whole.processor)):
         yield Row(f"{what}{name}", machine, f"{seconds:.1f} s", f"{_WHOLE_SECONDS} s", seconds / _WHOLE_SECONDS, "≤ 1")
-    files = sum(path.stat().st_size for path in paths)
-    more, most = whole.memory - idle.memory, _MEMORY_FACTOR * files
-    yield Row(
+    yield _memory_row(what, machine, whole.memory - idle.memory, paths)
+
+
+def large_row(machine: Machine, paths: tuple[Path, Path]) -> Row:
+    """The memory of the command line's comparison of :data:`LARGE`."""
+    case = find_case("basic")
+    idle = _run(case.image(machine), case.image(machine, "fixed"))
+    return _memory_row("diff of just's pair, whole process", machine, _run(*paths).memory - idle.memory, paths)
+
+
+def _memory_row(what: str, machine: Machine, more: int, paths: tuple[Path, Path]) -> Row:
+    """Of bytes of memory beyond those of a comparison of next to nothing."""
+    most = _MEMORY_FACTOR * sum(path.stat().st_size for path in paths)
+    return Row(
         f"{what}, peak memory beyond the imports'",
         machine,
         f"{more / _MIB:.0f} MiB",
