@@ -33,17 +33,28 @@ def pointed_by(view: View, functions: Iterable[Function]) -> frozenset[int]:
 
 
 def _read(view: View, function: Function) -> Iterator[tuple[int, int]]:
-    """What a function may read of the data that it names, start and end: all of a datum whose address it does more with.
+    """What a function may read of the data that it names, start and end: all of a datum whose address it does more with."""
+    found, whole = read_by(view, function)
+    yield from found
+    yield from ((target, view.extent(target).end) for target in whole)
 
-    Exception handlers get addresses in the frame, and one that is kept there is one that more is done with.
+
+def read_by(view: View, function: Function) -> tuple[frozenset[tuple[int, int]], frozenset[int]]:
+    """What a function reads or writes at constant distances from data that it names, start and end, and the data that it does more with.
+
+    It may go over these by an index, hand on their addresses or keep them. Exception handlers get addresses in the frame, and one that is
+    kept there is one that more is done with.
     """
     body = body_of(view.image, function)
     if not isinstance(body, Body):
-        return
+        return frozenset(), frozenset()
     every, usage = reaches(view.image, body), Usage(view.image, body.sites)
+    found: set[tuple[int, int]] = set()
+    whole: set[int] = set()
     for target in usage.targets:
         items = [item for site, several in every.items() if site.target == target for item in several]
         if any(item.indexed for item in items) or not all(is_only_accessed(view, function, maker) for maker in usage.makers(target)):
-            yield target, view.extent(target).end
+            whole.add(target)
         else:
-            yield from ((item.start, item.end) for item in items)
+            found.update((item.start, item.end) for item in items)
+    return frozenset(found), frozenset(whole)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hotpatch.address import Rva
 from hotpatch.builder.counterparts import Counterparts
+from hotpatch.builder.pointed import read_by
 from hotpatch.builder.spans import Spans
 from hotpatch.differ import Verdict
 from hotpatch.differ.correspond import fills
@@ -47,6 +48,7 @@ class Unclaimed:
         ``places``: where the base may have ``target``.
         """
         size = self._fixed.extent(target).size
+        places = tuple(places)
         rooms = [range(place, min(place + size, self._base.extent(place).end)) for place in places]
         inside = self._inside(part)
         users = self._users(part)
@@ -58,7 +60,15 @@ class Unclaimed:
             and self._has_lost_none
             and not any(at in room for at in self._used_in_base for room in rooms)
             and not any(at in part for at in self._reached_by_others)
+            and not any(self._may_be_gone_over(self._base, place) for place in places)
+            and not self._may_be_gone_over(self._fixed, part.start)
         )
+
+    def _may_be_gone_over(self, view: View, place: int) -> bool:
+        """Whether it may be an element of what begins before it: code does more with that than to access it at constant distances."""
+        start = view.boundaries[bisect_right(view.boundaries, place - 1) - 1]
+        users = [view.functions[user] for user in view.users.get(start, ())]
+        return start in view.pointed or any(start in read_by(view, user)[1] for user in users)
 
     def ends_before(self, part: Range) -> bool:
         """Whether what lies in ``part``, which is new, ends before ``part`` does, so that an address behind it is not its end.

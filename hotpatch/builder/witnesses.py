@@ -7,6 +7,7 @@ there tells.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from fractions import Fraction
 from functools import cached_property
@@ -153,7 +154,8 @@ class Witnesses:
 
         That concerns what begins further behind in both than what is known to begin; not what a function uses that did not change.
         """
-        match, place = match_at_or_before(self._diff, fixed), self._base.extent(base).start
+        match = match_at_or_before(self._diff, fixed)
+        place = self._base.boundaries[bisect_right(self._base.boundaries, base) - 1]
         if match is None or place <= match.base or place not in self._pointers[True] or self._is_used_unchanged(fixed, base):
             return None
         there, here = self._pointers[True][place], self._pointers[False].get(fixed + place - base, ())

@@ -943,6 +943,41 @@ TRIALS: dict[str, Trial] = {
         refused="unresolved-reference",
         refused_without="unresolved-reference",
     ),
+    "an-element-that-a-new-function-names-of-an-array-that-others-go-over": Trial(
+        """
+        u64 first = 5;
+        u64 cells[5] = {1, 2, 3, 4, 5};
+        «|u64 fresh = 77;»
+        u64 second = 6;
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return second ^= x; }
+        EXPORT NOINLINE u64 g(u64 x) { return cells[x % 5] += x; }
+        «|NOINLINE u64 last(u64 x) { return cells[4] += x + fresh++; }»
+        EXPORT NOINLINE u64 f(u64 x) { «return x * 3|return last(x) * 3»; }
+        """,
+        calls=(("g", 4), ("f", 2), ("g", 9)),
+        travels=("f",),
+        carried=("function last", "data fresh"),
+        refused_without="unresolved-reference",
+    ),
+    "an-element-that-a-new-function-names-of-an-array-that-others-hand-on": Trial(
+        """
+        u64 first = 5;
+        u64 cells[5] = {1, 2, 3, 4, 5};
+        «|u64 fresh = 77;»
+        u64 second = 6;
+        EXPORT NOINLINE u64 one(u64 x) { return first += x; }
+        EXPORT NOINLINE u64 two(u64 x) { return second ^= x; }
+        NOINLINE u64 sum(u64 *at) { return at[0] + at[1] * 3 + (at[4] += 5); }
+        EXPORT NOINLINE u64 g(u64 x) { return sum(cells) + x; }
+        «|NOINLINE u64 last(u64 x) { return cells[4] += x + fresh++; }»
+        EXPORT NOINLINE u64 f(u64 x) { «return x * 3|return last(x) * 3»; }
+        """,
+        calls=(("g", 4), ("f", 2), ("g", 9)),
+        travels=("f",),
+        carried=("function last", "data fresh"),
+        refused_without="unresolved-reference",
+    ),
     "end-of-numbers-where-a-jump-table-begins": Trial(
         """
         static const u32 weights[16] = {9, 8, 7, 6, 5, 4, 3, 2, 19, 18, 17, 16, 15, 14, 13, 12};

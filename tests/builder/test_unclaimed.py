@@ -95,11 +95,12 @@ def test_what_changed_code_used_or_uses_may_be_the_bases(machine: Machine, used:
         build_patch(pair(machine, used=used))
 
 
-def behind(machine: Machine, *, wide: bool = False, indexed: bool = False) -> ImageDiff:
+def behind(machine: Machine, *, wide: bool = False, indexed: bool = False, handed: bool = False) -> ImageDiff:
     """Something new of two words, and what is aligned behind it, of which a function takes the address that changed.
 
     The base has room for one word in the place of the new ones, and what is behind them nearer, as alignment asks. The new function that
     uses them reads three words where ``wide``, which leaves no room for alignment, or goes over them by an index where ``indexed``.
+    What lies before them has its address taken, and handed back where ``handed``.
     """
     images = []
     for is_fixed in (False, True):
@@ -111,7 +112,8 @@ def behind(machine: Machine, *, wide: bool = False, indexed: bool = False) -> Im
             at = TEXT + 0x40 * number
             pe.put(at, reads(machine, at, word, number))
             entries.append((f"g{number}", at))
-        pe.put(TEXT + 0x300, takes(machine, TEXT + 0x300, words[1]) + RETURNS[machine])
+        taken = takes(machine, TEXT + 0x300, words[1]) + RETURNS[machine]
+        pe.put(TEXT + 0x300, taken if handed else reaches(machine, TEXT + 0x300, words[1], 0, changed=False))
         entries.append(("taking", TEXT + 0x300))
         at = TEXT + 0x200
         code = takes(machine, at, aligned)
@@ -144,3 +146,9 @@ def test_what_is_aligned_behind_new_words_is_no_end_of_what_was_before_them(mach
 def test_what_may_be_the_end_of_new_words(machine: Machine, wide: dict[str, bool]) -> None:
     with pytest.raises(NotHotpatchable, match="or the end of the one before it"):
         build_patch(behind(machine, **wide))
+
+
+@each_machine
+def test_what_may_be_elements_of_what_is_before_them_are_not_new(machine: Machine) -> None:
+    with pytest.raises(NotHotpatchable, match="may be new or one that the base has"):
+        build_patch(behind(machine, handed=True))
