@@ -84,8 +84,8 @@ def _ending(view: View, rva: int) -> Datum | None:
 
 
 def _equal_plain_before(base: View, fixed: View, old: int, new: int) -> bool:
-    content = base.plain_before.get(old)
-    return content is not None and content == fixed.plain_before.get(new)
+    content = base.plain_before(old)
+    return content is not None and content == fixed.plain_before(new)
 
 
 def _jumps_through(view: View, body: Body, rva: int) -> bool:

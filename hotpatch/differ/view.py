@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _NO_LINKS: tuple[int, Sequence[FixupKind]] = 0, ()
 
 
+_KEPT = 1 << 10
+"""Functions of which all links are kept: to make them anew takes little, and those of all functions of a large image much memory."""
+
+
 class View:
     """One image as the comparison sees it. Everything is computed once, when it is first asked for."""
 
@@ -76,6 +80,8 @@ class View:
         """Of the body of the function that starts there."""
         links = self._links.get(entry)
         if links is None:
+            if len(self._links) >= _KEPT:
+                del self._links[next(iter(self._links))]
             links = self._links[entry] = self.body(entry).links()
         return links
 
@@ -351,10 +357,11 @@ class View:
         """See :func:`hotpatch.differ.plain.plain_constants`."""
         return plain_constants(self)
 
-    @cached_property
-    def plain_before(self) -> Mapping[int, bytes]:
-        """The same by where they end."""
-        return {start + len(content): content for start, content in self.plain.items()}
+    def plain_before(self, rva: int) -> bytes | None:
+        """That of them which ends at ``rva``."""
+        at = bisect_left(self.boundaries, rva) - 1
+        content = self.plain.get(self.boundaries[at]) if at >= 0 else None
+        return content if content is not None and self.boundaries[at] + len(content) == rva else None
 
     @cached_property
     def _sized(self) -> tuple[Datum, ...]:
