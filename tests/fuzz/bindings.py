@@ -47,6 +47,11 @@ def misbound(diff: ImageDiff, only: Sequence[str], base: Truth, fixed: Truth, us
     return problems if only else problems + list(judge.kept(frozenset(travelling)))
 
 
+def left(diff: ImageDiff, base: Truth, fixed: Truth, used: frozenset[int]) -> list[str]:
+    """Functions that differ where there is said to be nothing to do."""
+    return list(_Judge(diff, base, fixed, used, {}).kept(frozenset()))
+
+
 class _Judge:
     def __init__(self, diff: ImageDiff, base: Truth, fixed: Truth, used: frozenset[int], travelling: Mapping[int, int]) -> None:
         self.diff, self.base, self.fixed, self.used, self.travelling = diff, base, fixed, used, travelling

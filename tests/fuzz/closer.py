@@ -106,9 +106,8 @@ class Closer(Wider):
         )
 
     def witness(self, prefix: str, places: Sequence[Place]) -> None:
-        """Another function that uses the places between which there is a change: without one, nothing would tell it from another name."""
-        used = self.random.choice((places[:1], places[1:2], places[:2]))
-        self.place(prefix, " ".join(self.use(place) for place in used) + self.random.choice(("", "", "«|t += 2;»")))
+        """Another function that uses the places between which there is a change: without one, nothing would tell it from other names."""
+        self.place(prefix, " ".join(self.use(place) for place in places) + self.random.choice(("", "", "«|t += 2;»")))
 
     def elements(self, name: str, of: str, length: int) -> list[Place]:
         first = self.random.randrange(length - 1)
@@ -272,10 +271,9 @@ class Closer(Wider):
         random = self.random
         names, places, declaration = self.alike("replaced", 3)
         first, second, third = self.each(places)
-        if random.random() < 0.4:
+        if random.random() < 0.4 and "[" not in declaration:
             start = declaration.partition(" = ")[0].rstrip(";").replace("@", names[2])
-            value = str(random.randrange(100, 200))
-            self.data.append(f"«|{start} = {f'{{{value}}}' if '[' in start else value};»")
+            self.data.append(f"«|{start} = {random.randrange(100, 200)};»")
             rows = [f"«{first}|{third}»", second]
         else:
             new = declaration.replace("@", names[2])

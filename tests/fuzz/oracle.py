@@ -20,7 +20,7 @@ from hotpatch.differ import diff_images
 from hotpatch.errors import EmulatedFault, NothingToDo, NotHotpatchable, Rule
 from hotpatch.image import Datum, DatumSource, Image, open_image
 from hotpatch.process import Buffer, Process
-from tests.fuzz.bindings import misbound
+from tests.fuzz.bindings import left, misbound
 from tests.fuzz.program import Program
 from tests.fuzz.truth import KEEP_SYMBOLS, Truth
 from tools import build_fixtures
@@ -108,6 +108,7 @@ def examine(built: Built, pdbs: Sequence[bool] = (True, False)) -> Outcome:
                 patch = build_patch(diff, only=only)
             except NothingToDo:
                 outcome.unchanged = True
+                outcome.problems += [f"{label} nothing to do: {item}" for item in left(diff, *truths, used)]
                 break
             except NotHotpatchable as refused:
                 outcome.refused.append((f"{label} {''.join(only)}", tuple(str(item) for item in refused.refusals)))
