@@ -17,6 +17,7 @@ from hotpatch.builder.distances import tables_of
 from hotpatch.builder.doubts import Doubts
 from hotpatch.builder.evidence import advice, site_evidence
 from hotpatch.builder.groups import Groups
+from hotpatch.builder.heirs import Heirs
 from hotpatch.builder.live import Live
 from hotpatch.builder.model import (
     RECORD_FIELD_SIZE,
@@ -109,7 +110,17 @@ class _Binder:
         self.together: dict[tuple[Rva, int], Range] = {}
         self.outside: dict[Rva, Range] = {}
         self.live = Live(
-            diff, self.view, self.ownership, self.novelty, self.positions, self.doubts, self.groups, self.witnesses, proofs, unclaimed
+            diff,
+            self.view,
+            self.ownership,
+            self.novelty,
+            self.positions,
+            self.doubts,
+            self.groups,
+            self.witnesses,
+            proofs,
+            unclaimed,
+            Heirs(diff, self.view, self.base_view, there, here),
         )
         self.rows = _rows_by_fixed(diff, selected)
         self.base_slots = {entry.label: entry.slot for entry in reversed(diff.base.imports)}

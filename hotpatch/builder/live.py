@@ -13,6 +13,7 @@ from hotpatch.image import Range
 if TYPE_CHECKING:
     from hotpatch.builder.doubts import Doubts
     from hotpatch.builder.groups import Groups
+    from hotpatch.builder.heirs import Heirs
     from hotpatch.builder.model import Destination, Site
     from hotpatch.builder.novelty import Novelty
     from hotpatch.builder.ownership import Ownership, Usage
@@ -44,13 +45,14 @@ class Live:
         witnesses: Witnesses,
         proofs: Proofs,
         unclaimed: Unclaimed,
+        heirs: Heirs,
     ) -> None:
         """Judge by ``diff``, whose fixed image is seen as ``view``, and by what the others tell of it."""
         self._fixed, self._view = diff.fixed, view
         self._named = diff.fixed.has_symbols and diff.base.has_symbols
         self._ownership, self._novelty, self._positions = ownership, novelty, positions
         self._doubts, self._groups, self._witnesses, self._proofs = doubts, groups, witnesses, proofs
-        self._unclaimed = unclaimed
+        self._unclaimed, self._heirs = unclaimed, heirs
         self.outside: dict[Rva, Range] = {}
 
     def outside_of_symbols(self, usage: Usage | None, site: Site) -> Destination | str | None:
@@ -70,7 +72,7 @@ class Live:
 
     def nameless(self, usage: Usage | None, target: Rva) -> Destination | str:
         """A live datum that nothing matches, in images without symbols."""
-        objection = self._novelty.objection(target, self._positions.unsure)
+        objection = self._novelty.objection(target, self._positions.unsure) or self._heirs.objection(target)
         if objection is not None:
             return objection
         agreed, possible = self._positions.places(target)
@@ -98,7 +100,10 @@ class Live:
         if doubt is not None or matched is None:
             return doubt
         objection = (
-            self._groups.objection(target, matched) or self._gainsaid(site, matched, taken=taken) or self._only_ends(usage, target, matched)
+            self._groups.objection(target, matched)
+            or self._heirs.objection(target)
+            or self._gainsaid(site, matched, taken=taken)
+            or self._only_ends(usage, target, matched)
         )
         if objection is not None:
             return objection

@@ -13,6 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from hotpatch.arch import FixupKind
+from hotpatch.differ.elements import other_elements
 from hotpatch.differ.last import LastOnes
 from hotpatch.differ.live import Dispute, LiveData, Shift
 from hotpatch.differ.live_pairs import LivePairs
@@ -386,7 +387,8 @@ class _Search:
 
     def _elect(self, votes: Votes[_Telling], weight: Mapping[Pair, int], evidence: Evidence) -> None:
         winners, ties = votes.clear_winners(self.live.forward, weight)
-        for pair in winners:
+        strays = other_elements(self.base, self.fixed, (*self.live.forward.items(), *winners)) if evidence is Evidence.VOTES else ()
+        for pair in [winner for winner in winners if winner not in strays]:
             sites = votes.witnesses(pair)
             touching = {other: found for other, found in sorted(self._one_sided.items()) if other[0] == pair[0] or other[1] == pair[1]}
             rivals = {other: tuple(found.values()) for other, found in touching.items() if len(found) >= len(sites)}

@@ -513,6 +513,42 @@ TRIALS: dict[str, Trial] = {
         """,
         refused="unresolved-reference",
     ),
+    "another-element-and-nothing-else": Trial(
+        """
+        static u64 before, table[16], after;
+        EXPORT NOINLINE u64 b(u64 i) { return before += i; }
+        EXPORT NOINLINE u64 set(u64 i) { return table[i & 15] = i * 11; }
+        EXPORT NOINLINE u64 get(u64 i) { return table[i & 15]; }
+        EXPORT NOINLINE u64 f(u64 i) { return table[«5|6»] += i; }
+        EXPORT NOINLINE u64 a(u64 i) { return after += i; }
+        """,
+        calls=(("set", 5), ("set", 6), ("f", 1), ("get", 5), ("get", 6)),
+        travels=("f",),
+        refused_without="unresolved-reference",
+    ),
+    "another-member-and-nothing-else": Trial(
+        """
+        static struct { u64 in, limit_in, limit_out, out; } c;
+        EXPORT NOINLINE u64 all(u64 x) { u64 *p = (u64 *)&c; for (u64 i = 0; i < 4; ++i) x = x * 3 + (p[i] += x); return x; }
+        EXPORT NOINLINE u64 f(u64 x) { return x > c.«limit_in|limit_out» ? c.out++ : x; }
+        """,
+        calls=(("all", 1), ("f", 10), ("f", 100), ("all", 5)),
+        travels=("f",),
+        refused_without="unresolved-reference",
+    ),
+    "one-of-two-users-of-a-datum-uses-a-new-one": Trial(
+        """
+        static u64 before, shared, after«|, fresh»;
+        EXPORT NOINLINE u64 b(u64 i) { return before += i; }
+        EXPORT NOINLINE u64 f(u64 i) { shared += i * 3; return shared «|+ 2»; }
+        EXPORT NOINLINE u64 g(u64 i) { «shared|fresh» ^= i * 8; return i; }
+        EXPORT NOINLINE u64 a(u64 i) { return after += i; }
+        """,
+        calls=(("f", 5), ("g", 1), ("f", 1)),
+        travels=("f", "g"),
+        carried=("data fresh",),
+        refused_without="unresolved-reference",
+    ),
     "a-new-counter-behind-another": Trial(
         """
         static u64 sold«|, cheap»;
