@@ -299,6 +299,8 @@ class _Binder:
         whole = whole or self.outside.get(site.target) or self.live.outside.get(site.target)
         if isinstance(found, CarriedAddress) and self.novelty.is_other_class(site.target):
             found = "a C++ class or thrown object is described otherwise than in the base, where objects of it may live"
+        if isinstance(found, BaseAddress) and site.kind in SHORT_DATA_KINDS and site.use is Use.DATA:
+            found = f"an instruction that reaches no farther than its own image names 0x{site.target:x}, which stays in the base"
         if isinstance(found, str):
             self._refuse(function, site, found)
             return

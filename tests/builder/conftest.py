@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from hotpatch.cases import read_case
-from tests.builder.pairs import MERGED, TRIALS
+from tests.builder.pairs import MERGED, OTHERS, TRIALS
 from tools import build_fixtures
 
 
@@ -18,7 +18,7 @@ def built(tmp_path_factory: pytest.TempPathFactory):
 
     @cache
     def build(name, machine, cflags=()):
-        trial, root = (TRIALS | MERGED)[name], tmp_path_factory.mktemp("trials")
+        trial, root = (TRIALS | MERGED | OTHERS)[name], tmp_path_factory.mktemp("trials")
         shutil.copytree(build_fixtures.FIXTURES / build_fixtures.COMMON, root / build_fixtures.COMMON)
         folder = root / name
         folder.mkdir()

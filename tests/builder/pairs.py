@@ -1158,3 +1158,34 @@ MERGED: dict[str, Trial] = {
     ),
 }
 """Where the compiler puts statics together and reaches all of them from the first one's address, so that most lose their names, too."""
+
+OTHERS: dict[str, Trial] = {
+    "cases-that-look-like-functions": Trial(
+        """
+        static u64 a = 5;
+        EXPORT NOINLINE u64 f(u64 x, u64 y) {
+            u64 t = x;
+            for (u32 i = y % 4; i < 12; i += 2) {
+                switch (i) {
+                    case 0: t += 3; break;
+                    case 1: t ^= x << 3; break;
+                    case 2: t *= 7; break;
+                    case 3: t -= x; break;
+                    case 4: t = x / 3 + t; break;
+                    case 5: t -= 0x1234567890; break;
+                    case 6: t = ~t * 9; break;
+                    case 7: t += a; break;
+                    case 8: t ^= «3|5»; break;
+                    case 9: t = t * t; break;
+                    case 10: t = t / 5; break;
+                    case 11: t += 99; break;
+                }
+                if (t & 4) i++;
+            }
+            return a += t;
+        }
+        EXPORT NOINLINE u64 g(u64 x) { return a ^= x; }
+        """,
+    ),
+}
+"""Judged by tests of their own."""

@@ -84,6 +84,15 @@ def test_what_is_doubted_to_be_the_bases_may_be_another_that_seems_new(built, ma
         build_patch(diff, only=(f"rva:0x{entry:x}",))
 
 
+def test_an_address_of_code_that_stays_and_is_out_of_reach(built) -> None:
+    """Cases of a switch that nothing shows to belong to it look like functions, to one of which an ``adr`` leads."""
+    paths = built("cases-that-look-like-functions", Machine.ARM64)
+    with pytest.raises(NotHotpatchable) as refused:
+        patch_of(paths, None)
+    assert "which stays in the base" in refused.value.refusals[0].reason
+    assert patch_of(paths, "auto").functions
+
+
 @each_machine
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", [name for name, trial in TRIALS.items() if trial.calls and trial.refused is None])
