@@ -32,6 +32,8 @@ _Profile = Counter[tuple[int, "Deed"]]
 _Likeness = tuple[Fraction, Fraction]
 """From 0 to 1: of what is done with two data, and of what is done beside that."""
 _BESIDE = "beside"
+_BY_CHANGED_CODE = frozenset({Evidence.ALIGNMENT, Evidence.ORDER})
+"""Evidence that comes of where data lie and of which instructions of changed functions correspond."""
 
 
 class Dealings:
@@ -74,7 +76,7 @@ class Dealings:
     def _is_open(self, fixed: int | None) -> bool:
         """Whether nothing but changed code tells which datum of the base lies at ``fixed``, or where it lies in what begins before it."""
         match = None if fixed is None else match_at_or_before(self._diff, fixed)
-        return match is None or match.fixed != fixed or match.matched_by == Evidence.ALIGNMENT
+        return match is None or match.fixed != fixed or match.matched_by in _BY_CHANGED_CODE
 
     def _users(self, view: View, place: int) -> Users:
         """The functions that name a place or reach it from something near."""
