@@ -104,12 +104,29 @@ down; what lies behind the end of a named datum, without a name."""
 
 
 WITHOUT_NAMES = {
-    Machine.ARM64: (41044, 200686, 210036, 210040, 210145, 210254, 410589, 411388, 500010),
-    Machine.X64: (7015, 340025, 900088, 932009, 941082),
+    Machine.ARM64: (
+        41044,
+        200686,
+        210036,
+        210040,
+        210145,
+        210254,
+        410589,
+        411388,
+        460028,
+        500010,
+        1000017,
+        1000085,
+        1000129,
+        1000407,
+        1000534,
+    ),
+    Machine.X64: (7015, 340025, 900088, 932009, 941082, 1000062, 1000447),
 }
 """Seeds whose patches without PDBs were wrong once: numbers encoded anew for what nothing proves, members of groups that begin where others
 did, copies of what the base reaches at a distance, texts cut where others begin, a new function in the place of a rewritten one,
-parts of arrays that changed places, an end where new data begin; or refused by the self-check for live data of another section."""
+parts of arrays that changed places, an end where new data begin, the end of what nothing is known of, data that changed places with the
+statements that use them; or refused by the self-check for live data of another section."""
 
 
 FALSE_ALARMS = (200607, 211518, 220006, 220020, 331028, 400928)
