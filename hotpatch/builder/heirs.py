@@ -15,6 +15,7 @@ from hotpatch.builder.model import PAGES
 from hotpatch.builder.spans import Spans
 from hotpatch.differ import Verdict
 from hotpatch.differ.alignments import Alignments
+from hotpatch.differ.model import UNCHANGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from hotpatch.differ.parts import Link
     from hotpatch.differ.view import View
     from hotpatch.differ.votes import Pair
-
-
-_UNCHANGED = frozenset({Verdict.IDENTICAL, Verdict.RELOCATED})
 
 
 class Heirs:
@@ -103,4 +101,4 @@ class Heirs:
 
     def _is_weak(self, reached: Reached, place: int) -> bool:
         """Whether no more than one function that did not change reads or writes what is at ``place``."""
-        return sum(self._diff.functions[number].verdict in _UNCHANGED for number in reached.accessing(place)) <= 1
+        return sum(self._diff.functions[number].verdict in UNCHANGED for number in reached.accessing(place)) <= 1

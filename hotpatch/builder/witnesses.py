@@ -18,8 +18,8 @@ from hotpatch.builder.counterparts import match_at_or_before
 from hotpatch.builder.dealings import Dealings
 from hotpatch.builder.reaches import Reach
 from hotpatch.builder.wholes import Wholes
-from hotpatch.differ import Verdict
 from hotpatch.differ.matching import Evidence
+from hotpatch.differ.model import UNCHANGED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from hotpatch.differ import ImageDiff
     from hotpatch.differ.view import View
     from hotpatch.image import Image
-
-_UNCHANGED = frozenset({Verdict.IDENTICAL, Verdict.RELOCATED})
 
 
 class Witnesses:
@@ -83,7 +81,7 @@ class Witnesses:
         there, here = self._there.users(fixed + moved), self._here.users(fixed)
         if not there and is_whole:
             return self.unused(fixed, Rva(fixed + moved)) or self.pointed_at(fixed, Rva(fixed + moved))
-        if any(self._rows[number].verdict in _UNCHANGED for number in there & here):
+        if any(self._rows[number].verdict in UNCHANGED for number in there & here):
             return self._used_apart(fixed, moved) if is_whole else None
         named = self._diff.fixed.has_symbols and self._diff.base.has_symbols
         if not there and over is not None and ((named and self._novelty.left_over_live) or not self._goes_on(over, fixed, moved)):
@@ -131,7 +129,7 @@ class Witnesses:
 
     def begins(self, fixed: Rva, base: Rva) -> bool:
         """Whether a datum is known to begin at the two, and not only to end there: code of the base, or unchanged, reads or writes it."""
-        unchanged = any(self._rows[number].verdict in _UNCHANGED for number in self._here.accessing(fixed))
+        unchanged = any(self._rows[number].verdict in UNCHANGED for number in self._here.accessing(fixed))
         return unchanged or bool(self._there.accessing(base))
 
     def divided(self, fixed: Rva, base: Rva) -> str | None:
@@ -139,7 +137,7 @@ class Witnesses:
         if self._fixed.symbol(fixed) is not None:
             return None
         apart = self._there.users(base) ^ self._here.users(fixed)
-        unchanged = frozenset(number for number in apart if self._rows[number].verdict in _UNCHANGED)
+        unchanged = frozenset(number for number in apart if self._rows[number].verdict in UNCHANGED)
         return f"{self._label(unchanged)}, which did not change, uses only one of the two" if unchanged else None
 
     def unused(self, fixed: Rva, base: Rva) -> str | None:
@@ -163,7 +161,7 @@ class Witnesses:
 
     def _is_used_unchanged(self, fixed: Rva, base: Rva) -> bool:
         """Whether a function uses both that did not change."""
-        return any(self._rows[number].verdict in _UNCHANGED for number in self._there.users(base) & self._here.users(fixed))
+        return any(self._rows[number].verdict in UNCHANGED for number in self._there.users(base) & self._here.users(fixed))
 
     @cached_property
     def _pointers(self) -> Mapping[bool, Mapping[int, frozenset[Rva]]]:

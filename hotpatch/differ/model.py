@@ -27,6 +27,8 @@ class Verdict(StrEnum):
     REMOVED = "removed"
 
 
+UNCHANGED = frozenset({Verdict.IDENTICAL, Verdict.RELOCATED})
+"""Verdicts of functions that are the same, once what they refer to is resolved."""
 COSMETIC = "cosmetic"
 """The note on a changed function that differs in line numbers, or in texts of versions and dates, alone."""
 

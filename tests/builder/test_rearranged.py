@@ -18,22 +18,21 @@ FIRST, LAST, TAIL = DATA + 0x100, DATA + 0x130, DATA + 0x200
 each_machine = pytest.mark.parametrize("machine", Machine)
 
 
-def loads(machine, at, target, register):
+WORD = {Machine.X64: (0x48, 0x8B), Machine.ARM64: (0xF9400000,)}
+
+
+def loads(machine, at, target, register, code=WORD):
     """The eight bytes at an address into ``rax`` and its like, or ``x0`` and its like, by number."""
     arch = architecture(machine)
     if machine is Machine.X64:
-        return bytes((0x48, 0x8B, 5 | register << 3)) + arch.bind(FixupKind.REL32, bytes(4), at + 3, target)
+        return bytes((*code[machine], 5 | register << 3)) + arch.bind(FixupKind.REL32, bytes(4), at + 3, target)
     page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000 | register), at, target)
-    return page + arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0xF9400000 | register << 5 | register), at + 4, target)
+    return page + arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", code[machine][0] | register << 5 | register), at + 4, target)
 
 
 def loads_byte(machine, at, target, register):
     """The same of one byte."""
-    arch = architecture(machine)
-    if machine is Machine.X64:
-        return bytes((0x0F, 0xB6, 5 | register << 3)) + arch.bind(FixupKind.REL32, bytes(4), at + 3, target)
-    page = arch.bind(FixupKind.PAGEBASE_REL21, struct.pack("<I", 0x90000000 | register), at, target)
-    return page + arch.bind(FixupKind.PAGEOFFSET_12L, struct.pack("<I", 0x39400000 | register << 5 | register), at + 4, target)
+    return loads(machine, at, target, register, code={Machine.X64: (0x0F, 0xB6), Machine.ARM64: (0x39400000,)})
 
 
 def loads_but(others, machine, at, target, register):
